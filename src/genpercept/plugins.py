@@ -1,0 +1,69 @@
+"""The folder is the registry: `find("tasks", "depth")` is the PLUGIN of genpercept/tasks/depth.py.
+
+Third parties add theirs by an entry point of the group `genpercept.<kind>`; a name of ours always wins.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+import re
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+if TYPE_CHECKING:
+    from genpercept.backbones import BackbonePlugin
+    from genpercept.codecs import CodecPlugin
+    from genpercept.datasets import Dataset
+    from genpercept.heads import HeadPlugin
+    from genpercept.losses import Loss
+    from genpercept.metrics import MetricPlugin
+    from genpercept.paradigms import Paradigm
+    from genpercept.tasks import Task
+
+KINDS = ("codecs", "backbones", "heads", "paradigms", "tasks", "losses", "datasets", "metrics", "families")
+
+
+def names(kind: str) -> list[str]:
+    """Every plugin of this kind, sorted; modules whose name begins with `_` are shared code, not plugins."""
+    package = _package(kind)
+    ours = {m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")}
+    return sorted(ours | {e.name for e in entry_points(group=f"genpercept.{kind}")})
+
+
+@overload
+def find(kind: Literal["codecs"], name: str) -> CodecPlugin: ...
+@overload
+def find(kind: Literal["backbones"], name: str) -> BackbonePlugin: ...
+@overload
+def find(kind: Literal["heads"], name: str) -> HeadPlugin: ...
+@overload
+def find(kind: Literal["paradigms"], name: str) -> Paradigm: ...
+@overload
+def find(kind: Literal["tasks"], name: str) -> Task: ...
+@overload
+def find(kind: Literal["losses"], name: str) -> Loss: ...
+@overload
+def find(kind: Literal["datasets"], name: str) -> Dataset: ...
+@overload
+def find(kind: Literal["metrics"], name: str) -> MetricPlugin: ...
+
+
+def find(kind: str, name: str) -> Any:
+    """The plugin `name` of `kind`. Raises ValueError with the names there are when it does not exist."""
+    package = _package(kind)
+    known = names(kind)
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name not in known:
+        close = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(known) or '(none yet)'}"
+        raise ValueError(f"unknown {kind[:-1] if kind != 'losses' else 'loss'} {name!r}: {hint}")
+    if any(m.name == name for m in pkgutil.iter_modules(package.__path__)):
+        return importlib.import_module(f"{package.__name__}.{name}").PLUGIN
+    return next(e for e in entry_points(group=f"genpercept.{kind}") if e.name == name).load()
+
+
+def _package(kind: str) -> Any:
+    if kind not in KINDS:
+        raise ValueError(f"unknown plugin kind {kind!r}: choose one of {', '.join(KINDS)}")
+    return importlib.import_module(f"genpercept.{kind}")

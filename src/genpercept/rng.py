@@ -1,0 +1,44 @@
+"""Randomness keyed by (seed, step, sample) and never by a generator's history.
+
+A run that was stopped and resumed, or that uses other workers or process counts, draws the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# What the numbers are for: streams of one (seed, step, sample) that must not be correlated have different purposes.
+PURPOSES = ("data", "augment", "timestep", "noise", "caption", "posterior", "scene", "init")
+
+
+def generator(seed: int, step: int, sample: int, purpose: str) -> np.random.Generator:
+    """A fresh counter-based generator (Philox) for this key. Same key, same numbers, on every machine."""
+    words = (seed, step, sample, PURPOSES.index(purpose))
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([w & 0xFFFFFFFFFFFFFFFF for w in words])))
+
+
+@dataclass(frozen=True)
+class Rng:
+    """The randomness of one batch: one key per sample, so a batch of two draws what two batches of one draw."""
+
+    seed: int
+    step: int
+    samples: Sequence[int]
+
+    def normal(self, shape: Sequence[int], purpose: str = "noise") -> Tensor:
+        """Standard normal, (len(samples), *shape) float32."""
+        rows = [generator(self.seed, self.step, s, purpose).standard_normal(tuple(shape), np.float32) for s in self.samples]
+        return torch.from_numpy(np.stack(rows))
+
+    def integers(self, low: int, high: int, purpose: str = "timestep") -> Tensor:
+        """One integer in [low, high) per sample, (len(samples),) int64."""
+        return torch.tensor([int(generator(self.seed, self.step, s, purpose).integers(low, high)) for s in self.samples])
+
+    def uniform(self, purpose: str) -> Tensor:
+        """One number in [0, 1) per sample, (len(samples),) float32."""
+        return torch.tensor([generator(self.seed, self.step, s, purpose).random() for s in self.samples], dtype=torch.float32)

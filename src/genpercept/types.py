@@ -1,0 +1,146 @@
+"""The values that pass between the parts. Shapes are named by their axes: B batch, C channels, H height, W width.
+
+Nothing here knows a model, a task or a file format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Size = tuple[int, int]  # height, width
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How an image became the network's input, and the way back: original -> resized -> padded, and reversed.
+
+    Padding is on the right and at the bottom only, so pixel (0, 0) stays where it is.
+    """
+
+    original: Size
+    resized: Size
+    padded: Size
+    mode: str = "fit"  # "fit" (ours) or "official" (sizes truncated, 8-bit rounding, as the public code)
+
+    @classmethod
+    def plan(cls, size: Size, resolution: int | None, stride: int, mode: str = "fit") -> Geometry:
+        """Longest edge to `resolution` pixels (None or 0: native size), then up to a multiple of `stride`.
+
+        Raises ValueError for an empty image, a negative resolution or an unknown mode.
+        """
+        h, w = size
+        if h < 1 or w < 1:
+            raise ValueError(f"image size {h} x {w}: both edges must be at least 1 pixel")
+        if resolution is not None and resolution < 0:
+            raise ValueError(f"processing resolution {resolution}: must be positive, or 0 for the image's own size")
+        if mode not in ("fit", "official"):
+            raise ValueError(f"resize mode {mode!r}: choose 'fit' or 'official'")
+        resized = (h, w)
+        if resolution:
+            scale = resolution / max(h, w)
+            to_int = int if mode == "official" else round
+            resized = (max(1, to_int(h * scale)), max(1, to_int(w * scale)))
+        if mode == "official":
+            return cls((h, w), resized, resized, mode)
+        up = [-(-edge // stride) * stride for edge in resized]
+        return cls((h, w), resized, (up[0], up[1]), mode)
+
+    def apply(self, image_BCHW: Tensor) -> Tensor:
+        """Image (B, C, *original) in [0, 1] -> (B, C, *padded), antialiased bilinear, replicated at the padding."""
+        x = resize(image_BCHW, self.resized)
+        if self.mode == "official" and self.resized != self.original:
+            x = (x * 255).round() / 255
+        h, w = self.resized
+        return F.pad(x, (0, self.padded[1] - w, 0, self.padded[0] - h), mode="replicate")
+
+    def invert(self, map_BCHW: Tensor) -> Tensor:
+        """Network-sized map (B, C, *padded) -> (B, C, *original): crop the padding, resize back."""
+        h, w = self.resized
+        return resize(map_BCHW[..., :h, :w], self.original)
+
+
+def resize(x_BCHW: Tensor, size: Size) -> Tensor:
+    """Bilinear, antialiased when shrinking; the identity (same tensor) when nothing changes."""
+    if tuple(x_BCHW.shape[-2:]) == size:
+        return x_BCHW
+    return F.interpolate(x_BCHW, size, mode="bilinear", align_corners=False, antialias=True)
+
+
+@dataclass
+class Sample:
+    """One image with what is known about it, in physical units. Absent labels are None.
+
+    image (3, H, W) float32 in [0, 1]. depth (H, W) metres along the optical axis. normals (3, H, W) unit vectors in the
+    camera frame, x right, y up, z towards the viewer. class_ids (H, W) int64. mask (H, W) and defect (H, W) bool. alpha
+    (H, W) in [0, 1]. keypoints (N, 17, 3): x, y in pixels, visibility 0, 1 or 2 (COCO). intrinsics (3, 3) in pixels.
+    valid (H, W) bool: where depth and normals are meaningful (False at the sky).
+    """
+
+    name: str
+    image: Tensor
+    depth: Tensor | None = None
+    normals: Tensor | None = None
+    class_ids: Tensor | None = None
+    mask: Tensor | None = None
+    alpha: Tensor | None = None
+    keypoints: Tensor | None = None
+    defect: Tensor | None = None
+    valid: Tensor | None = None
+    intrinsics: Tensor | None = None
+    caption: str = ""
+    domain: str = ""
+
+    def label(self, field_name: str) -> Tensor:
+        """The label called `field_name`, or a ValueError that names the sample and what it lacks."""
+        value = getattr(self, field_name)
+        if value is None:
+            raise ValueError(f"sample {self.name!r} has no {field_name}: choose a data set that provides it")
+        return value
+
+    def valid_or_all(self) -> Tensor:
+        """`valid`, or all True where the data set gives none. (H, W) bool."""
+        if self.valid is not None:
+            return self.valid
+        return torch.ones(self.image.shape[-2:], dtype=torch.bool, device=self.image.device)
+
+
+@dataclass
+class Target:
+    """A label as the network is to give it: `map` (B, C, H, W) float32, `valid` (B, 1, H, W) bool, in `space`.
+
+    space "image": 3 channels in [-1, 1], which a codec can encode. Other spaces are named by the head that makes them.
+    """
+
+    map: Tensor
+    valid: Tensor
+    space: str = "image"
+
+    @classmethod
+    def cat(cls, targets: Sequence[Target]) -> Target:
+        """One batch out of several; they must share a space."""
+        spaces = {t.space for t in targets}
+        if len(spaces) != 1:
+            raise ValueError(f"targets of different spaces in one batch: {sorted(spaces)}")
+        return cls(torch.cat([t.map for t in targets]), torch.cat([t.valid for t in targets]), spaces.pop())
+
+
+@dataclass
+class Features:
+    """What a backbone gives: `latent` (B, 4, h, w) or None, and the pyramid (B, C_i, h_i, w_i), finest last."""
+
+    latent: Tensor | None = None
+    pyramid: tuple[Tensor, ...] = field(default_factory=tuple)
+
+    def with_latent(self, latent: Tensor) -> Features:
+        return replace(self, latent=latent)
+
+    def require_latent(self) -> Tensor:
+        """The latent, or a ValueError: a multi-step paradigm or a VAE head was paired with a part that has none."""
+        if self.latent is None:
+            raise ValueError("this needs a latent output, which the chosen backbone and head do not give")
+        return self.latent
