@@ -1,0 +1,1 @@
+"""Image files in and out: `read` anything, `write` predictions atomically, `colour` them to look at."""

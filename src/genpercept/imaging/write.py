@@ -1,0 +1,325 @@
+"""Predictions to files, each whole or absent: written under a temporary name in the same folder, synced, then renamed.
+
+Encodings (also in the PNG's text and in the JSON sidecar):
+
+- png: 16 bits per channel. depth_affine, disparity_affine, mask, alpha: grey, value = pixel / 65535. anomaly: so, or value
+  = low + pixel / 65535 * (high - low) where scores leave [0, 1]. normals: RGB, n = pixel / 65535 * 2 - 1.
+  class_ids: grey, pixel = id, 65535 where there is none. Pixels that are not valid are 0 (npz says which).
+- color: 8-bit RGB to look at. npy: `values` alone. npz: values, valid, uncertainty, raw and meta.
+- exr: float32, channel Y or R G B, and `valid` where something is not.
+- ply: coloured points in the camera frame, x right, y up, z towards the viewer.
+"""
+
+from __future__ import annotations
+
+import difflib
+import io
+import json
+import math
+import os
+import platform
+import re
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import count
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from genpercept.imaging.colour import colourise
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "depth_affine": (0, 1),
+    "disparity_affine": (0, 1),
+    "mask": (0, 1),
+    "alpha": (0, 1),
+    "normals": (-1, 1),
+}
+_NO_CLASS = 65535
+DEFAULT_FOV = 60.0  # degrees, horizontal: a phone's main camera
+# An affine depth does not say where the camera is; without a distance the nearest points would fall into its centre.
+_NEAR = 0.25
+
+
+class Result(Protocol):
+    """What the writers need to know of a Prediction."""
+
+    @property
+    def values(self) -> np.ndarray: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def valid(self) -> np.ndarray | None: ...
+    @property
+    def uncertainty(self) -> np.ndarray | None: ...
+    @property
+    def raw(self) -> np.ndarray | None: ...
+    @property
+    def meta(self) -> Mapping[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What pictures and point clouds need beside the prediction: image (H, W, 3), horizontal field of view in degrees."""
+
+    image: np.ndarray | None = None
+    fov: float = DEFAULT_FOV
+
+
+@dataclass(frozen=True)
+class Format:
+    """`write(path, result, scene)`, what it appends to the stem, and the kinds it can hold (None: all)."""
+
+    suffix: str
+    write: Callable[[Path, Result, Scene], None]
+    kinds: tuple[str, ...] | None = None
+
+
+# ---- atomically
+
+_TEMP = re.compile(r"\.genpercept-(?P<host>.+)-(?P<pid>\d+)-\d+\.tmp")
+_HOST = re.sub(r"[^A-Za-z0-9.]", "_", platform.node()) or "host"
+_serial = count()
+_serial_lock = threading.Lock()
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`; renamed onto it when the block ends well, removed when it does not."""
+    with _serial_lock:
+        number = next(_serial)
+    temp = path.with_name(f".genpercept-{_HOST}-{os.getpid()}-{number}.tmp")
+    try:
+        yield temp
+        with temp.open("rb+") as whole:
+            os.fsync(whole.fileno())
+        temp.replace(path)
+    except BaseException:  # an interrupt, too, must not leave the half-written file behind
+        with suppress(OSError):
+            temp.unlink()
+        raise
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """`data` to `path`, atomically."""
+    with atomic(path) as temp:
+        temp.write_bytes(data)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Readable JSON to `path`, atomically; NumPy scalars as numbers, paths as text, NaN as null."""
+    write_bytes(path, (to_json(value, indent=2) + "\n").encode())
+
+
+def sweep(folder: Path) -> int:
+    """Remove temporary files that a killed run left in `folder`; how many. Those of living processes stay."""
+    removed = 0
+    for path in folder.glob(".genpercept-*.tmp"):
+        match = _TEMP.fullmatch(path.name)
+        if match is None:
+            continue
+        with suppress(OSError):
+            old = time.time() - path.stat().st_mtime > 24 * 3600  # its writer may be on another machine: let a day pass
+            if old or (match["host"] == _HOST and _dead(int(match["pid"]))):
+                path.unlink()
+                removed += 1
+    return removed
+
+
+def _dead(pid: int) -> bool:
+    if os.name != "posix":  # there, signal 0 is no question but an interrupt
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+# ---- writers
+
+
+def encode16(result: Result) -> tuple[np.ndarray, str]:
+    """(H, W) or (H, W, 3) uint16, and how to get the values back, in words."""
+    values, kind = result.values, result.kind
+    keep = _keep(result)
+    if kind == "class_ids":
+        ids = values.astype(np.int64)
+        if ids.max(initial=0) >= _NO_CLASS:
+            raise ValueError(f"class id {ids.max()}: a 16-bit PNG holds ids up to {_NO_CLASS - 1}; use npy")
+        return np.where(keep & (ids >= 0), ids, _NO_CLASS).astype(
+            np.uint16
+        ), f"pixel = class id, {_NO_CLASS} where none"
+    low, high = _RANGES.get(kind) or _span(values[keep])
+    scaled = np.clip((np.nan_to_num(values) - low) / (high - low), 0, 1)
+    pixels = np.rint(scaled * 65535).astype(np.uint16)
+    pixels[~keep] = 0
+    words = "pixel / 65535" if (low, high) == (0, 1) else f"{low:.9g} + pixel / 65535 * {high - low:.9g}"
+    return pixels, f"value = {words}"
+
+
+def png16_bytes(pixels: np.ndarray, text: str = "") -> bytes:
+    """(H, W) or (H, W, 3) uint16 -> a PNG of 16 bits per channel (Pillow writes no 16-bit RGB)."""
+    h, w = pixels.shape[:2]
+    rows = np.ascontiguousarray(pixels, dtype=">u2").reshape(h, -1).view(np.uint8)
+    filtered = np.full((h, rows.shape[1] + 1), 2, np.uint8)  # filter type 2: the difference to the row above
+    filtered[0, 1:] = rows[0]
+    filtered[1:, 1:] = rows[1:] - rows[:-1]  # modulo 256, as uint8 wraps
+    header = struct.pack(">IIBBBBB", w, h, 16, 2 if pixels.ndim == 3 else 0, 0, 0, 0)
+    chunks = [(b"IHDR", header)]
+    if text:
+        chunks.append((b"tEXt", b"Description\0" + text.encode("latin-1", "replace")))
+    chunks += [(b"IDAT", zlib.compress(filtered.tobytes(), 4)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
+    )
+
+
+def _png(path: Path, result: Result, scene: Scene) -> None:
+    pixels, words = encode16(result)
+    write_bytes(path, png16_bytes(pixels, f"{result.kind}: {words}"))
+
+
+def _color(path: Path, result: Result, scene: Scene) -> None:
+    buffer = io.BytesIO()
+    image = scene.image if result.kind == "keypoints" else None
+    colourise(result.values, result.kind, result.valid, image).save(buffer, "PNG", compress_level=4)
+    write_bytes(path, buffer.getvalue())
+
+
+def _npy(path: Path, result: Result, scene: Scene) -> None:
+    with atomic(path) as temp, temp.open("wb") as file:
+        np.save(file, result.values, allow_pickle=False)
+
+
+def _npz(path: Path, result: Result, scene: Scene) -> None:
+    arrays = {"values": result.values, "kind": np.array(result.kind), "meta": np.array(to_json(result.meta))}
+    for name in ("valid", "uncertainty", "raw"):
+        array = getattr(result, name)
+        if array is not None:
+            arrays[name] = array
+    with atomic(path) as temp, temp.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+
+def _exr(path: Path, result: Result, scene: Scene) -> None:
+    try:
+        import OpenEXR
+    except ImportError:
+        raise ValueError("format exr needs OpenEXR: pip install 'genpercept[exr]', or choose npy") from None
+    values = np.ascontiguousarray(result.values, np.float32)
+    channels: dict[str, np.ndarray] = {"RGB" if values.ndim == 3 else "Y": values}
+    if not _keep(result).all():
+        channels["valid"] = _keep(result).astype(np.float32)
+    header = {
+        "compression": OpenEXR.ZIP_COMPRESSION,
+        "type": OpenEXR.scanlineimage,
+        "comments": f"{result.kind}: values as they are",
+    }
+    with atomic(path) as temp:
+        OpenEXR.File(header, channels).write(str(temp))
+
+
+def _ply(path: Path, result: Result, scene: Scene) -> None:
+    """Back-projected points. Relative: scale and shift of an affine depth are unknown, and so is the field of view."""
+    if not 0 < scene.fov < 180:
+        raise ValueError(f"field of view {scene.fov:g}: must lie between 0 and 180 degrees")
+    keep = _keep(result)
+    h, w = keep.shape
+    near = result.values if result.kind == "depth_affine" else 1 / (result.values.clip(0) + _NEAR)
+    distance = near + _NEAR if result.kind == "depth_affine" else near
+    focal = w / 2 / math.tan(math.radians(scene.fov) / 2)
+    y, x = np.nonzero(keep)
+    z = distance[y, x]
+    points = np.empty(len(z), dtype=[(n, "<f4") for n in "xyz"] + [(n, "u1") for n in ("red", "green", "blue")])
+    points["x"] = (x + 0.5 - w / 2) / focal * z
+    points["y"] = -(y + 0.5 - h / 2) / focal * z
+    points["z"] = -z
+    rgb = scene.image if scene.image is not None else np.asarray(colourise(result.values, result.kind, result.valid))
+    if rgb.dtype != np.uint8:
+        rgb = np.rint(np.clip(rgb, 0, 1) * 255).astype(np.uint8)
+    if rgb.shape[:2] != (h, w):
+        raise ValueError(
+            f"an image of {rgb.shape[0]} x {rgb.shape[1]} pixels for a prediction of {h} x {w}: give its own"
+        )
+    for c, name in enumerate(("red", "green", "blue")):
+        points[name] = rgb[y, x, c]
+    rule = f"{_NEAR} + value" if result.kind == "depth_affine" else f"1 / ({_NEAR} + value)"
+    header = [
+        *("ply", "format binary_little_endian 1.0", f"comment relative geometry, not metres: distance = {rule} of"),
+        f"comment {result.kind}, whose scale and shift are unknown; horizontal field of view: {scene.fov:g} degrees",
+        *("comment axes: x right, y up, z towards the viewer", f"element vertex {len(z)}"),
+        *(f"property float {n}" for n in "xyz"),
+        *(f"property uchar {n}" for n in ("red", "green", "blue")),
+        "end_header\n",
+    ]
+    write_bytes(path, "\n".join(header).encode("ascii") + points.tobytes())
+
+
+_MAPS = ("depth_affine", "disparity_affine", "normals", "class_ids", "mask", "alpha", "anomaly")
+
+FORMATS: dict[str, Format] = {
+    "png": Format(".png", _png, _MAPS),
+    "color": Format("_color.png", _color),
+    "npy": Format(".npy", _npy),
+    "npz": Format(".npz", _npz),
+    "exr": Format(".exr", _exr, _MAPS),
+    "ply": Format(".ply", _ply, ("depth_affine", "disparity_affine")),
+}
+
+
+def check_formats(formats: Iterable[str], kind: str | None = None) -> tuple[str, ...]:
+    """The names, each once. ValueError for none, an unknown one, one that cannot hold `kind` or lacks its package."""
+    chosen = tuple(dict.fromkeys(formats))
+    if not chosen:
+        raise ValueError(f"no output format: choose from {', '.join(FORMATS)}")
+    for name in chosen:
+        if name not in FORMATS:
+            close = difflib.get_close_matches(name, FORMATS, 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(FORMATS)}"
+            raise ValueError(f"unknown output format {name!r}: {hint}")
+        kinds = FORMATS[name].kinds
+        if kind is not None and kinds is not None and kind not in kinds:
+            able = [n for n, f in FORMATS.items() if f.kinds is None or kind in f.kinds]
+            raise ValueError(f"format {name} cannot hold {kind}: choose from {', '.join(able)}")
+        if name == "exr" and find_spec("OpenEXR") is None:
+            raise ValueError("format exr needs OpenEXR: pip install 'genpercept[exr]', or choose npy")
+    return chosen
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """Strict JSON: NumPy scalars and arrays as numbers, paths as text, NaN and infinities as null."""
+    return json.dumps(_plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+def _keep(result: Result) -> np.ndarray:
+    values = result.values
+    finite = np.isfinite(values if values.ndim == 2 else values.sum(-1))
+    return finite if result.valid is None else finite & result.valid
+
+
+def _span(inside: np.ndarray) -> tuple[float, float]:
+    """[0, 1] where it holds all, else lowest to highest."""
+    low, high = (float(inside.min()), float(inside.max())) if inside.size else (0.0, 1.0)
+    return (0.0, 1.0) if low >= 0 and high <= 1 else (low, max(high, low + 1e-12))

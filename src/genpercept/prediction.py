@@ -1,0 +1,182 @@
+"""What a model says about one image, at that image's own size, with what is needed to use and to trace it."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from genpercept.imaging import write
+from genpercept.imaging.colour import colourise
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What `values` are: shape in words, sizes of the axes (None: any), range (None: any) and meaning."""
+
+    shape: str
+    axes: tuple[int | None, ...]
+    limits: tuple[float, float] | None
+    meaning: str
+    dtype: type[np.generic] = np.float32
+
+
+_HW = ("(H, W)", (None, None))
+
+KINDS: dict[str, Kind] = {
+    "depth_affine": Kind(*_HW, (0, 1), "depth up to scale and shift, 0 near, 1 far"),
+    "disparity_affine": Kind(*_HW, (0, 1), "inverse depth up to scale and shift, 1 near, 0 far"),
+    "normals": Kind(
+        "(H, W, 3)", (None, None, 3), (-1, 1), "unit normals, camera frame: x right, y up, z towards the viewer"
+    ),
+    "class_ids": Kind(*_HW, None, "class ids, names in meta['classes']", np.int32),
+    "mask": Kind(*_HW, (0, 1), "probability of the foreground"),
+    "alpha": Kind(*_HW, (0, 1), "opacity of the foreground"),
+    "keypoints": Kind("(N, 17, 3)", (None, 17, 3), None, "COCO keypoints: x, y in pixels, score"),
+    "anomaly": Kind(*_HW, None, "anomaly score, higher is stranger"),
+}
+
+_TOLERANCE = 1e-3  # of a range: rounding of resizing is no mistake, a forgotten shift is
+
+
+@dataclass
+class Prediction:
+    """`values` at the image's own size; `kind` says what they mean and fixes their shape (see KINDS).
+
+    valid: (H, W) bool, None where all of it is ((N, 17) for keypoints). uncertainty: (H, W) float32, the spread of an
+    ensemble in units of `values`. raw: what the head gave before the task decoded it. meta: model, model_sha256,
+    family, paradigm, steps, resolution, axes, software. Tensors become arrays. Raises ValueError where a shape or range
+    is not the kind's, or where a valid value is not finite.
+    """
+
+    values: np.ndarray
+    kind: str
+    valid: np.ndarray | None = None
+    uncertainty: np.ndarray | None = None
+    raw: np.ndarray | None = None
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            close = difflib.get_close_matches(str(self.kind), KINDS, 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(KINDS)}"
+            raise ValueError(f"unknown kind {self.kind!r}: {hint}")
+        self.values = _array(self.values, KINDS[self.kind].dtype)
+        self.valid = None if self.valid is None else _array(self.valid, np.bool_)
+        self.uncertainty = None if self.uncertainty is None else _array(self.uncertainty, np.float32)
+        self.raw = None if self.raw is None else _array(self.raw, np.float32)
+        self._check()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of a map. ValueError for keypoints, which have none."""
+        if self.kind == "keypoints":
+            raise ValueError("keypoints are points, not a map: they have no height and width")
+        return self.values.shape[0], self.values.shape[1]
+
+    def colourise(self, image: np.ndarray | None = None) -> Image.Image:
+        """A picture to look at; keypoints are drawn on `image` (H, W, 3). Grey where not valid."""
+        return colourise(self.values, self.kind, self.valid, image)
+
+    def save(
+        self,
+        path: str | Path,
+        formats: Iterable[str] | None = None,
+        *,
+        image: np.ndarray | None = None,
+        fov: float = write.DEFAULT_FOV,
+    ) -> list[Path]:
+        """Write it and return the paths; the last is the sidecar `<stem>.json` with kind, encodings and meta.
+
+        `save("photo_depth.png")` takes the format from the suffix and adds `photo_depth.npz`, which holds all of it
+        (values, valid, uncertainty, raw, meta). With `formats` (png, color, npy, npz, exr, ply) exactly those are
+        written, beside the sidecar. image (H, W, 3) colours points and carries skeletons; fov: horizontal, degrees, for
+        ply. Raises ValueError for an unknown format, or one that cannot hold this kind.
+        """
+        stem, suffix = _split(Path(path).expanduser())
+        if formats is None:
+            by_suffix = {f.suffix: name for name, f in write.FORMATS.items() if name != "color"}
+            if suffix not in by_suffix:
+                raise ValueError(f"{path}: no format of that suffix; end in {', '.join(by_suffix)}, or give formats=")
+            chosen = write.check_formats((by_suffix[suffix], "npz"), self.kind)
+        else:
+            chosen = write.check_formats(formats, self.kind)
+        scene = write.Scene(image, fov)
+        written = []
+        for name in chosen:
+            target = stem.with_name(stem.name + write.FORMATS[name].suffix)
+            write.FORMATS[name].write(target, self, scene)
+            written.append(target)
+        sidecar = stem.with_name(stem.name + ".json")
+        write.write_json(
+            sidecar, self._sidecar(dict(zip(chosen, written, strict=True)))
+        )  # last: it says that all is there
+        return [*written, sidecar]
+
+    @classmethod
+    def load(cls, path: str | Path) -> Prediction:
+        """What `save` wrote as .npz. ValueError for a file that is missing, damaged or something else."""
+        path = Path(path).expanduser()
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                parts: dict[str, np.ndarray] = {name: file[name] for name in file.files}
+            rest = {name: parts.get(name) for name in ("valid", "uncertainty", "raw")}
+            return cls(parts["values"], str(parts["kind"]), **rest, meta=json.loads(str(parts["meta"])))
+        except FileNotFoundError:
+            raise ValueError(f"{path}: no such file; check the path") from None
+        except (OSError, KeyError, EOFError, AttributeError, zipfile.BadZipFile, json.JSONDecodeError) as error:
+            raise ValueError(f"{path}: not a whole prediction (.npz): {error}; predict again") from error
+
+    def _sidecar(self, files: dict[str, Path]) -> dict[str, Any]:
+        kind = KINDS[self.kind]
+        out: dict[str, Any] = {"kind": self.kind, "meaning": kind.meaning, "shape": list(self.values.shape)}
+        out["files"] = {name: path.name for name, path in files.items()}
+        if "png" in files:
+            out["png"] = write.encode16(self)[1]
+        if self.valid is not None:
+            out["valid_fraction"] = float(self.valid.mean()) if self.valid.size else 0.0
+        return {**out, "meta": self.meta}
+
+    def _check(self) -> None:
+        kind, shape = KINDS[self.kind], self.values.shape
+        fits = len(shape) == len(kind.axes) and all(a in (None, s) for a, s in zip(kind.axes, shape, strict=True))
+        if not fits:
+            raise ValueError(f"{self.kind} of shape {shape}: must be {kind.shape}, {kind.meaning}")
+        if self.kind != "keypoints" and 0 in shape:
+            raise ValueError(f"{self.kind} of shape {shape}: an empty map; both edges must be at least 1 pixel")
+        for name, part in (("valid", self.valid), ("uncertainty", self.uncertainty)):
+            if part is not None and part.shape != shape[:2]:
+                raise ValueError(f"{name} of shape {part.shape} beside {self.kind} of {shape}: must be {shape[:2]}")
+        kept = self.values if self.valid is None else self.values[self.valid]
+        if kept.size == 0 or not np.issubdtype(kept.dtype, np.floating):
+            return
+        low, high = float(kept.min()), float(kept.max())  # NaN, where there is one
+        if not np.isfinite((low, high)).all():
+            raise ValueError(f"{self.kind} holds NaN or infinite values: mark those pixels as not valid")
+        if kind.limits is not None:
+            slack = _TOLERANCE * (kind.limits[1] - kind.limits[0])
+            if low < kind.limits[0] - slack or high > kind.limits[1] + slack:
+                raise ValueError(f"{self.kind} from {low:.6g} to {high:.6g}: must lie in {list(kind.limits)}")
+
+
+def _array(value: Any, dtype: type[np.generic]) -> np.ndarray:
+    """Arrays and tensors (any device, any float type) as a contiguous array of `dtype`."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        value = (value.float() if value.is_floating_point() else value).numpy()
+    return np.ascontiguousarray(value, dtype=dtype)
+
+
+def _split(path: Path) -> tuple[Path, str]:
+    """The stem and a suffix that is ours: `a.b_depth` keeps its dot, `a_depth_color.png` is the stem `a_depth`."""
+    for suffix in sorted({f.suffix for f in write.FORMATS.values()} | {".json"}, key=len, reverse=True):
+        if path.name.endswith(suffix) and len(path.name) > len(suffix):
+            return path.with_name(path.name.removesuffix(suffix)), path.suffix if suffix == "_color.png" else suffix
+    return path, path.suffix
