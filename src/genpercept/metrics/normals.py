@@ -1,0 +1,105 @@
+"""Angle between predicted and true surface normals (the DSINE and Marigold evaluations)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from genpercept.metrics import _arrays
+from genpercept.metrics._arrays import FloatArray
+from genpercept.metrics._protocols import NORMALS_PROTOCOLS, NormalsProtocol, resolve
+
+THRESHOLDS = {"a5": 5.0, "a7_5": 7.5, "a11_25": 11.25, "a22_5": 22.5, "a30": 30.0}  # degrees
+KEYS = ("mean", "median", "rmse", *THRESHOLDS)
+_BIN = 1e-3  # degrees: the median of a set is exact to this, and a set of any size takes 1.4 MB
+
+
+class NormalsMetric:
+    """mean, median, rmse in degrees; a5 ... a30: percent of pixels strictly under that angle.
+
+    Pooled over all pixels of the set (DSINE's rule, the default) or averaged over images (`aggregate="images"`).
+    """
+
+    def __init__(self, protocol: NormalsProtocol) -> None:
+        self.protocol = protocol
+        self.rows: dict[str, dict[str, float]] = {}
+        self.empty: set[str] = set()  # samples without a valid pixel
+        self._histogram = np.zeros(round(180 / _BIN) + 1, dtype=np.int64)
+        self._sum, self._squares, self._count = 0.0, 0.0, 0
+        self._under = dict.fromkeys(THRESHOLDS, 0)
+
+    def update(self, pred: Any, gt: Any, valid: Any = None, name: str = "") -> dict[str, float]:
+        """Add one image: pred, gt (H, W, 3) of any length, valid (H, W) bool. Returns its figures.
+
+        Where the ground truth is the zero vector or not finite there is none. A zero prediction is 90 degrees off.
+        """
+        name = _arrays.unique_name(name, self.rows)
+        p, g = _arrays.as_vectors(pred, "prediction", name), _arrays.as_vectors(gt, "ground truth", name)
+        _arrays.same_shape(p.shape, g.shape, "prediction", name)
+        mask = _arrays.as_mask(valid, g.shape[:2], name) & np.isfinite(g).all(-1) & (np.abs(g).sum(-1) > 0)
+        _arrays.require_finite(p[mask], name)
+        angles = angles_deg(p[mask], g[mask])
+        self._pool(angles)
+        if angles.size == 0:
+            self.empty.add(name)
+        self.rows[name] = figures(angles)
+        return self.rows[name]
+
+    def compute(self) -> dict[str, float]:
+        """Over all valid pixels so far, or the mean over the images that had one."""
+        if self.protocol.aggregate == "images":
+            return _arrays.mean_over_images(KEYS, self.rows, self.empty)
+        if len(self.rows) == 1:
+            return dict(next(iter(self.rows.values())))
+        n = self._count
+        if n == 0:
+            return dict.fromkeys(KEYS, float("nan"))
+        return {
+            "mean": self._sum / n,
+            "median": self._median(),
+            "rmse": float(np.sqrt(self._squares / n)),
+            **{k: 100 * self._under[k] / n for k in THRESHOLDS},
+        }
+
+    def _pool(self, angles: FloatArray) -> None:
+        self._count += angles.size
+        self._sum += float(angles.sum(dtype=np.float64))
+        self._squares += float(np.square(angles, dtype=np.float64).sum())
+        self._histogram += np.bincount(np.rint(angles / _BIN).astype(np.int64), minlength=self._histogram.size)
+        for key, limit in THRESHOLDS.items():
+            self._under[key] += int(np.count_nonzero(angles < limit))
+
+    def _median(self) -> float:
+        """Mean of the two middle angles, to half a bin."""
+        cumulative = np.cumsum(self._histogram)
+        middle = np.searchsorted(cumulative, [(self._count + 1) // 2, self._count // 2 + 1])
+        return float(np.mean(middle) * _BIN)
+
+
+def angles_deg(pred: FloatArray, gt: FloatArray) -> FloatArray:
+    """Angle in degrees between vectors (N, 3), any length; 90 for a zero vector. (N,) float32.
+
+    In float32 as the public code, which matters only for angles that sit on a threshold.
+    """
+    unit_p, unit_g = (v / np.maximum(np.linalg.norm(v, axis=-1, keepdims=True), 1e-8) for v in (pred, gt))
+    cosine = np.clip((unit_p * unit_g).sum(-1), -1, 1)
+    return np.degrees(np.arccos(cosine))
+
+
+def figures(angles: FloatArray) -> dict[str, float]:
+    """The figures over angles (N,) in degrees; NaN when N = 0."""
+    if angles.size == 0:
+        return dict.fromkeys(KEYS, float("nan"))
+    exact = angles.astype(np.float64)
+    return {
+        "mean": float(exact.mean()),
+        "median": float(np.median(exact)),
+        "rmse": float(np.sqrt(np.mean(exact**2))),
+        **{k: float(100 * np.mean(angles < limit)) for k, limit in THRESHOLDS.items()},
+    }
+
+
+def PLUGIN(*, protocol: str | None = None, **options: Any) -> NormalsMetric:
+    """See `NormalsProtocol` for the options. protocol: dsine (pooled pixels), marigold (mean over images)."""
+    return NormalsMetric(resolve(NORMALS_PROTOCOLS, NormalsProtocol(), protocol, options))
