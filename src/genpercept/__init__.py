@@ -1,3 +1,30 @@
-"""GenPercept: one-step dense perception from pretrained diffusion models."""
+"""GenPercept: one-step dense perception from pretrained diffusion models.
+
+    pipe = genpercept.load("mini/depth")
+    prediction = pipe("photo.jpg")
+    prediction.colourise().show()
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from genpercept import metrics
+    from genpercept.pipeline import GenPerceptPipeline, load
+    from genpercept.prediction import Prediction
 
 __version__ = "0.1.0"
+__all__ = ["GenPerceptPipeline", "Prediction", "__version__", "load", "metrics"]
+
+_HOMES = {"GenPerceptPipeline": "pipeline", "load": "pipeline", "Prediction": "prediction"}
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are imported when first used, so that `import genpercept` and `genpercept --help` stay quick."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"genpercept.{_HOMES[name]}"), name)
+    if name == "metrics":
+        return importlib.import_module("genpercept.metrics")
+    raise AttributeError(f"module 'genpercept' has no attribute {name!r}")

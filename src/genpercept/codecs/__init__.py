@@ -1,0 +1,39 @@
+"""Codecs: image <-> latent. A codec is a torch module in diffusers' layout, wrapped so that scaling is never forgotten."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+class Codec(Protocol):
+    stride: int  # pixels per latent cell
+    channels: int  # of the latent
+
+    def encode(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) in [-1, 1], H and W multiples of `stride` -> scaled latent (B, channels, H / stride, W / stride)."""
+        ...
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Scaled latent (B, channels, h, w) -> (B, 3, h stride, w stride), about [-1, 1], not clipped."""
+        ...
+
+
+class CodecPlugin(Protocol):
+    name: str
+    class_name: str  # of the diffusers module, as config.json says it
+
+    def build(self, config: dict) -> nn.Module:
+        """The module with random weights. On the meta device under `torch.device("meta")`."""
+        ...
+
+    def wrap(self, module: nn.Module) -> Codec:
+        """The module as a Codec; shares its weights."""
+        ...
+
+
+def input_dtype(module: nn.Module) -> torch.dtype:
+    """The dtype in which a module takes its input."""
+    return next(module.parameters()).dtype

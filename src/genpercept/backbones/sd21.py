@@ -1,0 +1,105 @@
+"""The denoiser of Stable Diffusion: diffusers' UNet2DConditionModel with an explicit method for its feature pyramid."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.utils.accelerate_utils import apply_forward_hook
+from torch import Tensor, nn
+
+from genpercept.types import Features
+
+# Stable Diffusion 2.1 (768, v-prediction): 865,910,724 parameters.
+SD21_CONFIG: dict[str, Any] = {
+    "sample_size": 96,
+    "in_channels": 4,
+    "out_channels": 4,
+    "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
+    "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
+    "block_out_channels": [320, 640, 1280, 1280],
+    "layers_per_block": 2,
+    "attention_head_dim": [5, 10, 20, 20],
+    "cross_attention_dim": 1024,
+    "use_linear_projection": True,
+}
+
+
+class SD21UNet(UNet2DConditionModel):
+    """UNet2DConditionModel whose `forward_features` also gives the outputs of the up blocks.
+
+    An explicit method, not forward hooks: those break torch.compile, CUDA graphs and export. It is tested equal to the
+    parent's forward. It takes what text-to-image U-Nets take; the parent's many extras (adapters, GLIGEN) stay in `forward`.
+    """
+
+    @property
+    def pyramid_channels(self) -> tuple[int, ...]:
+        """Channels of the up-block outputs, coarsest first: 1280, 1280, 640, 320 for Stable Diffusion 2.1."""
+        return tuple(reversed(cast(Any, self.config).block_out_channels))
+
+    @property
+    def pyramid_strides(self) -> tuple[int, ...]:
+        """Image pixels per cell behind an 8 x codec: 32, 16, 8, 8. All but the last up block upsample."""
+        n = len(self.up_blocks)
+        return tuple(8 * 2 ** max(0, n - 2 - i) for i in range(n))
+
+    def save_config(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> None:
+        """The parent's config.json under the parent's class name, so that plain diffusers loads the folder."""
+        super().save_config(save_directory, push_to_hub=push_to_hub, **kwargs)
+        path = Path(save_directory) / self.config_name
+        config = json.loads(path.read_text(encoding="utf-8")) | {"_class_name": UNet2DConditionModel.__name__}
+        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+    @apply_forward_hook  # so that model CPU offload brings the weights in, as it does for `forward`
+    def forward_features(
+        self, x: Tensor, t: Tensor, context: Tensor, *, latent: bool = True, class_labels: Tensor | None = None
+    ) -> Features:
+        """x (B, in_channels, h, w), any h and w; t (B,) or (); context (B, tokens, cross_attention_dim).
+
+        Returns the output latent (B, out_channels, h, w), unless `latent` is False, and the four up-block outputs.
+        """
+        net = cast(Any, self)  # the parent's submodules are untyped
+        emb = net.time_embedding(net.get_time_embed(sample=x, timestep=t))
+        if (class_emb := net.get_class_embed(sample=x, class_labels=class_labels)) is not None:
+            emb = torch.cat([emb, class_emb], dim=-1) if net.config.class_embeddings_concat else emb + class_emb
+        h = net.conv_in(x)
+        skips = (h,)
+        for block in net.down_blocks:
+            if getattr(block, "has_cross_attention", False):
+                h, new = block(hidden_states=h, temb=emb, encoder_hidden_states=context)
+            else:
+                h, new = block(hidden_states=h, temb=emb)
+            skips += new
+        if getattr(net.mid_block, "has_cross_attention", False):
+            h = net.mid_block(h, emb, encoder_hidden_states=context)
+        else:
+            h = net.mid_block(h, emb)
+        pyramid: list[Tensor] = []
+        for block in net.up_blocks:
+            n = len(block.resnets)
+            block_skips, skips = skips[-n:], skips[:-n]
+            # odd sizes: upsample to the size of the skip that comes next, not to twice the current one
+            kwargs = {"upsample_size": skips[-1].shape[2:]} if skips else {}
+            if getattr(block, "has_cross_attention", False):
+                kwargs["encoder_hidden_states"] = context
+            h = block(hidden_states=h, temb=emb, res_hidden_states_tuple=block_skips, **kwargs)
+            pyramid.append(h)
+        if not latent:
+            return Features(None, tuple(pyramid))
+        out = net.conv_out(net.conv_act(net.conv_norm_out(h)))
+        return Features(out, tuple(pyramid))
+
+
+class SD21:
+    name = "sd21"
+    class_name = "UNet2DConditionModel"
+    input = "latent"
+
+    def build(self, config: dict) -> nn.Module:
+        return cast(nn.Module, SD21UNet.from_config(config))
+
+
+PLUGIN = SD21()

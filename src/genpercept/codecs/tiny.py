@@ -1,0 +1,42 @@
+"""The tiny autoencoder (diffusers' AutoencoderTiny, published as TAESD): its latents are in scaled space already."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from diffusers import AutoencoderTiny
+from torch import Tensor, nn
+
+from genpercept.codecs import input_dtype
+
+
+class TinyCodec:
+    """Images in [-1, 1] on both sides: diffusers' AutoencoderTiny maps to [0, 1] inside its encoder and back in its decoder."""
+
+    def __init__(self, module: AutoencoderTiny) -> None:
+        self.module = module
+        self.scale = float(module.config["scaling_factor"])
+        self.channels = int(module.config["latent_channels"])
+        self.stride = 2 ** (len(module.config["encoder_block_out_channels"]) - 1)
+
+    def encode(self, image: Tensor) -> Tensor:
+        return cast(Any, self.module.encode(cast(Any, image.to(input_dtype(self.module))))).latents * self.scale
+
+    def decode(self, latent: Tensor) -> Tensor:
+        return cast(Any, self.module.decode(cast(Any, latent.to(input_dtype(self.module)) / self.scale))).sample
+
+
+class Tiny:
+    name = "tiny"
+    class_name = "AutoencoderTiny"
+
+    def build(self, config: dict) -> nn.Module:
+        return cast(nn.Module, AutoencoderTiny.from_config(config))
+
+    def wrap(self, module: nn.Module) -> TinyCodec:
+        if not isinstance(module, AutoencoderTiny):
+            raise ValueError(f"codec 'tiny' needs an AutoencoderTiny, not a {type(module).__name__}: use codec 'kl' for AutoencoderKL")
+        return TinyCodec(module)
+
+
+PLUGIN = Tiny()

@@ -1,0 +1,361 @@
+"""GenPerceptPipeline: image -> Prediction. `__call__` and `_forward` read as the specification of inference."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from diffusers import DiffusionPipeline
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from genpercept import checkpoint, hub, plugins
+from genpercept.imaging.read import read_many, to_tensor
+from genpercept.prediction import Prediction
+from genpercept.rng import Rng
+from genpercept.types import Features, Geometry
+
+PROMPT_FILE = "prompt_embeds.safetensors"
+IDENTITY_AXES = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+
+
+class GenPerceptPipeline(DiffusionPipeline):
+    """A dense predictor made of a denoiser, a codec and a fixed prompt's embedding.
+
+    Device moves, offload, VAE slicing and tiling, and `push_to_hub` are DiffusionPipeline's. Loading and saving are ours,
+    because its loader refuses parts of other libraries.
+    """
+
+    model_cpu_offload_seq = "unet->vae"
+    unet: nn.Module
+    vae: nn.Module
+
+    def __init__(
+        self, unet: nn.Module, vae: nn.Module, prompt_embeds: Tensor | None = None, info: dict[str, Any] | None = None
+    ) -> None:
+        """Parts and `info`, the contents of genpercept.json but for `parts`. Use `from_parts` or `from_pretrained`.
+
+        The parent takes arguments without a default for modules, hence the defaults.
+        """
+        super().__init__()
+        if prompt_embeds is None or info is None:
+            raise ValueError("GenPerceptPipeline needs the prompt's embedding and its settings: build it with from_parts")
+        self.register_modules(unet=unet, vae=vae)
+        self.prompt_embeds = prompt_embeds
+        self.info = info
+        self.task = str(info["task"])
+        self.resolution = int(info["resolution"])
+        self._task = plugins.find("tasks", self.task)
+        self._head = plugins.find("heads", info["head"])
+        self._codec = plugins.find("codecs", info["codec"]).wrap(vae)
+        self._check_pairing(str(info["paradigm"]))
+
+    # ---- inference -------------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        image: Any,
+        *,
+        processing_resolution: int | None = None,
+        num_inference_steps: int | None = None,
+        ensemble_size: int = 1,
+        paradigm: str | None = None,
+        generator: torch.Generator | None = None,
+        batch_size: int = 1,
+        resize_mode: str = "fit",
+    ) -> Any:
+        """Predict for one image (-> Prediction) or a list of them (-> list, same order).
+
+        image: path, PIL image, array (H, W[, C]) uint8 or float in [0, 1], tensor (3, H, W) in [0, 1]. processing_resolution:
+        longest edge in pixels the network sees; None is the model's own, 0 the image's. resize_mode "official" follows the
+        public code. Images of one padded size share batches of up to batch_size. ValueError says which argument is wrong.
+        """
+        steps = 1 if num_inference_steps is None else num_inference_steps
+        name = paradigm or str(self.info["paradigm"])
+        self._check_pairing(name)
+        if ensemble_size != 1:
+            raise ValueError(f"ensemble_size={ensemble_size}: {name} is deterministic, every run would be the same; leave it at 1")
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}: must be at least 1")
+        resolution = self.resolution if processing_resolution is None else processing_resolution
+        seed = 0 if generator is None else generator.initial_seed()
+
+        sources, single = read_many(image)
+        images = [to_tensor(source) for source in sources]
+        geometries = [Geometry.plan(_size(x), resolution, self._codec.stride, resize_mode) for x in images]
+        predictions: dict[int, Prediction] = {}
+        for batch in _batches([g.padded for g in geometries], batch_size):
+            x = torch.cat([geometries[i].apply(images[i]) for i in batch])
+            raw = self._forward(x, name, steps, Rng(seed, 0, batch))
+            for i, raw_1CHW in zip(batch, raw.split(1), strict=True):
+                predictions[i] = self._task.decode(raw_1CHW, geometries[i])
+                predictions[i].meta = self.meta | {"paradigm": name, "steps": steps, "resolution": list(geometries[i].padded)}
+        self.maybe_free_model_hooks()
+        return predictions[0] if single else [predictions[i] for i in range(len(images))]
+
+    def _forward(self, image_BCHW: Tensor, paradigm: str, steps: int, rng: Rng) -> Tensor:
+        """Padded images (B, 3, H, W) in [0, 1] -> raw maps (B, C, H, W) float32: encode, paradigm(denoiser), head."""
+        device = self._execution_device
+        context = self.prompt_embeds.to(device, self.unet_dtype).expand(image_BCHW.shape[0], -1, -1)
+        wants_latent = self._head.consumes == "latent"
+
+        def denoise(x: Tensor, t: Tensor) -> Features:
+            return cast(Any, self.unet).forward_features(x.to(self.unet_dtype), t, context, latent=wants_latent)
+
+        z_x = self._codec.encode(image_BCHW.to(device) * 2 - 1)
+        features = plugins.find("paradigms", paradigm).predict(denoise, z_x, steps, rng)
+        return self._head(features, self._codec).float()
+
+    def _check_pairing(self, paradigm: str) -> None:
+        """Refuse parts that cannot work together, with the reason."""
+        plugin = plugins.find("paradigms", paradigm)
+        if plugin.needs_latent and self._head.consumes != "latent":
+            raise ValueError(f"paradigm {paradigm!r} iterates on latents, but head {self.info['head']!r} gives none: use one_step")
+        if self._head.channels != self._task.channels:
+            raise ValueError(
+                f"task {self.task!r} takes {self._task.channels} channels, head {self.info['head']!r} gives {self._head.channels}"
+            )
+        wanted, have = plugin.input_channels(self._codec.channels), int(cast(Any, self.unet).config.in_channels)
+        if wanted != have:
+            raise ValueError(f"paradigm {paradigm!r} needs a denoiser with {wanted} input channels; this one has {have}")
+
+    @property
+    def unet_dtype(self) -> torch.dtype:
+        return next(self.unet.parameters()).dtype
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What a Prediction says of its model: name, hash, family, task, paradigm, axes, software version."""
+        keys = ("model", "model_sha256", "family", "task", "paradigm", "axes")
+        version = importlib.metadata.version("genpercept")
+        return {k: self.info.get(k) for k in keys} | {"software": f"genpercept {version}"}
+
+    # ---- building, loading, saving ---------------------------------------------------------------------------------
+
+    @classmethod
+    def from_parts(
+        cls,
+        *,
+        unet: nn.Module,
+        vae: nn.Module,
+        prompt_embeds: Tensor,
+        task: str,
+        paradigm: str = "one_step",
+        head: str | None = None,
+        codec: str = "kl",
+        backbone: str = "sd21",
+        resolution: int = 768,
+        recipe: dict[str, Any] | None = None,
+        **info: Any,
+    ) -> GenPerceptPipeline:
+        """A pipeline over modules at hand. prompt_embeds (1, tokens, width). Further keywords go to genpercept.json."""
+        prompt_width, unet_width = prompt_embeds.shape[-1], cast(Any, unet).config.cross_attention_dim
+        if prompt_embeds.ndim != 3 or prompt_width != unet_width:
+            raise ValueError(f"prompt_embeds {list(prompt_embeds.shape)}: the denoiser needs (1, tokens, {unet_width})")
+        settings = {
+            "format": checkpoint.FORMAT,
+            "family": "genpercept",
+            "task": task,
+            "paradigm": paradigm,
+            "head": head or plugins.find("tasks", task).head,
+            "codec": codec,
+            "backbone": backbone,
+            "resolution": resolution,
+            "axes": IDENTITY_AXES,
+            "recipe": recipe or {},
+        }
+        return cls(unet.eval(), vae.eval(), prompt_embeds.float().cpu(), settings | info)
+
+    @classmethod
+    def from_base(
+        cls,
+        base: str | Path,
+        task: str,
+        *,
+        paradigm: str = "one_step",
+        resolution: int = 768,
+        prompt: str = "",
+        torch_dtype: torch.dtype | None = None,
+        **where: Any,
+    ) -> GenPerceptPipeline:
+        """The starting point of training: a text-to-image model (Stable Diffusion layout) before fine-tuning.
+
+        Its predictions mean nothing yet. `where`: subfolder, revision, cache_dir, local_files_only, token.
+        """
+        from transformers import CLIPTextModel, CLIPTokenizer
+
+        from genpercept.text import embed
+
+        folder = hub.resolve(base, **where)
+        kind = checkpoint.read_json(folder / "scheduler" / "scheduler_config.json").get("prediction_type", "epsilon")
+        if kind != "v_prediction":
+            raise ValueError(f"{folder}: its denoiser predicts {kind!r}; one_step needs a v-prediction base (Stable Diffusion 2.1, 768)")
+        unet = checkpoint.load_part("backbones", "sd21", folder / "unet", torch_dtype)
+        vae = checkpoint.load_part("codecs", "kl", folder / "vae", torch_dtype)
+        text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32).eval()
+        prompt_embeds = embed(CLIPTokenizer.from_pretrained(folder / "tokenizer"), text_encoder, prompt)
+        return cls.from_parts(
+            unet=unet,
+            vae=vae,
+            prompt_embeds=prompt_embeds,
+            task=task,
+            paradigm=paradigm,
+            resolution=resolution,
+            prompt=prompt,
+            base=str(base),
+            model=f"{base} (not fine-tuned)",
+        )
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]  # the parent's signature is **kwargs; this names what we honour
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        torch_dtype: torch.dtype | None = None,
+        subfolder: str | None = None,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+    ) -> GenPerceptPipeline:
+        """Load a model that `save_pretrained` wrote: an embedded name, a folder or a hub id. float32 unless torch_dtype.
+
+        ValueError lists missing, unexpected, misshaped and non-finite tensors, and parts whose SHA-256 is not the manifest's.
+        """
+        name = str(pretrained_model_name_or_path)
+        folder = hub.resolve(
+            name,
+            subfolder=subfolder,
+            revision=revision,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            token=token,
+        )
+        info = read_manifest(folder)
+        parts = info.pop("parts")
+        paths = {part: _part_path(folder, part, parts) for part in ("unet", "vae", "prompt_embeds")}
+        unet = checkpoint.load_part("backbones", info["backbone"], paths["unet"], torch_dtype)
+        vae = checkpoint.load_part("codecs", info["codec"], paths["vae"], torch_dtype)
+        prompt = checkpoint.read_tensors(paths["prompt_embeds"])
+        checkpoint.check_shapes(paths["prompt_embeds"], {"prompt_embeds": tuple(prompt.get("prompt_embeds", torch.empty(0)).shape)},
+                                {k: tuple(v.shape) for k, v in prompt.items()})
+        checkpoint.check_finite(paths["prompt_embeds"], prompt)
+        for part, path in paths.items():
+            if (found := checkpoint.sha256(path)) != parts[part]["sha256"]:
+                raise ValueError(
+                    f"{path}: its SHA-256 {found[:12]}... is not the {parts[part]['sha256'][:12]}... of {checkpoint.MANIFEST}: the file"
+                    " was changed or damaged; copy the model again, or save it again with save_pretrained"
+                )
+        info["model"] = name if subfolder is None else f"{name}/{subfolder}"
+        info["model_sha256"] = _model_hash(parts)
+        return cls(unet, vae, prompt["prompt_embeds"].float(), info)
+
+    def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> None:  # type: ignore[override]
+        """Write a self-contained folder, atomically: diffusers' layout, genpercept.json, the prompt's embedding.
+
+        Tensors keep their present dtype. `push_to_hub` and `repo_id` as DiffusionPipeline has them.
+        """
+        target = Path(save_directory)
+        if target.exists() and not target.is_dir():
+            raise ValueError(f"{target}: is a file; pass a folder to save the model into")
+        with checkpoint.atomic_folder(target) as work:
+            cast(Any, self.unet).save_pretrained(work / "unet", safe_serialization=True)
+            cast(Any, self.vae).save_pretrained(work / "vae", safe_serialization=True)
+            save_file({"prompt_embeds": self.prompt_embeds.contiguous()}, work / PROMPT_FILE)
+            paths = {"unet": "unet", "vae": "vae", "prompt_embeds": PROMPT_FILE}
+            parts = {part: {"path": path, "sha256": checkpoint.sha256(work / path)} for part, path in paths.items()}
+            kept = {k: v for k, v in self.info.items() if k not in ("model", "model_sha256")}
+            _write_json(work / checkpoint.MANIFEST, kept | {"parts": parts})
+            _write_json(work / "model_index.json", self._model_index())
+        if push_to_hub:
+            self.push_to_hub(kwargs.pop("repo_id", target.name), **kwargs)
+
+    def _model_index(self) -> dict[str, Any]:
+        return {
+            "_class_name": type(self).__name__,
+            "_diffusers_version": importlib.metadata.version("diffusers"),
+            "unet": ["diffusers", plugins.find("backbones", self.info["backbone"]).class_name],
+            "vae": ["diffusers", plugins.find("codecs", self.info["codec"]).class_name],
+        }
+
+
+def load(
+    name: str | Path = "mini/depth",
+    *,
+    torch_dtype: torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    **where: Any,
+) -> GenPerceptPipeline:
+    """A ready predictor: an embedded model ("mini/depth", "mini/normals"), a folder, or a hub id (with subfolder=).
+
+    device None: CUDA, then MPS, then the CPU, whichever is there. ValueError when it is not a trained predictor.
+    """
+    pipe = GenPerceptPipeline.from_pretrained(name, torch_dtype=torch_dtype, **where)
+    return pipe.to(default_device() if device in (None, "auto") else device)
+
+
+def default_device() -> str:
+    """The fastest device this machine has: "cuda", "mps" or "cpu"."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """genpercept.json of a model folder. ValueError when the folder is something else, or newer than this version reads."""
+    if not (folder / checkpoint.MANIFEST).is_file():
+        if (folder / "model_index.json").is_file():
+            kind = checkpoint.read_json(folder / "model_index.json").get("_class_name")
+            raise ValueError(
+                f"{folder}: a {kind}, which is not trained to predict anything; fine-tune it first (genpercept train), "
+                "or build the untrained pipeline with GenPerceptPipeline.from_base"
+            )
+        raise ValueError(f"{folder}: no {checkpoint.MANIFEST} in it: not a model that genpercept saved; check the path")
+    info = checkpoint.read_json(folder / checkpoint.MANIFEST)
+    needed = ("format", "task", "paradigm", "head", "codec", "backbone", "resolution", "parts")
+    if absent := [key for key in needed if key not in info]:
+        raise ValueError(f"{folder / checkpoint.MANIFEST}: lacks {', '.join(absent)}; copy or save the model again")
+    if info["format"] != checkpoint.FORMAT:
+        raise ValueError(f"{folder}: format {info['format']}, but this version reads {checkpoint.FORMAT}; upgrade genpercept")
+    return info
+
+
+def _part_path(folder: Path, part: str, parts: dict[str, Any]) -> Path:
+    """Where a part lies; embedded models share parts by a path beside their own folder."""
+    if part not in parts:
+        raise ValueError(f"{folder / checkpoint.MANIFEST}: names no part {part!r}; copy or save the model again")
+    path = (folder / parts[part]["path"]).resolve()
+    if folder.resolve().parent not in path.parents:
+        raise ValueError(f"{folder / checkpoint.MANIFEST}: part {part!r} lies outside the model's folder ({parts[part]['path']})")
+    if not path.exists():
+        raise ValueError(f"{path}: missing, but {checkpoint.MANIFEST} names it as part {part!r}; copy the model again")
+    return path
+
+
+def _model_hash(parts: dict[str, Any]) -> str:
+    import hashlib
+
+    return hashlib.sha256("".join(parts[k]["sha256"] for k in sorted(parts)).encode()).hexdigest()
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, default=str) + "\n", encoding="utf-8")
+
+
+def _size(image_1CHW: Tensor) -> tuple[int, int]:
+    return int(image_1CHW.shape[-2]), int(image_1CHW.shape[-1])
+
+
+def _batches(sizes: Sequence[tuple[int, int]], batch_size: int) -> Iterator[list[int]]:
+    """Indices grouped by size, at most batch_size together, in order of first appearance."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for i, size in enumerate(sizes):
+        groups.setdefault(size, []).append(i)
+    for members in groups.values():
+        for start in range(0, len(members), batch_size):
+            yield members[start : start + batch_size]

@@ -1,0 +1,46 @@
+"""Surface normals in the camera frame: x right, y up, z towards the viewer, painted as (n + 1) / 2 as the field does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from genpercept.prediction import Prediction
+from genpercept.types import Geometry, Sample, Target
+
+_EPS = 1e-6
+
+
+class Normals:
+    name = "normals"
+    kind = "normals"
+    channels = 3
+    labels = ("normals",)
+    head = "vae"
+    losses: Mapping[str, float] = {"angular": 1.0}
+    metric = "normals"
+
+    def encode(self, sample: Sample) -> Target:
+        """Unit vectors (3, H, W) -> map (1, 3, H, W) in [-1, 1]; zero vectors and invalid pixels are 0 and not valid."""
+        normals = sample.label("normals").float()
+        valid = sample.valid_or_all() & torch.isfinite(normals).all(dim=0) & (normals.norm(dim=0) > 0.5)
+        unit = torch.where(valid, F.normalize(torch.nan_to_num(normals), dim=0, eps=_EPS), 0.0)
+        return Target(unit[None], valid[None, None])
+
+    def decode(self, raw: Tensor, geometry: Geometry) -> Prediction:
+        """Clipped to [-1, 1], resized, then made unit length; a zero vector faces the viewer."""
+        n = geometry.invert(raw.float().clamp(-1, 1))[0]
+        length = n.norm(dim=0, keepdim=True)
+        towards_viewer = torch.tensor([0.0, 0.0, 1.0], device=n.device)[:, None, None]
+        unit = torch.where(length > _EPS, n / length.clamp_min(_EPS), towards_viewer)
+        return Prediction(values=unit.permute(1, 2, 0).cpu().numpy(), kind=self.kind, raw=raw[0].float().cpu().numpy())
+
+    def flip(self, map_BCHW: Tensor) -> Tensor:
+        """Mirrored, with the x component negated."""
+        return map_BCHW.flip(-1) * torch.tensor([-1.0, 1.0, 1.0], device=map_BCHW.device).view(1, 3, 1, 1)
+
+
+PLUGIN = Normals()
