@@ -1,0 +1,1 @@
+"""What `genpercept.train` needs: data order, augmentation, caches, stages, checkpoints. Private."""

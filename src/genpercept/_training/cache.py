@@ -1,0 +1,195 @@
+"""Disk caches of rendered scenes and of latents: shards of memory-mapped .npy files, each complete or absent.
+
+A shard is written to a temporary folder and renamed, so a killed run leaves none half-written and the next one goes on where
+it stopped. The folder's name holds what the content depends on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genpercept._training.records import ARRAYS, TEXTS, Record
+from genpercept.recipe import DataSet
+
+SHARD = 256  # scenes
+
+
+def key_folder(root: Path, kind: str, key: dict[str, Any]) -> Path:
+    """root/kind-<hash of key>, with the key beside the shards for whoever wonders what they are."""
+    text = json.dumps(key, sort_keys=True, default=str)
+    folder = root / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "key.json").exists():
+        write_atomic(folder / "key.json", text.encode())
+    return folder
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_bytes(data)
+    part.replace(path)
+
+
+def write_shard(folder: Path, number: int, arrays: dict[str, np.ndarray], texts: dict[str, list[str]]) -> None:
+    """One shard, complete or not at all."""
+    part = folder / f".shard-{number:05d}.{os.getpid()}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    for name, array in arrays.items():
+        np.save(part / f"{name}.npy", array)
+    (part / "texts.json").write_text(json.dumps(texts), encoding="utf-8")
+    final = shard_folder(folder, number)
+    try:
+        part.rename(final)
+    except OSError:  # another process wrote the same shard first
+        shutil.rmtree(part, ignore_errors=True)
+        if not final.is_dir():
+            raise
+
+
+def shard_folder(folder: Path, number: int) -> Path:
+    return folder / f"shard-{number:05d}"
+
+
+def render_shard(folder: Path, number: int, data: dict[str, Any]) -> int:
+    """Render one shard of the synthetic world; runs in a worker process. Returns the shard's number."""
+    from genpercept.datasets import synthetic
+
+    indices = range(number * SHARD, min((number + 1) * SHARD, data["count"]))
+    scenes = synthetic.render(
+        list(indices), domain=data["domain"], split=data["split"], size=tuple(data["size"]), seed=data["seed"]
+    )
+    arrays = {name: _packed(name, getattr(scenes, name)) for name in ARRAYS if getattr(scenes, name, None) is not None}
+    names = getattr(scenes, "name", None)
+    texts = {"caption": [str(c) for c in scenes.caption]}
+    texts["name"] = [str(n) for n in names] if isinstance(names, list) else [f"{data['domain']}/{i}" for i in indices]
+    write_shard(folder, number, arrays, texts)
+    return number
+
+
+def _packed(name: str, array: np.ndarray) -> np.ndarray:
+    """Smaller on disk: half-precision depth (1 in 2000), normals in 1/127, alpha in 1/255, ids in 8 bits."""
+    array = np.asarray(array)
+    match name:
+        case "depth":
+            return array.astype(np.float16)
+        case "normals":
+            return np.round(np.nan_to_num(array) * 127).clip(-127, 127).astype(np.int8)
+        case "alpha":
+            return np.round(array * 255).clip(0, 255).astype(np.uint8)
+        case "class_ids" if array.min(initial=0) >= 0 and array.max(initial=0) < 256:
+            return array.astype(np.uint8)
+        case _:
+            return array
+
+
+def _unpacked(name: str, array: np.ndarray) -> np.ndarray:
+    match name:
+        case "depth" if array.dtype == np.float16:
+            return array.astype(np.float32)
+        case "normals" if array.dtype == np.int8:
+            n = array.astype(np.float32)
+            return n / np.maximum(np.sqrt((n * n).sum(-1, keepdims=True)), 1e-6)
+        case "alpha" if array.dtype == np.uint8:
+            return array.astype(np.float32) / 255
+        case _:
+            return array
+
+
+class Shards:
+    """Records of a folder of shards, memory-mapped. Thread-safe."""
+
+    def __init__(self, folder: Path, count: int, domain: str = "") -> None:
+        self._folder, self._count, self._domain = folder, count, domain
+        self._open: dict[int, tuple[dict[str, np.ndarray], dict[str, list[str]]]] = {}
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Record:
+        arrays, texts = self._shard(index // SHARD)
+        row = index % SHARD
+        record: Record = {name: _unpacked(name, array[row]) for name, array in arrays.items()}
+        return record | {name: texts[name][row] for name in TEXTS if name in texts} | {"domain": self._domain}
+
+    def captions(self) -> Iterator[str]:
+        for number in range(-(-self._count // SHARD)):
+            yield from self._shard(number)[1].get("caption", ())
+
+    def column(self, name: str, index: int) -> np.ndarray:
+        """One array of one record, as stored."""
+        return self._shard(index // SHARD)[0][name][index % SHARD]
+
+    def caption(self, index: int) -> str:
+        return self._shard(index // SHARD)[1]["caption"][index % SHARD]
+
+    def _shard(self, number: int) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
+        found = self._open.get(number)
+        if found is None:
+            folder = shard_folder(self._folder, number)
+            arrays = {p.stem: np.load(p, mmap_mode="r") for p in sorted(folder.glob("*.npy"))}
+            texts = json.loads((folder / "texts.json").read_text(encoding="utf-8"))
+            found = self._open[number] = (arrays, texts)
+        return found
+
+
+def scenes(root: Path, data: DataSet, workers: int, report: Callable[[str], None] = print) -> Shards:
+    """The cached scenes of a set; renders, with one process per core, those that are not there yet."""
+    from genpercept.datasets import synthetic
+
+    key = {
+        "domain": data.domain,
+        "split": data.split,
+        "size": data.size,
+        "seed": data.seed,
+        "world": getattr(synthetic, "WORLD_VERSION", 0),
+    }
+    folder = key_folder(root, "scenes", key)
+    # Shards hold SHARD scenes whatever the count, so that a set of another count shares them.
+    shards = -(-data.count // SHARD)
+    missing = [n for n in range(shards) if not shard_folder(folder, n).is_dir()]
+    if missing:
+        job = {
+            "domain": data.domain,
+            "split": data.split,
+            "size": data.size,
+            "seed": data.seed,
+            "count": shards * SHARD,
+        }
+        _render_all(folder, missing, job, workers or os.cpu_count() or 1, report)
+    return Shards(folder, data.count, data.domain)
+
+
+def _render_all(
+    folder: Path, missing: list[int], job: dict[str, Any], workers: int, report: Callable[[str], None]
+) -> None:
+    """Render the missing shards in fresh processes (forking one that has run threads is unsafe)."""
+    if len(missing) == 1:
+        render_shard(folder, missing[0], job)
+        return
+    before = os.environ.get("NUMBA_NUM_THREADS")
+    os.environ["NUMBA_NUM_THREADS"] = "1"  # one process per core: threads inside would only compete
+    try:
+        with ProcessPoolExecutor(min(workers, len(missing)), multiprocessing.get_context("spawn")) as pool:
+            futures = [pool.submit(render_shard, folder, n, job) for n in missing]
+            for done, future in enumerate(as_completed(futures), 1):
+                future.result()
+                if done % 8 == 0 or done == len(missing):
+                    report(
+                        f"rendered {done * SHARD} of {len(missing) * SHARD} scenes ({job['domain']}, {job['split']})"
+                    )
+    finally:
+        if before is None:
+            os.environ.pop("NUMBA_NUM_THREADS", None)
+        else:
+            os.environ["NUMBA_NUM_THREADS"] = before

@@ -1,0 +1,111 @@
+"""Training state on disk: folders that are complete or absent; the latest ones and the best are kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+
+@dataclass
+class State:
+    """Where a run stands, beside its weights."""
+
+    step: int = 0  # optimiser steps done, left-out ones included
+    seconds: float = 0.0  # trained so far, over all sittings
+    skipped: int = 0  # steps left out for a non-finite or exploding gradient
+    usual_norm: float = 0.0  # running mean of the gradient norm
+    best: float | None = None  # best validation figure
+
+
+class Checkpoints:
+    """RUN/checkpoints/step-000123: weights and average as safetensors, optimiser by torch (weights_only), state as JSON."""
+
+    def __init__(self, run: Path, keep: int) -> None:
+        self.folder, self._keep = run / "checkpoints", keep
+
+    def save(
+        self, state: State, weights: dict[str, Tensor], average: dict[str, Tensor], optimiser: dict[str, Any]
+    ) -> Path:
+        """Write to a hidden folder, flush to disk, rename; then drop what is older than the last `keep`."""
+        final = self.folder / f"step-{state.step:07d}"
+        part = self.folder / f".{final.name}.part"
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        save_file(weights, part / "weights.safetensors")
+        if average:
+            save_file(average, part / "average.safetensors")
+        torch.save(optimiser, part / "optimiser.pt")
+        (part / "state.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
+        for path in part.iterdir():
+            _flush(path)
+        shutil.rmtree(final, ignore_errors=True)
+        part.rename(final)
+        for old in self.list()[: -self._keep]:
+            shutil.rmtree(old)
+        return final
+
+    def list(self) -> list[Path]:
+        """Complete checkpoints, oldest first."""
+        return sorted(p for p in self.folder.glob("step-*") if p.is_dir())
+
+    def load_latest(
+        self, report: Callable[[str], None]
+    ) -> tuple[State, dict[str, Tensor], dict[str, Tensor], dict[str, Any]] | None:
+        """The newest readable checkpoint, or None; a damaged one is passed over with a line that says so."""
+        for folder in reversed(self.list()):
+            try:
+                return read(folder)
+            except (OSError, ValueError, KeyError, RuntimeError, EOFError) as error:
+                report(
+                    f"checkpoint {folder.name} cannot be read ({type(error).__name__}: {error}); falling back to the one before"
+                )
+            except Exception as error:
+                if type(error).__name__ not in ("SafetensorError", "UnpicklingError"):
+                    raise
+                report(f"checkpoint {folder.name} is damaged ({error}); falling back to the one before")
+        return None
+
+
+def read(folder: Path) -> tuple[State, dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
+    state = State(**json.loads((folder / "state.json").read_text(encoding="utf-8")))
+    average = folder / "average.safetensors"
+    optimiser = torch.load(folder / "optimiser.pt", weights_only=True, map_location="cpu")
+    return state, load_file(folder / "weights.safetensors"), load_file(average) if average.exists() else {}, optimiser
+
+
+def _flush(path: Path) -> None:
+    """To the disk itself: a rename may otherwise survive a power cut that the content does not."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
+    """Have `write` fill a new folder, then put it in the place of `folder`: readers see the old one or the new one, whole."""
+    part = folder.with_name(f".{folder.name}.part")
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    write(part)
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    part.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,63 @@
+"""A record: one labelled image as numpy arrays (HWC), the form in which data is cached, cropped and augmented.
+
+Fields, those that a data set has: image (H, W, 3) uint8; depth (H, W) float, metres; normals (H, W, 3) float; class_ids
+(H, W) integer; mask, defect, valid (H, W) bool; alpha (H, W) float in [0, 1]; keypoints (N, 17, 3); intrinsics (3, 3);
+caption, domain, name: str.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genpercept.types import Sample
+
+Record = dict[str, Any]
+
+MAPS = ("depth", "normals", "class_ids", "mask", "alpha", "defect", "valid")  # beside the image: one value per pixel
+ARRAYS = ("image", *MAPS, "keypoints", "intrinsics")
+TEXTS = ("caption", "domain", "name")
+_DTYPES: Mapping[str, Any] = {
+    "depth": np.float32,
+    "normals": np.float32,
+    "class_ids": np.int64,
+    "mask": np.bool_,
+    "alpha": np.float32,
+    "defect": np.bool_,
+    "valid": np.bool_,
+    "keypoints": np.float32,
+    "intrinsics": np.float32,
+}
+
+
+def to_sample(record: Record) -> Sample:
+    """The record in the types the tasks take: image (3, H, W) float32 in [0, 1], channels first."""
+    fields: dict[str, Tensor | None] = {}
+    for key, dtype in _DTYPES.items():
+        value = record.get(key)
+        if value is None:
+            continue
+        array = np.ascontiguousarray(value, dtype=dtype)
+        fields[key] = torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)) if key == "normals" else array)
+    texts = {key: str(record.get(key, "")) for key in TEXTS}
+    return Sample(image=image_tensor(record["image"]), **texts, **fields)
+
+
+def image_tensor(image_HWC: np.ndarray) -> Tensor:
+    """uint8 (H, W, 3) -> float32 (3, H, W) in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(image_HWC.transpose(2, 0, 1))).float() / 255
+
+
+def from_sample(sample: Sample) -> Record:
+    """A data set's sample as a record; the image is rounded to 8 bits."""
+    record: Record = {key: getattr(sample, key) for key in TEXTS}
+    record["image"] = (sample.image * 255).round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
+    for key in _DTYPES:
+        value = getattr(sample, key)
+        if value is not None:
+            record[key] = value.permute(1, 2, 0).numpy() if key == "normals" else value.numpy()
+    return record

@@ -1,0 +1,140 @@
+"""What the loop asks of a stage. The loop calls, in this order: make_batch (beside the step), encode, training_pair, network, loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from genpercept._training.augment import augment
+from genpercept._training.order import Order
+from genpercept._training.records import Record
+from genpercept._training.sources import Source, open_source
+from genpercept.recipe import DataSet, Recipe
+from genpercept.rng import Rng, generator
+from genpercept.types import Target
+
+_BATCH_KEY = -1  # the "sample" of what is drawn once per batch; no slot has this number
+
+
+@dataclass
+class Batch:
+    """One step's data. images (B, 3, H, W) in [-1, 1]; target of the same size; latents (B, 4, h, w); tokens (B, length) int64."""
+
+    rng: Rng
+    images: Tensor | None = None
+    target: Target | None = None
+    latents: Tensor | None = None
+    tokens: Tensor | None = None
+
+    def to(self, device: torch.device, channels_last: bool) -> Self:
+        """On the device; images in the memory layout the network runs in."""
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+
+        def move(value: Any) -> Any:
+            if isinstance(value, Target):
+                return replace(value, map=move(value.map), valid=value.valid.to(device))
+            if isinstance(value, Tensor):
+                return value.to(device, memory_format=layout) if value.ndim == 4 else value.to(device)
+            return value
+
+        return replace(self, **{f.name: move(getattr(self, f.name)) for f in fields(self)})
+
+
+@dataclass
+class Pair:
+    """What goes into the network and what should come out. `weight` (B,) scales the sample's loss."""
+
+    inputs: tuple[Tensor, ...]
+    target: Tensor
+    valid: Tensor | None = None
+    label: Target | None = None
+    weight: Tensor | None = None
+    extra: dict[str, Tensor] = field(default_factory=dict)
+
+
+Figures = Mapping[str, float]
+
+
+class Stage(Protocol):
+    net: nn.Module  # trained parts and whatever its forward runs; parameters that do not learn have requires_grad False
+    samples: int  # training samples there are
+    best: str  # the validation figure that says which model is best
+    best_sign: float  # 1 when larger is better, -1 when smaller is
+
+    def groups(self) -> list[dict[str, Any]]:
+        """The optimiser's parameter groups, each with its lr."""
+        ...
+
+    def make_batch(self, step: int, slots: Sequence[int]) -> Batch: ...
+
+    def encode(self, batch: Batch) -> Batch: ...
+
+    def training_pair(self, batch: Batch) -> Pair: ...
+
+    def loss(self, output: Any, pair: Pair) -> tuple[Tensor, dict[str, Tensor]]:
+        """Per-sample loss (B,) float32, and its parts (B,) for the log."""
+        ...
+
+    def validate(self) -> tuple[dict[str, float], np.ndarray | None]:
+        """Figures and a picture of the network as it stands."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """The network as it stands, complete, in diffusers' layout."""
+        ...
+
+
+class Draw:
+    """Augmented records for (step, slots), and the fixed ones for validation."""
+
+    def __init__(self, recipe: Recipe, report: Callable[[str], None]) -> None:
+        self.recipe = recipe
+        loader, data = recipe.loader, recipe.data
+        self.sources: list[Source] = [open_source(d, loader, report) for d in data]
+        effective = loader.batch_size * recipe.optim.accumulation
+        lengths, weights = [len(s) for s in self.sources], [d.weight for d in data]
+        self.order = Order(lengths, weights, recipe.seed, effective, loader.one_set_per_batch)
+        self.samples = sum(lengths)
+        self._report = report
+        self._validation: list[Record] | None = None
+
+    def records(self, step: int, slots: Sequence[int]) -> list[Record]:
+        sizes = self.recipe.sizes()
+        size = sizes[int(generator(self.recipe.seed, step, _BATCH_KEY, "augment").integers(len(sizes)))]
+        return [self._record(step, slot, size) for slot in slots]
+
+    def _record(self, step: int, slot: int, size: tuple[int, int]) -> Record:
+        which, index = self.order[step, slot]
+        rng = generator(self.recipe.seed, step, slot, "augment")
+        return augment(self.sources[which][index], size, self.recipe.augment, rng)
+
+    def validation(self) -> list[Record]:
+        """The first `validation.count` records of the validation split, cut to the first training size."""
+        if self._validation is None:
+            options = self.recipe.validation
+            data: DataSet = self.recipe.data[0].model_copy(
+                update={
+                    "split": options.split,
+                    "count": options.count,
+                    "domain": options.domain or self.recipe.data[0].domain,
+                }
+            )
+            source = open_source(data, self.recipe.loader, self._report)
+            plain = self.recipe.augment.model_copy(
+                update={"flip": 0, "crop": (1.0, 1.0), "colour": 0, "grayscale": 0, "blur": 0, "noise": 0, "jpeg": 0}
+            )
+            size = self.recipe.sizes()[0]
+            count = min(options.count, len(source))
+            self._validation = [augment(source[i], size, plain, generator(0, 0, i, "augment")) for i in range(count)]
+        return self._validation
+
+
+def load_json_or(table: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's config over the defaults."""
+    return {**default, **table}

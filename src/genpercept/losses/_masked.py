@@ -1,0 +1,20 @@
+"""Sums over valid pixels that stay finite, with a finite gradient, when there is none."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+LIMIT = 1e4  # values beyond this are cut: squares of them must not overflow float32
+
+
+def masked_mean(value: Tensor, valid: Tensor) -> Tensor:
+    """value (B, C, H, W), valid (B, 1, H, W) bool -> mean over valid pixels and channels (B,); 0 where none is valid."""
+    # where, not a product: NaN x 0 is NaN
+    kept = torch.where(valid, value, 0.0).flatten(1).sum(1)
+    return kept / (valid.flatten(1).sum(1) * value.shape[1]).clamp_min(1)
+
+
+def difference(pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """pred - target where valid, 0 (and no gradient) elsewhere; float32, within what squares without overflow."""
+    return torch.where(valid, pred.float() - target.float(), 0.0).clamp(-LIMIT, LIMIT)

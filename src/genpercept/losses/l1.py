@@ -1,0 +1,17 @@
+"""Mean absolute error over valid pixels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from genpercept.losses._masked import difference, masked_mean
+
+
+def l1(pred: Tensor, target: Tensor, valid: Tensor, **options: Any) -> Tensor:
+    """(B, C, H, W) twice, valid (B, 1, H, W) -> (B,)."""
+    return masked_mean(difference(pred, target, valid).abs(), valid)
+
+
+PLUGIN = l1

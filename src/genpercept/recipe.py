@@ -1,0 +1,290 @@
+"""A training run, written down: TOML in, checked models out. A recipe holds only what differs from the defaults here.
+
+Unknown keys are refused with a suggestion: a key that nothing reads is a mistake that nobody sees.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Stage = Literal["autoencoder", "denoiser", "one_step"]
+
+
+def default_cache() -> Path:
+    """Where rendered scenes and latents are kept between runs; GENPERCEPT_CACHE moves it."""
+    root = (
+        os.environ.get("GENPERCEPT_CACHE")
+        or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "genpercept"
+    )
+    return Path(root)
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Model(Section):
+    """The parts. A path is a folder in diffusers' layout; a config is a table as in its config.json."""
+
+    base: str = ""  # a StableDiffusionPipeline-like folder, or an embedded model's name, that fine-tuning starts from
+    codec: str = ""  # a folder with an AutoencoderKL (or one with vae/ in it); default: the base's
+    init: Literal["base", "scratch"] = "base"  # "scratch": the base's sizes with random weights
+    codec_config: dict[str, Any] = Field(default_factory=dict)  # autoencoder stage
+    unet_config: dict[str, Any] = Field(default_factory=dict)  # denoiser stage
+    text_config: dict[str, Any] = Field(default_factory=dict)  # denoiser stage: CLIPTextConfig
+    prompt_length: int = Field(32, ge=3)  # tokens of a padded caption, begin and end included
+    train_decoder: bool = False  # one_step stage: the codec's decoder learns too
+
+
+class DataSet(Section):
+    name: str = "synthetic"
+    domain: str = "mixed"
+    split: str = "train"
+    root: Path | None = None  # None: the data set makes its own images
+    count: int = Field(0, ge=0)  # first entries only; 0: all (a data set without an end needs a count)
+    size: tuple[int, int] = (128, 128)  # rendered height, width
+    seed: int = 0
+    weight: float = Field(1.0, gt=0)  # share of the samples, relative to the other sets
+
+
+class Loader(Section):
+    batch_size: int = Field(16, ge=1)
+    cache: bool = True  # rendered scenes are kept on disk; False: rendered anew each time
+    cache_dir: Path = Field(default_factory=default_cache)
+    one_set_per_batch: bool = False
+    workers: int = Field(0, ge=0)  # processes that render the cache; 0: one per core
+    threads: int = Field(1, ge=1)  # that make batches beside the step
+    prefetch: int = Field(4, ge=1)  # batches kept ready
+
+
+class Augment(Section):
+    """What is done to images and labels afresh each time, keyed by (seed, step, sample). 0 switches a part off."""
+
+    flip: float = Field(0.5, ge=0, le=1)  # probability; negates the x component of normals
+    crop: tuple[float, float] = (1.0, 1.0)  # edge of the crop relative to the largest that fits: low, high
+    sizes: tuple[tuple[int, int], ...] = ()  # height, width, drawn per batch; default: the first data set's size
+    colour: float = Field(0.0, ge=0, le=1)  # strength of brightness, contrast, saturation, hue, gamma, white balance
+    grayscale: float = Field(0.0, ge=0, le=1)  # probability
+    blur: float = Field(0.0, ge=0, le=1)  # probability, radius up to 2 pixels
+    noise: float = Field(0.0, ge=0, le=1)  # probability, standard deviation up to 0.06
+    jpeg: float = Field(0.0, ge=0, le=1)  # probability, quality 25 to 90
+
+
+class Autoencoder(Section):
+    kl: float = Field(1e-6, ge=0)  # weight of the posterior's divergence from a unit normal (mean over latent values)
+    # Share of the batch that is a painted label instead of the photograph, so that labels survive the codec.
+    paint: dict[str, float] = Field(
+        default_factory=lambda: {"depth": 0.12, "disparity": 0.08, "normals": 0.15, "mask": 0.05}
+    )
+
+
+class Denoiser(Section):
+    empty_prompt: float = Field(0.1, ge=0, le=1)  # share of captions replaced by "" (for guidance)
+    text_lr: float = Field(0.0, ge=0)  # 0: as optim.lr
+    min_snr_gamma: float = Field(0.0, ge=0)  # 0: plain MSE on v; 5: min-SNR weighting (Hang et al. 2023) for v
+    variants: int = Field(2, ge=1, le=2)  # cached latents per image: 1 as is, 2 also mirrored
+    sample_steps: int = Field(25, ge=1)  # DDIM steps of the validation picture
+    guidance: float = Field(3.0, ge=0)
+
+
+class Optim(Section):
+    lr: float = Field(1e-4, gt=0)
+    lr_decoder: float = Field(0.0, ge=0)  # 0: as lr
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(0.01, ge=0)
+    eps: float = Field(1e-8, gt=0)
+    warmup: int = Field(100, ge=0)  # steps of linear rise
+    decay: Literal["constant", "linear", "cosine", "exponential"] = "cosine"
+    final: float = Field(0.01, gt=0, le=1)  # learning rate at the end, relative to lr
+    decay_steps: int = Field(0, ge=0)  # 0: over the whole run
+    grad_clip: float = Field(1.0, ge=0)  # 0: none
+    accumulation: int = Field(1, ge=1)
+
+
+class Ema(Section):
+    decay: float = Field(0.999, ge=0, lt=1)  # 0: none
+    warmup: bool = True  # decay at step s is at most (1 + s) / (10 + s)
+
+
+class Validation(Section):
+    every: int = Field(500, ge=0)  # steps; 0: only at the end
+    count: int = Field(32, ge=1)  # samples scored
+    pictures: int = Field(6, ge=1)  # of them drawn
+    split: str = "val"
+    domain: str = ""  # default: the first data set's
+    prompts: tuple[str, ...] = ()  # denoiser stage; default: captions of validation samples
+
+
+class Checkpoint(Section):
+    every: int = Field(500, ge=0)  # steps; 0: only when stopped and at the end
+    every_minutes: float = Field(0.0, ge=0)  # also after this long; 0: no
+    keep: int = Field(2, ge=1)  # latest ones kept, beside the best
+
+
+class Logging(Section):
+    every: int = Field(20, ge=1)  # steps between TensorBoard points
+    seconds: float = Field(30.0, gt=0)  # between plain lines where there is no terminal
+    tensorboard: bool = True
+
+
+class Speed(Section):
+    threads: int = Field(0, ge=0)  # of the network's arithmetic on the CPU; 0: torch's choice
+    channels_last: bool = False
+    compile: bool = False
+
+
+class Guard(Section):
+    """A step whose loss or gradient is not finite, or far above what is usual, is left out and counted."""
+
+    spike: float = Field(
+        20.0, ge=0
+    )  # times the running mean of the gradient norm; 0: only non-finite steps are left out
+    limit: int = Field(25, ge=1)  # left-out steps in a row that stop the run
+
+
+class Recipe(Section):
+    stage: Stage
+    name: str = ""
+    seed: int = Field(0, ge=0)
+    task: str = "depth"
+    paradigm: str = "one_step"
+    steps: int = Field(1000, ge=1)
+    max_minutes: float = Field(0.0, ge=0)  # wall clock; 0: none. See train.progress: such a run is not bit-reproducible
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    resolution: int = Field(0, ge=0)  # default processing resolution of the saved model; 0: longest training edge
+    model: Model = Model()
+    data: tuple[DataSet, ...] = (DataSet(count=1000),)
+    loader: Loader = Loader()
+    augment: Augment = Augment()
+    loss: dict[str, float] = Field(
+        default_factory=dict
+    )  # name -> weight; "latent" before the decoder, others behind it
+    autoencoder: Autoencoder = Autoencoder()
+    denoiser: Denoiser = Denoiser()
+    optim: Optim = Optim()
+    ema: Ema = Ema()
+    validation: Validation = Validation()
+    checkpoint: Checkpoint = Checkpoint()
+    logging: Logging = Logging()
+    speed: Speed = Speed()
+    guard: Guard = Guard()
+
+    @model_validator(mode="after")
+    def _complete(self) -> Recipe:
+        if not self.data:
+            raise ValueError("data: at least one data set is needed")
+        if any(weight < 0 for weight in self.loss.values()):
+            raise ValueError(f"loss: weights must not be negative, got {self.loss}")
+        if self.stage != "autoencoder" and not self.model.base and not self.model.codec:
+            raise ValueError(f"model.codec: stage {self.stage!r} needs a trained codec (or model.base, which has one)")
+        if self.stage == "one_step" and not self.model.base:
+            raise ValueError(
+                "model.base: stage 'one_step' starts from a base model's folder (init = \"scratch\" takes its sizes only)"
+            )
+        return self
+
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """Training sizes (height, width), one of which each batch has."""
+        return self.augment.sizes or (self.data[0].size,)
+
+    def resolved(self) -> dict[str, Any]:
+        """Everything, defaults included, as JSON types."""
+        return self.model_dump(mode="json")
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in a TOML file with `a.b=value` overrides (TOML values) applied. ValueError in one line names file and key."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such recipe") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
+        raise ValueError(f"{path}: not a TOML file: {error}") from None
+    for text in overrides:
+        _override(table, text)
+    return parse(table, str(path))
+
+
+def parse(table: dict[str, Any], source: str = "recipe") -> Recipe:
+    """A table as the recipe it is. ValueError lists what is wrong, with a suggestion for unknown keys."""
+    try:
+        return Recipe.model_validate(table)
+    except ValidationError as error:
+        raise ValueError(f"{source}: " + "; ".join(_explain(e) for e in error.errors())) from None
+
+
+def _override(table: dict[str, Any], text: str) -> None:
+    """Apply `a.b=value`; `data.0.count=5` reaches into a list. A value that is no TOML is taken as a string."""
+    key, separator, value = text.partition("=")
+    if not separator or not key.strip():
+        raise ValueError(f"--set {text!r}: write key=value, as in optim.lr=1e-4")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value.strip()
+    *path, last = key.strip().split(".")
+    node: Any = table
+    for name in path:
+        node = _child(node, name, text)
+    if isinstance(node, list):
+        node[_position(node, last, text)] = parsed
+    elif isinstance(node, dict):
+        node[last] = parsed
+    else:
+        raise ValueError(f"--set {text!r}: {'.'.join(path)} is a value, not a section")
+
+
+def _child(node: Any, name: str, text: str) -> Any:
+    if isinstance(node, list):
+        return node[_position(node, name, text)]
+    if not isinstance(node, dict):
+        raise ValueError(f"--set {text!r}: {name!r} lies inside a value, not a section")
+    return node.setdefault(name, {})
+
+
+def _position(node: list[Any], name: str, text: str) -> int:
+    if not name.isdigit() or int(name) >= len(node):
+        raise ValueError(f"--set {text!r}: {name!r} is no position in a list of {len(node)}")
+    return int(name)
+
+
+def _explain(error: Any) -> str:
+    """One pydantic error as `section.key: what is wrong`."""
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] != "extra_forbidden":
+        message = error["msg"].removeprefix("Value error, ")
+        return message if not where else f"{where}: {message} (got {_shorten(error.get('input'))})"
+    known = _keys_at(error["loc"][:-1])
+    close = difflib.get_close_matches(str(error["loc"][-1]), known, 1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
+    return f"{where}: unknown key; {hint}"
+
+
+def _keys_at(path: tuple[str | int, ...]) -> list[str]:
+    """The keys of the section that `path` leads to."""
+    section: Any = Recipe
+    for part in path:
+        if isinstance(part, int):
+            continue
+        annotation = section.model_fields[part].annotation
+        section = next(
+            (a for a in (annotation, *get_args(annotation)) if isinstance(a, type) and issubclass(a, Section)), Section
+        )
+    return list(section.model_fields)
+
+
+def _shorten(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def to_json(recipe: Recipe) -> str:
+    return json.dumps(recipe.resolved(), indent=2)

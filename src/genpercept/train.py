@@ -1,0 +1,330 @@
+"""Training: one plain loop for every stage. A step reads: batch -> encode -> training pair -> network -> loss -> step."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from genpercept import recipe as recipes
+from genpercept._training import stages
+from genpercept._training.checkpoint import Checkpoints, State, replace_folder, write_text_atomic
+from genpercept._training.plan import plan
+from genpercept._training.prefetch import Prefetch
+from genpercept._training.report import Reporter
+from genpercept._training.schedule import Average, rate
+from genpercept._training.stage import Batch, Stage
+from genpercept.recipe import Recipe
+
+PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+_NORM_MEMORY = 0.98  # of the running mean that a spike is told by
+_NORM_STEPS = 100  # before which no step counts as a spike
+
+
+def main(
+    recipe: Path, overrides: Sequence[str] = (), out: Path = Path("run"), resume: bool = False, dry_run: bool = False
+) -> int:
+    """Train what `recipe` describes into folder `out`; returns the exit status (130 or 143 when interrupted).
+
+    Raises ValueError for a recipe that cannot be run, an output folder that has another run in it, or a run that diverged.
+    """
+    settings = recipes.load(recipe, overrides)
+    if dry_run:
+        print(recipes.to_json(settings))
+        print(plan(settings))
+        return 0
+    return Training(settings, out, resume).run()
+
+
+class Training:
+    """A run: the stage, the optimiser and where they stand."""
+
+    def __init__(self, recipe: Recipe, out: Path, resume: bool) -> None:
+        self.recipe, self.out = recipe, out
+        if recipe.speed.threads:
+            torch.set_num_threads(recipe.speed.threads)
+        self.state = State()
+        self.reporter = Reporter(out, recipe.logging, recipe.steps)
+        self.checkpoints = Checkpoints(out, recipe.checkpoint.keep)
+        _claim(out, recipe, resume, bool(self.checkpoints.list()))
+        torch.manual_seed(recipe.seed)  # initial weights only: nothing in the loop reads torch's generator
+        self.accelerator = Accelerator(mixed_precision=PRECISION[recipe.precision])
+        self.stage: Stage = stages.build(recipe, self.reporter.line)
+        if recipe.speed.channels_last:
+            self.stage.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimiser = self._optimiser()
+        self.base_rates = [group["lr"] for group in self.optimiser.param_groups]
+        self.average = Average(self.stage.net.named_parameters(), recipe.ema)
+        self.net, self.optimiser = self.accelerator.prepare(self.stage.net, self.optimiser)
+        self.average.to(self.accelerator.device)
+        if resume:
+            self._restore()
+        if recipe.speed.compile:
+            self.net.compile(dynamic=False)
+        self.interrupted = 0
+        self._skipped_in_a_row = 0
+
+    def _optimiser(self) -> torch.optim.AdamW:
+        o = self.recipe.optim
+        return torch.optim.AdamW(self.stage.groups(), betas=o.betas, eps=o.eps, weight_decay=o.weight_decay, fused=True)
+
+    # The loop -------------------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        recipe, state = self.recipe, self.state
+        parts = recipe.optim.accumulation
+        batches = Prefetch(self._make_batch, state.step * parts, recipe.loader.threads, recipe.loader.prefetch)
+        self.reporter.open(state.step)
+        self.reporter.line(
+            f"{recipe.stage}: {self.stage.samples} samples, {_trained(self.stage.net):,} trained parameters"
+        )
+        meter = _Meter(recipe)
+        saved_at = time.monotonic()
+        try:
+            with self._signals():
+                stream = iter(batches)
+                while not self._finished():
+                    begin = time.perf_counter()
+                    figures = self.step([next(stream) for _ in range(parts)])
+                    state.seconds += time.perf_counter() - begin
+                    meter.add(figures, time.perf_counter() - begin, batches.waited)
+                    self._tell(meter)
+                    if _due(state.step, recipe.validation.every) and not self._finished():
+                        self._validate()
+                    minutes = recipe.checkpoint.every_minutes
+                    if _due(state.step, recipe.checkpoint.every) or (
+                        minutes and time.monotonic() - saved_at > 60 * minutes
+                    ):
+                        self._save()
+                        saved_at = time.monotonic()
+                    if self.interrupted:
+                        self.reporter.line(
+                            f"stopped after step {state.step}; go on with --resume --out {self.out} ({self._save()})"
+                        )
+                        return 128 + self.interrupted
+                self._finish()
+        finally:
+            batches.close()
+            self.reporter.close()
+        return 0
+
+    def step(self, batches: Sequence[Batch]) -> dict[str, float]:
+        """One optimiser step over the parts of a batch. Returns the figures of the step."""
+        state, recipe = self.state, self.recipe
+        self.net.train()
+        total, parts = torch.zeros(()), {}
+        for batch in batches:
+            batch = batch.to(self.accelerator.device, recipe.speed.channels_last)
+            with torch.no_grad(), self.accelerator.autocast():
+                encoded = self.stage.encode(batch)
+            pair = self.stage.training_pair(encoded)
+            output = self.net(*pair.inputs)
+            losses, terms = self.stage.loss(output, pair)
+            loss = losses.mean() / len(batches)
+            self.accelerator.backward(loss)
+            total = total + loss.detach().cpu()
+            for name, term in terms.items():
+                parts[name] = parts.get(name, 0.0) + float(term.detach().mean()) / len(batches)
+        norm = float(self._clip())
+        factor = rate(recipe.optim, state.step, self.progress())
+        for group, base in zip(self.optimiser.param_groups, self.base_rates, strict=True):
+            group["lr"] = base * factor
+        if self._usable(float(total), norm):
+            self.optimiser.step()
+            self.average.update(state.step)
+        self.optimiser.zero_grad()
+        state.step += 1
+        return {
+            "loss": float(total),
+            **(parts if len(parts) > 1 else {}),
+            "norm": norm,
+            "lr": self.base_rates[0] * factor,
+        }
+
+    def progress(self) -> float:
+        """How far through the decay, 0 to 1. With a time budget the larger of the shares of steps and of time.
+
+        A budgeted run depends on the machine's speed, so it is not bit-reproducible; one without a budget is.
+        """
+        share = self.state.step / (self.recipe.optim.decay_steps or self.recipe.steps)
+        if self.recipe.max_minutes:
+            share = max(share, self.state.seconds / (60 * self.recipe.max_minutes))
+        return min(share, 1.0)
+
+    def _finished(self) -> bool:
+        budget = 60 * self.recipe.max_minutes
+        return self.state.step >= self.recipe.steps or bool(budget and self.state.seconds >= budget)
+
+    def _clip(self) -> Tensor:
+        limit = self.recipe.optim.grad_clip or float("inf")
+        norm = self.accelerator.clip_grad_norm_([p for p in self.net.parameters() if p.requires_grad], limit)
+        return cast(Tensor, norm)
+
+    def _usable(self, loss: float, norm: float) -> bool:
+        """Whether the step may be taken: finite, and no spike. ValueError after too many bad ones in a row."""
+        state, guard = self.state, self.recipe.guard
+        finite = abs(loss) < float("inf") and norm < float("inf")  # False for NaN too
+        spike = guard.spike and state.step >= _NORM_STEPS and norm > guard.spike * state.usual_norm > 0
+        if finite and not spike:
+            self._skipped_in_a_row = 0
+            state.usual_norm = (
+                norm if not state.usual_norm else _NORM_MEMORY * state.usual_norm + (1 - _NORM_MEMORY) * norm
+            )
+            return True
+        state.skipped += 1
+        self._skipped_in_a_row += 1
+        self.reporter.line(
+            f"step {state.step} left out: loss {loss:.4g}, gradient norm {norm:.4g} (usual {state.usual_norm:.4g})"
+        )
+        if self._skipped_in_a_row >= guard.limit:
+            raise ValueError(
+                f"{guard.limit} steps in a row had a loss or gradient that is not finite or far too large: "
+                f"lower optim.lr (now {self.recipe.optim.lr}), raise optim.warmup, or use precision bf16 or fp32"
+            )
+        return False
+
+    def _make_batch(self, number: int) -> Batch:
+        step, part = divmod(number, self.recipe.optim.accumulation)
+        size = self.recipe.loader.batch_size
+        return self.stage.make_batch(step, range(part * size, (part + 1) * size))
+
+    # Validation and saving ------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The network in eval mode with the moving average as its weights."""
+        self.average.swap()
+        self.net.eval()
+        try:
+            yield
+        finally:
+            self.average.swap()
+            self.net.train()
+
+    def _validate(self) -> None:
+        with self._averaged():
+            with torch.no_grad(), self.accelerator.autocast():
+                figures, picture = self.stage.validate()
+            self.reporter.validation(self.state.step, figures, picture)
+            value, best, sign = figures[self.stage.best], self.state.best, self.stage.best_sign
+            if best is None or sign * value > sign * best:
+                self.state.best = value
+                replace_folder(self.out / "best", self.stage.save)
+
+    def _save(self) -> Path:
+        """A checkpoint from which --resume goes on."""
+        weights = {name: p.detach().cpu().contiguous() for name, p in self._learning()}
+        average = {name: x.cpu().contiguous() for name, x in self.average.shadow.items()}
+        return self.checkpoints.save(self.state, weights, average, self.optimiser.state_dict())
+
+    def _restore(self) -> None:
+        found = self.checkpoints.load_latest(self.reporter.line)
+        if found is None:
+            self.reporter.line(f"no checkpoint in {self.checkpoints.folder}: starting from the first step")
+            return
+        self.state, weights, average, optimiser = found
+        with torch.no_grad():
+            for name, p in self._learning():
+                p.copy_(weights[name])
+        self.average.load(average)
+        self.optimiser.load_state_dict(optimiser)
+        self.reporter.line(f"resumed at step {self.state.step}")
+
+    def _learning(self) -> list[tuple[str, torch.nn.Parameter]]:
+        return [(name, p) for name, p in self.stage.net.named_parameters() if p.requires_grad]
+
+    def _finish(self) -> None:
+        self._save()
+        self._validate()
+        with self._averaged():
+            replace_folder(self.out / "model", self.stage.save)
+        left_out = f", {self.state.skipped} steps left out" if self.state.skipped else ""
+        self.reporter.line(
+            f"done: {self.state.step} steps in {self.state.seconds / 60:.1f} min{left_out}; model in {self.out / 'model'}"
+        )
+
+    def _tell(self, meter: _Meter) -> None:
+        step = self.state.step
+        self.reporter.progress(step, meter.figures(), meter.left(step, self.state.seconds))
+        if _due(step, self.recipe.logging.every):
+            self.reporter.scalars(step, meter.figures())
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM end the run after the current step, with a checkpoint; a second one ends it at once."""
+
+        def note(number: int, frame: Any) -> None:
+            self.interrupted = number
+            for s, handler in before.items():
+                signal.signal(s, handler)
+
+        before: dict[int, Any] = {}
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before[number] = signal.signal(number, note)
+        except ValueError:  # not the main thread: the caller's business
+            pass
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class _Meter:
+    """Smoothed figures of the last steps, throughput and time left."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._images = recipe.loader.batch_size * recipe.optim.accumulation
+        self._figures: dict[str, float] = {}
+        self._seconds = self._waited = self._count = 0.0
+        self._waited_before = 0.0
+
+    def add(self, figures: dict[str, float], seconds: float, waited: float) -> None:
+        memory = 0.95 if self._count else 0.0
+        for name, value in figures.items():
+            self._figures[name] = memory * self._figures.get(name, value) + (1 - memory) * value
+        self._figures["lr"] = figures["lr"]
+        self._seconds = memory * self._seconds + (1 - memory) * seconds
+        self._waited = memory * self._waited + (1 - memory) * (waited - self._waited_before)
+        self._waited_before, self._count = waited, self._count + 1
+
+    def figures(self) -> dict[str, float]:
+        rates = (
+            {"images/s": self._images / self._seconds, "data_wait": self._waited / self._seconds}
+            if self._seconds
+            else {}
+        )
+        return {**self._figures, **rates}
+
+    def left(self, step: int, spent: float) -> float:
+        """Seconds until the steps or the minutes run out."""
+        left = (self._recipe.steps - step) * self._seconds
+        return min(left, 60 * self._recipe.max_minutes - spent) if self._recipe.max_minutes else left
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _trained(net: torch.nn.Module) -> int:
+    return sum(p.numel() for p in net.parameters() if p.requires_grad)
+
+
+def _claim(out: Path, recipe: Recipe, resume: bool, begun: bool) -> None:
+    """Make the run's folder and write the recipe into it. ValueError when another run lives there."""
+    if begun and not resume:
+        raise ValueError(f"{out} has checkpoints of a run in it: go on with --resume, or choose another --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_text_atomic(out / "recipe.json", recipes.to_json(recipe))
+    except OSError as error:
+        raise ValueError(f"{out}: cannot be written: {error.strerror}") from None
