@@ -2,8 +2,8 @@
 
 Encodings (also in the PNG's text and in the JSON sidecar):
 
-- png: 16 bits per channel. depth_affine, disparity_affine, mask, alpha: grey, value = pixel / 65535. anomaly: so, or value
-  = low + pixel / 65535 * (high - low) where scores leave [0, 1]. normals: RGB, n = pixel / 65535 * 2 - 1.
+- png: 16 bits per channel. depth_affine, disparity_affine, mask, alpha: grey, value = pixel / 65535. anomaly: so, or
+  value = low + pixel / 65535 * (high - low) where scores leave [0, 1]. normals: RGB, n = pixel / 65535 * 2 - 1.
   class_ids: grey, pixel = id, 65535 where there is none. Pixels that are not valid are 0 (npz says which).
 - color: 8-bit RGB to look at. npy: `values` alone. npz: values, valid, uncertainty, raw and meta.
 - exr: float32, channel Y or R G B, and `valid` where something is not.
@@ -67,7 +67,7 @@ class Result(Protocol):
 
 @dataclass(frozen=True)
 class Scene:
-    """What pictures and point clouds need beside the prediction: image (H, W, 3), horizontal field of view in degrees."""
+    """What pictures and points need beside the prediction: image (H, W, 3), horizontal field of view in degrees."""
 
     image: np.ndarray | None = None
     fov: float = DEFAULT_FOV
@@ -90,12 +90,16 @@ _serial = count()
 _serial_lock = threading.Lock()
 
 
+def temporary(folder: Path) -> Path:
+    """A name in `folder` that nobody has, and from which `sweep` sees whose it was."""
+    with _serial_lock:
+        return folder / f".genpercept-{_HOST}-{os.getpid()}-{next(_serial)}.tmp"
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`; renamed onto it when the block ends well, removed when it does not."""
-    with _serial_lock:
-        number = next(_serial)
-    temp = path.with_name(f".genpercept-{_HOST}-{os.getpid()}-{number}.tmp")
+    temp = temporary(path.parent)
     try:
         yield temp
         with temp.open("rb+") as whole:

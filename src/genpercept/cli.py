@@ -1,0 +1,242 @@
+"""The command line, thin: options here, work in the modules, which are imported only when their command runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from genpercept import __version__
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# Which extra brings a package that a plain installation lacks.
+_EXTRAS = {
+    **dict.fromkeys(("accelerate", "tensorboard"), "train"),
+    **dict.fromkeys(("numba", "skimage"), "synthetic"),
+    "sklearn": "demo",
+    "OpenEXR": "exr",
+}
+_PATH = click.Path(path_type=Path)
+
+
+def main() -> NoReturn:
+    """Entry point. Exit codes: 0 done, 1 partly done, 2 nothing could be done or wrong usage, 130 interrupted."""
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        code = cli.main(prog_name="genpercept", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        _fail(error.format_message())
+    except (click.Abort, KeyboardInterrupt):
+        print("genpercept: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        if "--debug" in sys.argv:
+            raise
+        _fail(_message(error))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _terminated(number: int, frame: Any) -> NoReturn:
+    sys.exit(128 + number)  # as an exception, so that temporary files are removed on the way out
+
+
+def _message(error: Exception) -> str:
+    """A user's mistake on one line; what is a mistake of ours keeps its traceback."""
+    if isinstance(error, ModuleNotFoundError):
+        package = (error.name or "").partition(".")[0]
+        if package not in _EXTRAS:
+            raise error
+        return f"this needs the package {package}: pip install 'genpercept[{_EXTRAS[package]}]'"
+    return str(error) or type(error).__name__
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"genpercept: error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def debuggable(command: F) -> F:
+    """Adds --debug: a traceback in place of the one line. `main` looks for it, since commands need not know."""
+    return click.option("--debug", is_flag=True, expose_value=False, help="Show a traceback on errors.")(command)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="genpercept")
+@debuggable
+def cli() -> None:
+    """Depth, normals and other dense predictions from one-step diffusion models: run, train, compare.
+
+    Start with `genpercept demo`, or `genpercept predict photo.jpg --out results`. Models: an embedded name such as
+    mini/depth, a folder, or a hub id.
+    """
+
+
+def model_options(command: F) -> F:
+    """--model, --base, --family, --task."""
+    for option in (
+        click.option("--task", metavar="T", help="Task, where the model does not say; alone: the embedded mini/T."),
+        click.option("--family", metavar="F", help="Layout of a public checkpoint, such as genpercept."),
+        click.option("--base", metavar="B", help="The base model that a public checkpoint was fine-tuned from."),
+        click.option("--model", metavar="M", help="Embedded name, folder or hub id.  [default: mini/depth]"),
+    ):
+        command = option(command)
+    return command
+
+
+@cli.command()
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@model_options
+@click.option(
+    "--out", type=_PATH, required=True, metavar="DIR", help="Folder for DIR/<stem>_<task>.<ext>; made if missing."
+)
+@click.option(
+    "--format",
+    "formats",
+    default="png,color",
+    show_default=True,
+    metavar="LIST",
+    help="Of png (16 bits), color, npy, npz, exr, ply.",
+)
+@click.option(
+    "--processing-resolution",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Longest edge the network sees; 0: the image's own.  [default: the model's]",
+)
+@click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Steps, for models that take several.")
+@click.option(
+    "--ensemble-size",
+    type=click.IntRange(min=1),
+    default=1,
+    metavar="N",
+    help="Predictions to merge, for models that draw noise.",
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the noise, where there is any."
+)
+@click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda, cuda:1, mps.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["fp32", "bf16", "fp16"]),
+    default="fp32",
+    show_default=True,
+    help="Of the network's weights.",
+)
+@click.option("--batch-size", type=click.IntRange(min=1), default=1, show_default=True, help="Images at once.")
+@click.option(
+    "--fov", type=float, default=60.0, show_default=True, help="Horizontal field of view in degrees, for ply."
+)
+@click.option("--offload", is_flag=True, help="Keep parts in main memory while the accelerator does not need them.")
+@click.option("--vae-slicing", is_flag=True, help="Encode and decode image by image: less memory with --batch-size.")
+@click.option("--vae-tiling", is_flag=True, help="Encode and decode in tiles: less memory for large images.")
+@click.option("--resume", is_flag=True, help="Skip images whose results are there and whole.")
+@debuggable
+def predict(
+    inputs: tuple[str, ...],
+    out: Path,
+    formats: str,
+    resume: bool,
+    device: str,
+    batch_size: int,
+    offload: bool,
+    vae_slicing: bool,
+    vae_tiling: bool,
+    **request: Any,
+) -> int:
+    """Predict images: files, folders and patterns such as 'photos/**/*.jpg'.
+
+    Exit code 0 when all went well, 1 when some images failed (they are listed at the end), 2 when none could be done.
+    """
+    from genpercept.predict import Machine, Request, run
+
+    names = [name.strip().lower() for name in formats.split(",") if name.strip()]
+    machine = Machine(device, batch_size, offload, vae_slicing, vae_tiling)
+    return run(inputs, out, Request(**request), formats=names, machine=machine, resume=resume)
+
+
+@cli.command()
+@click.argument("recipe", type=_PATH, metavar="RECIPE.toml")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="K=V", help="Override a key, such as optimiser.lr=1e-4. Repeatable."
+)
+@click.option("--out", type=_PATH, required=True, metavar="RUN", help="Folder of the run.")
+@click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint.")
+@click.option("--dry-run", is_flag=True, help="Print the resolved recipe and stop.")
+@debuggable
+def train(recipe: Path, overrides: tuple[str, ...], out: Path, resume: bool, dry_run: bool) -> int:
+    """Train what RECIPE.toml describes: an autoencoder, a denoiser, or a one-step predictor."""
+    from genpercept import train as module  # pyright: ignore[reportAttributeAccessIssue]
+
+    return module.main(recipe=recipe, overrides=list(overrides), out=out, resume=resume, dry_run=dry_run)
+
+
+@cli.command()
+@click.argument("task")
+@click.option("--pred", type=_PATH, required=True, metavar="P", help="Prediction, or folder of them.")
+@click.option("--gt", type=_PATH, required=True, metavar="G", help="Ground truth, or folder; matched by name.")
+@click.option("--valid", type=_PATH, metavar="V", help="Mask, or folder: which pixels count.")
+@click.option("--protocol", metavar="NAME", help="A named protocol, such as nyu or kitti; options below override it.")
+@click.option("--align", metavar="HOW", help="Depth: least_squares, ransac, median, none.")
+@click.option("--space", metavar="SPACE", help="Where depth is aligned: depth or disparity.")
+@click.option("--min-depth", type=float, metavar="M", help="Metres.")
+@click.option("--max-depth", type=float, metavar="M", help="Metres.")
+@click.option("--crop", metavar="NAME", help="Evaluation crop, such as nyu_eigen or kitti_garg.")
+@click.option("--pred-scale", type=float, metavar="X", help="Stored predictions are divided by X.")
+@click.option("--gt-scale", type=float, metavar="X", help="Stored ground truth is divided by X (KITTI: 256).")
+@click.option("--per-image", is_flag=True, help="Add the figures of each image.")
+@debuggable
+def score(**options: Any) -> int:
+    """Score predictions of TASK in files or folders against ground truth: JSON on stdout."""
+    from genpercept import score as module
+
+    return module.main(**options)
+
+
+@cli.command()
+@click.argument("model")
+@click.option("--base", metavar="B", help="The base model that a public checkpoint was fine-tuned from.")
+@click.option("--family", metavar="F", help="Layout of a public checkpoint.")
+@debuggable
+def inspect(model: str, **options: Any) -> int:
+    """Tell what MODEL is: family, task, parts, sizes, dtype, and what is missing."""
+    from genpercept import inspect as module  # pyright: ignore[reportAttributeAccessIssue]
+
+    return module.main(model=model, **{k: v for k, v in options.items() if v is not None})
+
+
+@cli.command()
+@click.option(
+    "--out", type=_PATH, default=Path("demo"), show_default=True, metavar="DIR", help="Folder of report.html."
+)
+@click.option("--model-depth", default="mini/depth", show_default=True, metavar="M", help="The depth model.")
+@click.option("--model-normals", default="mini/normals", show_default=True, metavar="M", help="The normals model.")
+@click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda, mps.")
+@debuggable
+def demo(out: Path, model_depth: str, model_normals: str, device: str) -> int:
+    """Show the embedded models on real photographs and on scenes with known answers: DIR/report.html."""
+    from genpercept import demo as module  # pyright: ignore[reportAttributeAccessIssue]
+
+    return module.main(out=out, model_depth=model_depth, model_normals=model_normals, device=device)
+
+
+@cli.command()
+@click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda, mps.")
+@debuggable
+def doctor(device: str) -> int:
+    """Check the installation: versions, the device that works, memory, where models would come from.
+
+    Exit code 0 when predicting would work here, 1 when something it needs is missing or broken.
+    """
+    from genpercept import doctor as module
+
+    return module.main(device=device)
