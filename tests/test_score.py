@@ -12,6 +12,7 @@ from PIL import Image
 
 from genpercept import score
 from genpercept.metrics import score as score_arrays
+from genpercept.prediction import Prediction
 
 RNG = np.random.default_rng(5)
 TRUTH = RNG.uniform(0.8, 9, (3, 20, 26)).astype(np.float32)
@@ -77,6 +78,17 @@ def test_png_normals_mask_is_taken_before_decoding(tmp_path: Path, capsys: pytes
     Image.fromarray(coded).save(tmp_path / "g.png")
     got = run(capsys, "normals", tmp_path / "p.npy", tmp_path / "g.png")
     assert got["mean"] < 0.4 and got["a5"] == 100
+
+
+def test_saved_predictions_say_what_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    near_is_large = 0.7 / TRUTH[0]
+    Prediction(near_is_large, "disparity_affine").save(tmp_path / "p_disparity.png")
+    np.save(tmp_path / "g.npy", TRUTH[0])
+    for name in ("p_disparity.png", "p_disparity.npz"):
+        got = run(capsys, "depth", tmp_path / name, tmp_path / "g.npy")
+        assert got["abs_rel"] < 1e-3 and got["options"] == {"space": "disparity"}, name
+        with pytest.raises(ValueError, match="kind 'disparity_affine' cannot be scored as 'normals'"):
+            score.main("normals", tmp_path / name, tmp_path / "g.npy")
 
 
 def test_no_valid_pixel_is_null(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

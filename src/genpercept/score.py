@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from genpercept.metrics import Metric
+from genpercept.metrics import Metric, _arrays
 from genpercept.plugins import find
 
 _EXTENSIONS = (".npy", ".npz", ".png")  # of one sample in several formats the first counts
@@ -44,14 +44,18 @@ def main(
 ) -> int:
     """Score files, or folders matched by stem, and print one JSON object: the figures, `images`, `empty`, `task`.
 
-    npy, npz and png. `pred_scale`, `gt_scale`: what a stored integer is divided by to be metres (256 for KITTI, 1000
-    for millimetres). Normals in PNG are (n + 1) / 2 in 8 bits, black where there is none. `per_image` adds the figures of
+    npy, npz and png. `pred_scale`, `gt_scale`: what a stored integer is divided by to be metres (256: KITTI, 1000:
+    millimetres). Normals in PNG are (n + 1) / 2 in 8 bits, black where there is none. `per_image` adds the figures of
     each sample. `options` as in `genpercept.metrics.score`; those that are None are left to the protocol. Raises
     ValueError for files without a partner, unreadable ones, shapes that differ, unknown tasks, protocols and options.
     """
     chosen = {key: value for key, value in options.items() if value is not None}
-    metric = find("metrics", task)(protocol=protocol, **chosen)
+    make = find("metrics", task)
+    make(protocol=protocol, **chosen)  # names are checked before any file is read
     pairs = match(Path(pred), Path(gt), Path(valid) if valid is not None else None)
+    kinds = {kind for pair in pairs if (kind := stored_kind(pair.pred))}
+    chosen = _arrays.options_for(task, kinds, chosen)
+    metric = make(protocol=protocol, **chosen)
     if pred_scale is None and chosen.get("align") != "none":
         pred_scale = 65535  # any would do: the alignment takes it out
     for pair in pairs:
@@ -138,6 +142,18 @@ def _require_partners(these: dict[str, Path], those: dict[str, Path], what: str,
     if alone:
         more = f" and {len(alone) - _LISTED} more" if len(alone) > _LISTED else ""
         raise ValueError(f"{what} without a partner of the same stem in {where}: {', '.join(alone[:_LISTED])}{more}")
+
+
+def stored_kind(path: Path) -> str | None:
+    """What a saved Prediction says it is, in its npz or in the JSON beside it; None for other files."""
+    try:
+        if path.suffix.lower() == ".npz":
+            with np.load(path, allow_pickle=False) as file:
+                return str(file["kind"]) if "kind" in file.files else None
+        kind = json.loads(path.with_suffix(".json").read_text(encoding="utf-8")).get("kind")
+        return kind if isinstance(kind, str) else None
+    except (OSError, ValueError, AttributeError, zipfile.BadZipFile):
+        return None  # no sidecar of ours; a damaged npz is reported when it is read
 
 
 def read_values(task: str, path: Path, scale: float | None, scale_name: str) -> NDArray[np.floating[Any]]:

@@ -55,7 +55,7 @@ def score(
     from genpercept.plugins import find
 
     preds, gts, valids = _arrays.as_set(task, pred, gt, valid)
-    options = _arrays.options_for(task, preds, options)
+    options = _arrays.options_for(task, {p.kind for p in preds if hasattr(p, "kind")}, options)
     metric = find("metrics", task)(protocol=protocol, **options)
     for i, (p, g, v) in enumerate(zip(preds, gts, valids, strict=True)):
         metric.update(p, g, v, name=names[i] if names is not None else str(i))

@@ -52,9 +52,8 @@ def _listed(task: str, value: Any, mask: bool = False) -> list[Any]:
     return [value]
 
 
-def options_for(task: str, preds: list[Any], options: dict[str, Any]) -> dict[str, Any]:
-    """Check what the predictions say they are against the task; disparities scored as depth align in disparity."""
-    kinds = {p.kind for p in preds if hasattr(p, "kind")}
+def options_for(task: str, kinds: set[str], options: dict[str, Any]) -> dict[str, Any]:
+    """Check what predictions say they are against the task; disparities scored as depth are aligned in disparity."""
     for kind in sorted(kinds):
         if kind in _KINDS and task not in _KINDS[kind]:
             raise ValueError(f"a prediction of kind {kind!r} cannot be scored as {task!r}: {_KINDS[kind][0]!r} can")
