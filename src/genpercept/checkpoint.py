@@ -72,9 +72,13 @@ def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file, on the CPU, in the dtype they are stored in."""
+    """All tensors of a safetensors file, on the CPU, in the dtype they are stored in.
+
+    Copied out of the mapped file: there they lie at odd addresses, where some kernels round differently (seen: 1e-5), and a
+    file that is replaced later must not change a model in use.
+    """
     with _open(path) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
 
 
 def load_part(
@@ -105,8 +109,7 @@ def load_part(
         tensors.update({name_of(k): t for k, t in read_tensors(path).items()})
     check_finite(folder, tensors)
     shapes = {k: v.shape for k, v in module.state_dict().items()}
-    # copied: memory-mapped tensors lie at odd addresses, where some kernels round otherwise, and keep the file open
-    tensors = {k: t.reshape(shapes[k]).to(dtype or torch.float32, copy=True) for k, t in tensors.items()}
+    tensors = {k: t.reshape(shapes[k]).to(dtype or torch.float32) for k, t in tensors.items()}
     module.load_state_dict(tensors, strict=True, assign=True)
     return module.eval()
 

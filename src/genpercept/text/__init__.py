@@ -16,7 +16,7 @@ BEGIN, END = "<|startoftext|>", "<|endoftext|>"
 _WORD_END = "</w>"
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference mode: the embedding is an input of training too
 def embed(tokenizer: Any, text_encoder: Any, prompt: str = "", *, pad: bool = False) -> Tensor:
     """Last hidden state for one prompt, (1, tokens, width) float32.
 
