@@ -80,6 +80,14 @@ def test_png_normals_mask_is_taken_before_decoding(tmp_path: Path, capsys: pytes
     assert got["mean"] < 0.4 and got["a5"] == 100
 
 
+def test_png_normals_of_sixteen_bits_are_not_biased(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    normals = RNG.normal(size=(30, 31, 3))
+    normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
+    Prediction(normals, "normals").save(tmp_path / "p.png", ["png"])
+    np.save(tmp_path / "g.npy", normals)
+    assert run(capsys, "normals", tmp_path / "p.png", tmp_path / "g.npy")["mean"] < 0.2  # what eight bits allow
+
+
 def test_saved_predictions_say_what_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     near_is_large = 0.7 / TRUTH[0]
     Prediction(near_is_large, "disparity_affine").save(tmp_path / "p_disparity.png")

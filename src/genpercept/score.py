@@ -45,7 +45,7 @@ def main(
     """Score files, or folders matched by stem, and print one JSON object: the figures, `images`, `empty`, `task`.
 
     npy, npz and png. `pred_scale`, `gt_scale`: what a stored integer is divided by to be metres (256: KITTI, 1000:
-    millimetres). Normals in PNG are (n + 1) / 2 in 8 bits, black where there is none. `per_image` adds the figures of
+    millimetres). Normals in PNG are (n + 1) / 2, black where there is none. `per_image` adds the figures of
     each sample. `options` as in `genpercept.metrics.score`; those that are None are left to the protocol. Raises
     ValueError for files without a partner, unreadable ones, shapes that differ, unknown tasks, protocols and options.
     """
@@ -160,7 +160,7 @@ def read_values(task: str, path: Path, scale: float | None, scale_name: str) -> 
     """A map in physical units: npy and npz as stored (divided by `scale` if they hold integers), png decoded."""
     array = _read(path, ("values", task, "pred", "gt", "depth"))
     if task == "normals" and array.dtype == np.uint8:
-        return array.astype(np.float32) / 255 * 2 - 1
+        return _decode_normals(array, deep=_is_deep_png(path))
     if array.dtype.kind not in "uif":
         raise ValueError(f"{path}: holds {array.dtype} values: expected numbers")
     if array.dtype.kind == "f":
@@ -175,6 +175,20 @@ def read_values(task: str, path: Path, scale: float | None, scale_name: str) -> 
     if not scale > 0:
         raise ValueError(f"{scale_name} {scale}: must be positive")
     return array / float(scale)
+
+
+def _decode_normals(pixels: NDArray[np.uint8], deep: bool) -> NDArray[np.floating[Any]]:
+    """n = 2p - 1, and exactly -1 where black. deep: upper bytes of 16 bits, taken as the middle of their range."""
+    unit = (pixels + np.float32(0.5)) / 256 if deep else pixels.astype(np.float32) / 255
+    unit[(pixels == 0).all(-1)] = 0
+    return unit * 2 - 1
+
+
+def _is_deep_png(path: Path) -> bool:
+    """Whether it is a PNG of 16 bits per channel, of which Pillow gives only the upper byte when there are colours."""
+    with path.open("rb") as file:
+        header = file.read(26)
+    return header[:4] == b"\x89PNG" and header[24:25] == b"\x10"
 
 
 def read_mask(path: Path) -> NDArray[np.bool_]:
