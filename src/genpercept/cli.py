@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -28,6 +29,7 @@ _PATH = click.Path(path_type=Path)
 def main() -> NoReturn:
     """Entry point. Exit codes: 0 done, 1 partly done, 2 nothing could be done or wrong usage, 130 interrupted."""
     signal.signal(signal.SIGTERM, _terminated)
+    warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # damaged metadata of readable images
     try:
         code = cli.main(prog_name="genpercept", standalone_mode=False)
         sys.stdout.flush()

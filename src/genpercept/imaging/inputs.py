@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def gather(inputs: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
 
 
 def name_results(files: Sequence[Path]) -> list[str]:
-    """A name per file, all different: its stem, or where stems meet, with its folder's name or its suffix.
+    """A name per file, all different: its stem, or where stems meet, with its folder's name, its suffix or a hash.
 
     Compared without case, as some file systems do. ValueError names two files whose results cannot be told apart.
     """
@@ -40,6 +41,7 @@ def name_results(files: Sequence[Path]) -> list[str]:
         lambda p: f"{p.absolute().parent.name}_{p.stem}",
         lambda p: f"{p.stem}_{p.suffix[1:]}",
         lambda p: f"{p.absolute().parent.name}_{p.stem}_{p.suffix[1:]}",
+        lambda p: f"{p.stem}_{hashlib.sha256(str(p.absolute()).encode()).hexdigest()[:8]}",
     )
     groups: dict[str, list[Path]] = {}
     for file in files:

@@ -127,6 +127,8 @@ def _from_file(path: Path, max_pixels: int | None) -> np.ndarray:
 
 
 def _check_file(path: Path, name: str) -> None:
+    if "\0" in str(path):
+        raise ValueError(f"{name}: a path with a null character; check the path")
     try:
         found = path.stat()
         if path.is_dir():
