@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import zipfile
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,8 +132,9 @@ class Prediction:
             return cls(parts["values"], str(parts["kind"]), **rest, meta=json.loads(str(parts["meta"])))
         except FileNotFoundError:
             raise ValueError(f"{path}: no such file; check the path") from None
-        except (OSError, KeyError, EOFError, AttributeError, zipfile.BadZipFile, json.JSONDecodeError) as error:
-            raise ValueError(f"{path}: not a whole prediction (.npz): {error}; predict again") from error
+        except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+            reason = " ".join(str(error).split())[:100]
+            raise ValueError(f"{path}: not a whole prediction (.npz): {reason}; predict again") from error
 
     def _sidecar(self, files: dict[str, Path]) -> dict[str, Any]:
         kind = KINDS[self.kind]
