@@ -90,6 +90,7 @@ class Denoiser(Section):
     empty_prompt: float = Field(0.1, ge=0, le=1)  # share of captions replaced by "" (for guidance)
     text_lr: float = Field(0.0, ge=0)  # 0: as optim.lr
     min_snr_gamma: float = Field(0.0, ge=0)  # 0: plain MSE on v; 5: min-SNR weighting (Hang et al. 2023) for v
+    cached_latents: bool = True  # encoded once, without crops and colour changes; False: encoded in the step, augmented
     variants: int = Field(2, ge=1, le=2)  # cached latents per image: 1 as is, 2 also mirrored
     sample_steps: int = Field(25, ge=1)  # DDIM steps of the validation picture
     guidance: float = Field(3.0, ge=0)
@@ -164,9 +165,9 @@ class Recipe(Section):
     data: tuple[DataSet, ...] = (DataSet(count=1000),)
     loader: Loader = Loader()
     augment: Augment = Augment()
-    loss: dict[str, float] = Field(
-        default_factory=dict
-    )  # name -> weight; "latent" before the decoder, others behind it
+    # name -> weight; "latent" compares before the decoder, the others behind it. Empty: the task's own
+    loss: dict[str, float] = Field(default_factory=dict)
+    loss_options: dict[str, dict[str, Any]] = Field(default_factory=dict)  # name -> its options, such as paper_exact
     autoencoder: Autoencoder = Autoencoder()
     denoiser: Denoiser = Denoiser()
     optim: Optim = Optim()

@@ -13,6 +13,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from genpercept import plugins
+from genpercept._training.denoiser import open_codec
 from genpercept._training.paint import paint
 from genpercept._training.report import grid, to_picture
 from genpercept._training.stage import Batch, Draw, Pair
@@ -54,7 +55,7 @@ class AutoencoderStage:
         self.samples = self.draw.samples
         config = {**DEFAULT_CONFIG, **recipe.model.codec_config}
         if recipe.model.codec and recipe.model.init == "base":
-            self.vae = load_codec(recipe.model.codec)
+            self.vae = cast(AutoencoderKL, open_codec(recipe))
         else:
             self.vae = cast(AutoencoderKL, AutoencoderKL.from_config(config))
         self.net = Net(self.vae)
@@ -137,12 +138,3 @@ class AutoencoderStage:
         std = float(torch.cat(means).std())
         self.vae.register_to_config(scaling_factor=1 / std if math.isfinite(std) and std > 0 else 1.0)
         self.vae.save_pretrained(folder)
-
-
-def load_codec(where: str) -> AutoencoderKL:
-    """The AutoencoderKL in a folder, or in its vae/. ValueError when there is none."""
-    folder = Path(where)
-    for candidate in (folder, folder / "vae"):
-        if (candidate / "config.json").exists():
-            return AutoencoderKL.from_pretrained(candidate)
-    raise ValueError(f"model.codec: no config.json of an AutoencoderKL in {folder} or {folder / 'vae'}")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from genpercept._training.records import ARRAYS, TEXTS, Record
 from genpercept.recipe import DataSet
@@ -32,6 +33,15 @@ def key_folder(root: Path, kind: str, key: dict[str, Any]) -> Path:
     if not (folder / "key.json").exists():
         write_atomic(folder / "key.json", text.encode())
     return folder
+
+
+def fingerprint(module: nn.Module) -> str:
+    """SHA-256 over names and values of a module's tensors: equal networks have equal latents."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -110,7 +120,7 @@ class Shards:
     """Records of a folder of shards, memory-mapped. Thread-safe."""
 
     def __init__(self, folder: Path, count: int, domain: str = "") -> None:
-        self._folder, self._count, self._domain = folder, count, domain
+        self.folder, self._count, self._domain = folder, count, domain
         self._open: dict[int, tuple[dict[str, np.ndarray], dict[str, list[str]]]] = {}
 
     def __len__(self) -> int:
@@ -136,7 +146,7 @@ class Shards:
     def _shard(self, number: int) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
         found = self._open.get(number)
         if found is None:
-            folder = shard_folder(self._folder, number)
+            folder = shard_folder(self.folder, number)
             arrays = {p.stem: np.load(p, mmap_mode="r") for p in sorted(folder.glob("*.npy"))}
             texts = json.loads((folder / "texts.json").read_text(encoding="utf-8"))
             found = self._open[number] = (arrays, texts)

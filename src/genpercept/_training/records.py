@@ -41,7 +41,7 @@ def to_sample(record: Record) -> Sample:
         value = record.get(key)
         if value is None:
             continue
-        array = np.ascontiguousarray(value, dtype=dtype)
+        array = np.require(value, dtype, ("C", "W"))  # a copy only where it must: torch takes no read-only memory
         fields[key] = torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)) if key == "normals" else array)
     texts = {key: str(record.get(key, "")) for key in TEXTS}
     return Sample(image=image_tensor(record["image"]), **texts, **fields)

@@ -133,8 +133,3 @@ class Draw:
             count = min(options.count, len(source))
             self._validation = [augment(source[i], size, plain, generator(0, 0, i, "augment")) for i in range(count)]
         return self._validation
-
-
-def load_json_or(table: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe's config over the defaults."""
-    return {**default, **table}
