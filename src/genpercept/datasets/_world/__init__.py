@@ -1,0 +1,1 @@
+"""The parts of the synthetic world: textures, intersections, light, camera look, and the builders of scenes."""
