@@ -21,8 +21,7 @@ from genpercept.imaging.read import read, shown
 from genpercept.prediction import Prediction
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-# What one image can do to the network or to the disk without the next one having to: RuntimeError is torch's way of
-# saying that memory did not suffice.
+# What one image can suffer without the next one having to; RuntimeError is how torch says that memory was short.
 _ONE_IMAGE = (ValueError, OSError, MemoryError, RuntimeError)
 _READERS, _WRITERS = 2, 2
 
@@ -196,7 +195,8 @@ class _Model:
         device = pick_device(machine.device)
         if machine.offload and device == "cpu":
             raise ValueError("--offload moves parts off an accelerator, and here is only the CPU: leave it out")
-        names = {"base": request.base, "family": request.family, "task": request.task}
+        task = None if request.model is None else request.task  # an embedded model's name has said it
+        names = {"base": request.base, "family": request.family, "task": task}
         given = {k: v for k, v in names.items() if v is not None}
         dtype = getattr(torch, DTYPES[request.dtype])
         if request.model is None:
@@ -207,6 +207,10 @@ class _Model:
         pipe: Any = self._load(
             request.model_name, torch_dtype=dtype, device="cpu" if machine.offload else device, **given
         )
+        if request.task not in (None, pipe.task):
+            raise ValueError(
+                f"{request.model_name} does {pipe.task}, not {request.task}: leave --task out, or name another model"
+            )
         if machine.offload:
             pipe.enable_model_cpu_offload(device=device)
         for flag, method in ((machine.vae_slicing, "enable_slicing"), (machine.vae_tiling, "enable_tiling")):

@@ -1,0 +1,266 @@
+"""The command line as a user meets it: one line per mistake, exit codes, and the whole way with a real (tiny) model."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from genpercept import cli, doctor
+from genpercept.prediction import Prediction
+
+from test_imaging import bad_files  # isort: skip  (a sibling: pytest puts tests/ on the path)
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def genpercept(*arguments: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own."""
+    command = [sys.executable, "-m", "genpercept", *map(str, arguments)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=env, check=False)
+
+
+def called(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str | Path
+) -> tuple[int, str, str]:
+    """The same in this process, which has torch already: exit code, stdout, stderr."""
+    monkeypatch.setattr(sys, "argv", ["genpercept", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    captured = capsys.readouterr()
+    return int(stop.value.code or 0), captured.out, captured.err
+
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)  # pytest's own handlers stay
+    return lambda *arguments: called(monkeypatch, capsys, *arguments)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved depth predictor with random weights."""
+    from genpercept import GenPerceptPipeline
+
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    GenPerceptPipeline.from_base(GOLDEN / "sd-tiny", "depth", resolution=64).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 45, 3), np.uint8)).save(path)
+    return path
+
+
+# ---- help
+
+
+def test_help_is_quick_and_imports_nothing_heavy() -> None:
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        result = genpercept("--help")
+        times.append(time.perf_counter() - start)
+    assert result.returncode == 0 and min(times) < 0.5
+    for name in ("predict", "train", "score", "inspect", "doctor", "demo"):
+        assert name in result.stdout
+    code = "import sys, genpercept.cli; print([m for m in ('torch', 'numpy', 'PIL', 'diffusers') if m in sys.modules])"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )
+
+
+@pytest.mark.parametrize("command", ["predict", "train", "score", "inspect", "doctor", "demo"])
+def test_every_command_has_help(command: str) -> None:
+    result = CliRunner().invoke(cli.cli, [command, "--help"])
+    assert result.exit_code == 0 and "--debug" in result.output
+
+
+def test_version() -> None:
+    assert "genpercept, version" in CliRunner().invoke(cli.cli, ["--version"]).output
+
+
+# ---- mistakes: one line, exit code 2
+
+
+def one_line(result: tuple[int, str, str], *says: str) -> None:
+    code, out, err = result
+    assert code == 2 and out == ""
+    assert err.startswith("genpercept: error: ") and err.count("\n") == 1, err
+    assert all(s in err for s in says), err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["predct"], "'predict'"),
+        (["predict"], "INPUT"),
+        (["predict", "x.jpg"], "--out"),
+        (["predict", "x.jpg", "--out", "o", "--formt", "png"], "--format"),
+        (["predict", "x.jpg", "--out", "o", "--batch-size", "0"], "--batch-size"),
+        (["predict", "x.jpg", "--out", "o", "--dtype", "int8"], "--dtype"),
+        (["predict", "x.jpg", "--out", "o", "--format", "jpeg"], "unknown output format 'jpeg'"),
+        (["predict", "x.jpg", "--out", "o", "--format", ","], "no output format"),
+        (["predict", "x.jpg", "--out", "o", "--task", "dept"], "did you mean 'depth'"),
+        (["predict", "missing.jpg", "--out", "o"], "missing.jpg: no such file"),
+        (["predict", "*.nothing", "--out", "o"], "matches no file"),
+        (["predict", "missing.jpg", "--out", "/proc/o"], "cannot be written to"),
+        (["score", "dept", "--pred", "a", "--gt", "b"], "dept"),
+        (["score", "depth", "--pred", "a.npy", "--gt", "b.npy"], "a.npy"),
+        (["train", "missing.toml", "--out", "r"], "missing.toml"),
+    ],
+)
+def test_mistakes(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: Sequence[str], says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    one_line(call(*arguments), says)
+
+
+@pytest.mark.parametrize("name", ["text.jpg", "cut.jpg", "huge.png", "empty.png", "zero.png", "header.png"])
+def test_bad_images(call: Call, tmp_path: Path, name: str) -> None:
+    one_line(call("predict", bad_files(tmp_path)[name], "--out", tmp_path / "o"), name)
+
+
+def test_empty_folder_and_unusable_output(call: Call, tmp_path: Path, photo: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    one_line(call("predict", tmp_path / "empty", "--out", tmp_path / "o"), "without images")
+    one_line(call("predict", photo, "--out", photo), "is a file")
+    one_line(call("predict", photo, "--out", photo / "below"), "below one")
+
+
+def test_debug_shows_the_traceback(photo: Path) -> None:
+    result = genpercept("predict", photo, "--out", photo, "--debug")
+    assert result.returncode != 0 and "Traceback" in result.stderr
+    result = genpercept("predict", photo, "--out", photo)
+    assert result.returncode == 2 and "Traceback" not in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_a_package_of_an_extra_is_named(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacking(**_: object) -> int:
+        raise ModuleNotFoundError("No module named 'numba'", name="numba.core")
+
+    monkeypatch.setattr(doctor, "main", lacking)
+    one_line(call("doctor"), "pip install 'genpercept[synthetic]'")
+
+
+def test_interrupt(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(**_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(doctor, "main", interrupted)
+    code, out, err = call("doctor")
+    assert (code, out, err.strip()) == (130, "", "genpercept: interrupted")
+
+
+# ---- damaged models
+
+
+def _damage(folder: Path, how: str) -> None:
+    path = next((folder / "unet").glob("*.safetensors"))
+    tensors = load_file(path)
+    name = sorted(tensors)[0]
+    if how == "missing":
+        del tensors[name]
+    elif how == "renamed":
+        tensors["other"] = tensors.pop(name)
+    elif how == "misshaped":
+        tensors[name] = torch.zeros(3, 5, 7)
+    else:
+        tensors[name] = torch.full_like(tensors[name], float("nan"))
+    save_file(tensors, path)
+
+
+@pytest.mark.parametrize("how", ["missing", "renamed", "misshaped", "nan"])
+def test_damaged_models(call: Call, tmp_path: Path, photo: Path, model: Path, how: str) -> None:
+    shutil.copytree(model, tmp_path / "m")
+    _damage(tmp_path / "m", how)
+    one_line(call("predict", photo, "--model", tmp_path / "m", "--out", tmp_path / "o"))
+    assert not list((tmp_path / "o").iterdir())
+
+
+def test_no_such_model(call: Call, tmp_path: Path, photo: Path) -> None:
+    for name in ("mini/dept", "nobody/nothing", tmp_path / "none"):
+        one_line(call("predict", photo, "--model", name, "--out", tmp_path / "o"), str(name))
+
+
+# ---- the whole way with a real pipeline
+
+
+def test_predict_with_a_real_model(tmp_path: Path, photo: Path, model: Path) -> None:
+    out = tmp_path / "o"
+    bad = bad_files(tmp_path)["cut.jpg"]
+    result = genpercept("predict", photo, bad, "--model", model, "--out", out, "--format", "png,npz", "--device", "cpu")
+    assert result.returncode == 1 and "cut.jpg" in result.stderr and "1 failed" in result.stderr
+    assert sorted(p.name for p in out.iterdir()) == ["photo_depth.json", "photo_depth.npz", "photo_depth.png"]
+    prediction = Prediction.load(out / "photo_depth.npz")
+    assert prediction.values.shape == (30, 45) and prediction.kind == "depth_affine"
+    sidecar = json.loads((out / "photo_depth.json").read_text())
+    assert sidecar["meta"]["steps"] == 1 and len(sidecar["meta"]["model_sha256"]) == 64
+
+
+def test_predict_options_with_a_real_model(call: Call, tmp_path: Path, photo: Path, model: Path) -> None:
+    Image.new("L", (1, 1)).save(tmp_path / "dot.png")
+    common = ("predict", photo, tmp_path / "dot.png", "--model", model, "--device", "cpu", "--format", "npy")
+    assert call(*common, "--out", tmp_path / "a")[0] == 0
+    assert call(*common, "--out", tmp_path / "b", "--batch-size", "2", "--vae-slicing", "--vae-tiling")[0] == 0
+    assert call(*common, "--out", tmp_path / "c", "--processing-resolution", "0", "--dtype", "bf16")[0] == 0
+    for name in ("photo_depth.npy", "dot_depth.npy"):
+        a, b, c = (np.load(tmp_path / x / name) for x in "abc")
+        np.testing.assert_allclose(a, b, atol=1e-5)
+        assert a.shape == c.shape
+    code, _, err = call(*common, "--out", tmp_path / "a", "--resume")
+    assert code == 0 and "2 done before" in err
+    one_line(call(*common, "--out", tmp_path / "d", "--ensemble-size", "3"), "ensemble")
+    one_line(call(*common, "--out", tmp_path / "d", "--offload"), "--offload")
+
+
+def test_predictions_can_be_scored(call: Call, tmp_path: Path, photo: Path, model: Path) -> None:
+    assert call("predict", photo, "--model", model, "--out", tmp_path / "p", "--format", "npy")[0] == 0
+    values = np.load(tmp_path / "p" / "photo_depth.npy")
+    (tmp_path / "gt").mkdir()
+    np.save(tmp_path / "gt" / "photo.npy", values * 3 + 2)
+    code, out, err = call("score", "depth", "--pred", tmp_path / "p", "--gt", tmp_path / "gt", "--max-depth", "10")
+    assert code == 0, err
+    assert json.loads(out)["abs_rel"] == pytest.approx(0, abs=1e-4)
+
+
+# ---- doctor
+
+
+def test_doctor(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, out, _ = call("doctor", "--device", "cpu")
+    assert code in (0, 1)
+    for word in ("torch", "diffusers", "numpy", "device", "memory", "threads", "bf16", "embedded models", "OpenEXR"):
+        assert word in out
+    assert "a matrix product" in out
+    monkeypatch.setenv("GENPERCEPT_BASE", "/nowhere/at/all")
+    code, out, _ = call("doctor", "--device", "cuda:99")
+    assert code == 1 and "cuda:99" in out and "/nowhere/at/all: no such folder" in out and "!! device" in out
+
+
+def test_doctor_without_embedded_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from genpercept import hub
+
+    monkeypatch.setattr(hub, "embedded_root", lambda: tmp_path)
+    lines = {line.name: line for line in doctor._models()}
+    assert lines["embedded models"].problem
