@@ -7,6 +7,7 @@ import importlib.util
 import io
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -18,6 +19,7 @@ from PIL import Image
 
 from genpercept import GenPerceptPipeline, demo, report
 from genpercept.backbones.sd21 import SD21UNet
+from genpercept.metrics import score
 from genpercept.plugins import find
 from genpercept.prediction import Prediction
 
@@ -56,7 +58,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {f"model_{task}": str(root / task) for task in ("depth", "normals")}
 
 
-def scenes(indices: range, domain: str = "mixed", size: tuple[int, int] = (48, 64)) -> list[demo.Case]:
+def scenes(indices: Sequence[int], domain: str = "mixed", size: tuple[int, int] = (48, 64)) -> list[demo.Case]:
     """Slopes instead of rendered scenes: exact depth and normals, sky at the top."""
     h, w = size
     cases = []
@@ -79,6 +81,20 @@ def test_photographs_come_with_the_packages():
     assert known.depth is not None and known.valid is not None and known.valid.mean() == pytest.approx(0.927, abs=0.001)
     assert 2 < known.depth[known.valid].min() < known.depth[known.valid].max() < 5.1
     assert np.asarray(demo.depth_picture(known)).shape == known.image.shape
+
+
+def test_held_out_scenes_come_with_their_truth():
+    first, second = demo.held_out([3, 70], size=(48, 64))
+    for case in (first, second):
+        assert case.depth is not None and case.normals is not None and case.valid is not None
+        assert case.image.shape == case.normals.shape == (48, 64, 3) and case.protocol == "synthetic" and case.note
+        assert np.isfinite(case.depth[case.valid]).all()
+        assert np.linalg.norm(case.normals[case.valid], axis=-1) == pytest.approx(1, abs=1e-3)
+        for task, truth in (("depth", case.depth), ("normals", case.normals)):
+            answer = np.where(np.isfinite(truth), truth, 0)
+            key, best = ("abs_rel", 0) if task == "depth" else ("mean", 0)
+            assert score(task, answer, truth, case.valid)[key] == pytest.approx(best, abs=0.1)
+    assert not np.array_equal(first.image, second.image)
 
 
 def test_demo_writes_one_self_contained_page(
