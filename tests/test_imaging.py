@@ -154,8 +154,7 @@ def test_exif_orientation(tmp_path: Path, orientation: int) -> None:
 def test_first_frame(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (4, 3), c) for c in ("red", "blue")]
     for name in ("x.gif", "x.tif", "x.webp"):
-        kind = {"lossless": True} if name.endswith("webp") else {}
-        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], **kind)
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], lossless=True)
         assert (read(tmp_path / name) == (255, 0, 0)).all()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -16,8 +16,16 @@ import numpy as np
 from genpercept import plugins
 from genpercept.imaging import write
 from genpercept.imaging.inputs import gather, name_results
-from genpercept.imaging.jobs import Job, is_done, prepare_folder, protect_inputs, source
-from genpercept.imaging.read import read, shown
+from genpercept.imaging.jobs import (
+    Job,
+    batches,
+    failure_line,
+    is_done,
+    prepare_folder,
+    protect_inputs,
+    read_ahead,
+    source,
+)
 from genpercept.prediction import Prediction
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
@@ -113,8 +121,8 @@ def run(
     except KeyboardInterrupt:
         _say(f"genpercept: interrupted; {outcome.done} images are done and whole, --resume continues with the rest")
         return 130
-    for line in outcome.failures:
-        _say(f"genpercept: error: {line}")
+    for failure in outcome.failures:
+        _say(f"genpercept: error: {failure}")
     return outcome.exit_code
 
 
@@ -217,9 +225,8 @@ class _Model:
             if flag:
                 enable = getattr(getattr(pipe, "vae", None), method, None)
                 if enable is None:
-                    raise ValueError(
-                        f"--vae-{method.removeprefix('enable_')}: this model's codec has no such mode; leave it out"
-                    )
+                    name = method.removeprefix("enable_")
+                    raise ValueError(f"--vae-{name}: this model's codec has no such mode; leave it out")
                 enable()
         return pipe
 
@@ -242,9 +249,10 @@ def _all(jobs: list[Job], model: _Model, formats: tuple[str, ...], resume: bool,
     batch_size = model.machine.batch_size
     try:
         with Progress(len(jobs), outcome) as progress:
-            for batch in _batches(_read_ahead(jobs, readers, batch_size + _READERS, outcome), batch_size):
+            for batch in batches(read_ahead(jobs, readers, batch_size + _READERS, outcome.failures), batch_size):
                 if not outcome.predicted:
-                    protect_inputs(jobs, model.task, formats)
+                    protect_inputs(jobs, model.load().task, formats)
+                    progress.restart()
                 for job, image, prediction in _predict(batch, model, formats, outcome):
                     writing.append((job, writers.submit(_save, job, image, prediction, model, formats)))
                 _finish(writing, 2 * _WRITERS, outcome)
@@ -253,43 +261,8 @@ def _all(jobs: list[Job], model: _Model, formats: tuple[str, ...], resume: bool,
             progress.update()
     finally:
         readers.shutdown(wait=False, cancel_futures=True)
-        writers.shutdown(
-            wait=True, cancel_futures=True
-        )  # what has begun is finished, so that nothing stays half-written
-
-
-def _read_ahead(
-    jobs: Iterable[Job], readers: ThreadPoolExecutor, ahead: int, outcome: Outcome
-) -> Iterator[tuple[Job, np.ndarray]]:
-    """Images in order, the next `ahead` of them read in the background; unreadable ones go to `outcome`."""
-    waiting: deque[tuple[Job, Future[np.ndarray]]] = deque()
-
-    def next_image() -> Iterator[tuple[Job, np.ndarray]]:
-        job, future = waiting.popleft()
-        try:
-            image = future.result()
-        except (ValueError, MemoryError) as error:
-            outcome.failures.append(_line(job, error))
-        else:
-            yield job, image
-
-    for job in jobs:
-        waiting.append((job, readers.submit(read, job.path)))
-        if len(waiting) > ahead:
-            yield from next_image()
-    while waiting:
-        yield from next_image()
-
-
-def _batches(items: Iterator[tuple[Job, np.ndarray]], size: int) -> Iterator[list[tuple[Job, np.ndarray]]]:
-    batch: list[tuple[Job, np.ndarray]] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+        # What has begun to be written is finished, so that nothing stays half-written.
+        writers.shutdown(wait=True, cancel_futures=True)
 
 
 def _predict(
@@ -302,12 +275,10 @@ def _predict(
     except _ONE_IMAGE as error:
         if len(batch) > 1:
             return [done for item in batch for done in _predict([item], model, formats, outcome)]
-        line = str(error)
         if outcome.predicted + outcome.skipped == 0 and any(str(error) in earlier for earlier in outcome.failures):
-            raise ValueError(
-                line
-            ) from error  # the same complaint about two images, and none went through: it is the call
-        outcome.failures.append(_line(batch[0][0], error))
+            # The same complaint about two images while none went through: it is about the call, not about them.
+            raise ValueError(str(error)) from error
+        outcome.failures.append(failure_line(batch[0][0], error))
         return []
     write.check_formats(formats, predictions[0].kind)  # as soon as the kind is known, and for all of them
     outcome.predicted += len(batch)
@@ -316,10 +287,8 @@ def _predict(
 
 def _save(job: Job, image: np.ndarray, prediction: Prediction, model: _Model, formats: tuple[str, ...]) -> None:
     traced = {**prediction.meta, "input": source(job.path), "request": model.request.record()}
-    stem = job.stem.with_name(
-        f"{job.stem.name}_{model.load().task}.json"
-    )  # a suffix of ours, so that dots in names stay
-    replace(prediction, meta=traced).save(stem, formats, image=image, fov=model.request.fov)
+    path = job.stem.with_name(f"{job.stem.name}_{model.load().task}.json")  # with a suffix of ours, dots in names stay
+    replace(prediction, meta=traced).save(path, formats, image=image, fov=model.request.fov)
 
 
 def _finish(writing: deque[tuple[Job, Future[Any]]], leave: int, outcome: Outcome) -> None:
@@ -330,16 +299,7 @@ def _finish(writing: deque[tuple[Job, Future[Any]]], leave: int, outcome: Outcom
             future.result()
             outcome.done += 1
         except _ONE_IMAGE as error:
-            outcome.failures.append(_line(job, error))
-
-
-def _line(job: Job, error: BaseException) -> str:
-    """One line that names the file."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
-        text = "not enough memory; use a smaller --processing-resolution or --batch-size, or --vae-tiling"
-    name = shown(job.path)
-    return text if text.startswith(name) else f"{name}: {text}"
+            outcome.failures.append(failure_line(job, error))
 
 
 class Progress:
@@ -370,6 +330,10 @@ class Progress:
             self._task = self._bar.add_task("predict", total=self._total, rate="")
         self._failed_before = len(self._outcome.failures)
         return self
+
+    def restart(self) -> None:
+        """The clock starts anew: loading the model is no part of images/s."""
+        self._start = time.monotonic()
 
     def update(self) -> None:
         seen = self._outcome.done + len(self._outcome.failures) - self._failed_before
