@@ -235,7 +235,9 @@ class World:
         self, x: float, y: float, z: float, sx: float, sy: float, sz: float, m: int, thin: float, fine: float
     ) -> None:
         """A leafy shell with holes: `thin` of it is missing, in lumps `fine` to the radius."""
-        self.part(X.RAGGED, (x, y, z), (sx, sy, sz), m, None, thin, fine, self.r.randrange(1000))
+        self.part(
+            X.RAGGED, (x, y, z), (sx, sy, sz), m, None, thin, max(fine, min(sx / 0.055, 18.0)), self.r.randrange(1000)
+        )
 
     def land(self, kind: int, p: Vec, s: Vec, m: int, rough: float, rot: Rot | None = None, flat: float = 0.0) -> int:
         """A height field of half extents s[0], s[2] and height scale s[1]; flat levels a strip |x| < flat. Gives its number."""

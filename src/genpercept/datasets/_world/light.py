@@ -91,7 +91,7 @@ def daylight(w: World) -> None:
         *(min(white * (0.4 * a + 0.6), 1.4) * (0.06 if kind == "night" else 1) for a in hor),
     )
     w.env[E.SUN] = 1.0 if kind in ("clear", "dusk", "partly") else 0.0
-    density = {"fog": r.uniform(0.01, 0.06), "overcast": r.uniform(0, 0.004)}.get(
+    density = {"fog": r.uniform(0.008, 0.035), "overcast": r.uniform(0, 0.004)}.get(
         kind, r.choice((0.0, r.uniform(0, 0.004)))
     )
     _set(w, E.FOG, density, *hor)
@@ -154,8 +154,8 @@ def camera_look(w: World, seed: int) -> np.ndarray:
     v[look.CONTRAST] = r.uniform(0.0, 0.55)
     v[look.GAMMA] = 1 / r.uniform(1.9, 2.4)
     v[look.VIGNETTE] = r.choice((0.0, r.uniform(0, 0.7)))
-    v[look.BLUR] = r.choices((0.0, r.uniform(0.25, 0.6), r.uniform(0.6, 1.2)), (55, 35, 10))[0]
-    v[look.LUMA] = r.choice((0.0, r.uniform(0, 0.02), r.uniform(0, 0.05)))
+    v[look.BLUR] = r.choices((0.0, r.uniform(0.25, 0.6), r.uniform(0.6, 1.2)), (68, 27, 5))[0]
+    v[look.LUMA] = r.choice((0.0, r.uniform(0, 0.012), r.uniform(0, 0.03)))
     v[look.CHROMA] = v[look.LUMA] * r.uniform(0.2, 0.7)
     v[look.SEED] = seed & 0xFFFFFF
     v[look.LIFT] = r.choice((0.0, 0.0, r.uniform(0, 0.07)))

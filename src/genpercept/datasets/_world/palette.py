@@ -10,9 +10,9 @@ RGB = tuple[float, float, float]
 
 # Kind: (texture groups, repeats per metre low/high, specular, mirror, bump, dirt).
 KINDS: dict[str, tuple[tuple[str, ...], float, float, float, float, float, float]] = {
-    "paint": (("plaster", "noise"), 0.4, 1.5, 0.1, 0.0, 0.3, 0.25),
+    "paint": (("plaster", "noise"), 0.4, 1.5, 0.1, 0.0, 0.15, 0.15),
     "wallpaper": (("paper_wall", "stripes", "plaster", "fabric"), 0.5, 1.6, 0.0, 0.0, 0.2, 0.2),
-    "plaster": (("plaster", "noise", "marble"), 0.3, 1.2, 0.0, 0.0, 0.8, 0.5),
+    "plaster": (("plaster", "noise", "marble"), 0.3, 1.2, 0.0, 0.0, 0.5, 0.3),
     "wood": (("wood", "wood", "planks"), 0.6, 2.0, 0.25, 0.03, 0.5, 0.4),
     "floor": (("planks", "planks", "tile", "wood", "marble", "fabric", "checker"), 0.3, 0.9, 0.2, 0.04, 0.4, 0.35),
     "carpet": (("fabric", "plaster", "stripes", "paper_wall", "noise", "spots"), 0.5, 2.0, 0.0, 0.0, 0.8, 0.3),
@@ -110,6 +110,11 @@ TINTS: dict[str, tuple[float, float, float, float, float, float]] = {
 }
 
 
+SMOOTH = frozenset(
+    ("paint", "plaster", "plastic", "car", "ceramic", "skin", "road", "leather", "metal", "glass", "wallpaper")
+)
+
+
 def linear(r: float, g: float, b: float) -> RGB:
     return r**2.2, g**2.2, b**2.2
 
@@ -117,8 +122,8 @@ def linear(r: float, g: float, b: float) -> RGB:
 def natural(r: random.Random, low: float = 0.12, high: float = 0.95) -> RGB:
     """A linear colour: mostly muted, warm or blue hues most often, now and then strong."""
     hue = r.choice((0.02, 0.06, 0.09, 0.12, 0.3, 0.55, 0.6, r.random(), r.random())) + r.gauss(0, 0.02)
-    sat = r.betavariate(1.2, 2.4)
-    return linear(*colorsys.hsv_to_rgb(hue % 1, sat, low + (high - low) * r.betavariate(1.6, 1.5)))
+    sat = min(r.random(), r.random())
+    return linear(*colorsys.hsv_to_rgb(hue % 1, sat, low + (high - low) * 0.5 * (r.random() + r.random())))
 
 
 def tint(r: random.Random, kind: str) -> RGB:
@@ -148,9 +153,17 @@ def material(
     c0 = colour or tint(r, kind)
     other = tint(r, kind) if kind != "any" else natural(r)
     # Most patterns are close shades of one colour; some are two colours outright.
-    gap = r.uniform(0.3, 1.0) if kind in ("any", "fabric", "carpet", "brick", "fur", "facade") else r.uniform(0.08, 0.4)
+    if kind in SMOOTH and kind != "wallpaper":
+        gap = r.uniform(0.02, 0.15)
+    else:
+        gap = (
+            r.uniform(0.3, 1.0)
+            if kind in ("any", "fabric", "carpet", "brick", "fur", "facade")
+            else r.uniform(0.08, 0.4)
+        )
     c1 = mix(c0, other, gap)
-    shade = r.uniform(0.35, 0.9)
+    # Painted and moulded things are nearly one tone; grown and woven ones are not.
+    shade = r.uniform(0.82, 1.0) if kind in SMOOTH and r.random() < 0.85 else r.uniform(0.35, 0.9)
     c0 = (
         (c0[0] * shade, c0[1] * shade, c0[2] * shade)
         if colour is None or kind in ("skin", "hair", "fur", "leaves")

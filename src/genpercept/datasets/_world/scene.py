@@ -19,12 +19,13 @@ def survey(P, grids, cam, height, width, step):
     log depth, share of foreground)."""
     box, near = screen_boxes(P, cam, height, width)
     start, members, fields = tile_lists(P, box, near, height, width)
+    lists = (start, members, fields, box, near)
     tw = (width + TILE - 1) // TILE
     count = np.zeros(P.shape[0])
     total, found, fg, nearest, s1, s2 = 0, 0, 0, INF, 0.0, 0.0
     for i in range(step // 2, height, step):
         for j in range(step // 2, width, step):
-            tb, ib, tf, jf, cov = trace(P, grids, cam, start, members, fields, near, tw, j + 0.5, i + 0.5)
+            tb, ib, tf, jf, cov = trace(P, grids, cam, lists, tw, j + 0.5, i + 0.5)
             total += 1
             t, p = (tf, jf) if cov >= 0.5 else (tb, ib)
             if p >= 0:
@@ -128,19 +129,18 @@ def light_pass(P, M, env, cam, grids, texels, defects, T, I, N, cov, mattes):
 @njit(**JIT)
 def antialias(P, M, env, cam, grids, texels, defects, lists, T, I, cov, C, S):
     """Four samples where neighbours differ. Gives both layers and alpha (H, W), none of them labels."""
-    start, members, fields, near = lists
     _, height, width = T.shape
     tw = (width + TILE - 1) // TILE
     out, alpha = C.copy(), cov.copy()
     buf, rgb, total = np.zeros(10), np.zeros(3), np.zeros((2, 3))
     for i in range(height):
         for j in range(width):
-            fuzzy = 0 < cov[i, j] < 1
-            edge = fuzzy
+            edge = 0 < cov[i, j] < 1
+            front = I[1, i, j] if cov[i, j] >= 1 else I[0, i, j]
             for k in range(4):
                 ii, jj = i + (k == 0) - (k == 1), j + (k == 2) - (k == 3)
                 if 0 <= ii < height and 0 <= jj < width:
-                    edge = edge or I[0, ii, jj] != I[0, i, j] or I[1, ii, jj] != I[1, i, j]
+                    edge = edge or (I[1, ii, jj] if cov[ii, jj] >= 1 else I[0, ii, jj]) != front
             if not edge:
                 continue
             total[:] = 0.0
@@ -148,7 +148,7 @@ def antialias(P, M, env, cam, grids, texels, defects, lists, T, I, cov, C, S):
             for s in range(4):
                 px = j + (0.375, 0.875, 0.125, 0.625)[s]
                 py = i + (0.125, 0.375, 0.625, 0.875)[s]
-                tb, ib, tf, jf, a = trace(P, grids, cam, start, members, fields, near, tw, px, py)
+                tb, ib, tf, jf, a = trace(P, grids, cam, lists, tw, px, py)
                 for layer in range(2):
                     w = a if layer == 1 else 1 - a
                     if w <= 0:
@@ -181,13 +181,14 @@ def draw(P, M, env, cam, grids, texels, defects, height, width, mattes):
     """
     box, near = screen_boxes(P, cam, height, width)
     start, members, fields = tile_lists(P, box, near, height, width)
+    lists = (start, members, fields, box, near)
     tw = (width + TILE - 1) // TILE
     T, I = np.full((2, height, width), INF), np.full((2, height, width), -1, np.int32)
     N, cov = np.zeros((2, height, width, 3)), np.zeros((height, width))
     for i in range(height):
         for j in range(width):
             px, py = j + 0.5, i + 0.5
-            tb, ib, tf, jf, a = trace(P, grids, cam, start, members, fields, near, tw, px, py)
+            tb, ib, tf, jf, a = trace(P, grids, cam, lists, tw, px, py)
             T[0, i, j], I[0, i, j], T[1, i, j], I[1, i, j], cov[i, j] = tb, ib, tf, jf, a
             dx, dy, dz, _, _ = ray(cam, px, py)
             for k in range(2):
@@ -226,5 +227,5 @@ def draw(P, M, env, cam, grids, texels, defects, height, width, mattes):
                         _stain(defects, int(P[p, 22]), cam[0] + t * dx, cam[1] + t * dy, cam[2] + t * dz)[0] >= 0
                     )
     C, S = light_pass(P, M, env, cam, grids, texels, defects, T, I, N, cov, mattes)
-    layers, alpha = antialias(P, M, env, cam, grids, texels, defects, (start, members, fields, near), T, I, cov, C, S)
+    layers, alpha = antialias(P, M, env, cam, grids, texels, defects, lists, T, I, cov, C, S)
     return layers, alpha, depth, normals, cls, obj, mask, flaw

@@ -10,7 +10,7 @@ from numba import njit
 from genpercept.datasets._world import intersect as X
 from genpercept.datasets._world.atlas import LEVELS, OFFSETS
 from genpercept.datasets._world.atlas import N as TEXELS
-from genpercept.datasets._world.intersect import local, local_normal, noise3, normal
+from genpercept.datasets._world.intersect import local, local_normal, noise3
 from genpercept.datasets._world.jit import JIT
 from genpercept.datasets._world.trace import ray
 
@@ -32,11 +32,13 @@ def texel(texels, tile, u, v, level, out):
     """Trilinear lookup of a tile at (u, v) in repeats, at a fractional mip level; five values in [0, 1] into out."""
     level = min(max(level, 0.0), LEVELS - 1.001)
     base = int(level)
+    # Blend two levels only half way between them: the eye does not see the difference, the cache does.
+    blend = min(max((level - base) * 2 - 0.5, 0.0), 1.0)
     for c in range(5):
         out[c] = 0.0
     for step in range(2):
         k = base + step
-        weight = (level - base) if step else 1 - (level - base)
+        weight = blend if step else 1 - blend
         if weight <= 0.02:
             continue
         n = TEXELS >> k
@@ -53,6 +55,22 @@ def texel(texels, tile, u, v, level, out):
 
 
 @njit(**JIT)
+def texel_one(texels, tile, u, v, level):
+    """First value of a tile at (u, v), one mip level, bilinear."""
+    k = int(min(max(level + 0.5, 0.0), LEVELS - 1.001))
+    n = TEXELS >> k
+    x, y = (u - math.floor(u)) * n - 0.5, (v - math.floor(v)) * n - 0.5
+    fx, fy = math.floor(x), math.floor(y)
+    wx, wy = x - fx, y - fy
+    x0, y0 = int(fx) & (n - 1), int(fy) & (n - 1)
+    x1, y1 = (x0 + 1) & (n - 1), (y0 + 1) & (n - 1)
+    o = OFFSETS[k]
+    top = texels[tile, o + y0 * n + x0, 0] * (1 - wx) + texels[tile, o + y0 * n + x1, 0] * wx
+    low = texels[tile, o + y1 * n + x0, 0] * (1 - wx) + texels[tile, o + y1 * n + x1, 0] * wx
+    return (top * (1 - wy) + low * wy) / 255.0
+
+
+@njit(**JIT)
 def sky(env, texels, dx, dy, dz, out):
     """Radiance of the sky in a direction (not normalised), into out (3,)."""
     s = 1 / math.sqrt(dx * dx + dy * dy + dz * dz)
@@ -62,12 +80,11 @@ def sky(env, texels, dx, dy, dz, out):
     for c in range(3):
         out[c] = env[24 + c] * (1 - w) + env[27 + c] * w
     if env[30] > 0 and y > 0.01:
-        five = np.zeros(5)
         k = env[32] / (y + 0.12)
-        texel(texels, int(env[31]), x * k + 0.37, z * k + 0.11, 0.5 + 0.06 / (y + 0.03), five)
-        cover = min(max((five[0] - 1 + env[30]) * 2.2, 0.0), 1.0) * min(y * 8, 1.0)
+        value = texel_one(texels, int(env[31]), x * k + 0.37, z * k + 0.11, 0.5 + 0.06 / (y + 0.03))
+        cover = min(max((value - 1 + env[30]) * 2.2, 0.0), 1.0) * min(y * 8, 1.0)
         for c in range(3):
-            out[c] += cover * (env[33 + c] * (1.15 - 0.5 * five[0]) - out[c])
+            out[c] += cover * (env[33 + c] * (1.15 - 0.5 * value) - out[c])
     if env[39] > 0 and env[0] == 0:
         dot = x * env[1] + y * env[2] + z * env[3]
         glow = env[39] * (math.exp((dot - 1) * 900) * 6 + math.exp((dot - 1) * 25) * 0.35)
@@ -116,16 +133,22 @@ def shade(P, M, env, cam, grids, texels, defects, i, t, px, py, sun, ao, buf, ou
         sky(env, texels, dx, dy, dz, out)
         return
     x, y, z = cam[0] + t * dx, cam[1] + t * dy, cam[2] + t * dz
-    nx, ny, nz = normal(P, i, grids, x, y, z, dx, dy, dz)
     inv = 1 / math.sqrt(dx * dx + dy * dy + dz * dz)
     vx, vy, vz = -dx * inv, -dy * inv, -dz * inv
-    facing = nx * vx + ny * vy + nz * vz
     m, kind = int(P[i, 20]), int(P[i, 0])
     lx, ly, lz = local(P, i, x, y, z)
     mx, my, mz = local_normal(P, i, grids, lx, ly, lz)
     if kind != X.RBOX:
-        mx, my, mz = mx / P[i, 13], my / P[i, 14], mz / P[i, 15]
+        mx, my, mz = mx * P[i, 28], my * P[i, 29], mz * P[i, 30]
         lx, ly, lz = lx * P[i, 13], ly * P[i, 14], lz * P[i, 15]
+    nx = P[i, 4] * mx + P[i, 5] * my + P[i, 6] * mz
+    ny = P[i, 7] * mx + P[i, 8] * my + P[i, 9] * mz
+    nz = P[i, 10] * mx + P[i, 11] * my + P[i, 12] * mz
+    s = 1 / math.sqrt(nx * nx + ny * ny + nz * nz + 1e-300)
+    if nx * vx + ny * vy + nz * vz < 0:
+        s = -s
+    nx, ny, nz = nx * s, ny * s, nz * s
+    facing = nx * vx + ny * vy + nz * vz
     a, b = surface_uv(kind, mx, my, mz, lx, ly, lz)
     rep = M[m, 2]
     u = (a * M[m, 3] + b * M[m, 4]) * rep + M[m, 5]
@@ -150,8 +173,8 @@ def shade(P, M, env, cam, grids, texels, defects, i, t, px, py, sun, ao, buf, ou
             base = M[m, 7 + c] + (M[m, 10 + c] - M[m, 7 + c]) * buf[0]
             buf[5 + c] = (base + (M[m, 13 + c] - base) * buf[1]) * (0.7 + 0.6 * buf[2])
     if M[m, 20] > 0:
-        texel(texels, int(M[m, 21]), u * 0.23 + 0.4, v * 0.23, math.log2(max(foot * 0.23, 1e-6)), buf[:5])
-        dirt = 1 + M[m, 20] * (buf[0] - 0.5) * 1.6
+        value = texel_one(texels, int(M[m, 21]), u * 0.23 + 0.4, v * 0.23, math.log2(max(foot * 0.23, 1e-6)))
+        dirt = 1 + M[m, 20] * (value - 0.5) * 1.6
         for c in range(3):
             buf[5 + c] *= max(dirt, 0.1)
     if P[i, 26] > 0:
@@ -247,6 +270,16 @@ def occlusion(T, N, cam, reach, strength, i, j):
 def _soften(S, I, P, i, j):
     """Mean shadow over the neighbours on the same object: turns one jittered ray per pixel into a soft edge."""
     height, width = S.shape
+    mid = S[i, j]
+    if 2 <= i < height - 2 and 2 <= j < width - 2:
+        if (
+            S[i - 2, j] == mid
+            and S[i + 2, j] == mid
+            and S[i, j - 2] == mid
+            and S[i, j + 2] == mid
+            and S[i + 1, j + 1] == mid
+        ):
+            return mid
     obj, total, count = P[I[i, j], 22], 0.0, 0.0
     for di in range(-2, 3):
         for dj in range(-2, 3):

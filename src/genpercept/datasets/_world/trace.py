@@ -16,6 +16,7 @@ from genpercept.datasets._world.intersect import INF, hit, noise3, normal
 from genpercept.datasets._world.jit import JIT
 
 TILE = 8  # pixels per edge of a screen tile
+NEAR = 0.02  # metres
 CELLS = 24  # light cells per edge
 # Camera vector: position, right, up, back, focal length in pixels, principal point.
 CAM_RIGHT, CAM_UP, CAM_BACK, CAM_F, CAM_CX, CAM_CY = 3, 6, 9, 12, 13, 14
@@ -59,40 +60,55 @@ def corners(P, i, out):
 
 
 @njit(**JIT)
+def _project(cam, c, k, m, out):
+    """Widen out (x0, x1, y0, y1) by corner k, or by where the edge from k to m crosses the near plane."""
+    kx, ky, kz = c[k, 0] - cam[0], c[k, 1] - cam[1], c[k, 2] - cam[2]
+    z = -(kx * cam[9] + ky * cam[10] + kz * cam[11])
+    if m >= 0:
+        mx, my, mz = c[m, 0] - cam[0], c[m, 1] - cam[1], c[m, 2] - cam[2]
+        z2 = -(mx * cam[9] + my * cam[10] + mz * cam[11])
+        if (z - NEAR) * (z2 - NEAR) >= 0:
+            return
+        f = (NEAR - z) / (z2 - z)
+        kx, ky, kz, z = kx + f * (mx - kx), ky + f * (my - ky), kz + f * (mz - kz), NEAR
+    elif z < NEAR:
+        return
+    x = cam[13] + cam[12] * (kx * cam[3] + ky * cam[4] + kz * cam[5]) / z
+    y = cam[14] - cam[12] * (kx * cam[6] + ky * cam[7] + kz * cam[8]) / z
+    out[0], out[1], out[2], out[3] = min(out[0], x), max(out[1], x), min(out[2], y), max(out[3], y)
+
+
+@njit(**JIT)
 def screen_boxes(P, cam, height, width):
-    """Tile ranges (N, 4) x0 x1 y0 y1, empty when out of view, and a lower bound (N,) of each depth."""
+    """Image rectangle (N, 4) x0 x1 y0 y1 of every primitive, empty when out of view, and a lower bound (N,) of its depth."""
     n = P.shape[0]
-    box, near = np.zeros((n, 4), np.int32), np.zeros(n)
-    c = np.zeros((8, 3))
-    tw, th = (width + TILE - 1) // TILE, (height + TILE - 1) // TILE
+    box, near = np.zeros((n, 4)), np.zeros(n)
+    c, r = np.zeros((8, 3)), np.zeros(4)
     for i in range(n):
         corners(P, i, c)
         zmin, zmax, r2 = INF, -INF, 0.0
-        x0, x1, y0, y1 = INF, -INF, INF, -INF
         for k in range(8):
-            vx, vy, vz = c[k, 0] - cam[0], c[k, 1] - cam[1], c[k, 2] - cam[2]
-            z = -(vx * cam[9] + vy * cam[10] + vz * cam[11])
+            z = (cam[0] - c[k, 0]) * cam[9] + (cam[1] - c[k, 1]) * cam[10] + (cam[2] - c[k, 2]) * cam[11]
             zmin, zmax = min(zmin, z), max(zmax, z)
-            zz = max(z, 1e-3)
-            sx = cam[13] + cam[12] * (vx * cam[3] + vy * cam[4] + vz * cam[5]) / zz
-            sy = cam[14] - cam[12] * (vx * cam[6] + vy * cam[7] + vz * cam[8]) / zz
-            x0, x1, y0, y1 = min(x0, sx), max(x1, sx), min(y0, sy), max(y1, sy)
-            d2 = (c[k, 0] - P[i, 1]) ** 2 + (c[k, 1] - P[i, 2]) ** 2 + (c[k, 2] - P[i, 3]) ** 2
-            r2 = max(r2, d2)
+            r2 = max(r2, (c[k, 0] - P[i, 1]) ** 2 + (c[k, 1] - P[i, 2]) ** 2 + (c[k, 2] - P[i, 3]) ** 2)
         P[i, 27] = math.sqrt(r2)
         near[i] = max(zmin, 0.0)
-        box[i, 1] = -1
-        if zmax <= 0.01:
-            continue
-        if zmin < 0.05:
-            x0, x1, y0, y1 = 0.0, float(width), 0.0, float(height)
-        if x1 < -1 or y1 < -1 or x0 > width + 1 or y0 > height + 1:
-            continue
-        box[i, 0] = max(int((max(x0, 0.0) - 1) // TILE), 0)
-        box[i, 1] = min(int((min(x1, width + 1.0) + 1) // TILE), tw - 1)
-        box[i, 2] = max(int((max(y0, 0.0) - 1) // TILE), 0)
-        box[i, 3] = min(int((min(y1, height + 1.0) + 1) // TILE), th - 1)
+        r[0], r[1], r[2], r[3] = INF, -INF, INF, -INF
+        for k in range(8):
+            _project(cam, c, k, -1, r)
+            if zmin < NEAR < zmax:
+                for bit in (1, 2, 4):
+                    if k & bit == 0:
+                        _project(cam, c, k, k | bit, r)
+        box[i, 0], box[i, 1], box[i, 2], box[i, 3] = r[0] - 0.5, r[1] + 0.5, r[2] - 0.5, r[3] + 0.5
+        if zmax < NEAR or r[1] < -1 or r[3] < -1 or r[0] > width + 1 or r[2] > height + 1:
+            box[i, 0], box[i, 1] = 1.0, -1.0
     return box, near
+
+
+@njit(**JIT)
+def _tile_range(lo, hi, count):
+    return max(int(lo) // TILE, 0) if lo > 0 else 0, min(int(min(hi, 1e6)) // TILE, count - 1)
 
 
 @njit(**JIT)
@@ -101,29 +117,33 @@ def tile_lists(P, box, near, height, width):
     tw, th = (width + TILE - 1) // TILE, (height + TILE - 1) // TILE
     order = np.argsort(near)
     start = np.zeros(tw * th + 1, np.int64)
+    members = np.zeros(0, np.int64)
+    fill = start[:-1].copy()
     fields = np.zeros(P.shape[0], np.int64)
     nf = 0
-    for i in range(P.shape[0]):
-        if box[i, 1] < 0:
-            continue
-        if int(P[i, 0]) == X.FIELD:
-            fields[nf] = i
-            nf += 1
-            continue
-        for ty in range(box[i, 2], box[i, 3] + 1):
-            for tx in range(box[i, 0], box[i, 1] + 1):
-                start[ty * tw + tx + 1] += 1
-    for k in range(tw * th):
-        start[k + 1] += start[k]
-    fill = start[:-1].copy()
-    members = np.zeros(start[-1], np.int64)
-    for i in order:
-        if box[i, 1] < 0 or int(P[i, 0]) == X.FIELD:
-            continue
-        for ty in range(box[i, 2], box[i, 3] + 1):
-            for tx in range(box[i, 0], box[i, 1] + 1):
-                members[fill[ty * tw + tx]] = i
-                fill[ty * tw + tx] += 1
+    for phase in range(2):
+        for i in order:
+            if box[i, 1] < box[i, 0]:
+                continue
+            if int(P[i, 0]) == X.FIELD:
+                if phase == 0:
+                    fields[nf] = i
+                    nf += 1
+                continue
+            x0, x1 = _tile_range(box[i, 0], box[i, 1], tw)
+            y0, y1 = _tile_range(box[i, 2], box[i, 3], th)
+            for ty in range(y0, y1 + 1):
+                for tx in range(x0, x1 + 1):
+                    if phase == 0:
+                        start[ty * tw + tx + 1] += 1
+                    else:
+                        members[fill[ty * tw + tx]] = i
+                        fill[ty * tw + tx] += 1
+        if phase == 0:
+            for k in range(tw * th):
+                start[k + 1] += start[k]
+            fill = start[:-1].copy()
+            members = np.zeros(start[-1], np.int64)
     return start, members, fields[:nf]
 
 
@@ -142,8 +162,9 @@ def coverage(P, i, grids, cam, dx, dy, dz, a, b, t):
 
 
 @njit(**JIT)
-def trace(P, grids, cam, start, members, fields, near, tw, px, py):
+def trace(P, grids, cam, lists, tw, px, py):
     """Both layers of one image point: (depth, primitive) of the background and the foreground, and its coverage."""
+    start, members, fields, box, near = lists
     dx, dy, dz, a, b = ray(cam, px, py)
     tile = int(py) // TILE * tw + int(px) // TILE
     tb, tf, ib, jf, cov = INF, INF, -1, -1, 0.0
@@ -151,6 +172,8 @@ def trace(P, grids, cam, start, members, fields, near, tw, px, py):
         i = members[k]
         if near[i] >= tb:
             break
+        if px < box[i, 0] or px > box[i, 1] or py < box[i, 2] or py > box[i, 3]:
+            continue
         fg = P[i, 23] > 0
         # A fuzzy body needs every one of its parts: a limb's edge in front of the trunk is not see-through.
         limit = tb if (not fg or P[i, 24] > 0) else tf
@@ -183,8 +206,8 @@ def _octahedral(x, y, z):
 
 @njit(**JIT)
 def _cell_axes():
-    """Centre direction and angular radius of every octahedral cell, (CELLS * CELLS, 4)."""
-    out = np.zeros((CELLS * CELLS, 4))
+    """Centre direction, cosine and sine of the angular radius of every octahedral cell, (CELLS * CELLS, 5)."""
+    out = np.zeros((CELLS * CELLS, 5))
     for k in range(CELLS * CELLS):
         for corner in range(5):
             ox, oy = ((0.5, 0.5), (0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0))[corner]
@@ -194,10 +217,11 @@ def _cell_axes():
                 u, v = (1 - abs(v)) * math.copysign(1.0, u), (1 - abs(u)) * math.copysign(1.0, v)
             s = 1 / math.sqrt(u * u + y * y + v * v)
             if corner == 0:
-                out[k, 0], out[k, 1], out[k, 2] = u * s, y * s, v * s
+                out[k, 0], out[k, 1], out[k, 2], out[k, 3] = u * s, y * s, v * s, 1.0
             else:
                 dot = (out[k, 0] * u + out[k, 1] * y + out[k, 2] * v) * s
-                out[k, 3] = max(out[k, 3], math.acos(min(max(dot, -1.0), 1.0)))
+                out[k, 3] = min(out[k, 3], dot)
+        out[k, 4] = math.sqrt(max(1 - out[k, 3] * out[k, 3], 0.0))
     return out
 
 
@@ -233,43 +257,50 @@ def light_lists(P, light):
             lo_hi[i] = np.array([a0, a1, b0, b1])
             frame[0], frame[1], u1, v1 = min(frame[0], a0), min(frame[1], b0), max(u1, a1), max(v1, b1)
         frame[2], frame[3] = CELLS / max(u1 - frame[0], 1e-3), CELLS / max(v1 - frame[1], 1e-3)
-    axes = _cell_axes() if light[0] != 0 else np.zeros((1, 4))
-    start = np.zeros(CELLS * CELLS + 1, np.int64)
-    members = np.zeros(0, np.int64)
-    fill = start[:-1].copy()
-    for phase in range(2):
+    reached = np.zeros((CELLS * CELLS, n), np.bool_)
+    if light[0] == 0:
         for i in range(n):
             if P[i, 25] == 0:
                 continue
-            if light[0] == 0:
-                x0, x1 = int((lo_hi[i, 0] - frame[0]) * frame[2]), int((lo_hi[i, 1] - frame[0]) * frame[2])
-                y0, y1 = int((lo_hi[i, 2] - frame[1]) * frame[3]), int((lo_hi[i, 3] - frame[1]) * frame[3])
-                for y in range(y0, min(y1, CELLS - 1) + 1):
-                    for x in range(x0, min(x1, CELLS - 1) + 1):
-                        if phase == 0:
-                            start[y * CELLS + x + 1] += 1
-                        else:
-                            members[fill[y * CELLS + x]] = i
-                            fill[y * CELLS + x] += 1
-                continue
-            wx, wy, wz = P[i, 1] - light[1], P[i, 2] - light[2], P[i, 3] - light[3]
-            dist, r = math.sqrt(wx * wx + wy * wy + wz * wz), P[i, 27] + light[4]
-            angle = math.pi if dist <= r else math.asin(r / dist)
-            for k in range(CELLS * CELLS):
-                total = angle + axes[k, 3]
-                dot = (axes[k, 0] * wx + axes[k, 1] * wy + axes[k, 2] * wz) / (dist + 1e-9)
-                if total >= math.pi or dot >= math.cos(total):
-                    if phase == 0:
-                        start[k + 1] += 1
-                    else:
-                        members[fill[k]] = i
-                        fill[k] += 1
-        if phase == 0:
-            for k in range(CELLS * CELLS):
-                start[k + 1] += start[k]
-            fill = start[:-1].copy()
-            members = np.zeros(start[-1], np.int64)
+            x0, x1 = int((lo_hi[i, 0] - frame[0]) * frame[2]), int((lo_hi[i, 1] - frame[0]) * frame[2])
+            y0, y1 = int((lo_hi[i, 2] - frame[1]) * frame[3]), int((lo_hi[i, 3] - frame[1]) * frame[3])
+            for y in range(y0, min(y1, CELLS - 1) + 1):
+                for x in range(x0, min(x1, CELLS - 1) + 1):
+                    reached[y * CELLS + x, i] = True
+    else:
+        _point_cells(P, light, reached)
+    start = np.zeros(CELLS * CELLS + 1, np.int64)
+    for k in range(CELLS * CELLS):
+        start[k + 1] = start[k] + reached[k].sum()
+    members = np.zeros(start[-1], np.int64)
+    at = 0
+    for k in range(CELLS * CELLS):
+        for i in range(n):
+            if reached[k, i]:
+                members[at] = i
+                at += 1
     return start, members, frame
+
+
+@njit(**JIT)
+def _point_cells(P, light, reached):
+    """Mark the cells of directions from a point light in which a caster's bounding sphere may stand."""
+    axes = _cell_axes()
+    for i in range(P.shape[0]):
+        if P[i, 25] == 0:
+            continue
+        wx, wy, wz = P[i, 1] - light[1], P[i, 2] - light[2], P[i, 3] - light[3]
+        dist, r = math.sqrt(wx * wx + wy * wy + wz * wz), P[i, 27] + light[4]
+        if dist <= r:
+            reached[:, i] = True
+            continue
+        sine = r / dist
+        cosine = math.sqrt(1 - sine * sine)
+        wx, wy, wz = wx / dist, wy / dist, wz / dist
+        for k in range(CELLS * CELLS):
+            # cos(a + b): the caster's angular radius is under a quarter turn, the cell's is small.
+            bound = cosine * axes[k, 3] - sine * axes[k, 4]
+            reached[k, i] = axes[k, 0] * wx + axes[k, 1] * wy + axes[k, 2] * wz >= bound
 
 
 @njit(**JIT)
