@@ -250,6 +250,7 @@ def test_pixel_limit_can_be_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert pillows is not None  # the reader sets Pillow's own limit aside only while it opens
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_damaged_files_are_value_errors(data: st.DataObject) -> None:

@@ -252,6 +252,23 @@ def test_resume_skips_only_what_is_the_same(photos: Path, fake: Fake, tmp_path: 
     assert again(Request("another")) == 5
 
 
+def test_a_sidecar_never_vouches_for_another_runs_files(
+    photos: Path, fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "o"
+    assert run([photos / "p1.png"], out, formats=["npy"], load=load_of(fake)) == 0
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(predict.write, "write_json", full)
+        assert run([photos / "p1.png"], out, Request(seed=1), formats=["npy"], load=load_of(fake)) == 2
+    fake.calls.clear()
+    assert run([photos / "p1.png"], out, formats=["npy"], resume=True, load=load_of(fake)) == 0
+    assert fake.calls == [1]
+
+
 def test_progress_lines_where_there_is_no_terminal(
     photos: Path, fake: Fake, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

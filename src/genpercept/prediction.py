@@ -109,16 +109,16 @@ class Prediction:
             chosen = write.check_formats((by_suffix[suffix], "npz"), self.kind)
         else:
             chosen = write.check_formats(formats, self.kind)
+        sidecar = stem.with_name(stem.name + ".json")
+        sidecar.unlink(missing_ok=True)  # an older one would vouch for files of which some are new
         scene = write.Scene(image, fov)
         written = []
         for name in chosen:
             target = stem.with_name(stem.name + write.FORMATS[name].suffix)
             write.FORMATS[name].write(target, self, scene)
             written.append(target)
-        sidecar = stem.with_name(stem.name + ".json")
-        write.write_json(
-            sidecar, self._sidecar(dict(zip(chosen, written, strict=True)))
-        )  # last: it says that all is there
+        # Last, because it says that all is there.
+        write.write_json(sidecar, self._sidecar(dict(zip(chosen, written, strict=True))))
         return [*written, sidecar]
 
     @classmethod
