@@ -1,0 +1,183 @@
+"""Whole files under names of their own, and pictures to look at."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from genpercept.imaging import write
+from genpercept.imaging.colour import INVALID, colourise, palette, spectral
+from genpercept.imaging.inputs import gather, name_results
+
+
+def decode_png(path: Path) -> np.ndarray:
+    """An independent decoder of non-interlaced PNGs with filters 0 to 2; Pillow shows only 8 bits of 16-bit RGB."""
+    data = path.read_bytes()
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    at, chunks = 8, []
+    while at < len(data):
+        size, name = struct.unpack(">I4s", data[at : at + 8])
+        body = data[at + 8 : at + 8 + size]
+        assert struct.unpack(">I", data[at + 8 + size : at + 12 + size])[0] == zlib.crc32(name + body)
+        chunks.append((name, body))
+        at += 12 + size
+    assert [chunks[0][0], chunks[-1][0]] == [b"IHDR", b"IEND"]
+    w, h, bits, colour, _, _, interlace = struct.unpack(">IIBBBBB", chunks[0][1])
+    channels = {0: 1, 2: 3}[colour]
+    assert (bits, interlace) == (16, 0)
+    raw = np.frombuffer(zlib.decompress(b"".join(b for n, b in chunks if n == b"IDAT")), np.uint8).reshape(h, -1)
+    rows = np.zeros((h, w * channels * 2), np.uint8)
+    for i, line in enumerate(raw):
+        assert line[0] in (0, 2)
+        rows[i] = line[1:] + (rows[i - 1] if line[0] == 2 and i else 0)
+    return rows.view(">u2").astype(np.uint16).reshape((h, w, 3) if channels == 3 else (h, w))
+
+
+# ---- inputs and names
+
+
+def test_gather(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "none").mkdir()
+    for name in ("b.jpg", "a.PNG", "notes.txt", ".hidden.jpg", "sub/c.jpg", "we[i]rd.jpg"):
+        (tmp_path / name).touch()
+    files, problems = gather([tmp_path])
+    assert [f.name for f in files] == ["a.PNG", "b.jpg", "we[i]rd.jpg"] and not problems
+    assert [f.name for f in gather([f"{tmp_path}/**/*.jpg"])[0]] == ["b.jpg", "c.jpg", "we[i]rd.jpg"]
+    assert [f.name for f in gather([f"{tmp_path}/*"])[0]] == ["a.PNG", "b.jpg", "we[i]rd.jpg"]
+    assert [f.name for f in gather([tmp_path / "we[i]rd.jpg"])[0]] == ["we[i]rd.jpg"]
+    assert len(gather([tmp_path / "b.jpg", tmp_path / "b.jpg", tmp_path])[0]) == 3
+    files, problems = gather([tmp_path / "none", f"{tmp_path}/*.gif", "~nobody-there/x.jpg", "x" * 5000])
+    assert len(problems) >= 3 and "without images" in problems[0] and "matches no file" in problems[1]
+
+
+def test_results_have_different_names() -> None:
+    def names(*paths: str) -> list[str]:
+        return name_results([Path(p) for p in paths])
+
+    assert names("a/x.jpg", "a/y.v2.jpg") == ["x", "y.v2"]
+    assert names("a/x.jpg", "b/x.jpg", "b/y.jpg") == ["a_x", "b_x", "y"]
+    assert names("a/x.jpg", "a/x.png") == ["x_jpg", "x_png"]
+    assert len({n.casefold() for n in names("a/x.jpg", "a/X.jpg")}) == 2
+    assert len(set(names("1/a/x.jpg", "2/a/x.jpg"))) == 2 and names("1/a/x.jpg", "2/a/x.jpg")[0].startswith("x_")
+    assert len(set(names("a/x.jpg", "a/x.png", "b/x.jpg"))) == 3
+    with pytest.raises(ValueError, match="would both become"):
+        names("a/x.jpg", "b/x.jpg", "c/a_x.jpg")
+
+
+# ---- writing
+
+
+def test_png16(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for shape in ((1, 1), (13, 7), (5, 9, 3)):
+        pixels = rng.integers(0, 65536, shape).astype(np.uint16)
+        (tmp_path / "x.png").write_bytes(write.png16_bytes(pixels, "depth: value = pixel / 65535"))
+        assert (decode_png(tmp_path / "x.png") == pixels).all()
+        with Image.open(tmp_path / "x.png") as image:
+            assert image.text["Description"].startswith("depth")  # type: ignore[attr-defined]
+            seen = np.asarray(image)
+        assert (seen == (pixels if len(shape) == 2 else pixels >> 8)).all()
+
+
+def test_atomic_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt), write.atomic(path) as temp:
+        temp.write_text("half")
+        raise KeyboardInterrupt
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+    with write.atomic(path) as temp:
+        temp.write_text("new")
+    assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
+    assert path.stat().st_mode & 0o777 == 0o666 & ~_umask()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_sweep_removes_what_the_dead_left(tmp_path: Path) -> None:
+    child = subprocess.run(
+        [sys.executable, "-c", "import sys; from pathlib import Path; from genpercept.imaging import write;"
+         "write.temporary(Path(sys.argv[1])).touch()", str(tmp_path)],
+        check=True,
+    )  # fmt: skip
+    assert child.returncode == 0
+    mine = write.temporary(tmp_path)
+    mine.touch()
+    (tmp_path / ".genpercept-notes.tmp").touch()
+    assert write.sweep(tmp_path) == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([mine.name, ".genpercept-notes.tmp"])
+
+
+def test_json_is_strict() -> None:
+    text = write.to_json(
+        {"a": np.float32(1.5), "b": float("nan"), "c": Path("x"), "d": np.arange(2), "e": (True, None)}
+    )
+    assert json.loads(text) == {"a": 1.5, "b": None, "c": "x", "d": [0, 1], "e": [True, None]}
+
+
+# ---- colours
+
+
+def test_near_is_red_and_far_is_blue() -> None:
+    x = np.linspace(0, 1, 11, dtype=np.float32)[None]
+    depth = np.asarray(colourise(x, "depth_affine")).astype(int)
+    assert depth[0, 0].tolist() == [0x9E, 0x01, 0x42] and depth[0, -1].tolist() == [0x5E, 0x4F, 0xA2]
+    disparity = np.asarray(colourise(1 - x, "disparity_affine")).astype(int)
+    assert np.abs(depth - disparity).max() <= 2
+    assert spectral(np.array([-1.0, 2.0])).tolist() == spectral(np.array([0.0, 1.0])).tolist()
+
+
+def test_normals_and_invalid_pixels() -> None:
+    n = np.zeros((2, 2, 3), np.float32)
+    n[..., 2] = 1
+    n[1, 1] = np.nan
+    rgb = np.asarray(colourise(n, "normals", np.array([[True, False], [True, True]])))
+    assert rgb[0, 0].tolist() == [128, 128, 255]
+    assert tuple(rgb[0, 1]) == INVALID == tuple(rgb[1, 1])
+
+
+@pytest.mark.parametrize("kind", ["mask", "alpha", "anomaly", "class_ids", "depth_affine"])
+def test_all_invalid_maps_are_grey(kind: str) -> None:
+    values = np.zeros((3, 4), np.int32 if kind == "class_ids" else np.float32)
+    assert (np.asarray(colourise(values, kind, np.zeros((3, 4), bool))) == INVALID).all()
+
+
+def test_classes_differ_and_keep_their_colour() -> None:
+    colours = palette(np.arange(150))
+    assert len(np.unique(colours, axis=0)) == 150
+    assert (palette(np.array([[3, -1]]))[0, 0] == colours[3]).all()
+
+
+def test_anomaly_is_stretched_only_outside_the_unit_interval() -> None:
+    inside = np.asarray(colourise(np.array([[0.0, 0.5]], np.float32), "anomaly"))
+    outside = np.asarray(colourise(np.array([[3.0, 7.0]], np.float32), "anomaly"))
+    assert inside[0, 1].tolist() == [0xBC, 0x37, 0x54] and outside[0, 1].tolist() == [0xFC, 0xFF, 0xA4]
+
+
+def test_keypoints_are_drawn_where_they_are() -> None:
+    people = np.zeros((1, 17, 3), np.float32)
+    people[0, 0] = (30, 10, 1)
+    image = np.full((40, 60, 3), 7, np.uint8)
+    drawn = np.asarray(colourise(people, "keypoints", image=image))
+    assert drawn.shape == image.shape and drawn[10, 30].tolist() == [255] * 3 and drawn[39, 0].tolist() == [7] * 3
+    assert colourise(np.zeros((0, 17, 3)), "keypoints").size[0] > 0
+    assert (image == 7).all()
+
+
+def test_unknown_kind() -> None:
+    with pytest.raises(ValueError, match="has no colours"):
+        colourise(np.zeros((2, 2)), "colour")
