@@ -239,3 +239,41 @@ def test_base_that_predicts_noise_is_refused(tmp_path: Path) -> None:
 def test_untrained_base_is_not_loaded_as_a_predictor() -> None:
     with pytest.raises(ValueError, match="not trained to predict anything"):
         genpercept.load(GOLDEN / "sd-tiny")
+
+
+# ---- public checkpoints ----------------------------------------------------------------------------------------------
+
+
+def test_released_layout_loads_over_its_base(depth: GenPerceptPipeline, tmp_path: Path, official: dict[str, np.ndarray]) -> None:
+    """unet_depth_v2/ holds a U-Net and nothing else."""
+    from diffusers import UNet2DConditionModel
+
+    tuned = UNet2DConditionModel.from_pretrained(GOLDEN / "sd-tiny" / "unet")
+    with torch.no_grad():
+        tuned.conv_out.bias.add_(0.1)
+    tuned.save_pretrained(tmp_path / "unet_depth_v2")
+    pipe = genpercept.load(tmp_path / "unet_depth_v2", base=GOLDEN / "sd-tiny", task="depth", device="cpu")
+    got = pipe(official["image_a"], processing_resolution=0).values
+    assert 1e-4 < np.abs(got - depth(official["image_a"]).values).max()
+    assert pipe.meta["family"] == "genpercept" and pipe.resolution == 768
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"base": GOLDEN / "sd-tiny", "task": "depth"}, "bit by bit those of the base"),
+        ({"base": GOLDEN / "sd-tiny"}, "pass task="),
+        ({"family": "genpercept", "task": "depth"}, "pass base="),
+        ({"base": GOLDEN / "sd-tiny", "task": "depth", "family": "genprecept"}, "unknown family 'genprecept': did you mean 'genpercept'"),
+        ({"task": "dept"}, "unknown task 'dept': did you mean 'depth'"),
+    ],
+)
+def test_public_checkpoints_never_guess(kwargs: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        genpercept.load(GOLDEN / "sd-tiny" / "unet", **kwargs)
+
+
+def test_a_model_for_another_task_is_refused(depth: GenPerceptPipeline, tmp_path: Path) -> None:
+    depth.save_pretrained(tmp_path / "m")
+    with pytest.raises(ValueError, match="is a model for depth, not normals"):
+        genpercept.load(tmp_path / "m", task="normals")

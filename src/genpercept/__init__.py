@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from genpercept import metrics
-    from genpercept.pipeline import GenPerceptPipeline, load
+    from genpercept.loading import load
+    from genpercept.pipeline import GenPerceptPipeline
     from genpercept.prediction import Prediction
 
 __version__ = "0.1.0"
 __all__ = ["GenPerceptPipeline", "Prediction", "__version__", "load", "metrics"]
 
-_HOMES = {"GenPerceptPipeline": "pipeline", "load": "pipeline", "Prediction": "prediction"}
+_HOMES = {"GenPerceptPipeline": "pipeline", "load": "loading", "Prediction": "prediction"}
 
 
 def __getattr__(name: str) -> Any:

@@ -284,28 +284,6 @@ class GenPerceptPipeline(DiffusionPipeline):
         }
 
 
-def load(
-    name: str | Path = "mini/depth",
-    *,
-    torch_dtype: torch.dtype | None = None,
-    device: str | torch.device | None = None,
-    **where: Any,
-) -> GenPerceptPipeline:
-    """A ready predictor: an embedded model ("mini/depth", "mini/normals"), a folder, or a hub id (with subfolder=).
-
-    device None: CUDA, then MPS, then the CPU, whichever is there. ValueError when it is not a trained predictor.
-    """
-    pipe = GenPerceptPipeline.from_pretrained(name, torch_dtype=torch_dtype, **where)
-    return pipe.to(default_device() if device in (None, "auto") else device)
-
-
-def default_device() -> str:
-    """The fastest device this machine has: "cuda", "mps" or "cpu"."""
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
 def read_manifest(folder: Path) -> dict[str, Any]:
     """genpercept.json of a model folder. ValueError when the folder is something else, or newer than this version reads."""
     if not (folder / checkpoint.MANIFEST).is_file():

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from genpercept.backbones import BackbonePlugin
     from genpercept.codecs import CodecPlugin
     from genpercept.datasets import Dataset
+    from genpercept.families import Family
     from genpercept.heads import HeadPlugin
     from genpercept.losses import Loss
     from genpercept.metrics import MetricPlugin
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from genpercept.tasks import Task
 
 KINDS = ("codecs", "backbones", "heads", "paradigms", "tasks", "losses", "datasets", "metrics", "families")
+
+_SINGULAR = {"losses": "loss", "families": "family", "datasets": "data set"}
 
 
 def names(kind: str) -> list[str]:
@@ -48,6 +51,8 @@ def find(kind: Literal["losses"], name: str) -> Loss: ...
 def find(kind: Literal["datasets"], name: str) -> Dataset: ...
 @overload
 def find(kind: Literal["metrics"], name: str) -> MetricPlugin: ...
+@overload
+def find(kind: Literal["families"], name: str) -> Family: ...
 
 
 def find(kind: str, name: str) -> Any:
@@ -57,7 +62,7 @@ def find(kind: str, name: str) -> Any:
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name not in known:
         close = difflib.get_close_matches(name, known, 1)
         hint = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(known) or '(none yet)'}"
-        raise ValueError(f"unknown {kind[:-1] if kind != 'losses' else 'loss'} {name!r}: {hint}")
+        raise ValueError(f"unknown {_SINGULAR.get(kind, kind[:-1])} {name!r}: {hint}")
     if any(m.name == name for m in pkgutil.iter_modules(package.__path__)):
         return importlib.import_module(f"{package.__name__}.{name}").PLUGIN
     return next(e for e in entry_points(group=f"genpercept.{kind}") if e.name == name).load()

@@ -68,6 +68,8 @@ def resize(x_BCHW: Tensor, size: Size) -> Tensor:
     """Bilinear, antialiased when shrinking; the identity (same tensor) when nothing changes."""
     if tuple(x_BCHW.shape[-2:]) == size:
         return x_BCHW
+    if size[1] == 1 and size[0] != 1:  # torch 2.13 repeats the first row when the result is one pixel wide
+        return resize(x_BCHW.mT, (1, size[0])).mT
     return F.interpolate(x_BCHW, size, mode="bilinear", align_corners=False, antialias=True)
 
 

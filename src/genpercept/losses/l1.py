@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from genpercept.losses._masked import difference, masked_mean
 
 
-def l1(pred: Tensor, target: Tensor, valid: Tensor, **options: Any) -> Tensor:
-    """(B, C, H, W) twice, valid (B, 1, H, W) -> (B,)."""
-    return masked_mean(difference(pred, target, valid).abs(), valid)
+def l1(pred: Tensor, target: Tensor, valid: Tensor, near: float = 0.0, **options: Any) -> Tensor:
+    """(B, C, H, W) twice, valid (B, 1, H, W) -> (B,).
+
+    near > 0, for depth painted in [-1, 1], weighs a pixel by 1 / (near + (target + 1) / 2), scaled to mean 1 over the
+    image: closer to the relative error that depth is judged by. Smaller is steeper; 0 weighs all alike.
+    """
+    error = difference(pred, target, valid).abs()
+    if near > 0:
+        weight = 1 / (near + (torch.where(valid, target.float(), 0.0).clamp(-1, 1) + 1) / 2)
+        error = error * weight / masked_mean(weight, valid).clamp_min(1e-6).view(-1, 1, 1, 1)
+    return masked_mean(error, valid)
 
 
 PLUGIN = l1

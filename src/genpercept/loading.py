@@ -1,0 +1,55 @@
+"""`genpercept.load`: one way in for embedded models, saved folders, hub repositories and public checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from genpercept import hub, plugins
+from genpercept.pipeline import GenPerceptPipeline
+
+
+def load(
+    name: str | Path = "mini/depth",
+    *,
+    base: str | Path | None = None,
+    family: str | None = None,
+    task: str | None = None,
+    torch_dtype: torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    subfolder: str | None = None,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    token: str | bool | None = None,
+) -> GenPerceptPipeline:
+    """A ready predictor: an embedded model ("mini/depth"), a folder, a hub id, or (with base=) a public checkpoint.
+
+    base: the text-to-image model that a public checkpoint, which holds only its fine-tuned denoiser, was trained from;
+    family: the checkpoint's layout, "genpercept" unless given. task: what the model is for; needed for public checkpoints, checked for
+    others. float32 unless torch_dtype. device None: CUDA, then MPS, then the CPU, whichever is there.
+    ValueError, in one line, for everything that does not fit.
+    """
+    where = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}
+    if task is not None:
+        plugins.find("tasks", task)  # an unknown name is said before anything is loaded
+    if base is None and family is not None:
+        raise ValueError(f"{name}: family={family!r} is for public checkpoints: pass base= (a Stable Diffusion 2.1 folder or hub id) too")
+    if base is not None:
+        if task is None:
+            raise ValueError(f"{name}: a public checkpoint does not say what it predicts: pass task= ({', '.join(plugins.names('tasks'))})")
+        folder = hub.resolve(name, subfolder=subfolder, **where)
+        pipe = plugins.find("families", family or "genpercept").load(folder, base, task, torch_dtype, where)
+    else:
+        pipe = GenPerceptPipeline.from_pretrained(name, torch_dtype=torch_dtype, subfolder=subfolder, **where)
+    if task not in (None, pipe.task):
+        raise ValueError(f"{name}: is a model for {pipe.task}, not {task}: leave the task out, or choose another model")
+    return pipe.to(default_device() if device in (None, "auto") else device)
+
+
+def default_device() -> str:
+    """The fastest device this machine has: "cuda", "mps" or "cpu"."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
