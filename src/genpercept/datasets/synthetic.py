@@ -29,25 +29,44 @@ DEFAULT_COUNT = 500  # entries of a split when its name gives no number
 
 PALETTE = np.array(
     [
-        (135, 186, 230), (121, 97, 69), (176, 137, 104), (214, 207, 190), (240, 240, 232), (150, 84, 72), (90, 90, 96), (64, 140, 60),
-        (220, 60, 60), (230, 150, 40), (140, 90, 160), (40, 70, 170), (60, 190, 180), (250, 230, 90), (230, 110, 170), (120, 210, 250),
-        (100, 60, 30), (20, 20, 20), (190, 60, 120), (70, 110, 120), (200, 170, 230), (170, 190, 60),
+        (135, 186, 230),
+        (121, 97, 69),
+        (176, 137, 104),
+        (214, 207, 190),
+        (240, 240, 232),
+        (150, 84, 72),
+        (90, 90, 96),
+        (64, 140, 60),
+        (220, 60, 60),
+        (230, 150, 40),
+        (140, 90, 160),
+        (40, 70, 170),
+        (60, 190, 180),
+        (250, 230, 90),
+        (230, 110, 170),
+        (120, 210, 250),
+        (100, 60, 30),
+        (20, 20, 20),
+        (190, 60, 120),
+        (70, 110, 120),
+        (200, 170, 230),
+        (170, 190, 60),
     ],
     np.uint8,
-)  # fmt: skip
+)
 
 
 @dataclass
 class Scenes:
     """A batch of pictures with their labels, numpy, batch first.
 
-    image, foreground, background (B, H, W, 3) uint8; alpha (B, H, W) float32: alpha foreground + (1 - alpha) background is
-    the image up to sensor noise and rounding (the background behind an opaque object is black unless rendered with
-    mattes=True). depth (B, H, W) float32, metres along the optical axis, infinity at the sky. normals (B, H, W, 3) float32,
-    unit, x right, y up, z towards the viewer, 0 at the sky. class_ids (B, H, W) uint8, indices of CLASSES. mask (the
-    foreground object), defect, valid (B, H, W) bool. keypoints (B, 17, 3) float32: x, y in pixels and COCO visibility, all
-    zero without a figure. box (B, 4) float32: x0, y0, x1, y1 of the figure's visible part. intrinsics (B, 3, 3) float32 in
-    pixels; pixel (row i, column j) has its centre at (j + 0.5, i + 0.5).
+    image, foreground, background (B, H, W, 3) uint8; alpha (B, H, W) float32: alpha foreground + (1 - alpha)
+    background is the image up to sensor noise and rounding (the background behind an opaque object is black unless
+    rendered with mattes=True). depth (B, H, W) float32, metres along the optical axis, infinity at the sky. normals
+    (B, H, W, 3) float32, unit, x right, y up, z towards the viewer, 0 at the sky. class_ids (B, H, W) uint8, indices
+    of CLASSES. mask (the foreground object), defect, valid (B, H, W) bool. keypoints (B, 17, 3) float32: x, y in
+    pixels and COCO visibility, all zero without a figure. box (B, 4) float32: x0, y0, x1, y1 of the figure's visible
+    part. intrinsics (B, 3, 3) float32 in pixels; pixel (row i, column j) has its centre at (j + 0.5, i + 0.5).
     """
 
     image: np.ndarray
@@ -72,6 +91,8 @@ def _shoot(seed: int, split: str, domain: str, index: int, size: tuple[int, int]
     try:
         from genpercept.datasets._world import stage
     except ImportError as e:
+        if (e.name or "").split(".")[0] not in ("numba", "skimage", "scipy"):
+            raise
         raise ImportError(f"the synthetic world needs {e.name}: pip install 'genpercept[synthetic]'") from None
     return stage.shoot(seed, split, domain, index, *size, mattes)
 
@@ -168,7 +189,8 @@ class SyntheticWorld:
         domain = domain or "mixed"
         if base not in SPLITS or domain not in DOMAINS or not (count == "" or count.isdecimal()):
             raise ValueError(
-                f"split {split!r}: write SPLIT, SPLIT/DOMAIN or SPLIT/DOMAIN:COUNT with SPLIT one of {', '.join(SPLITS)} "
+                f"split {split!r}: write SPLIT, SPLIT/DOMAIN or SPLIT/DOMAIN:COUNT "
+                f"with SPLIT one of {', '.join(SPLITS)} "
                 f"and DOMAIN one of {', '.join(DOMAINS)}"
             )
         return [Entry(base, domain, i) for i in range(int(count) if count else DEFAULT_COUNT)]

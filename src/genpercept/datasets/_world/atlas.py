@@ -1,8 +1,8 @@
 """The texture atlas: tileable 256 x 256 patterns with mip levels, built once and kept in the user's cache folder.
 
 A tile has five bytes per texel: three of colour or pattern, two of surface gradient (for bumps). Pattern tiles carry
-(pattern, mask, grain) and are coloured by the material; colour tiles are used as they are. Photographs are those that ship
-inside scikit-image and are in the public domain or CC0; the ones commonly used for evaluation are left out.
+(pattern, mask, grain) and are coloured by the material; colour tiles are used as they are. Photographs are those that
+ship inside scikit-image and are in the public domain or CC0; the ones commonly used for evaluation are left out.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import skimage
 from numba import njit
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
@@ -227,9 +229,6 @@ def motif(rng: Rng, count: int) -> Array:
 
 def photo(rng: Rng, name: str, crop: int, grey: bool = False) -> Array:
     """A crop of a photograph that scikit-image carries, made tileable by mirroring. (N, N, 3)."""
-    import skimage
-    from PIL import Image
-
     with Image.open(Path(skimage.__file__).parent / "data" / name) as im:
         rgb = im.convert("RGB")
     crop = min(crop, *rgb.size)

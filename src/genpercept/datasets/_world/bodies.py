@@ -7,9 +7,24 @@ import math
 from genpercept.datasets._world.builder import Vec, World, matmul, pitch, roll, yaw
 
 JOINTS = (
-    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow", "right_elbow",
-    "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle",
-)  # fmt: skip
+    "nose",
+    "left_eye",
+    "right_eye",
+    "left_ear",
+    "right_ear",
+    "left_shoulder",
+    "right_shoulder",
+    "left_elbow",
+    "right_elbow",
+    "left_wrist",
+    "right_wrist",
+    "left_hip",
+    "right_hip",
+    "left_knee",
+    "right_knee",
+    "left_ankle",
+    "right_ankle",
+)
 
 
 def _step(p: Vec, length: float, forward: float, outward: float) -> Vec:
@@ -83,9 +98,12 @@ def head(w: World, size: float, skin: int, hair: int) -> dict[str, Vec]:
         for x in (-ex, ex):
             w.ring(x, ey, ez + 0.1 * s, 0.2 * s, 0.025 * s, frame, pitch(math.pi / 2))
     return {
-        "nose": nose, "left_eye": (ex, ey, ez + 0.06 * s), "right_eye": (-ex, ey, ez + 0.06 * s),
-        "left_ear": (sx * 1.02, -0.02 * s, -0.05 * s), "right_ear": (-sx * 1.02, -0.02 * s, -0.05 * s),
-    }  # fmt: skip
+        "nose": nose,
+        "left_eye": (ex, ey, ez + 0.06 * s),
+        "right_eye": (-ex, ey, ez + 0.06 * s),
+        "left_ear": (sx * 1.02, -0.02 * s, -0.05 * s),
+        "right_ear": (-sx * 1.02, -0.02 * s, -0.05 * s),
+    }
 
 
 def person(w: World, fg: bool = True, seat: float = 0.0, fuzz: float = 0.0, label: bool = True) -> float:

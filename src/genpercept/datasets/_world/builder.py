@@ -13,6 +13,7 @@ from numba import njit
 from genpercept.datasets._world import atlas, palette
 from genpercept.datasets._world import intersect as X
 from genpercept.datasets._world.jit import JIT
+from genpercept.datasets._world.noise import noise3
 from genpercept.datasets._world.words import CLASSES
 
 Vec = tuple[float, float, float]
@@ -66,7 +67,7 @@ def grow_field(kind, seed, rough):
             x, z = 2.0 * (i - 1) / (n - 3) - 1, 2.0 * (j - 1) / (n - 3) - 1
             h, amp, f = 0.0, 1.0, 1.5
             for o in range(5):
-                v = X.noise3(x * f + 50, z * f + 50, 7.5 * o, seed) * 2 - 1
+                v = noise3(x * f + 50, z * f + 50, 7.5 * o, seed) * 2 - 1
                 if kind == 1:
                     v = 1 - 2 * abs(v)
                 if kind == 3:
@@ -75,7 +76,7 @@ def grow_field(kind, seed, rough):
                 amp *= rough
                 f *= 2.1
             if kind == 2:
-                phase = 4 * X.noise3(x * 2.5, z * 0.4, 1.0, seed)
+                phase = 4 * noise3(x * 2.5, z * 0.4, 1.0, seed)
                 h = math.sin(14 * x + 3 * phase) * (0.7 + 0.3 * math.sin(3 * x + phase)) + 0.15 * h * (1 + z)
             if kind == 4:
                 h = math.sin(9 * x + 2 * h) * 0.5 + 0.3 * h
@@ -148,8 +149,10 @@ class World:
     def point(self, x: float, y: float, z: float) -> Vec:
         R, T = self.R, self.T
         return (
-            T[0] + R[0] * x + R[1] * y + R[2] * z, T[1] + R[3] * x + R[4] * y + R[5] * z, T[2] + R[6] * x + R[7] * y + R[8] * z,
-        )  # fmt: skip
+            T[0] + R[0] * x + R[1] * y + R[2] * z,
+            T[1] + R[3] * x + R[4] * y + R[5] * z,
+            T[2] + R[6] * x + R[7] * y + R[8] * z,
+        )
 
     def mat(self, kind: str, colour: palette.RGB | None = None, scale: float = 1.0, glow: float = 0.0) -> int:
         heldout = self.heldout_textures and kind not in ("skin", "hair", "glow")
@@ -240,7 +243,9 @@ class World:
         )
 
     def land(self, kind: int, p: Vec, s: Vec, m: int, rough: float, rot: Rot | None = None, flat: float = 0.0) -> int:
-        """A height field of half extents s[0], s[2] and height scale s[1]; flat levels a strip |x| < flat. Gives its number."""
+        """A height field of half extents s[0], s[2] and height scale s[1]; flat levels a strip |x| < flat. Gives its
+        number.
+        """
         g = grow_field(kind, self.r.randrange(1 << 20), rough)
         if flat > 0:
             x = np.abs((np.arange(X.GRID) - 1) * 2 / (X.GRID - 3) - 1)

@@ -7,11 +7,11 @@ import math
 import numpy as np
 from numba import njit
 
-from genpercept.datasets._world.intersect import lattice
 from genpercept.datasets._world.jit import JIT
+from genpercept.datasets._world.noise import lattice
 
-# Look vector: key, highlight white, white balance (3), saturation, contrast, gamma, vignette, blur (pixels), luma noise,
-# chroma noise, seed, haze (lifted blacks).
+# Look vector: key, highlight white, white balance (3), saturation, contrast, gamma, vignette, blur (pixels), luma
+# noise, chroma noise, seed, haze (lifted blacks).
 KEY, WHITE, BALANCE, SATURATION, CONTRAST, GAMMA, VIGNETTE, BLUR, LUMA, CHROMA, SEED, LIFT = (
     0,
     1,
@@ -47,7 +47,7 @@ def _tone(rgb, gain, look):
 def _blur(x, sigma):
     """Separable Gaussian of (H, W, C), replicated at the border."""
     height, width, channels = x.shape
-    r = max(int(math.ceil(2.5 * sigma)), 1)
+    r = max(math.ceil(2.5 * sigma), 1)
     w = np.exp(-0.5 * (np.arange(-r, r + 1) / sigma) ** 2)
     w /= w.sum()
     tmp = np.zeros_like(x)
@@ -71,8 +71,8 @@ def _blur(x, sigma):
 def expose(layers, alpha, look):
     """Develop both layers. Gives image, foreground, background (H, W, 3) uint8 and alpha (H, W) as composed.
 
-    The layers are developed first and blended as display values, so image = alpha fg + (1 - alpha) bg holds up to sensor
-    noise and rounding. Blur acts on the premultiplied layers, which keeps that true.
+    The layers are developed first and blended as display values, so image = alpha fg + (1 - alpha) bg holds up to
+    sensor noise and rounding. Blur acts on the premultiplied layers, which keeps that true.
     """
     _, height, width, _ = layers.shape
     total = 0.0
@@ -100,7 +100,6 @@ def expose(layers, alpha, look):
                 for c in range(3):
                     pre[i, j, 3 * k + c] = w * rgb[c] if 0 < a < 1 or w > 0 else 0.0
             pre[i, j, 6] = a
-    hidden = pre
     if look[9] > 0.05:
         pre = _blur(pre, look[9])
     image, fg, bg = (

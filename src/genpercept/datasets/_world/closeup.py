@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from genpercept.datasets._world import bodies, nature, props
+from genpercept.datasets._world import bodies, machines, nature, props
 from genpercept.datasets._world.builder import World, pitch, yaw
 from genpercept.datasets._world.light import backdrop, daylight, lamplight
 
@@ -119,10 +119,10 @@ def machine(w: World) -> None:
     w.place = r.choice(("a workshop", "a close view"))
     s = r.uniform(0.5, 1.4)
     _stage(w, s, r.random() < 0.4)
-    props.engine(w, s, True, r.randrange(40, 110))
+    machines.engine(w, s, True, r.randrange(40, 110))
     if r.random() < 0.5:
         with w.at(r.gauss(0, 0.4) * s, 0, -1.3 * s, r.uniform(0, 6)):
-            props.engine(w, s, False, 30)
+            machines.engine(w, s, False, 30)
     _view(w, s * r.uniform(0.5, 1.1), 0.5 * s, -0.05, 0.6)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from genpercept.datasets._world import bodies, props
+from genpercept.datasets._world import bodies, machines, props
 from genpercept.datasets._world.builder import World, pitch
 from genpercept.datasets._world.light import lamplight
 
@@ -108,9 +108,16 @@ def _wall_item(w: World, length: float, h: float, kind: str) -> None:
 
 _WALL = ("window", "window", "door", "picture", "picture", "shelf", "radiator", "counter", "clock")
 _FLOOR = (
-    (props.sofa, 1.0, 0.5), (props.cupboard, 0.8, 0.33), (props.shelf, 0.7, 0.22), (props.bed, 0.9, 1.05), (props.lamp, 0.25, 0.25),
-    (props.potted, 0.35, 0.35), (props.chair, 0.3, 0.3), (props.cupboard, 0.8, 0.33), (props.shelf, 0.7, 0.22),
-)  # fmt: skip
+    (props.sofa, 1.0, 0.5),
+    (props.cupboard, 0.8, 0.33),
+    (props.shelf, 0.7, 0.22),
+    (props.bed, 0.9, 1.05),
+    (props.lamp, 0.25, 0.25),
+    (props.potted, 0.35, 0.35),
+    (props.chair, 0.3, 0.3),
+    (props.cupboard, 0.8, 0.33),
+    (props.shelf, 0.7, 0.22),
+)
 
 
 def _shell(w: World, a: float, b: float, h: float) -> None:
@@ -252,6 +259,6 @@ def _inhabitant(
             bodies.animal(w, True, r.uniform(0.25, 0.7), r.uniform(0.3, 0.6))
         else:
             item = r.choice(
-                (props.chair, props.potted, props.lamp, props.sofa, props.bicycle, props.cupboard, props.shelf)
+                (props.chair, props.potted, props.lamp, props.sofa, machines.bicycle, props.cupboard, props.shelf)
             )
             item(w, True)

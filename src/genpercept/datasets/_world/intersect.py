@@ -1,7 +1,7 @@
 """Rays against canonical shapes. A primitive is one row of numbers: what it is, where it is, how it looks.
 
-Every shape lives in its own unit frame; a ray is carried there by the primitive's rotation and scale, so that the distance
-parameter t is the same in both. With camera rays of unit depth per t, t is the depth along the optical axis.
+Every shape lives in its own unit frame; a ray is carried there by the primitive's rotation and scale, so that the
+distance parameter t is the same in both. With camera rays of unit depth per t, t is the depth along the optical axis.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 from numba import njit
 
 from genpercept.datasets._world.jit import JIT
+from genpercept.datasets._world.noise import noise3
 
 # Columns of a primitive.
 TYPE, POS, ROT, SCALE, PARAM, MAT, CLS, OBJ, FG, FUZZ, CAST, DEFECT, BOUND, INV = (
@@ -37,29 +38,6 @@ OCTA, HEX, HYPER, BLOB = range(10, 14)  # held-out shapes only
 GRID = 96  # samples per edge of a height field
 
 INF = np.inf
-
-
-@njit(**JIT)
-def lattice(x: int, y: int, z: int, seed: int) -> float:
-    """A hash of an integer point, in [0, 1)."""
-    h = (x * 374761393 + y * 668265263 + z * 1274126177 + seed * 974634541) & 0xFFFFFFFF
-    h = ((h ^ (h >> 13)) * 1103515245) & 0xFFFFFFFF
-    h = ((h ^ (h >> 15)) * 2246822519) & 0xFFFFFFFF
-    return ((h ^ (h >> 16)) & 0xFFFFFF) / 16777216.0
-
-
-@njit(**JIT)
-def noise3(x: float, y: float, z: float, seed: int) -> float:
-    """Smooth value noise in [0, 1]."""
-    fx, fy, fz = math.floor(x), math.floor(y), math.floor(z)
-    i, j, k = int(fx), int(fy), int(fz)
-    u, v, w = x - fx, y - fy, z - fz
-    u, v, w = u * u * (3 - 2 * u), v * v * (3 - 2 * v), w * w * (3 - 2 * w)
-    a = lattice(i, j, k, seed) * (1 - u) + lattice(i + 1, j, k, seed) * u
-    b = lattice(i, j + 1, k, seed) * (1 - u) + lattice(i + 1, j + 1, k, seed) * u
-    c = lattice(i, j, k + 1, seed) * (1 - u) + lattice(i + 1, j, k + 1, seed) * u
-    d = lattice(i, j + 1, k + 1, seed) * (1 - u) + lattice(i + 1, j + 1, k + 1, seed) * u
-    return (a * (1 - v) + b * v) * (1 - w) + (c * (1 - v) + d * v) * w
 
 
 @njit(**JIT)
@@ -308,7 +286,7 @@ def hit(P, i, grids, wx, wy, wz, vx, vy, vz, tmin, tmax):
         ox, oy, oz = ox * P[i, 28], oy * P[i, 29], oz * P[i, 30]
         dx, dy, dz = dx * P[i, 28], dy * P[i, 29], dz * P[i, 30]
     t = INF
-    if kind == ELLIPSOID or kind == RAGGED:
+    if kind in (ELLIPSOID, RAGGED):
         t = _ellipsoid(kind == RAGGED, p0, p1, int(P[i, 18]), ox, oy, oz, dx, dy, dz, tmin)
     elif kind == FRUSTUM:
         t = _frustum(p0, int(p1), ox, oy, oz, dx, dy, dz, tmin)
@@ -318,7 +296,7 @@ def hit(P, i, grids, wx, wy, wz, vx, vy, vz, tmin, tmax):
         t = _quad(int(p0), ox, oy, oz, dx, dy, dz, tmin)
     elif kind == FIELD:
         t = _height_field(grids[int(p0)], P[i, 19], p1, P[i, 18], 0.004, ox, oy, oz, dx, dy, dz, tmin, tmax)
-    elif kind == BOX or kind == PRISM or kind == OCTA or kind == HEX:
+    elif kind in (BOX, PRISM, OCTA, HEX):
         tn, tf = _convex(kind, ox, oy, oz, dx, dy, dz)
         if tn <= tf:
             t = tn if tn > tmin else (tf if tf > tmin else INF)
@@ -379,7 +357,7 @@ def local_normal(P, i, grids, x, y, z):
         if abs(x) >= abs(b) and abs(x) >= abs(c):
             return x, 0.0, 0.0
         return (0.5 * b, 0.0, 0.866 * b) if abs(b) >= abs(c) else (0.5 * c, 0.0, -0.866 * c)
-    if kind == TORUS or kind == RBOX or kind == HYPER or kind == BLOB:
+    if kind in (TORUS, RBOX, HYPER, BLOB):
         sx, sy, sz = P[i, 13], P[i, 14], P[i, 15]
         e = 1e-5 * (max(sx, sy, sz) if kind == RBOX else 1.0)
         gx = _distance(kind, p0, sx, sy, sz, x + e, y, z) - _distance(kind, p0, sx, sy, sz, x - e, y, z)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from genpercept.datasets._world import bodies, nature, props
+from genpercept.datasets._world import bodies, machines, nature, props
 from genpercept.datasets._world.builder import World, pitch
 from genpercept.datasets._world.light import daylight
 
@@ -102,11 +102,11 @@ def hero(w: World, x: float, z: float, eye: tuple[float, float, float], y: float
                 w, True, r.choice((0.0, r.uniform(0.25, 0.6))), r.choice((r.uniform(0.4, 0.7), r.uniform(1.0, 1.6)))
             )
         elif k < 0.8:
-            props.car(w, True)
+            machines.car(w, True)
         elif k < 0.88:
             nature.shrub(w, r.uniform(0.5, 1.0), True)
         elif k < 0.94:
-            props.bicycle(w, True)
+            machines.bicycle(w, True)
         else:
             nature.rock(w, r.uniform(0.4, 0.9), True)
 
@@ -163,7 +163,7 @@ def street(w: World) -> None:
             if k < 0.35:
                 with w.at(s * (half - 1.0), 0, z, 0 if s > 0 else math.pi):
                     if abs(s * (half - 1.0) - ex) > 1.8 or z < -4:
-                        props.car(w)
+                        machines.car(w)
             elif k < 0.6:
                 with w.at(s * (half + 0.6), 0.13, z, 0 if s < 0 else math.pi):
                     _furnish(w)
@@ -182,7 +182,7 @@ def street(w: World) -> None:
                 )
     if r.random() < 0.5:
         with w.at(r.uniform(-0.6, 0.6) * half, 0, r.uniform(-30, -9), r.choice((0, math.pi))):
-            props.car(w)
+            machines.car(w)
     if r.random() < 0.7:
         x = r.uniform(-1, 1) * (half + walk)
         hero(w, x, eye[2] - r.uniform(3, 9), eye, 0.13 if abs(x) > half else 0.0)
@@ -229,10 +229,12 @@ def country(w: World) -> None:
     w.look(eye, (tx, w.height(tx, tz) + 1.0 + down, tz), r.uniform(40, 90), r.gauss(0, 0.03))
     n = {"a forest": r.randrange(25, 45), "a desert": r.randrange(3)}.get(w.place, r.randrange(2, 16))
     makers: list[Callable[[World], None]] = [
-        lambda v: nature.tree(v, r.uniform(3, 13)), lambda v: nature.tree(v, r.uniform(5, 12)),
-        lambda v: nature.shrub(v, r.uniform(0.5, 1.5)), lambda v: nature.rock(v, r.uniform(0.3, 1.6)),
+        lambda v: nature.tree(v, r.uniform(3, 13)),
+        lambda v: nature.tree(v, r.uniform(5, 12)),
+        lambda v: nature.shrub(v, r.uniform(0.5, 1.5)),
+        lambda v: nature.rock(v, r.uniform(0.3, 1.6)),
         lambda v: nature.tufts(v, 30, 0.5, r.uniform(0.2, 0.7)),
-    ]  # fmt: skip
+    ]
     if w.place == "a desert":
         makers = [makers[3], lambda v: nature.cactus(v, r.uniform(0.8, 3)), makers[2]]
     for _ in range(n + 5):
@@ -277,10 +279,16 @@ def garden(w: World) -> None:
     eye = (eye[0], eye[1] + w.height(eye[0], eye[2]), eye[2])
     w.look(eye, (r.gauss(0, 1.5), eye[1] - r.uniform(-0.4, 1.3), eye[2] - 3.5), r.uniform(42, 85), r.gauss(0, 0.04))
     makers: tuple[Callable[[], None], ...] = (
-        lambda: nature.tufts(w, r.randrange(20, 60), 0.3, r.uniform(0.2, 0.8)), lambda: nature.shrub(w, r.uniform(0.3, 0.9)),
-        lambda: nature.leafy(w, r.uniform(0.5, 1.2)), lambda: nature.rock(w, r.uniform(0.15, 0.5)), lambda: nature.tree(w, r.uniform(2, 6)),
-        lambda: props.potted(w, False, 1.6), lambda: props.chair(w), lambda: _dining_out(w), lambda: nature.mushroom(w, 0.3),
-    )  # fmt: skip
+        lambda: nature.tufts(w, r.randrange(20, 60), 0.3, r.uniform(0.2, 0.8)),
+        lambda: nature.shrub(w, r.uniform(0.3, 0.9)),
+        lambda: nature.leafy(w, r.uniform(0.5, 1.2)),
+        lambda: nature.rock(w, r.uniform(0.15, 0.5)),
+        lambda: nature.tree(w, r.uniform(2, 6)),
+        lambda: props.potted(w, False, 1.6),
+        lambda: props.chair(w),
+        lambda: _dining_out(w),
+        lambda: nature.mushroom(w, 0.3),
+    )
     for _ in range(r.randrange(8, 20)):
         d = r.uniform(1.6, 10)
         x, z = eye[0] + r.uniform(-0.8, 0.8) * d, eye[2] - d
@@ -317,7 +325,7 @@ def facade(w: World) -> None:
             elif k < 0.45:
                 nature.shrub(w, 0.6)
             elif k < 0.6:
-                props.bicycle(w)
+                machines.bicycle(w)
             elif k < 0.75:
                 sign(w)
             else:

@@ -7,8 +7,9 @@ import math
 import numpy as np
 from numba import njit
 
-from genpercept.datasets._world.intersect import INF, hit, lattice, normal
+from genpercept.datasets._world.intersect import INF, hit, normal
 from genpercept.datasets._world.jit import JIT
+from genpercept.datasets._world.noise import lattice
 from genpercept.datasets._world.shade import _soften, _stain, occlusion, resolve_defects, shade
 from genpercept.datasets._world.trace import TILE, light_lists, lit, ray, screen_boxes, tile_lists, trace
 
@@ -62,20 +63,20 @@ def _hit_if(P, grids, cam, i, dx, dy, dz, limit):
 
 
 @njit(**JIT)
-def _colour_of(I, C, T, i, j, p):
+def _colour_of(ids, C, T, i, j, p):
     """Where in the 3 x 3 neighbourhood of (i, j) primitive p has its colour already, or -1."""
-    height, width = I.shape
+    height, width = ids.shape
     for k in range(9):
         # The pixel itself first, then its neighbours.
         di, dj = (k + 4) % 9 // 3 - 1, (k + 4) % 9 % 3 - 1
         ii, jj = i + di, j + dj
-        if 0 <= ii < height and 0 <= jj < width and I[ii, jj] == p and C[ii, jj, 0] >= 0:
+        if 0 <= ii < height and 0 <= jj < width and ids[ii, jj] == p and C[ii, jj, 0] >= 0:
             return ii * width + jj
     return -1
 
 
 @njit(**JIT)
-def light_pass(P, M, env, cam, grids, texels, defects, T, I, N, cov, mattes):
+def light_pass(P, M, env, cam, grids, texels, defects, T, ids, N, cov, mattes):
     """Colours of both layers (2, H, W, 3), -1 where nothing is needed."""
     _, height, width = T.shape
     start, members, frame = light_lists(P, env[:5])
@@ -85,7 +86,7 @@ def light_pass(P, M, env, cam, grids, texels, defects, T, I, N, cov, mattes):
     for layer in range(2):
         for i in range(height):
             for j in range(width):
-                p = I[layer, i, j]
+                p = ids[layer, i, j]
                 if p < 0 or (layer == 0 and cov[i, j] >= 1 and not mattes):
                     continue
                 t = T[layer, i, j]
@@ -108,12 +109,12 @@ def light_pass(P, M, env, cam, grids, texels, defects, T, I, N, cov, mattes):
     for layer in range(2):
         for i in range(height):
             for j in range(width):
-                p = I[layer, i, j]
+                p = ids[layer, i, j]
                 if (layer == 1 and p < 0) or (layer == 0 and cov[i, j] >= 1 and not mattes):
                     continue
                 sun, ao = 1.0, 1.0
                 if p >= 0:
-                    sun = _soften(S[layer], I[layer], P, i, j)
+                    sun = _soften(S[layer], ids[layer], P, i, j)
                     ao = (
                         occlusion(front, N[layer], cam, env[37], env[36], i, j)
                         if T[layer, i, j] == front[i, j]
@@ -127,7 +128,7 @@ def light_pass(P, M, env, cam, grids, texels, defects, T, I, N, cov, mattes):
 
 
 @njit(**JIT)
-def antialias(P, M, env, cam, grids, texels, defects, lists, T, I, cov, C, S):
+def antialias(P, M, env, cam, grids, texels, defects, lists, T, ids, cov, C, S):
     """Four samples where neighbours differ. Gives both layers and alpha (H, W), none of them labels."""
     _, height, width = T.shape
     tw = (width + TILE - 1) // TILE
@@ -136,11 +137,11 @@ def antialias(P, M, env, cam, grids, texels, defects, lists, T, I, cov, C, S):
     for i in range(height):
         for j in range(width):
             edge = 0 < cov[i, j] < 1
-            front = I[1, i, j] if cov[i, j] >= 1 else I[0, i, j]
+            front = ids[1, i, j] if cov[i, j] >= 1 else ids[0, i, j]
             for k in range(4):
                 ii, jj = i + (k == 0) - (k == 1), j + (k == 2) - (k == 3)
                 if 0 <= ii < height and 0 <= jj < width:
-                    edge = edge or (I[1, ii, jj] if cov[ii, jj] >= 1 else I[0, ii, jj]) != front
+                    edge = edge or (ids[1, ii, jj] if cov[ii, jj] >= 1 else ids[0, ii, jj]) != front
             if not edge:
                 continue
             total[:] = 0.0
@@ -154,7 +155,7 @@ def antialias(P, M, env, cam, grids, texels, defects, lists, T, I, cov, C, S):
                     if w <= 0:
                         continue
                     p, t = (jf, tf) if layer == 1 else (ib, tb)
-                    at = _colour_of(I[layer], C[layer], T[layer], i, j, p)
+                    at = _colour_of(ids[layer], C[layer], T[layer], i, j, p)
                     if at >= 0:
                         for c in range(3):
                             total[layer, c] += w * C[layer, at // width, at % width, c]
@@ -176,26 +177,26 @@ def antialias(P, M, env, cam, grids, texels, defects, lists, T, I, cov, C, S):
 def draw(P, M, env, cam, grids, texels, defects, height, width, mattes):
     """Render one scene.
 
-    Gives colour layers (2, H, W, 3) (background, foreground), alpha (H, W), depth (H, W), normals (H, W, 3) in the camera
-    frame, class and object ids (H, W), hard mask (H, W) and defect mask (H, W).
+    Gives colour layers (2, H, W, 3) (background, foreground), alpha (H, W), depth (H, W), normals (H, W, 3) in the
+    camera frame, class and object ids (H, W), hard mask (H, W) and defect mask (H, W).
     """
     box, near = screen_boxes(P, cam, height, width)
     start, members, fields = tile_lists(P, box, near, height, width)
     lists = (start, members, fields, box, near)
     tw = (width + TILE - 1) // TILE
-    T, I = np.full((2, height, width), INF), np.full((2, height, width), -1, np.int32)
+    T, ids = np.full((2, height, width), INF), np.full((2, height, width), -1, np.int32)
     N, cov = np.zeros((2, height, width, 3)), np.zeros((height, width))
     for i in range(height):
         for j in range(width):
             px, py = j + 0.5, i + 0.5
             tb, ib, tf, jf, a = trace(P, grids, cam, lists, tw, px, py)
-            T[0, i, j], I[0, i, j], T[1, i, j], I[1, i, j], cov[i, j] = tb, ib, tf, jf, a
+            T[0, i, j], ids[0, i, j], T[1, i, j], ids[1, i, j], cov[i, j] = tb, ib, tf, jf, a
             dx, dy, dz, _, _ = ray(cam, px, py)
             for k in range(2):
-                if I[k, i, j] >= 0:
+                if ids[k, i, j] >= 0:
                     t = T[k, i, j]
                     x, y, z = cam[0] + t * dx, cam[1] + t * dy, cam[2] + t * dz
-                    N[k, i, j, 0], N[k, i, j, 1], N[k, i, j, 2] = normal(P, I[k, i, j], grids, x, y, z, dx, dy, dz)
+                    N[k, i, j, 0], N[k, i, j, 1], N[k, i, j, 2] = normal(P, ids[k, i, j], grids, x, y, z, dx, dy, dz)
     depth, normals = np.full((height, width), INF), np.zeros((height, width, 3))
     cls, obj = np.zeros((height, width), np.uint8), np.full((height, width), -1, np.int32)
     mask, flaw = cov >= 0.5, np.zeros((height, width), np.bool_)
@@ -203,7 +204,7 @@ def draw(P, M, env, cam, grids, texels, defects, height, width, mattes):
     for i in range(height):
         for j in range(width):
             k = 1 if mask[i, j] else 0
-            p = I[k, i, j]
+            p = ids[k, i, j]
             if p < 0:
                 continue
             seen[i, j], depth[i, j] = p, T[k, i, j]
@@ -226,6 +227,6 @@ def draw(P, M, env, cam, grids, texels, defects, height, width, mattes):
                     flaw[i, j] = (
                         _stain(defects, int(P[p, 22]), cam[0] + t * dx, cam[1] + t * dy, cam[2] + t * dz)[0] >= 0
                     )
-    C, S = light_pass(P, M, env, cam, grids, texels, defects, T, I, N, cov, mattes)
-    layers, alpha = antialias(P, M, env, cam, grids, texels, defects, lists, T, I, cov, C, S)
+    C, S = light_pass(P, M, env, cam, grids, texels, defects, T, ids, N, cov, mattes)
+    layers, alpha = antialias(P, M, env, cam, grids, texels, defects, lists, T, ids, cov, C, S)
     return layers, alpha, depth, normals, cls, obj, mask, flaw

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 from numba import njit
 
 from genpercept.datasets._world import intersect as X
 from genpercept.datasets._world.atlas import LEVELS, OFFSETS
 from genpercept.datasets._world.atlas import N as TEXELS
-from genpercept.datasets._world.intersect import local, local_normal, noise3
+from genpercept.datasets._world.intersect import local, local_normal
 from genpercept.datasets._world.jit import JIT
+from genpercept.datasets._world.noise import noise3
 from genpercept.datasets._world.trace import ray
 
 # Environment vector: main light, ambient light, fog, sky.
@@ -223,14 +223,14 @@ def _illuminate(M, env, texels, m, x, y, z, nx, ny, nz, vx, vy, vz, sun, ao, buf
 
 
 @njit(**JIT)
-def resolve_defects(defects, P, T, I, cam, height, width):
-    """Tie each defect to the visible surface point it falls on. T, I: visible depth and primitive, (H, W)."""
+def resolve_defects(defects, P, T, ids, cam, height, width):
+    """Tie each defect to the visible surface point it falls on. T, ids: visible depth and primitive, (H, W)."""
     for k in range(defects.shape[0]):
         defects[k, 8] = -1
         for attempt in range(12):
             j = min(int(((defects[k, 1] + attempt * 0.618) % 1.0) * width), width - 1)
             i = min(int(((defects[k, 2] + attempt * 0.382) % 1.0) * height), height - 1)
-            p = I[i, j]
+            p = ids[i, j]
             if p < 0 or T[i, j] > 30 or int(P[p, 0]) == X.RAGGED:
                 continue
             dx, dy, dz, _, _ = ray(cam, j + 0.5, i + 0.5)
@@ -254,7 +254,7 @@ def occlusion(T, N, cam, reach, strength, i, j):
     blocked = 0.0
     for k in range(10):
         r, angle = radius * (k + 0.6) / 10, 2.4 * k
-        jj, ii = j + int(round(r * math.cos(angle))), i + int(round(r * math.sin(angle)))
+        jj, ii = j + round(r * math.cos(angle)), i + round(r * math.sin(angle))
         if ii < 0 or jj < 0 or ii >= height or jj >= width or not T[ii, jj] < 1e6:
             continue
         ex, ey, ez, _, _ = ray(cam, jj + 0.5, ii + 0.5)
@@ -267,24 +267,19 @@ def occlusion(T, N, cam, reach, strength, i, j):
 
 
 @njit(**JIT)
-def _soften(S, I, P, i, j):
+def _soften(S, ids, P, i, j):
     """Mean shadow over the neighbours on the same object: turns one jittered ray per pixel into a soft edge."""
     height, width = S.shape
     mid = S[i, j]
     if 2 <= i < height - 2 and 2 <= j < width - 2:
-        if (
-            S[i - 2, j] == mid
-            and S[i + 2, j] == mid
-            and S[i, j - 2] == mid
-            and S[i, j + 2] == mid
-            and S[i + 1, j + 1] == mid
-        ):
+        cross = S[i - 2, j] + S[i + 2, j] + S[i, j - 2] + S[i, j + 2] + S[i + 1, j + 1]
+        if cross == 5 * mid:
             return mid
-    obj, total, count = P[I[i, j], 22], 0.0, 0.0
+    obj, total, count = P[ids[i, j], 22], 0.0, 0.0
     for di in range(-2, 3):
         for dj in range(-2, 3):
             ii, jj = i + di, j + dj
-            if 0 <= ii < height and 0 <= jj < width and I[ii, jj] >= 0 and P[I[ii, jj], 22] == obj:
+            if 0 <= ii < height and 0 <= jj < width and ids[ii, jj] >= 0 and P[ids[ii, jj], 22] == obj:
                 total += S[ii, jj]
                 count += 1
     return total / count

@@ -16,10 +16,15 @@ SETTINGS = {
     "indoor": ((indoor.room, 1.0),),
     "outdoor": ((outdoor.street, 0.38), (outdoor.country, 0.27), (outdoor.garden, 0.2), (outdoor.facade, 0.15)),
     "closeup": (
-        (closeup.still_life, 0.24), (closeup.machine, 0.17), (closeup.portrait, 0.19), (closeup.creature, 0.12),
-        (closeup.botany, 0.1), (closeup.pile, 0.1), (closeup.surface, 0.08),
+        (closeup.still_life, 0.24),
+        (closeup.machine, 0.17),
+        (closeup.portrait, 0.19),
+        (closeup.creature, 0.12),
+        (closeup.botany, 0.1),
+        (closeup.pile, 0.1),
+        (closeup.surface, 0.08),
     ),
-}  # fmt: skip
+}
 SHARES = (("indoor", 0.4), ("outdoor", 0.35), ("closeup", 0.25))
 ATTEMPTS = 8
 SPLIT_CODE = {"train": 11, "val": 12, "test": 13}
@@ -135,6 +140,22 @@ def shoot(seed: int, split: str, domain: str, index: int, height: int, width: in
     k = np.array([[cam[12], 0, cam[13]], [0, cam[12], cam[14]], [0, 0, 1]], np.float32)
     points = _keypoints(world, cam, prims, fields, height, width)
     return Shot(
-        image, depth.astype(np.float32), normals.astype(np.float32), cls, mask, alpha, fg, bg, points,
-        _box(objects, world), flaw, k, _describe(world, objects), label, prims, fields, cam, objects,
-    )  # fmt: skip
+        image,
+        depth.astype(np.float32),
+        normals.astype(np.float32),
+        cls,
+        mask,
+        alpha,
+        fg,
+        bg,
+        points,
+        _box(objects, world),
+        flaw,
+        k,
+        _describe(world, objects),
+        label,
+        prims,
+        fields,
+        cam,
+        objects,
+    )

@@ -1,7 +1,7 @@
 """Which primitive each camera ray meets, and which points the main light reaches.
 
-Camera rays: the screen is cut into tiles, each with the primitives whose bounding boxes may cover it, nearest first. Shadow
-rays: the light's directions are cut into cells in the same way.
+Camera rays: the screen is cut into tiles, each with the primitives whose bounding boxes may cover it, nearest first.
+Shadow rays: the light's directions are cut into cells in the same way.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import numpy as np
 from numba import njit
 
 from genpercept.datasets._world import intersect as X
-from genpercept.datasets._world.intersect import INF, hit, noise3, normal
+from genpercept.datasets._world.intersect import INF, hit, normal
 from genpercept.datasets._world.jit import JIT
+from genpercept.datasets._world.noise import noise3
 
 TILE = 8  # pixels per edge of a screen tile
 NEAR = 0.02  # metres
@@ -80,7 +81,9 @@ def _project(cam, c, k, m, out):
 
 @njit(**JIT)
 def screen_boxes(P, cam, height, width):
-    """Image rectangle (N, 4) x0 x1 y0 y1 of every primitive, empty when out of view, and a lower bound (N,) of its depth."""
+    """Image rectangle (N, 4) x0 x1 y0 y1 of every primitive, empty when out of view, and a lower bound (N,) of its
+    depth.
+    """
     n = P.shape[0]
     box, near = np.zeros((n, 4)), np.zeros(n)
     c, r = np.zeros((8, 3)), np.zeros(4)
@@ -236,7 +239,9 @@ def _light_axes(light):
 
 @njit(**JIT)
 def light_lists(P, light):
-    """Casters per light cell. light: kind (0 direction, 1 point), x, y, z, size. Gives offsets, members and frame (4,)."""
+    """Casters per light cell. light: kind (0 direction, 1 point), x, y, z, size. Gives offsets, members and frame
+    (4,).
+    """
     n = P.shape[0]
     frame = np.array([1e9, 1e9, 1.0, 1.0])
     lo_hi = np.zeros((n, 4))
@@ -308,8 +313,8 @@ def lit(P, grids, light, start, members, frame, x, y, z, jx, jy, jz):
     """1 when nothing stands between a point and the main light moved by (jx, jy, jz), else 0."""
     if light[0] == 0:
         ux, uy, uz, vx, vy, vz = _light_axes(light)
-        cx = int(math.floor((x * ux + y * uy + z * uz - frame[0]) * frame[2]))
-        cy = int(math.floor((x * vx + y * vy + z * vz - frame[1]) * frame[3]))
+        cx = math.floor((x * ux + y * uy + z * uz - frame[0]) * frame[2])
+        cy = math.floor((x * vx + y * vy + z * vz - frame[1]) * frame[3])
         if cx < 0 or cy < 0 or cx >= CELLS or cy >= CELLS:
             return 1.0
         dx, dy, dz, far = light[1] + jx, light[2] + jy, light[3] + jz, INF
