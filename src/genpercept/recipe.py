@@ -52,11 +52,14 @@ class DataSet(Section):
     count: int = Field(0, ge=0)  # first entries only; 0: all (a data set without an end needs a count)
     size: tuple[int, int] = (128, 128)  # rendered height, width
     seed: int = 0
+    far: float = Field(
+        default=0.0, ge=0
+    )  # metres at which depth is cut off; the sky then counts as that far. 0: as it is
     weight: float = Field(1.0, gt=0)  # share of the samples, relative to the other sets
 
 
 class Loader(Section):
-    batch_size: int = Field(16, ge=1)
+    batch_size: int = Field(16, ge=1)  # over all processes
     cache: bool = True  # rendered scenes are kept on disk; False: rendered anew each time
     cache_dir: Path = Field(default_factory=default_cache)
     one_set_per_batch: bool = False
@@ -138,8 +141,12 @@ class Logging(Section):
 
 class Speed(Section):
     threads: int = Field(0, ge=0)  # of the network's arithmetic on the CPU; 0: torch's choice
+    processes: int = Field(1, ge=1)  # on this machine, each with its share of every batch
     channels_last: bool = False
     compile: bool = False
+    attention: Literal["auto", "plain", "fused"] = (
+        "auto"  # plain: matrix products and softmax, faster on small CPU maps
+    )
 
 
 class Guard(Section):

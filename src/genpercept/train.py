@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,13 +14,14 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from genpercept import recipe as recipes
-from genpercept._training import stages
-from genpercept._training.checkpoint import Checkpoints, State, replace_folder, write_text_atomic
+from genpercept._training import launch, stages
+from genpercept._training.checkpoint import Checkpoints, State, write_text_atomic
 from genpercept._training.plan import plan
 from genpercept._training.prefetch import Prefetch
 from genpercept._training.report import Reporter
 from genpercept._training.schedule import Average, rate
 from genpercept._training.stage import Batch, Stage
+from genpercept.checkpoint import atomic_folder
 from genpercept.recipe import Recipe
 
 PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
@@ -40,6 +41,8 @@ def main(
         print(recipes.to_json(settings))
         print(plan(settings))
         return 0
+    if launch.wanted(settings.speed.processes):
+        return launch.launch(settings.speed.processes, recipe, overrides, out, resume)
     return Training(settings, out, resume).run()
 
 
@@ -50,13 +53,19 @@ class Training:
         self.recipe, self.out = recipe, out
         if recipe.speed.threads:
             torch.set_num_threads(recipe.speed.threads)
+        # said outright: without an accelerator, accelerate does not see that there are several processes
+        cpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
+        self.accelerator = Accelerator(cpu=cpu, mixed_precision=PRECISION[recipe.precision])
+        self.first = self.accelerator.is_main_process  # the one that reports, validates and saves
+        self.share = _share(recipe.loader.batch_size, self.accelerator.num_processes)
         self.state = State()
-        self.reporter = Reporter(out, recipe.logging, recipe.steps)
+        self.reporter = Reporter(out, recipe.logging, recipe.steps, silent=not self.first)
         self.checkpoints = Checkpoints(out, recipe.checkpoint.keep)
-        _claim(out, recipe, resume, bool(self.checkpoints.list()))
+        if self.first:
+            _claim(out, recipe, resume, bool(self.checkpoints.list()))
         torch.manual_seed(recipe.seed)  # initial weights only: nothing in the loop reads torch's generator
-        self.accelerator = Accelerator(mixed_precision=PRECISION[recipe.precision])
-        self.stage: Stage = stages.build(recipe, self.reporter.line)
+        with self.accelerator.main_process_first():  # the first one fills the caches, the others find them full
+            self.stage: Stage = stages.build(recipe, self.reporter.line)
         if recipe.speed.channels_last:
             self.stage.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimiser = self._optimiser()
@@ -86,24 +95,24 @@ class Training:
             f"{recipe.stage}: {self.stage.samples} samples, {_trained(self.stage.net):,} trained parameters"
         )
         meter = _Meter(recipe)
-        saved_at = time.monotonic()
+        saved_at = state.seconds
         try:
             with self._signals():
                 stream = iter(batches)
                 while not self._finished():
                     begin = time.perf_counter()
                     figures = self.step([next(stream) for _ in range(parts)])
-                    state.seconds += time.perf_counter() - begin
+                    state.seconds += self._agree(time.perf_counter() - begin)
                     meter.add(figures, time.perf_counter() - begin, batches.waited)
                     self._tell(meter)
                     if _due(state.step, recipe.validation.every) and not self._finished():
                         self._validate()
                     minutes = recipe.checkpoint.every_minutes
                     if _due(state.step, recipe.checkpoint.every) or (
-                        minutes and time.monotonic() - saved_at > 60 * minutes
+                        minutes and state.seconds - saved_at > 60 * minutes
                     ):
                         self._save()
-                        saved_at = time.monotonic()
+                        saved_at = state.seconds
                     if self.interrupted:
                         self.reporter.line(
                             f"stopped after step {state.step}; go on with --resume --out {self.out} ({self._save()})"
@@ -120,18 +129,20 @@ class Training:
         state, recipe = self.state, self.recipe
         self.net.train()
         total, parts = torch.zeros(()), {}
-        for batch in batches:
+        for number, batch in enumerate(batches, 1):
             batch = batch.to(self.accelerator.device, recipe.speed.channels_last)
             with torch.no_grad(), self.accelerator.autocast():
                 encoded = self.stage.encode(batch)
             pair = self.stage.training_pair(encoded)
-            output = self.net(*pair.inputs)
-            losses, terms = self.stage.loss(output, pair)
-            loss = losses.mean() / len(batches)
-            self.accelerator.backward(loss)
+            with self._exchange(number == len(batches)):
+                output = self.net(*pair.inputs)
+                losses, terms = self.stage.loss(output, pair)
+                loss = losses.mean() / len(batches)
+                self.accelerator.backward(loss)
             total = total + loss.detach().cpu()
             for name, term in terms.items():
                 parts[name] = parts.get(name, 0.0) + float(term.detach().mean()) / len(batches)
+        total = cast(Tensor, self.accelerator.reduce(total.to(self.accelerator.device), "mean"))
         norm = float(self._clip())
         factor = rate(recipe.optim, state.step, self.progress())
         for group, base in zip(self.optimiser.param_groups, self.base_rates, strict=True):
@@ -193,7 +204,21 @@ class Training:
     def _make_batch(self, number: int) -> Batch:
         step, part = divmod(number, self.recipe.optim.accumulation)
         size = self.recipe.loader.batch_size
-        return self.stage.make_batch(step, range(part * size, (part + 1) * size))
+        begin = part * size + self.accelerator.process_index * self.share
+        return self.stage.make_batch(step, range(begin, begin + self.share))
+
+    def _exchange(self, last: bool) -> Any:
+        """Gradients are averaged over the processes once per step, in the last part's backward pass."""
+        return nullcontext() if last else self.accelerator.no_sync(self.net)
+
+    def _agree(self, seconds: float) -> float:
+        """The seconds of the slowest process, and a stop for all of them when one was told to stop."""
+        if self.accelerator.num_processes == 1:
+            return seconds
+        told = torch.tensor([[seconds, float(self.interrupted)]], device=self.accelerator.device)
+        seconds, stop = cast(Tensor, self.accelerator.gather(told)).max(0).values.tolist()
+        self.interrupted = int(stop)
+        return seconds
 
     # Validation and saving ------------------------------------------------------------------------------------------
 
@@ -209,6 +234,9 @@ class Training:
             self.net.train()
 
     def _validate(self) -> None:
+        if not self.first:
+            self.accelerator.wait_for_everyone()
+            return
         with self._averaged():
             with torch.no_grad(), self.accelerator.autocast():
                 figures, picture = self.stage.validate()
@@ -216,10 +244,17 @@ class Training:
             value, best, sign = figures[self.stage.best], self.state.best, self.stage.best_sign
             if best is None or sign * value > sign * best:
                 self.state.best = value
-                replace_folder(self.out / "best", self.stage.save)
+                self._export("best")
+        self.accelerator.wait_for_everyone()
+
+    def _export(self, name: str) -> None:
+        with atomic_folder(self.out / name) as folder:
+            self.stage.save(folder)
 
     def _save(self) -> Path:
-        """A checkpoint from which --resume goes on."""
+        """A checkpoint from which --resume goes on; every process holds the same state, the first one writes it."""
+        if not self.first:
+            return self.checkpoints.folder
         weights = {name: p.detach().cpu().contiguous() for name, p in self._learning()}
         average = {name: x.cpu().contiguous() for name, x in self.average.shadow.items()}
         return self.checkpoints.save(self.state, weights, average, self.optimiser.state_dict())
@@ -243,8 +278,10 @@ class Training:
     def _finish(self) -> None:
         self._save()
         self._validate()
+        if not self.first:
+            return
         with self._averaged():
-            replace_folder(self.out / "model", self.stage.save)
+            self._export("model")
         left_out = f", {self.state.skipped} steps left out" if self.state.skipped else ""
         self.reporter.line(
             f"done: {self.state.step} steps in {self.state.seconds / 60:.1f} min{left_out}; model in {self.out / 'model'}"
@@ -315,6 +352,13 @@ def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
+def _share(batch: int, processes: int) -> int:
+    """Samples of a batch per process. The effective batch, and so the run, does not depend on the number of processes."""
+    if batch % processes:
+        raise ValueError(f"loader.batch_size {batch}: must be a multiple of the {processes} processes")
+    return batch // processes
+
+
 def _trained(net: torch.nn.Module) -> int:
     return sum(p.numel() for p in net.parameters() if p.requires_grad)
 
@@ -328,3 +372,7 @@ def _claim(out: Path, recipe: Recipe, resume: bool, begun: bool) -> None:
         write_text_atomic(out / "recipe.json", recipes.to_json(recipe))
     except OSError as error:
         raise ValueError(f"{out}: cannot be written: {error.strerror}") from None
+
+
+if __name__ == "__main__":  # one process of several: see launch.py
+    launch.child(main)

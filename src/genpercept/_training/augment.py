@@ -1,7 +1,7 @@
 """Augmentation of one record: crop and resize, mirror, colour, blur, noise, JPEG. Labels stay right.
 
-numpy and Pillow only: they release the interpreter lock, so a thread beside the training step does it. All randomness comes
-from one generator keyed by (seed, step, sample), in a fixed order of draws.
+numpy and Pillow only: they release the interpreter lock, so a thread beside the training step does it. All randomness
+comes from one generator keyed by (seed, step, sample), in a fixed order of draws.
 """
 
 from __future__ import annotations
@@ -65,12 +65,11 @@ def crop(record: Record, size: tuple[int, int], scale: tuple[float, float], rng:
 
 
 def _cropped_intrinsics(intrinsics: np.ndarray, top: float, left: float, factor: float) -> np.ndarray:
-    """Pixel centres lie at half-integers in the box's coordinates, at integers in the matrix."""
+    """Pixels' centres lie at half-integers: the edge of the image is at 0."""
     k = np.array(intrinsics, np.float32)
-    k[0, 2] = (k[0, 2] + 0.5 - left) / factor - 0.5
-    k[1, 2] = (k[1, 2] + 0.5 - top) / factor - 0.5
-    k[0, :2] /= factor
-    k[1, 1] /= factor
+    k[0, 2] -= left
+    k[1, 2] -= top
+    k[:2] /= factor
     return k
 
 
@@ -79,10 +78,9 @@ def _cropped_keypoints(
 ) -> np.ndarray:
     """Joints moved with the box; those outside it become unlabelled (visibility 0)."""
     points = np.array(keypoints, np.float32)
-    points[..., 0] = (points[..., 0] + 0.5 - left) / factor - 0.5
-    points[..., 1] = (points[..., 1] + 0.5 - top) / factor - 0.5
+    points[..., :2] = (points[..., :2] - (left, top)) / factor
     x, y = points[..., 0], points[..., 1]
-    points[(x < -0.5) | (y < -0.5) | (x > size[1] - 0.5) | (y > size[0] - 0.5)] = 0
+    points[(x < 0) | (y < 0) | (x > size[1]) | (y > size[0]) | (keypoints[..., 2] == 0)] = 0
     return points
 
 
@@ -97,12 +95,12 @@ def mirror(record: Record) -> Record:
         out["normals"] = out["normals"] * np.array([-1, 1, 1], out["normals"].dtype)
     if record.get("intrinsics") is not None:
         k = np.array(record["intrinsics"], np.float32)
-        k[0, 2] = width - 1 - k[0, 2]
+        k[0, 2] = width - k[0, 2]
         out["intrinsics"] = k
     if record.get("keypoints") is not None:
-        points = np.array(record["keypoints"], np.float32)[:, _MIRRORED_JOINTS]
+        points = np.array(record["keypoints"], np.float32)[..., _MIRRORED_JOINTS, :]
         labelled = points[..., 2] > 0
-        points[..., 0] = np.where(labelled, width - 1 - points[..., 0], points[..., 0])
+        points[..., 0] = np.where(labelled, width - points[..., 0], points[..., 0])
         out["keypoints"] = points
     return out
 

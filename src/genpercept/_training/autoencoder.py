@@ -13,8 +13,8 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from genpercept import plugins
-from genpercept._training.denoiser import open_codec
 from genpercept._training.paint import paint
+from genpercept._training.parts import open_codec, use_attention
 from genpercept._training.report import grid, to_picture
 from genpercept._training.stage import Batch, Draw, Pair
 from genpercept.recipe import Recipe
@@ -58,6 +58,7 @@ class AutoencoderStage:
             self.vae = cast(AutoencoderKL, open_codec(recipe))
         else:
             self.vae = cast(AutoencoderKL, AutoencoderKL.from_config(config))
+        use_attention(self.vae, recipe.speed.attention)
         self.net = Net(self.vae)
         self._losses = {name: (plugins.find("losses", name), w) for name, w in (recipe.loss or DEFAULT_LOSS).items()}
         self._kinds = [*recipe.autoencoder.paint, "image"]

@@ -1,7 +1,7 @@
 """Disk caches of rendered scenes and of latents: shards of memory-mapped .npy files, each complete or absent.
 
-A shard is written to a temporary folder and renamed, so a killed run leaves none half-written and the next one goes on where
-it stopped. The folder's name holds what the content depends on.
+A shard is written to a temporary folder and renamed, so a killed run leaves none half-written and the next one goes on
+where it stopped. The folder's name holds what the content depends on.
 """
 
 from __future__ import annotations
@@ -79,11 +79,8 @@ def render_shard(folder: Path, number: int, data: dict[str, Any]) -> int:
     scenes = synthetic.render(
         list(indices), domain=data["domain"], split=data["split"], size=tuple(data["size"]), seed=data["seed"]
     )
-    arrays = {name: _packed(name, getattr(scenes, name)) for name in ARRAYS if getattr(scenes, name, None) is not None}
-    names = getattr(scenes, "name", None)
-    texts = {"caption": [str(c) for c in scenes.caption]}
-    texts["name"] = [str(n) for n in names] if isinstance(names, list) else [f"{data['domain']}/{i}" for i in indices]
-    write_shard(folder, number, arrays, texts)
+    arrays = {name: _packed(name, getattr(scenes, name)) for name in ARRAYS}
+    write_shard(folder, number, arrays, {name: [str(t) for t in getattr(scenes, name)] for name in TEXTS})
     return number
 
 
@@ -119,8 +116,8 @@ def _unpacked(name: str, array: np.ndarray) -> np.ndarray:
 class Shards:
     """Records of a folder of shards, memory-mapped. Thread-safe."""
 
-    def __init__(self, folder: Path, count: int, domain: str = "") -> None:
-        self.folder, self._count, self._domain = folder, count, domain
+    def __init__(self, folder: Path, count: int) -> None:
+        self.folder, self._count = folder, count
         self._open: dict[int, tuple[dict[str, np.ndarray], dict[str, list[str]]]] = {}
 
     def __len__(self) -> int:
@@ -130,7 +127,7 @@ class Shards:
         arrays, texts = self._shard(index // SHARD)
         row = index % SHARD
         record: Record = {name: _unpacked(name, array[row]) for name, array in arrays.items()}
-        return record | {name: texts[name][row] for name in TEXTS if name in texts} | {"domain": self._domain}
+        return record | {name: texts[name][row] for name in TEXTS if name in texts}
 
     def captions(self) -> Iterator[str]:
         for number in range(-(-self._count // SHARD)):
@@ -155,14 +152,12 @@ class Shards:
 
 def scenes(root: Path, data: DataSet, workers: int, report: Callable[[str], None] = print) -> Shards:
     """The cached scenes of a set; renders, with one process per core, those that are not there yet."""
-    from genpercept.datasets import synthetic
-
     key = {
         "domain": data.domain,
         "split": data.split,
         "size": data.size,
         "seed": data.seed,
-        "world": getattr(synthetic, "WORLD_VERSION", 0),
+        "world": _world_version(),
     }
     folder = key_folder(root, "scenes", key)
     # Shards hold SHARD scenes whatever the count, so that a set of another count shares them.
@@ -177,7 +172,19 @@ def scenes(root: Path, data: DataSet, workers: int, report: Callable[[str], None
             "count": shards * SHARD,
         }
         _render_all(folder, missing, job, workers or os.cpu_count() or 1, report)
-    return Shards(folder, data.count, data.domain)
+    return Shards(folder, data.count)
+
+
+def _world_version() -> str:
+    """What the pictures of the synthetic world depend on: its declared version, or else its source code."""
+    from genpercept.datasets import synthetic
+
+    declared = getattr(synthetic, "WORLD_VERSION", None)
+    if declared is not None:
+        return str(declared)
+    source = Path(synthetic.__file__)
+    files = [source, *sorted((source.parent / "_world").glob("*.py"))]
+    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
 
 
 def _render_all(
@@ -187,19 +194,9 @@ def _render_all(
     if len(missing) == 1:
         render_shard(folder, missing[0], job)
         return
-    before = os.environ.get("NUMBA_NUM_THREADS")
-    os.environ["NUMBA_NUM_THREADS"] = "1"  # one process per core: threads inside would only compete
-    try:
-        with ProcessPoolExecutor(min(workers, len(missing)), multiprocessing.get_context("spawn")) as pool:
-            futures = [pool.submit(render_shard, folder, n, job) for n in missing]
-            for done, future in enumerate(as_completed(futures), 1):
-                future.result()
-                if done % 8 == 0 or done == len(missing):
-                    report(
-                        f"rendered {done * SHARD} of {len(missing) * SHARD} scenes ({job['domain']}, {job['split']})"
-                    )
-    finally:
-        if before is None:
-            os.environ.pop("NUMBA_NUM_THREADS", None)
-        else:
-            os.environ["NUMBA_NUM_THREADS"] = before
+    with ProcessPoolExecutor(min(workers, len(missing)), multiprocessing.get_context("spawn")) as pool:
+        futures = [pool.submit(render_shard, folder, n, job) for n in missing]
+        for done, future in enumerate(as_completed(futures), 1):
+            future.result()
+            if done % 8 == 0 or done == len(missing):
+                report(f"rendered {done * SHARD} of {len(missing) * SHARD} scenes ({job['domain']}, {job['split']})")

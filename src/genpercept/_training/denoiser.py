@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -14,8 +13,9 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from genpercept import checkpoint, equations, hub, plugins, text
+from genpercept import equations, plugins, text
 from genpercept._training import latents
+from genpercept._training.parts import open_codec, use_attention
 from genpercept._training.records import image_tensor
 from genpercept._training.report import grid
 from genpercept._training.stage import Batch, Draw, Pair
@@ -76,6 +76,7 @@ class DenoiserStage:
             self.tokenizer, text_encoder, unet = base.tokenizer, base.text_encoder, base.unet
         else:
             self.tokenizer, text_encoder, unet = self._fresh(recipe)
+        use_attention(cast(nn.Module, unet), recipe.speed.attention)
         self.net = Net(cast(nn.Module, unet), cast(nn.Module, text_encoder))
         self._latents: list[latents.Latents] | None = None
         self._validation: tuple[Tensor, list[str]] | None = None
@@ -87,9 +88,7 @@ class DenoiserStage:
         unet_config = {**DEFAULT_UNET, **recipe.model.unet_config}
         unet_config.setdefault("sample_size", max(recipe.sizes()[0]) // self.codec.stride)
         unet_config["in_channels"] = unet_config["out_channels"] = self.codec.channels
-        words = sorted(
-            {word for source in self.draw.sources for caption in latents.captions(source) for word in _words(caption)}
-        )
+        words = sorted({word for source in self.draw.sources for word in latents.words(source)})
         with tempfile.TemporaryDirectory() as folder:
             tokenizer = text.make_tokenizer(words, Path(folder))
         width = int(unet_config["cross_attention_dim"])
@@ -228,16 +227,3 @@ class DenoiserStage:
         index.write_text(
             index.read_text(encoding="utf-8").replace("SD21UNet", "UNet2DConditionModel"), encoding="utf-8"
         )
-
-
-def _words(caption: str) -> list[str]:
-    """Words and marks, in lower case as CLIP's tokenizer reads them."""
-    return re.findall(r"[a-z]+|[0-9]|[^\sa-z0-9]+", caption.lower())
-
-
-def open_codec(recipe: Recipe) -> nn.Module:
-    """The AutoencoderKL of the recipe: model.codec, or the base's."""
-    folder = hub.resolve(recipe.model.codec or recipe.model.base)
-    if not (folder / "config.json").exists():
-        folder = folder / "vae"
-    return checkpoint.load_part("codecs", "kl", folder)

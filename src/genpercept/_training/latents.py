@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -34,10 +35,12 @@ class Latents:
         return self._shards.caption(index)
 
 
-def captions(source: Source) -> Iterable[str]:
-    if isinstance(source, Shards):
-        return source.captions()
-    return (str(source[i].get("caption", "")) for i in range(len(source)))
+def words(source: Source) -> set[str]:
+    """Words and marks of a set's captions, in lower case as CLIP's tokenizer reads them."""
+    captions = (
+        source.captions() if isinstance(source, Shards) else (source[i].get("caption", "") for i in range(len(source)))
+    )
+    return {word for caption in captions for word in re.findall(r"[a-z]+|[0-9]|[^\sa-z0-9]+", str(caption).lower())}
 
 
 def open_all(

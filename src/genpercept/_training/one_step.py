@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genpercept import plugins
+from genpercept._training.parts import open_codec, use_attention
 from genpercept._training.records import image_tensor, to_sample
 from genpercept._training.report import grid, to_picture
 from genpercept._training.stage import Batch, Draw, Pair
@@ -54,6 +55,8 @@ class OneStepStage:
         self.pipe = self._pipeline(recipe)
         self.codec = plugins.find("codecs", self.pipe.info["codec"]).wrap(self.pipe.vae)
         self._select(recipe)
+        use_attention(self.pipe.unet, recipe.speed.attention)
+        use_attention(self.pipe.vae, recipe.speed.attention)
         self.net = Net(self.pipe.unet, self.pipe.vae, self.codec, self.paradigm, self._pixel)
 
     def _pipeline(self, recipe: Recipe) -> GenPerceptPipeline:
@@ -66,8 +69,6 @@ class OneStepStage:
         if recipe.model.init == "scratch":
             unet = plugins.find("backbones", pipe.info["backbone"]).build(dict(cast(Any, unet).config))
         if recipe.model.codec:
-            from genpercept._training.denoiser import open_codec
-
             vae = open_codec(recipe)
         return GenPerceptPipeline.from_parts(
             unet=unet,

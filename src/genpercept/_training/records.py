@@ -1,7 +1,7 @@
 """A record: one labelled image as numpy arrays (HWC), the form in which data is cached, cropped and augmented.
 
 Fields, those that a data set has: image (H, W, 3) uint8; depth (H, W) float, metres; normals (H, W, 3) float; class_ids
-(H, W) integer; mask, defect, valid (H, W) bool; alpha (H, W) float in [0, 1]; keypoints (N, 17, 3); intrinsics (3, 3);
+(H, W) integer; mask, defect, valid (H, W) bool; alpha (H, W) float in [0, 1]; keypoints (17, 3) or (N, 17, 3); intrinsics (3, 3);
 caption, domain, name: str.
 """
 
@@ -43,6 +43,9 @@ def to_sample(record: Record) -> Sample:
             continue
         array = np.require(value, dtype, ("C", "W"))  # a copy only where it must: torch takes no read-only memory
         fields[key] = torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)) if key == "normals" else array)
+    points = fields.get("keypoints")
+    if points is not None and points.ndim == 2:  # one figure, or none
+        fields["keypoints"] = points[None][: int(bool((points[:, 2] > 0).any()))]
     texts = {key: str(record.get(key, "")) for key in TEXTS}
     return Sample(image=image_tensor(record["image"]), **texts, **fields)
 
@@ -61,3 +64,15 @@ def from_sample(sample: Sample) -> Record:
         if value is not None:
             record[key] = value.permute(1, 2, 0).numpy() if key == "normals" else value.numpy()
     return record
+
+
+def cut_off(record: Record, far: float) -> Record:
+    """Depth of at most `far` metres, the sky (infinite) included and valid; 0 leaves the record as it is.
+
+    Labels are scaled by quantiles of their depth: without a cut-off, a street's far end leaves its near part no range.
+    """
+    if not far or "depth" not in record:
+        return record
+    depth = np.asarray(record["depth"], np.float32)
+    known = np.asarray(record["valid"]) if "valid" in record else np.isfinite(depth)
+    return record | {"depth": np.minimum(depth, far), "valid": known | np.isposinf(depth)}

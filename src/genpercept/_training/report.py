@@ -16,14 +16,17 @@ from genpercept.recipe import Logging
 
 
 class Reporter:
-    def __init__(self, run: Path, options: Logging, total: int) -> None:
-        self._run, self._options, self._total = run, options, total
+    def __init__(self, run: Path, options: Logging, total: int, silent: bool = False) -> None:
+        """`silent`: say and write nothing (all but the first of several processes)."""
+        self._run, self._options, self._total, self._silent = run, options, total, silent
         self._last_line = 0.0
         self._writer: Any = None
         self._bar: Any = None
         self._task: Any = None
 
     def open(self, step: int) -> None:
+        if self._silent:
+            return
         if self._options.tensorboard:
             from torch.utils.tensorboard.writer import SummaryWriter
 
@@ -39,6 +42,8 @@ class Reporter:
 
     def line(self, text: str) -> None:
         """One plain line, above the bar where there is one."""
+        if self._silent:
+            return
         if self._bar is not None:
             self._bar.console.print(text, highlight=False, markup=False)
         else:

@@ -9,7 +9,7 @@ import numpy as np
 
 from genpercept import plugins
 from genpercept._training import cache
-from genpercept._training.records import ARRAYS, Record, from_sample
+from genpercept._training.records import ARRAYS, TEXTS, Record, from_sample
 from genpercept.recipe import DataSet, Loader
 
 
@@ -33,10 +33,8 @@ class Rendered:
 
         data = self._data
         scenes = synthetic.render([index], domain=data.domain, split=data.split, size=data.size, seed=data.seed)
-        record: Record = {
-            name: np.asarray(getattr(scenes, name))[0] for name in ARRAYS if getattr(scenes, name, None) is not None
-        }
-        return record | {"caption": scenes.caption[0], "domain": data.domain, "name": f"{data.domain}/{index}"}
+        record: Record = {name: np.asarray(getattr(scenes, name))[0] for name in ARRAYS}
+        return record | {name: str(getattr(scenes, name)[0]) for name in TEXTS}
 
 
 class Files:

@@ -1,4 +1,4 @@
-"""What the loop asks of a stage. The loop calls, in this order: make_batch (beside the step), encode, training_pair, network, loss."""
+"""What the loop asks of a stage, in this order: make_batch (beside the step), encode, training_pair, network, loss."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from genpercept._training.augment import augment
 from genpercept._training.order import Order
-from genpercept._training.records import Record
+from genpercept._training.records import Record, cut_off
 from genpercept._training.sources import Source, open_source
 from genpercept.recipe import DataSet, Recipe
 from genpercept.rng import Rng, generator
@@ -24,7 +24,7 @@ _BATCH_KEY = -1  # the "sample" of what is drawn once per batch; no slot has thi
 
 @dataclass
 class Batch:
-    """One step's data. images (B, 3, H, W) in [-1, 1]; target of the same size; latents (B, 4, h, w); tokens (B, length) int64."""
+    """One step's data. images (B, 3, H, W) in [-1, 1]; target of that size; latents (B, 4, h, w); tokens (B, n) int64."""
 
     rng: Rng
     images: Tensor | None = None
@@ -112,7 +112,8 @@ class Draw:
     def _record(self, step: int, slot: int, size: tuple[int, int]) -> Record:
         which, index = self.order[step, slot]
         rng = generator(self.recipe.seed, step, slot, "augment")
-        return augment(self.sources[which][index], size, self.recipe.augment, rng)
+        record = cut_off(self.sources[which][index], self.recipe.data[which].far)
+        return augment(record, size, self.recipe.augment, rng)
 
     def validation(self) -> list[Record]:
         """The first `validation.count` records of the validation split, cut to the first training size."""
@@ -131,5 +132,7 @@ class Draw:
             )
             size = self.recipe.sizes()[0]
             count = min(options.count, len(source))
-            self._validation = [augment(source[i], size, plain, generator(0, 0, i, "augment")) for i in range(count)]
+            self._validation = [
+                augment(cut_off(source[i], data.far), size, plain, generator(0, 0, i, "augment")) for i in range(count)
+            ]
         return self._validation

@@ -1,0 +1,26 @@
+"""Networks that a stage starts from."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from diffusers.models.attention_processor import AttnProcessor
+from torch import nn
+
+from genpercept import checkpoint, hub
+from genpercept.recipe import Recipe
+
+
+def use_attention(module: nn.Module, kind: str) -> None:
+    """Choose how a diffusers module computes attention. On CPUs the fused kernel's backward pass is the slower one."""
+    if kind == "plain" or (kind == "auto" and not torch.cuda.is_available()):
+        cast(Any, module).set_attn_processor(AttnProcessor())
+
+
+def open_codec(recipe: Recipe) -> nn.Module:
+    """The AutoencoderKL of the recipe: model.codec, or the base's."""
+    folder = hub.resolve(recipe.model.codec or recipe.model.base)
+    if not (folder / "config.json").exists():
+        folder = folder / "vae"
+    return checkpoint.load_part("codecs", "kl", folder)
