@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CLASSES", "DOMAINS", "PALETTE", "PLUGIN", "SPLITS", "WORDS", "Scenes", "render", "samples"]
 
+WORLD_VERSION = 1  # of the pictures: raise it when they change, so that caches of rendered scenes are made anew
 DOMAINS = ("indoor", "outdoor", "closeup", "mixed", "heldout_shapes", "heldout_textures")
 SPLITS = ("train", "val", "test")
 DEFAULT_COUNT = 500  # entries of a split when its name gives no number
@@ -177,7 +178,7 @@ class Entry:
 
 
 class SyntheticWorld:
-    """The world as a data set: split "test", "test/indoor" or "test/mixed:500"; it needs no files, so root is ignored."""
+    """The world as a data set: split "test", "test/indoor" or "test/mixed:500". It needs no files; root is ignored."""
 
     name = "synthetic"
     licence = "Apache-2.0"

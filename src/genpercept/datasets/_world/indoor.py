@@ -10,7 +10,7 @@ from genpercept.datasets._world.light import lamplight
 
 
 def _wall_item(w: World, length: float, h: float, kind: str) -> None:
-    """Something on a wall. The frame stands on the floor at the wall's middle, the wall is the plane z = 0 facing +z."""
+    """Something on a wall. The frame stands on the floor at the wall's middle, the wall is z = 0, facing +z."""
     r = w.r
     x = r.uniform(-0.4, 0.4) * length
     if kind == "window":

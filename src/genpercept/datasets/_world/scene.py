@@ -63,7 +63,7 @@ def _hit_if(P, grids, cam, i, dx, dy, dz, limit):
 
 
 @njit(**JIT)
-def _colour_of(ids, C, T, i, j, p):
+def _colour_of(ids, C, layer, cov, i, j, p):
     """Where in the 3 x 3 neighbourhood of (i, j) primitive p has its colour already, or -1."""
     height, width = ids.shape
     for k in range(9):
@@ -71,6 +71,9 @@ def _colour_of(ids, C, T, i, j, p):
         di, dj = (k + 4) % 9 // 3 - 1, (k + 4) % 9 % 3 - 1
         ii, jj = i + di, j + dj
         if 0 <= ii < height and 0 <= jj < width and ids[ii, jj] == p and C[ii, jj, 0] >= 0:
+            # Hidden background has a colour only with mattes; the picture must not depend on that.
+            if layer == 0 and cov[ii, jj] >= 1:
+                continue
             return ii * width + jj
     return -1
 
@@ -104,7 +107,7 @@ def light_pass(P, M, env, cam, grids, texels, defects, T, ids, N, cov, mattes):
                 jx, jy = lattice(i, j, 1, seed) - 0.5, lattice(i, j, 2, seed) - 0.5
                 jz, r = lattice(i, j, 3, seed) - 0.5, 2 * env[4]
                 S[layer, i, j] = lit(P, grids, env, start, members, frame, x, y, z, jx * r, jy * r, jz * r)
-    front = np.minimum(T[0], T[1])
+    front, soft = np.minimum(T[0], T[1]), np.ones((2, height, width))
     buf, out = np.zeros(10), np.zeros(3)
     for layer in range(2):
         for i in range(height):
@@ -114,7 +117,7 @@ def light_pass(P, M, env, cam, grids, texels, defects, T, ids, N, cov, mattes):
                     continue
                 sun, ao = 1.0, 1.0
                 if p >= 0:
-                    sun = _soften(S[layer], ids[layer], P, i, j)
+                    sun = _soften(S[layer], ids[layer], P, layer, cov, i, j)
                     ao = (
                         occlusion(front, N[layer], cam, env[37], env[36], i, j)
                         if T[layer, i, j] == front[i, j]
@@ -123,8 +126,8 @@ def light_pass(P, M, env, cam, grids, texels, defects, T, ids, N, cov, mattes):
                 shade(P, M, env, cam, grids, texels, defects, p, T[layer, i, j], j + 0.5, i + 0.5, sun, ao, buf, out)
                 for c in range(3):
                     C[layer, i, j, c] = max(out[c], 0.0)
-                S[layer, i, j] = S[layer, i, j] if p < 0 else sun
-    return C, S
+                soft[layer, i, j] = sun
+    return C, soft
 
 
 @njit(**JIT)
@@ -155,12 +158,13 @@ def antialias(P, M, env, cam, grids, texels, defects, lists, T, ids, cov, C, S):
                     if w <= 0:
                         continue
                     p, t = (jf, tf) if layer == 1 else (ib, tb)
-                    at = _colour_of(ids[layer], C[layer], T[layer], i, j, p)
+                    at = _colour_of(ids[layer], C[layer], layer, cov, i, j, p)
                     if at >= 0:
                         for c in range(3):
                             total[layer, c] += w * C[layer, at // width, at % width, c]
                     else:
-                        shade(P, M, env, cam, grids, texels, defects, p, t, px, py, S[layer, i, j], 0.8, buf, rgb)
+                        sun = S[1 if cov[i, j] >= 1 else layer, i, j]
+                        shade(P, M, env, cam, grids, texels, defects, p, t, px, py, sun, 0.8, buf, rgb)
                         for c in range(3):
                             total[layer, c] += w * max(rgb[c], 0.0)
                     wf, wb = (wf + w, wb) if layer == 1 else (wf, wb + w)

@@ -267,19 +267,26 @@ def occlusion(T, N, cam, reach, strength, i, j):
 
 
 @njit(**JIT)
-def _soften(S, ids, P, i, j):
-    """Mean shadow over the neighbours on the same object: turns one jittered ray per pixel into a soft edge."""
+def _soften(S, ids, P, layer, cov, i, j):
+    """Mean shadow over the neighbours on the same object: turns one jittered ray per pixel into a soft edge.
+
+    Background that the foreground hides whole is left out, so that the picture is the same with and without mattes.
+    """
     height, width = S.shape
-    mid = S[i, j]
     if 2 <= i < height - 2 and 2 <= j < width - 2:
-        cross = S[i - 2, j] + S[i + 2, j] + S[i, j - 2] + S[i, j + 2] + S[i + 1, j + 1]
-        if cross == 5 * mid:
+        same, mid = True, S[i, j]
+        for k in range(4):
+            ii, jj = i + 2 * ((k == 0) - (k == 1)), j + 2 * ((k == 2) - (k == 3))
+            same = same and S[ii, jj] == mid and (layer == 1 or cov[ii, jj] < 1)
+        if same:
             return mid
     obj, total, count = P[ids[i, j], 22], 0.0, 0.0
     for di in range(-2, 3):
         for dj in range(-2, 3):
             ii, jj = i + di, j + dj
-            if 0 <= ii < height and 0 <= jj < width and ids[ii, jj] >= 0 and P[ids[ii, jj], 22] == obj:
+            if ii < 0 or jj < 0 or ii >= height or jj >= width or (layer == 0 and cov[ii, jj] >= 1):
+                continue
+            if ids[ii, jj] >= 0 and P[ids[ii, jj], 22] == obj:
                 total += S[ii, jj]
                 count += 1
-    return total / count
+    return total / count if count > 0 else S[i, j]
