@@ -29,6 +29,8 @@ _PATH = click.Path(path_type=Path)
 def main() -> NoReturn:
     """Entry point. Exit codes: 0 done, 1 partly done, 2 nothing could be done or wrong usage, 130 interrupted."""
     signal.signal(signal.SIGTERM, _terminated)
+    # transformers warns at import of whatever optional package is absent; what we need of it is checked where it is needed
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # damaged metadata of readable images
     try:
         code = cli.main(prog_name="genpercept", standalone_mode=False)

@@ -187,9 +187,7 @@ class GenPerceptPipeline(DiffusionPipeline):
 
         Its predictions mean nothing yet. `where`: subfolder, revision, cache_dir, local_files_only, token.
         """
-        from transformers import CLIPTextModel, CLIPTokenizer
-
-        from genpercept.text import embed
+        from genpercept import text
 
         folder = hub.resolve(base, **where)
         kind = checkpoint.read_json(folder / "scheduler" / "scheduler_config.json").get("prediction_type", "epsilon")
@@ -197,8 +195,7 @@ class GenPerceptPipeline(DiffusionPipeline):
             raise ValueError(f"{folder}: its denoiser predicts {kind!r}; one_step needs a v-prediction base (Stable Diffusion 2.1, 768)")
         unet = checkpoint.load_part("backbones", "sd21", folder / "unet", torch_dtype)
         vae = checkpoint.load_part("codecs", "kl", folder / "vae", torch_dtype)
-        text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32).eval()
-        prompt_embeds = embed(CLIPTokenizer.from_pretrained(folder / "tokenizer"), text_encoder, prompt)
+        prompt_embeds = text.embed(*text.load(folder), prompt)
         return cls.from_parts(
             unet=unet,
             vae=vae,

@@ -32,6 +32,24 @@ def embed(tokenizer: Any, text_encoder: Any, prompt: str = "", *, pad: bool = Fa
     return text_encoder(ids.to(text_encoder.device))[0].float().clone()
 
 
+def load(folder: Path) -> tuple[Any, Any]:
+    """Tokenizer and text encoder (evaluation mode, float32) of a model folder in StableDiffusionPipeline layout."""
+    from transformers import CLIPTextModel, CLIPTokenizer
+    from transformers.utils import logging
+
+    for part in ("tokenizer", "text_encoder"):
+        if not (folder / part).is_dir():
+            raise ValueError(f"{folder}: has no {part}/: a base model holds unet, vae, text_encoder, tokenizer and scheduler")
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # a bar for a few tensors would cut through the caller's own output
+    try:
+        encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32).eval()
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+    return CLIPTokenizer.from_pretrained(folder / "tokenizer"), encoder
+
+
 def make_tokenizer(words: Sequence[str], folder: Path, max_length: int = 32) -> Any:
     """Write and load a CLIPTokenizer whose vocabulary is these words, one token each.
 

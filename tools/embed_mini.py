@@ -1,0 +1,93 @@
+"""Write src/genpercept/assets/mini from finished training runs: float16, parts shared by hash, a model card each.
+
+    python tools/embed_mini.py --base runs/base/model depth=runs/depth/model normals=runs/normals/model
+
+A predictor's codec and prompt are the base's own: they are stored once, in mini/base, and named by path in genpercept.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from genpercept import checkpoint
+from genpercept.pipeline import PROMPT_FILE, GenPerceptPipeline
+
+ASSETS = Path(__file__).parent.parent / "src" / "genpercept" / "assets" / "mini"
+BUDGET_MB = 64
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", type=Path, required=True, help="the text-to-image model")
+    parser.add_argument("models", nargs="+", help="name=folder of each predictor")
+    args = parser.parse_args()
+    write_base(args.base, ASSETS / "base")
+    for item in args.models:
+        name, _, folder = item.partition("=")
+        write_predictor(Path(folder), ASSETS / name)
+    size = sum(p.stat().st_size for p in ASSETS.rglob("*") if p.is_file()) / 1e6
+    print(f"{ASSETS}: {size:.1f} MB")
+    if size > BUDGET_MB:
+        raise SystemExit(f"over the budget of {BUDGET_MB} MB")
+
+
+def write_base(source: Path, target: Path) -> None:
+    """The base in diffusers' StableDiffusionPipeline layout, every weight in float16."""
+    with checkpoint.atomic_folder(target) as work:
+        for path in sorted(source.rglob("*")):
+            copy = work / path.relative_to(source)
+            if path.is_dir():
+                copy.mkdir(exist_ok=True)
+            elif path.suffix == ".safetensors":
+                save_file({k: half(v) for k, v in load_file(path).items()}, copy, metadata={"format": "pt"})
+            else:
+                shutil.copyfile(path, copy)
+
+
+def write_predictor(source: Path, target: Path) -> None:
+    """A predictor whose codec and prompt are the base's: only the denoiser is stored in its own folder."""
+    pipe = GenPerceptPipeline.from_pretrained(source)
+    shared = ASSETS / "base" / "vae"
+    stored = load_file(checkpoint.weight_files(shared)[0])
+    for name, tensor in pipe.vae.state_dict().items():
+        if not torch.equal(half(tensor), stored[name]):
+            raise SystemExit(f"{source}: its codec differs from the base's at {name}: it cannot be shared")
+    pipe.to(torch.float16)
+    with checkpoint.atomic_folder(target) as work:
+        pipe.save_pretrained(work / "full")
+        (work / "full" / "unet").rename(work / "unet")
+        (work / "full" / PROMPT_FILE).rename(work / PROMPT_FILE)
+        manifest: dict[str, Any] = checkpoint.read_json(work / "full" / checkpoint.MANIFEST)
+        manifest["parts"]["vae"] = {"path": "../base/vae", "sha256": checkpoint.sha256(shared)}
+        manifest |= {"base": "mini/base", "licence": "Apache-2.0"}
+        manifest["recipe"] = portable(manifest["recipe"])
+        (work / checkpoint.MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        (work / "full" / "model_index.json").rename(work / "model_index.json")
+        shutil.rmtree(work / "full")
+
+
+def portable(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The recipe without folders of the machine that it ran on."""
+    recipe.get("loader", {}).pop("cache_dir", None)
+    return recipe
+
+
+def half(tensor: torch.Tensor) -> torch.Tensor:
+    """float16 where the values allow it. SystemExit where they overflow."""
+    if not tensor.is_floating_point():
+        return tensor
+    small = tensor.to(torch.float16)
+    if not bool(torch.isfinite(small).all()):
+        raise SystemExit("a weight is beyond float16's range")
+    return small.contiguous()
+
+
+if __name__ == "__main__":
+    main()
