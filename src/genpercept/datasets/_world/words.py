@@ -32,6 +32,10 @@ CLASSES: tuple[str, ...] = (
 _NUMBERS = {2: "two", 3: "three", 4: "four"}
 _PLURALS = {
     "shelf": "shelves",
+    "arch": "arches",
+    "cactus": "cacti",
+    "fish": "fish",
+    "stairs": "stairs",
     "person": "people",
     "bench": "benches",
     "box": "boxes",
