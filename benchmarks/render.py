@@ -68,11 +68,13 @@ def main() -> None:
     p.add_argument("--size", type=int, nargs=2, default=(128, 128))
     p.add_argument("--columns", type=int, default=6)
     p.add_argument("--images-only", action="store_true")
+    p.add_argument("--palette", action="store_true", help="256 colours, a smaller file")
     a = p.parse_args()
     size = (a.size[0], a.size[1])
     if a.sheet:
         scenes = synthetic.render(range(a.start, a.start + a.count), a.domain, a.split, size)
-        sheet(scenes, a.columns, not a.images_only).save(a.sheet, optimize=True)
+        out = sheet(scenes, a.columns, not a.images_only)
+        (out.quantize(256) if a.palette else out).save(a.sheet, optimize=True)
         for name, text in zip(scenes.name, scenes.caption, strict=True):
             print(name, text)
         return
@@ -88,7 +90,8 @@ def main() -> None:
     ):
         n = 64 if shape == (256, 256) else 192
         speed, cpu = rate(n, domain, shape, workers, kind)
-        print(f"| {domain} | {shape[0]} x {shape[1]} | {workers} ({kind}) | {speed:.0f} | {cpu:.1f} |")
+        spent = f"{cpu:.1f}" if kind != "processes" else "-"
+        print(f"| {domain} | {shape[0]} x {shape[1]} | {workers} ({kind}) | {speed:.0f} | {spent} |")
 
 
 if __name__ == "__main__":
