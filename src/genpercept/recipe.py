@@ -40,7 +40,7 @@ class Model(Section):
     codec_config: dict[str, Any] = Field(default_factory=dict)  # autoencoder stage
     unet_config: dict[str, Any] = Field(default_factory=dict)  # denoiser stage
     text_config: dict[str, Any] = Field(default_factory=dict)  # denoiser stage: CLIPTextConfig
-    prompt_length: int = Field(32, ge=3)  # tokens of a padded caption, begin and end included
+    prompt_length: int = Field(default=32, ge=3)  # tokens of a padded caption, begin and end included
     train_decoder: bool = False  # one_step stage: the codec's decoder learns too
 
 
@@ -49,40 +49,42 @@ class DataSet(Section):
     domain: str = "mixed"
     split: str = "train"
     root: Path | None = None  # None: the data set makes its own images
-    count: int = Field(0, ge=0)  # first entries only; 0: all (a data set without an end needs a count)
+    count: int = Field(default=0, ge=0)  # first entries only; 0: all (a data set without an end needs a count)
     size: tuple[int, int] = (128, 128)  # rendered height, width
     seed: int = 0
-    far: float = Field(
-        default=0.0, ge=0
-    )  # metres at which depth is cut off; the sky then counts as that far. 0: as it is
-    weight: float = Field(1.0, gt=0)  # share of the samples, relative to the other sets
+    far: float = Field(default=0.0, ge=0)  # metres at which depth is cut off; the sky counts as that far. 0: as it is
+    weight: float = Field(default=1.0, gt=0)  # share of the samples, relative to the other sets
 
 
 class Loader(Section):
-    batch_size: int = Field(16, ge=1)  # over all processes
+    batch_size: int = Field(default=16, ge=1)  # over all processes
     cache: bool = True  # rendered scenes are kept on disk; False: rendered anew each time
     cache_dir: Path = Field(default_factory=default_cache)
     one_set_per_batch: bool = False
-    workers: int = Field(0, ge=0)  # processes that render the cache; 0: one per core
-    threads: int = Field(1, ge=1)  # that make batches beside the step
-    prefetch: int = Field(4, ge=1)  # batches kept ready
+    workers: int = Field(default=0, ge=0)  # processes that render the cache; 0: one per core
+    threads: int = Field(default=1, ge=1)  # that make batches beside the step
+    prefetch: int = Field(default=4, ge=1)  # batches kept ready
 
 
 class Augment(Section):
     """What is done to images and labels afresh each time, keyed by (seed, step, sample). 0 switches a part off."""
 
-    flip: float = Field(0.5, ge=0, le=1)  # probability; negates the x component of normals
+    flip: float = Field(default=0.5, ge=0, le=1)  # probability; negates the x component of normals
     crop: tuple[float, float] = (1.0, 1.0)  # edge of the crop relative to the largest that fits: low, high
     sizes: tuple[tuple[int, int], ...] = ()  # height, width, drawn per batch; default: the first data set's size
-    colour: float = Field(0.0, ge=0, le=1)  # strength of brightness, contrast, saturation, hue, gamma, white balance
-    grayscale: float = Field(0.0, ge=0, le=1)  # probability
-    blur: float = Field(0.0, ge=0, le=1)  # probability, radius up to 2 pixels
-    noise: float = Field(0.0, ge=0, le=1)  # probability, standard deviation up to 0.06
-    jpeg: float = Field(0.0, ge=0, le=1)  # probability, quality 25 to 90
+    colour: float = Field(
+        default=0.0, ge=0, le=1
+    )  # strength of brightness, contrast, saturation, hue, gamma, white balance
+    grayscale: float = Field(default=0.0, ge=0, le=1)  # probability
+    blur: float = Field(default=0.0, ge=0, le=1)  # probability, radius up to 2 pixels
+    noise: float = Field(default=0.0, ge=0, le=1)  # probability, standard deviation up to 0.06
+    jpeg: float = Field(default=0.0, ge=0, le=1)  # probability, quality 25 to 90
 
 
 class Autoencoder(Section):
-    kl: float = Field(1e-6, ge=0)  # weight of the posterior's divergence from a unit normal (mean over latent values)
+    kl: float = Field(
+        default=1e-6, ge=0
+    )  # weight of the posterior's divergence from a unit normal (mean over latent values)
     # Share of the batch that is a painted label instead of the photograph, so that labels survive the codec.
     paint: dict[str, float] = Field(
         default_factory=lambda: {"depth": 0.12, "disparity": 0.08, "normals": 0.15, "mask": 0.05}
@@ -90,58 +92,58 @@ class Autoencoder(Section):
 
 
 class Denoiser(Section):
-    empty_prompt: float = Field(0.1, ge=0, le=1)  # share of captions replaced by "" (for guidance)
-    text_lr: float = Field(0.0, ge=0)  # 0: as optim.lr
-    min_snr_gamma: float = Field(0.0, ge=0)  # 0: plain MSE on v; 5: min-SNR weighting (Hang et al. 2023) for v
+    empty_prompt: float = Field(default=0.1, ge=0, le=1)  # share of captions replaced by "" (for guidance)
+    text_lr: float = Field(default=0.0, ge=0)  # 0: as optim.lr
+    min_snr_gamma: float = Field(default=0.0, ge=0)  # 0: plain MSE on v; 5: min-SNR weighting (Hang et al. 2023) for v
     cached_latents: bool = True  # encoded once, without crops and colour changes; False: encoded in the step, augmented
-    variants: int = Field(2, ge=1, le=2)  # cached latents per image: 1 as is, 2 also mirrored
-    sample_steps: int = Field(25, ge=1)  # DDIM steps of the validation picture
-    guidance: float = Field(3.0, ge=0)
+    variants: int = Field(default=2, ge=1, le=2)  # cached latents per image: 1 as is, 2 also mirrored
+    sample_steps: int = Field(default=25, ge=1)  # DDIM steps of the validation picture
+    guidance: float = Field(default=3.0, ge=0)
 
 
 class Optim(Section):
-    lr: float = Field(1e-4, gt=0)
-    lr_decoder: float = Field(0.0, ge=0)  # 0: as lr
+    lr: float = Field(default=1e-4, gt=0)
+    lr_decoder: float = Field(default=0.0, ge=0)  # 0: as lr
     betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = Field(0.01, ge=0)
-    eps: float = Field(1e-8, gt=0)
-    warmup: int = Field(100, ge=0)  # steps of linear rise
+    weight_decay: float = Field(default=0.01, ge=0)
+    eps: float = Field(default=1e-8, gt=0)
+    warmup: int = Field(default=100, ge=0)  # steps of linear rise
     decay: Literal["constant", "linear", "cosine", "exponential"] = "cosine"
-    final: float = Field(0.01, gt=0, le=1)  # learning rate at the end, relative to lr
-    decay_steps: int = Field(0, ge=0)  # 0: over the whole run
-    grad_clip: float = Field(1.0, ge=0)  # 0: none
-    accumulation: int = Field(1, ge=1)
+    final: float = Field(default=0.01, gt=0, le=1)  # learning rate at the end, relative to lr
+    decay_steps: int = Field(default=0, ge=0)  # 0: over the whole run
+    grad_clip: float = Field(default=1.0, ge=0)  # 0: none
+    accumulation: int = Field(default=1, ge=1)
 
 
 class Ema(Section):
-    decay: float = Field(0.999, ge=0, lt=1)  # 0: none
+    decay: float = Field(default=0.999, ge=0, lt=1)  # 0: none
     warmup: bool = True  # decay at step s is at most (1 + s) / (10 + s)
 
 
 class Validation(Section):
-    every: int = Field(500, ge=0)  # steps; 0: only at the end
-    count: int = Field(32, ge=1)  # samples scored
-    pictures: int = Field(6, ge=1)  # of them drawn
+    every: int = Field(default=500, ge=0)  # steps; 0: only at the end
+    count: int = Field(default=32, ge=1)  # samples scored
+    pictures: int = Field(default=6, ge=1)  # of them drawn
     split: str = "val"
     domain: str = ""  # default: the first data set's
     prompts: tuple[str, ...] = ()  # denoiser stage; default: captions of validation samples
 
 
 class Checkpoint(Section):
-    every: int = Field(500, ge=0)  # steps; 0: only when stopped and at the end
-    every_minutes: float = Field(0.0, ge=0)  # also after this long; 0: no
-    keep: int = Field(2, ge=1)  # latest ones kept, beside the best
+    every: int = Field(default=500, ge=0)  # steps; 0: only when stopped and at the end
+    every_minutes: float = Field(default=0.0, ge=0)  # also after this long; 0: no
+    keep: int = Field(default=2, ge=1)  # latest ones kept, beside the best
 
 
 class Logging(Section):
-    every: int = Field(20, ge=1)  # steps between TensorBoard points
-    seconds: float = Field(30.0, gt=0)  # between plain lines where there is no terminal
+    every: int = Field(default=20, ge=1)  # steps between TensorBoard points
+    seconds: float = Field(default=30.0, gt=0)  # between plain lines where there is no terminal
     tensorboard: bool = True
 
 
 class Speed(Section):
-    threads: int = Field(0, ge=0)  # of the network's arithmetic on the CPU; 0: torch's choice
-    processes: int = Field(1, ge=1)  # on this machine, each with its share of every batch
+    threads: int = Field(default=0, ge=0)  # of the network's arithmetic on the CPU; 0: torch's choice
+    processes: int = Field(default=1, ge=1)  # on this machine, each with its share of every batch
     channels_last: bool = False
     compile: bool = False
     attention: Literal["auto", "plain", "fused"] = (
@@ -153,21 +155,25 @@ class Guard(Section):
     """A step whose loss or gradient is not finite, or far above what is usual, is left out and counted."""
 
     spike: float = Field(
-        20.0, ge=0
+        default=20.0, ge=0
     )  # times the running mean of the gradient norm; 0: only non-finite steps are left out
-    limit: int = Field(25, ge=1)  # left-out steps in a row that stop the run
+    limit: int = Field(default=25, ge=1)  # left-out steps in a row that stop the run
 
 
 class Recipe(Section):
     stage: Stage
     name: str = ""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     task: str = "depth"
     paradigm: str = "one_step"
-    steps: int = Field(1000, ge=1)
-    max_minutes: float = Field(0.0, ge=0)  # wall clock; 0: none. See train.progress: such a run is not bit-reproducible
+    steps: int = Field(default=1000, ge=1)
+    max_minutes: float = Field(
+        default=0.0, ge=0
+    )  # wall clock; 0: none. See train.progress: such a run is not bit-reproducible
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    resolution: int = Field(0, ge=0)  # default processing resolution of the saved model; 0: longest training edge
+    resolution: int = Field(
+        default=0, ge=0
+    )  # default processing resolution of the saved model; 0: longest training edge
     model: Model = Model()
     data: tuple[DataSet, ...] = (DataSet(count=1000),)
     loader: Loader = Loader()

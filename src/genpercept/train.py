@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from genpercept import recipe as recipes
@@ -53,6 +54,7 @@ class Training:
         self.recipe, self.out = recipe, out
         if recipe.speed.threads:
             torch.set_num_threads(recipe.speed.threads)
+        AcceleratorState._reset_state()  # a second run in one interpreter may have another precision
         # said outright: without an accelerator, accelerate does not see that there are several processes
         cpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
         self.accelerator = Accelerator(cpu=cpu, mixed_precision=PRECISION[recipe.precision])

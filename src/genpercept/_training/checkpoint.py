@@ -47,11 +47,20 @@ class Checkpoints:
         (part / "state.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
         for path in part.iterdir():
             _flush(path)
-        shutil.rmtree(final, ignore_errors=True)
+        self._drop(final)
         part.rename(final)
         for old in self.list()[: -self._keep]:
-            shutil.rmtree(old)
+            self._drop(old)
         return final
+
+    def _drop(self, folder: Path) -> None:
+        """Hidden by a rename first: a kill in the middle of the removal must not leave half a checkpoint in sight."""
+        hidden = folder.with_name(f".{folder.name}.old")
+        if folder.exists():
+            shutil.rmtree(hidden, ignore_errors=True)
+            folder.rename(hidden)
+        for left in folder.parent.glob(".step-*.old"):
+            shutil.rmtree(left)
 
     def list(self) -> list[Path]:
         """Complete checkpoints, oldest first."""

@@ -2,17 +2,66 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from genpercept import checkpoint, hub, plugins
 from genpercept.recipe import Recipe
 
 
 def plan(recipe: Recipe) -> str:
-    """Steps, images and data in a few lines."""
+    """Parameters, steps, images and data in a few lines. ValueError for plugins that do not exist."""
+    for loss in recipe.loss:
+        plugins.find("losses", loss)
+    if recipe.stage == "one_step":
+        plugins.find("tasks", recipe.task)
+        plugins.find("paradigms", recipe.paradigm)
     images = recipe.steps * recipe.loader.batch_size * recipe.optim.accumulation
     sets = ", ".join(f"{d.name}/{d.domain} {d.count or 'all'} x {d.weight:g}" for d in recipe.data)
     lines = [
         f"stage {recipe.stage}: {recipe.steps} steps of {recipe.loader.batch_size} x {recipe.optim.accumulation}, {images:,} images",
+        f"parameters: {_parameters(recipe)}",
         f"data: {sets}; sizes {', '.join(f'{h}x{w}' for h, w in recipe.sizes())}",
     ]
     if recipe.max_minutes:
         lines.append(f"stops after {recipe.max_minutes:g} min if that is sooner")
     return "\n".join(lines)
+
+
+def _parameters(recipe: Recipe) -> str:
+    """Numbers of parameters, counted on modules without memory."""
+    match recipe.stage:
+        case "autoencoder":
+            from genpercept._training.autoencoder import DEFAULT_CONFIG
+
+            return f"codec {_count('codecs', 'kl', {**DEFAULT_CONFIG, **recipe.model.codec_config})}"
+        case "denoiser" if not recipe.model.base:
+            from genpercept._training.denoiser import DEFAULT_UNET
+
+            denoiser = _count("backbones", "sd21", {**DEFAULT_UNET, **recipe.model.unet_config})
+            return f"denoiser {denoiser}; the text encoder's depend on the captions' words"
+        case _:
+            config = _base_config(recipe.model.base)
+            return (
+                f"denoiser {_count('backbones', 'sd21', config)}"
+                if config
+                else f"those of {recipe.model.base}, not here yet"
+            )
+
+
+def _count(kind: Any, name: str, config: dict[str, Any]) -> str:
+    with torch.device("meta"):
+        module: nn.Module = plugins.find(kind, name).build(config)
+    return f"{sum(p.numel() for p in module.parameters()):,}"
+
+
+def _base_config(base: str) -> dict[str, Any] | None:
+    """The denoiser's config where the base is on this machine; a dry run downloads nothing."""
+    folder = Path(base)
+    if not folder.is_dir() and base in hub.embedded_names():
+        folder = hub.resolve(base)
+    path = folder / "unet" / "config.json"
+    return checkpoint.read_json(path) if path.exists() else None

@@ -8,6 +8,7 @@ caption, domain, name: str.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ _DTYPES: Mapping[str, Any] = {
 
 def to_sample(record: Record) -> Sample:
     """The record in the types the tasks take: image (3, H, W) float32 in [0, 1], channels first."""
-    fields: dict[str, Tensor | None] = {}
+    fields: dict[str, Tensor] = {}
     for key, dtype in _DTYPES.items():
         value = record.get(key)
         if value is None:
@@ -46,8 +47,9 @@ def to_sample(record: Record) -> Sample:
     points = fields.get("keypoints")
     if points is not None and points.ndim == 2:  # one figure, or none
         fields["keypoints"] = points[None][: int(bool((points[:, 2] > 0).any()))]
-    texts = {key: str(record.get(key, "")) for key in TEXTS}
-    return Sample(image=image_tensor(record["image"]), **texts, **fields)
+    sample = Sample(name=str(record.get("name", "")), image=image_tensor(record["image"]))
+    sample.caption, sample.domain = str(record.get("caption", "")), str(record.get("domain", ""))
+    return replace(sample, **fields)
 
 
 def image_tensor(image_HWC: np.ndarray) -> Tensor:

@@ -62,10 +62,14 @@ Figures = Mapping[str, float]
 
 
 class Stage(Protocol):
-    net: nn.Module  # trained parts and whatever its forward runs; parameters that do not learn have requires_grad False
     samples: int  # training samples there are
     best: str  # the validation figure that says which model is best
     best_sign: float  # 1 when larger is better, -1 when smaller is
+
+    @property
+    def net(self) -> nn.Module:
+        """Trained parts and whatever its forward runs; parameters that do not learn have requires_grad False."""
+        ...
 
     def groups(self) -> list[dict[str, Any]]:
         """The optimiser's parameter groups, each with its lr."""

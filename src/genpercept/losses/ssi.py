@@ -16,14 +16,22 @@ def ssi(
     valid: Tensor,
     *,
     align: Literal["least_squares", "median"] = "least_squares",
+    paper_exact: bool = False,
     **options: Any,
 ) -> Tensor:
-    """(B, C, H, W) twice, valid (B, 1, H, W) -> (B,)."""
-    p, t = difference(pred, torch.zeros_like(pred), valid), difference(target, torch.zeros_like(target), valid)
+    """(B, C, H, W) twice, valid (B, 1, H, W) -> (B,).
+
+    least_squares: the prediction's best scale and shift. median: both maps to median 0 and mean absolute deviation 1;
+    paper_exact then takes these statistics over invalid pixels too, as the released code does.
+    """
+    zero = torch.zeros_like(pred)
     if align == "median":
-        return masked_mean((_unit(p, valid) - _unit(t, valid)).abs(), valid)
+        everywhere = torch.ones_like(valid) if paper_exact else valid
+        p, t = difference(pred, zero, everywhere), difference(target, zero, everywhere)
+        return masked_mean((_unit(p, everywhere, valid) - _unit(t, everywhere, valid)).abs(), valid)
     if align != "least_squares":
         raise ValueError(f"ssi align {align!r}: choose 'least_squares' or 'median'")
+    p, t = difference(pred, zero, valid), difference(target, zero, valid)
     scale, shift = least_squares(p, t, valid)
     return masked_mean((scale * p + shift - t).abs(), valid)
 
@@ -44,16 +52,16 @@ def least_squares(p: Tensor, t: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     return scale.float(), (mean_t - scale * mean_p).float()
 
 
-def _unit(x: Tensor, valid: Tensor) -> Tensor:
-    """Median to 0, mean absolute deviation to 1, over the valid pixels of each image."""
+def _unit(x: Tensor, counted: Tensor, valid: Tensor) -> Tensor:
+    """Median to 0, mean absolute deviation to 1: both over the counted pixels, the mean per valid pixel."""
     rows = []
-    for image, mask in zip(x, valid.expand_as(x), strict=True):
+    for image, mask, n in zip(x, counted.expand_as(x), valid.expand_as(x).flatten(1).sum(1), strict=True):
         values = image[mask]
         if values.numel() == 0:
             rows.append(image * 0)
             continue
         median = values.median()
-        rows.append((image - median) / (values - median).abs().mean().clamp_min(1e-6))
+        rows.append((image - median) / ((values - median).abs().sum() / n.clamp_min(1) + 1e-6))
     return torch.stack(rows)
 
 

@@ -1,0 +1,75 @@
+"""Recipes: what is wrong is said in one line, with the file's name; what is right comes out whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from genpercept import recipe, train
+
+ROOT = Path(__file__).parent.parent
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "r.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('stage = "autoencoder"\n[optim]\nlearning_rate = 1', "optim.learning_rate: unknown key"),
+        ('stage = "autoencoder"\nstep = 5', "did you mean 'steps'?"),
+        ('stage = "autoencoder"\n[[data]]\ncont = 5', "data.0.cont: unknown key; did you mean 'count'?"),
+        ('stage = "autoencoder"\n[optim]\nlr = -1', "optim.lr:"),
+        ('stage = "autoencodr"', "stage:"),
+        ("steps = 5", "stage:"),
+        ('stage = "one_step"', "model.codec"),
+        ('stage = "one_step"\nmodel = {codec = "x"}', "model.base"),
+        ('stage = "denoiser"', "model.codec"),
+        ('stage = "autoencoder"\ndata = []', "data:"),
+        ('stage = "autoencoder"\nloss = {l1 = -1}', "loss:"),
+        ("stage = ", "not a TOML file"),
+    ],
+)
+def test_errors(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(ValueError) as error:
+        recipe.load(write(tmp_path, text))
+    assert says in str(error.value) and "r.toml" in str(error.value) and "\n" not in str(error.value).strip()
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no such recipe"):
+        recipe.load(tmp_path / "none.toml")
+
+
+def test_overrides(tmp_path: Path) -> None:
+    path = write(tmp_path, 'stage = "autoencoder"\n[[data]]\ncount = 5\n')
+    r = recipe.load(path, ["optim.lr=2e-3", "data.0.count=7", "name=a run", "loss={l1 = 2}", "augment.sizes=[[64, 96]]"])
+    assert r.optim.lr == 2e-3 and r.data[0].count == 7 and r.name == "a run" and r.loss == {"l1": 2}
+    assert r.sizes() == ((64, 96),)
+
+
+@pytest.mark.parametrize("text", ["optim.lr", "=3", "data.5.count=1", "steps.x=1", "optim.lrr=1", "data.count=3"])
+def test_bad_overrides(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ValueError, match=r"--set|unknown key"):
+        recipe.load(write(tmp_path, 'stage = "autoencoder"\nsteps = 3\n[[data]]\ncount = 5\n'), [text])
+
+
+def test_dry_run_prints_the_resolved_recipe_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path, 'stage = "autoencoder"\n')
+    assert train.main(path, ["steps=7"], tmp_path / "run", dry_run=True) == 0
+    out = capsys.readouterr().out
+    end = out.index("\n}\n") + 2
+    assert json.loads(out[:end])["steps"] == 7
+    assert "parameters" in out[end:] and "images" in out[end:]
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").rglob("*.toml")), ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_recipes_of_the_repository(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train.main(path, [], path.parent / "unused", dry_run=True) == 0
+    assert "stage" in capsys.readouterr().out

@@ -1,0 +1,330 @@
+"""Training: every stage end to end, stopping at any moment, and what the loop promises."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import genpercept
+from genpercept import recipe as recipes
+from genpercept import rng, train
+from genpercept._training import cache, checkpoint
+from genpercept._training.augment import augment, crop, mirror
+from genpercept._training.order import Order
+from genpercept._training.records import to_sample
+from genpercept._training.schedule import rate
+from genpercept.recipe import Augment, DataSet, Optim
+
+COMMON = """
+steps = 3
+[[data]]
+count = 8
+size = [32, 32]
+[loader]
+batch_size = 4
+cache = false
+cache_dir = "{cache}"
+prefetch = 2
+[optim]
+lr = 1e-3
+warmup = 2
+[validation]
+every = 2
+count = 4
+pictures = 2
+[checkpoint]
+every = 2
+[speed]
+threads = 1
+[logging]
+tensorboard = false
+"""
+CODEC = """
+[model.codec_config]
+block_out_channels = [8, 8]
+down_block_types = ["DownEncoderBlock2D", "DownEncoderBlock2D"]
+up_block_types = ["UpDecoderBlock2D", "UpDecoderBlock2D"]
+norm_num_groups = 4
+"""
+DENOISER = """
+[model]
+codec = "{codec}"
+[model.unet_config]
+block_out_channels = [16, 16]
+down_block_types = ["CrossAttnDownBlock2D", "DownBlock2D"]
+up_block_types = ["UpBlock2D", "CrossAttnUpBlock2D"]
+attention_head_dim = [2, 2]
+cross_attention_dim = 16
+norm_num_groups = 4
+[denoiser]
+sample_steps = 2
+"""
+
+
+def write(path: Path, stage: str, *parts: str, **values: Any) -> Path:
+    text = f'stage = "{stage}"\n' + COMMON + "".join(parts)
+    for key, value in values.items():
+        text = text.replace("{" + key + "}", str(value))
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("train")
+
+
+@pytest.fixture(scope="module")
+def codec_recipe(work: Path) -> Path:
+    return write(work / "codec.toml", "autoencoder", CODEC, cache=work / "cache")
+
+
+@pytest.fixture(scope="module")
+def codec(work: Path, codec_recipe: Path) -> Path:
+    assert train.main(codec_recipe, ["logging.tensorboard=true"], work / "codec") == 0
+    return work / "codec"
+
+
+@pytest.fixture(scope="module")
+def base(work: Path, codec: Path) -> Path:
+    path = write(work / "base.toml", "denoiser", DENOISER, cache=work / "cache", codec=codec / "model")
+    assert train.main(path, ["precision=bf16"], work / "base") == 0
+    return work / "base"
+
+
+def test_autoencoder(codec: Path) -> None:
+    config = json.loads((codec / "model" / "config.json").read_text())
+    assert config["scaling_factor"] > 0 and config["scaling_factor"] != 0.18215
+    assert [p.name for p in sorted((codec / "pictures").iterdir())] == ["0000002.png", "0000003.png"]
+    rows = [json.loads(line) for line in (codec / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [2, 3] and {"psnr", "psnr_depth", "psnr_normals"} <= rows[0].keys()
+    assert list((codec / "tensorboard").iterdir()) and (codec / "best" / "config.json").exists()
+    assert len(list((codec / "checkpoints").iterdir())) == 2
+
+
+def test_denoiser_is_a_stable_diffusion_pipeline(base: Path) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    pipe = StableDiffusionPipeline.from_pretrained(base / "model")
+    pipe.set_progress_bar_config(disable=True)
+    image = pipe("a room", num_inference_steps=2, height=32, width=32).images[0]  # type: ignore[operator]
+    assert image.size == (32, 32)
+
+
+@pytest.mark.parametrize(
+    ("task", "overrides"),
+    [
+        ("depth", ["loss={latent = 1.0}", "augment.colour=0.5", "augment.crop=[0.5, 1.0]", "augment.jpeg=1.0"]),
+        ("normals", ["loss={latent = 0.5, angular = 1.0}", "model.train_decoder=true", "optim.accumulation=2"]),
+        ("depth", ["model.init=scratch", "precision=bf16", "augment.sizes=[[16, 32], [32, 16]]"]),
+    ],
+)
+def test_one_step(work: Path, base: Path, tmp_path: Path, task: str, overrides: list[str]) -> None:
+    path = write(tmp_path / "r.toml", "one_step", f'[model]\nbase = "{base / "model"}"\n', cache=work / "cache")
+    assert train.main(path, [f'task="{task}"', *overrides], tmp_path / "run") == 0
+    pipe = genpercept.load(tmp_path / "run" / "model")
+    prediction = pipe(np.zeros((20, 30, 3), np.uint8))
+    assert prediction.values.shape[:2] == (20, 30) and pipe.info["recipe"]["steps"] == 3
+    before = load_file(base / "model" / "vae" / "diffusion_pytorch_model.safetensors")
+    after = load_file(tmp_path / "run" / "model" / "vae" / "diffusion_pytorch_model.safetensors")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert bool(changed) == ("model.train_decoder=true" in overrides)
+    assert not any(name.startswith(("encoder", "quant_conv")) for name in changed)
+
+
+def start(path: Path, out: Path, *extra: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "genpercept.train", str(path), str(out), *extra]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def wait_for_checkpoint(process: subprocess.Popen[str], out: Path, after: int) -> None:
+    def newest() -> int:
+        return max((int(p.name[5:]) for p in (out / "checkpoints").glob("step-*")), default=0)
+
+    while newest() <= after:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.005)
+
+
+def test_stopped_runs_end_as_if_never_stopped(codec_recipe: Path, tmp_path: Path) -> None:
+    """SIGTERM, then kill -9, then on to the end: bit-identical weights, average and optimiser, nothing half-written."""
+    settings = ["steps=60", "checkpoint.every=2", "validation.every=0", "logging.seconds=1000"]
+    assert train.main(codec_recipe, settings, tmp_path / "whole") == 0
+
+    out = tmp_path / "stopped"
+    process = start(codec_recipe, out, *settings)
+    wait_for_checkpoint(process, out, 0)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 128 + signal.SIGTERM and "--resume" in said
+
+    process = start(codec_recipe, out, "--resume", *settings)
+    wait_for_checkpoint(process, out, int(checkpoint.Checkpoints(out, 2).list()[-1].name[5:]))
+    process.kill()
+    process.communicate(timeout=60)
+    steps = [checkpoint.read(folder)[0].step for folder in checkpoint.Checkpoints(out, 2).list()]
+    assert steps and steps[-1] < 60, "the run ended before it was killed"
+
+    assert train.main(codec_recipe, settings, out, resume=True) == 0
+    for name in ("model/diffusion_pytorch_model.safetensors", "checkpoints/step-0000060/weights.safetensors"):
+        one, other = load_file(tmp_path / "whole" / name), load_file(out / name)
+        assert one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+    assert not list(out.rglob("*.part")) and not list((out / "checkpoints").glob(".*"))
+
+
+def test_damaged_checkpoint_falls_back(codec: Path, codec_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = ["checkpoint.every=1", "validation.every=0"]
+    assert train.main(codec_recipe, settings, tmp_path / "run") == 0
+    newest = checkpoint.Checkpoints(tmp_path / "run", 2).list()[-1]
+    (newest / "weights.safetensors").write_bytes(b"short")
+    assert train.main(codec_recipe, settings, tmp_path / "run", resume=True) == 0
+    said = capsys.readouterr().err
+    assert "falling back" in said and "resumed at step 2" in said
+
+
+def test_another_run_is_not_overwritten(codec: Path, codec_recipe: Path) -> None:
+    with pytest.raises(ValueError, match="--resume"):
+        train.main(codec_recipe, [], codec)
+
+
+def test_bad_steps_are_left_out_then_stop_the_run(codec_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from genpercept._training.autoencoder import AutoencoderStage
+
+    original = AutoencoderStage.loss
+    calls = Counter[str]()
+
+    def loss(self: Any, output: Any, pair: Any) -> Any:
+        calls["n"] += 1
+        total, parts = original(self, output, pair)
+        return (total * float("nan") if calls["n"] in bad else total), parts
+
+    monkeypatch.setattr(AutoencoderStage, "loss", loss)
+    bad: set[int] = {2}
+    assert train.main(codec_recipe, [], tmp_path / "a") == 0
+    assert checkpoint.read(checkpoint.Checkpoints(tmp_path / "a", 2).list()[-1])[0].skipped == 1
+    weights = load_file(tmp_path / "a" / "model" / "diffusion_pytorch_model.safetensors")
+    assert all(torch.isfinite(w).all() for w in weights.values())
+    calls.clear()
+    bad = set(range(100))
+    with pytest.raises(ValueError, match=r"2 steps in a row .* lower optim.lr"):
+        train.main(codec_recipe, ["guard.limit=2"], tmp_path / "b")
+
+
+def test_time_budget_ends_the_run(codec_recipe: Path, tmp_path: Path) -> None:
+    assert train.main(codec_recipe, ["steps=100000", "max_minutes=0.02", "validation.every=0"], tmp_path / "run") == 0
+    assert (tmp_path / "run" / "model" / "config.json").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(codec_recipe: Path, tmp_path: Path) -> None:
+    settings = ["steps=10", "validation.every=0"]
+    for n in (1, 2):
+        assert train.main(codec_recipe, [*settings, f"speed.processes={n}"], tmp_path / str(n)) == 0
+    one, two = (load_file(tmp_path / n / "checkpoints" / "step-0000010" / "weights.safetensors") for n in "12")
+    assert all(torch.allclose(one[k], two[k], rtol=1e-3, atol=1e-5) for k in one)
+
+
+# Parts of the loop ------------------------------------------------------------------------------------------------------
+
+
+def test_order_is_a_permutation_per_epoch_and_keeps_shares() -> None:
+    order = Order([10, 7], [3, 1], seed=0, batch=5, one_set_per_batch=False)
+    draws = [order[step, slot] for step in range(400) for slot in range(5)]
+    assert draws == [Order([10, 7], [3, 1], 0, 5, False)[s, i] for s in range(400) for i in range(5)]
+    first = [index for which, index in draws if which == 0]
+    assert len(first) == 1500 and all(sorted(first[i : i + 10]) == list(range(10)) for i in range(0, 1500, 10))
+    assert first[:10] != first[10:20]
+
+
+def test_order_one_set_per_batch() -> None:
+    order = Order([10, 7], [1, 1], seed=0, batch=5, one_set_per_batch=True)
+    for step in range(50):
+        assert len({order[step, slot][0] for slot in range(5)}) == 1
+
+
+def record(size: int = 24) -> dict[str, Any]:
+    g = rng.generator(0, 0, 0, "scene")
+    normals = g.standard_normal((size, size, 3)).astype(np.float32)
+    return {
+        "image": g.integers(0, 256, (size, size, 3)).astype(np.uint8),
+        "depth": g.random((size, size), np.float32) + 1,
+        "normals": normals / np.linalg.norm(normals, axis=-1, keepdims=True),
+        "valid": np.ones((size, size), bool),
+        "keypoints": np.concatenate([g.uniform(0, size, (17, 2)), np.full((17, 1), 2)], 1).astype(np.float32),
+        "intrinsics": np.array([[20, 0, 11], [0, 20, 12], [0, 0, 1]], np.float32),
+    }
+
+
+def test_mirror_keeps_labels_right() -> None:
+    """Back-projected points are mirrored in x; mirroring twice changes nothing."""
+    r = record()
+    m = mirror(r)
+    assert np.array_equal(m["normals"][:, ::-1, 0], -r["normals"][..., 0])
+    x = (np.arange(24) + 0.5 - r["intrinsics"][0, 2]) / 20
+    x_mirrored = (np.arange(24) + 0.5 - m["intrinsics"][0, 2]) / 20
+    np.testing.assert_allclose(x_mirrored[::-1], -x, atol=1e-6)
+    assert m["keypoints"][1, 0] == pytest.approx(24 - r["keypoints"][2, 0])
+    twice = mirror(m)
+    assert all(np.allclose(twice[k], r[k]) for k in r)
+
+
+def test_crop_moves_intrinsics_and_keypoints_with_the_pixels() -> None:
+    r = record()
+    r["depth"] = np.broadcast_to((np.arange(24, dtype=np.float32) + 0.5)[None], (24, 24)).copy()  # each pixel says its x
+    out = crop(r, (12, 12), (0.5, 0.5), rng.generator(1, 0, 0, "augment"))
+    shift = out["depth"][0] - (np.arange(12) + 0.5)  # factor 1: a plain cut
+    left = r["intrinsics"][0, 2] - out["intrinsics"][0, 2]
+    assert np.allclose(shift, shift[0]) and abs(shift[0] - left) <= 0.5
+    inside = out["keypoints"][:, 2] > 0
+    np.testing.assert_allclose(out["keypoints"][inside, 0], r["keypoints"][inside, 0] - left, atol=1e-4)
+
+
+def test_augment_is_a_function_of_its_key() -> None:
+    options = Augment(crop=(0.5, 1.0), colour=1, grayscale=0.5, blur=1, noise=1, jpeg=1)
+    a, b, c = (augment(record(), (16, 20), options, rng.generator(0, step, 3, "augment")) for step in (5, 5, 6))
+    assert np.array_equal(a["image"], b["image"]) and not np.array_equal(a["image"], c["image"])
+    sample = to_sample(a)
+    assert sample.image.shape == (3, 16, 20) and sample.depth is not None and sample.depth.shape == (16, 20)
+
+
+def test_scene_cache_is_complete_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shard that was not finished is made again; finished ones are left alone; values are those of the world."""
+    from genpercept.datasets import synthetic
+
+    monkeypatch.setattr(cache, "SHARD", 2)
+    data = DataSet(count=2, size=(32, 32))
+    shards = cache.scenes(tmp_path, data, 1, report=lambda _: None)
+    folder = cache.shard_folder(shards.folder, 0)
+    (shards.folder / ".shard-00000.1.part").mkdir()
+    stamp = (folder / "image.npy").stat().st_mtime_ns
+    again = cache.scenes(tmp_path, data, 1, report=lambda _: None)
+    assert (folder / "image.npy").stat().st_mtime_ns == stamp
+    scene, cached = synthetic.render([1], size=(32, 32)), again[1]
+    assert np.array_equal(scene.image[0], cached["image"]) and cached["caption"] == scene.caption[0]
+    near = scene.valid[0]
+    np.testing.assert_allclose(cached["depth"][near], scene.depth[0][near], rtol=1e-3)
+    assert np.abs(cached["normals"] - scene.normals[0])[near].max() < 0.02
+
+
+def test_learning_rate() -> None:
+    options = Optim(warmup=10, decay="cosine", final=0.1)
+    assert rate(options, 0, 0.0) == pytest.approx(0.1) and rate(options, 10, 0.0) == 1
+    assert rate(options, 100, 1.0) == pytest.approx(0.1) and rate(options, 100, 2.0) == pytest.approx(0.1)
+
+
+def test_a_batch_must_divide_between_processes(codec_recipe: Path) -> None:
+    assert recipes.load(codec_recipe).loader.batch_size == 4
+    with pytest.raises(ValueError, match="multiple of the 3 processes"):
+        train._share(4, 3)
