@@ -43,7 +43,8 @@ def test_golden(key: str, name: str, options: dict) -> None:
 
 def test_golden_angular() -> None:
     pred, gt, valid = golden("normal")
-    assert pooled(plugins.find("losses", "angular")(pred, gt, valid), valid) == pytest.approx(float(GOLDEN["loss_angular"]), rel=1e-6)
+    value = pooled(plugins.find("losses", "angular")(pred, gt, valid), valid)
+    assert value == pytest.approx(float(GOLDEN["loss_angular"]), rel=1e-6)
 
 
 def test_golden_gradient_over_scales() -> None:

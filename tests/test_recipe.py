@@ -48,7 +48,9 @@ def test_missing_file(tmp_path: Path) -> None:
 
 def test_overrides(tmp_path: Path) -> None:
     path = write(tmp_path, 'stage = "autoencoder"\n[[data]]\ncount = 5\n')
-    r = recipe.load(path, ["optim.lr=2e-3", "data.0.count=7", "name=a run", "loss={l1 = 2}", "augment.sizes=[[64, 96]]"])
+    r = recipe.load(
+        path, ["optim.lr=2e-3", "data.0.count=7", "name=a run", "loss={l1 = 2}", "augment.sizes=[[64, 96]]"]
+    )
     assert r.optim.lr == 2e-3 and r.data[0].count == 7 and r.name == "a run" and r.loss == {"l1": 2}
     assert r.sizes() == ((64, 96),)
 
@@ -59,7 +61,9 @@ def test_bad_overrides(tmp_path: Path, text: str) -> None:
         recipe.load(write(tmp_path, 'stage = "autoencoder"\nsteps = 3\n[[data]]\ncount = 5\n'), [text])
 
 
-def test_dry_run_prints_the_resolved_recipe_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_prints_the_resolved_recipe_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = write(tmp_path, 'stage = "autoencoder"\n')
     assert train.main(path, ["steps=7"], tmp_path / "run", dry_run=True) == 0
     out = capsys.readouterr().out

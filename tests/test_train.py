@@ -184,7 +184,7 @@ def test_stopped_runs_end_as_if_never_stopped(codec_recipe: Path, tmp_path: Path
     assert not list(out.rglob("*.part")) and not list((out / "checkpoints").glob(".*"))
 
 
-def test_damaged_checkpoint_falls_back(codec: Path, codec_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_checkpoint_falls_back(codec_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = ["checkpoint.every=1", "validation.every=0"]
     assert train.main(codec_recipe, settings, tmp_path / "run") == 0
     newest = checkpoint.Checkpoints(tmp_path / "run", 2).list()[-1]
@@ -199,7 +199,9 @@ def test_another_run_is_not_overwritten(codec: Path, codec_recipe: Path) -> None
         train.main(codec_recipe, [], codec)
 
 
-def test_bad_steps_are_left_out_then_stop_the_run(codec_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_steps_are_left_out_then_stop_the_run(
+    codec_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from genpercept._training.autoencoder import AutoencoderStage
 
     original = AutoencoderStage.loss
@@ -282,7 +284,9 @@ def test_mirror_keeps_labels_right() -> None:
 
 def test_crop_moves_intrinsics_and_keypoints_with_the_pixels() -> None:
     r = record()
-    r["depth"] = np.broadcast_to((np.arange(24, dtype=np.float32) + 0.5)[None], (24, 24)).copy()  # each pixel says its x
+    r["depth"] = np.broadcast_to(
+        (np.arange(24, dtype=np.float32) + 0.5)[None], (24, 24)
+    ).copy()  # each pixel says its x
     out = crop(r, (12, 12), (0.5, 0.5), rng.generator(1, 0, 0, "augment"))
     shift = out["depth"][0] - (np.arange(12) + 0.5)  # factor 1: a plain cut
     left = r["intrinsics"][0, 2] - out["intrinsics"][0, 2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -217,13 +218,12 @@ class DenoiserStage:
         )
 
     def save(self, folder: Path) -> None:
+        """A StableDiffusionPipeline folder. The denoiser is saved as what it is to diffusers: our subclass adds a method."""
         self.pipeline().save_pretrained(folder)
-        # Saved as what it is to diffusers: our subclass only adds a method.
-        config = folder / "unet" / "config.json"
-        config.write_text(
-            config.read_text(encoding="utf-8").replace("SD21UNet", "UNet2DConditionModel"), encoding="utf-8"
-        )
-        index = folder / "model_index.json"
-        index.write_text(
-            index.read_text(encoding="utf-8").replace("SD21UNet", "UNet2DConditionModel"), encoding="utf-8"
-        )
+        _edit_json(folder / "unet" / "config.json", _class_name="UNet2DConditionModel")
+        _edit_json(folder / "model_index.json", unet=["diffusers", "UNet2DConditionModel"])
+
+
+def _edit_json(path: Path, **values: Any) -> None:
+    content = json.loads(path.read_text(encoding="utf-8")) | values
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

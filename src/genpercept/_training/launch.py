@@ -1,4 +1,4 @@
-"""Several processes of one run on one machine, each with its share of every batch (torch's environment variables, gloo or NCCL).
+"""Several processes of one run on one machine, each with its share of every batch (gloo or NCCL).
 
 On a CPU two processes of one thread beat one process of two: the arithmetic of a small network is many short operations,
 and threads wait for each other at the end of each. `accelerate launch` and torchrun do the same over several machines.

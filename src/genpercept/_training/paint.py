@@ -13,7 +13,7 @@ from genpercept.types import Sample
 
 
 def paint(kind: str, record: Record) -> Tensor:
-    """(3, H, W) float32 in [-1, 1]. "image" is the photograph; "mask", "alpha" and "class_ids" need no task; others are tasks."""
+    """(3, H, W) float32 in [-1, 1]. "image" is the photograph; masks and class ids need no task; others are tasks."""
     sample = to_sample(record)
     match kind:
         case "image":

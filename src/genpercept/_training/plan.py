@@ -22,7 +22,7 @@ def plan(recipe: Recipe) -> str:
     images = recipe.steps * recipe.loader.batch_size * recipe.optim.accumulation
     sets = ", ".join(f"{d.name}/{d.domain} {d.count or 'all'} x {d.weight:g}" for d in recipe.data)
     lines = [
-        f"stage {recipe.stage}: {recipe.steps} steps of {recipe.loader.batch_size} x {recipe.optim.accumulation}, {images:,} images",
+        f"stage {recipe.stage}: {recipe.steps} steps, {images:,} images",
         f"parameters: {_parameters(recipe)}",
         f"data: {sets}; sizes {', '.join(f'{h}x{w}' for h, w in recipe.sizes())}",
     ]

@@ -1,8 +1,8 @@
 """A record: one labelled image as numpy arrays (HWC), the form in which data is cached, cropped and augmented.
 
 Fields, those that a data set has: image (H, W, 3) uint8; depth (H, W) float, metres; normals (H, W, 3) float; class_ids
-(H, W) integer; mask, defect, valid (H, W) bool; alpha (H, W) float in [0, 1]; keypoints (17, 3) or (N, 17, 3); intrinsics (3, 3);
-caption, domain, name: str.
+(H, W) integer; mask, defect, valid (H, W) bool; alpha (H, W) float in [0, 1]; keypoints (17, 3) or (N, 17, 3);
+intrinsics (3, 3); caption, domain, name: str.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from genpercept.recipe import Ema, Optim
 
 
 def rate(options: Optim, step: int, progress: float) -> float:
-    """Factor on the learning rate at `step` (from 0), `progress` in [0, 1] through the decay: linear rise, then decay to `final`."""
+    """Factor on the learning rate at `step` (from 0), `progress` (0 to 1) through the decay to `final`."""
     rise = min(1.0, (step + 1) / options.warmup) if options.warmup else 1.0
     progress = min(max(progress, 0.0), 1.0)
     match options.decay:

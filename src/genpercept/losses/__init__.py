@@ -9,5 +9,5 @@ from torch import Tensor
 
 class Loss(Protocol):
     def __call__(self, pred: Tensor, target: Tensor, valid: Tensor, **options: Any) -> Tensor:
-        """pred, target (B, C, H, W) float32; valid (B, 1, H, W) bool -> (B,). Zero, with zero gradient, where no pixel is valid."""
+        """pred, target (B, C, H, W) float32; valid (B, 1, H, W) bool -> (B,). No valid pixel: zero, with zero gradient."""
         ...
