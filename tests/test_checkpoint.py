@@ -47,7 +47,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         r"NaN or infinite values in conv_out\.bias",
     ),
     "other values": (lambda m: change(m / UNET, lambda t: t["conv_out.bias"].add_(1)), "SHA-256 .* changed or damaged"),
-    "truncated file": (lambda m: (m / UNET).write_bytes((m / UNET).read_bytes()[:5000]), "not a readable safetensors file"),
+    "truncated file": (
+        lambda m: (m / UNET).write_bytes((m / UNET).read_bytes()[:5000]),
+        "not a readable safetensors file",
+    ),
     "no weights": (lambda m: (m / UNET).unlink(), "no weights: expected diffusion_pytorch_model.safetensors"),
     "pickle only": (
         lambda m: (m / UNET).rename(m / "unet" / "diffusion_pytorch_model.bin"),

@@ -30,7 +30,9 @@ def test_nothing_else_can_be_imported_by_name(name: str) -> None:
 
 def test_importing_the_package_is_quick_and_light() -> None:
     code = "import genpercept, sys; print(sorted({'torch', 'diffusers', 'transformers', 'numpy'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )
 
 
 def test_a_batch_draws_what_its_samples_draw_alone() -> None:
@@ -43,7 +45,7 @@ def test_a_batch_draws_what_its_samples_draw_alone() -> None:
 
 
 def test_every_word_is_one_token_and_other_words_are_spelled(tmp_path: Path) -> None:
-    words = "a standing stand stands house houses road roads in rain bright".split()
+    words = ["a", "standing", "stand", "stands", "house", "houses", "road", "roads", "in", "rain", "bright"]
     tokenizer = make_tokenizer(words, tmp_path)
     assert all(len(tokenizer(w).input_ids) == 3 for w in words)
     assert len(tokenizer("").input_ids) == 2

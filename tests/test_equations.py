@@ -19,7 +19,9 @@ def latents(seed: int, shape: tuple[int, ...] = (2, 4, 5, 3)) -> tuple[torch.Ten
 @pytest.mark.parametrize("betas", BETAS)
 def test_schedule_is_diffusers(betas: tuple[float, float]) -> None:
     oracle = DDIMScheduler(beta_start=betas[0], beta_end=betas[1], beta_schedule="scaled_linear")
-    torch.testing.assert_close(eq.alphas_cumprod(eq.scaled_linear_betas(*betas)), oracle.alphas_cumprod, rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        eq.alphas_cumprod(eq.scaled_linear_betas(*betas)), oracle.alphas_cumprod, rtol=1e-6, atol=0
+    )
 
 
 @settings(max_examples=30, deadline=None)
@@ -27,7 +29,11 @@ def test_schedule_is_diffusers(betas: tuple[float, float]) -> None:
 def test_forward_process_and_v_are_diffusers(seed: int, t: tuple[int, int], betas: tuple[float, float]) -> None:
     z, noise = latents(seed)
     oracle = DDPMScheduler(
-        beta_start=betas[0], beta_end=betas[1], beta_schedule="scaled_linear", prediction_type="v_prediction", clip_sample=False
+        beta_start=betas[0],
+        beta_end=betas[1],
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        clip_sample=False,
     )
     steps = torch.tensor(t)
     abar = eq.alphas_cumprod(eq.scaled_linear_betas(*betas))[steps]

@@ -1,8 +1,8 @@
 """GenPercept: one-step dense perception from pretrained diffusion models.
 
-    pipe = genpercept.load("mini/depth")
-    prediction = pipe("photo.jpg")
-    prediction.colourise().show()
+pipe = genpercept.load("mini/depth")
+prediction = pipe("photo.jpg")
+prediction.colourise().show()
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -50,7 +49,9 @@ def weight_files(folder: Path) -> list[Path]:
             return [folder / shard for shard in sorted(set(read_json(index)["weight_map"].values()))]
     pickles = sorted(p.name for p in folder.glob("*.bin")) + sorted(p.name for p in folder.glob("*.ckpt"))
     if pickles:
-        raise ValueError(f"{folder}: holds only {pickles[0]}, a pickle, which can run code when read: convert it to safetensors")
+        raise ValueError(
+            f"{folder}: holds only {pickles[0]}, a pickle, which can run code when read: convert it to safetensors"
+        )
     raise ValueError(f"{folder}: no weights: expected {WEIGHT_NAMES[0]}; copy or download the folder again")
 
 
@@ -95,7 +96,9 @@ def load_part(
     config = read_json(folder / "config.json")
     part = plugins.find(kind, plugin)
     if config.get("_class_name", part.class_name) != part.class_name:
-        raise ValueError(f"{folder}: holds a {config['_class_name']}, but {kind[:-1]} {plugin!r} needs a {part.class_name}")
+        raise ValueError(
+            f"{folder}: holds a {config['_class_name']}, but {kind[:-1]} {plugin!r} needs a {part.class_name}"
+        )
     with torch.device("meta"):
         module = part.build(config)
     files = weight_files(folder)
@@ -132,7 +135,9 @@ def check_finite(where: Path, tensors: dict[str, Tensor]) -> None:
     """ValueError naming the tensors with NaN or infinite values."""
     bad = [k for k, t in sorted(tensors.items()) if t.is_floating_point() and not bool(torch.isfinite(t).all())]
     if bad:
-        raise ValueError(f"{where}: NaN or infinite values in {_names(bad)}; the file is damaged or its training diverged")
+        raise ValueError(
+            f"{where}: NaN or infinite values in {_names(bad)}; the file is damaged or its training diverged"
+        )
 
 
 @contextmanager
@@ -148,11 +153,11 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         work.chmod(0o755)
         if target.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent)) / "x"
-            os.replace(target, old)
-            os.replace(work, target)
+            target.replace(old)
+            work.replace(target)
             shutil.rmtree(old.parent)
         else:
-            os.replace(work, target)
+            work.replace(target)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise

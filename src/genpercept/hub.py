@@ -42,7 +42,9 @@ def resolve(
     if folder.exists():
         raise ValueError(f"{text}: is a file; a model is a folder (with genpercept.json), an embedded name or a hub id")
     if text.count("/") != 1 or text.startswith((".", "/", "~")):
-        raise ValueError(f"{text}: no such folder; pass a model folder, a hub id (owner/name) or one of {', '.join(embedded_names())}")
+        raise ValueError(
+            f"{text}: no such folder; pass a model folder, a hub id (owner/name) or one of {', '.join(embedded_names())}"
+        )
     where = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}
     return _descend(_download(text, subfolder, where), subfolder)
 
@@ -67,7 +69,12 @@ def _descend(folder: Path, subfolder: str | None) -> Path:
 
 def _download(repo: str, subfolder: str | None, where: dict[str, Any]) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     patterns = ["*.json", "*.txt", "*.safetensors"]
     allow = [f"{subfolder}/{p}" for p in patterns] + [f"{subfolder}/*/{p}" for p in patterns] if subfolder else patterns
@@ -77,4 +84,6 @@ def _download(repo: str, subfolder: str | None, where: dict[str, Any]) -> Path:
         reason = "no such repository on the hub, or it needs a token (huggingface-cli login)"
     except (LocalEntryNotFoundError, HFValidationError, HfHubHTTPError, OSError) as error:
         reason = f"no such folder here, not in the cache, and the hub did not give it ({type(error).__name__})"
-    raise ValueError(f"{repo}: {reason}; pass a local folder instead, or one of {', '.join(embedded_names())}") from None
+    raise ValueError(
+        f"{repo}: {reason}; pass a local folder instead, or one of {', '.join(embedded_names())}"
+    ) from None

@@ -63,7 +63,8 @@ def _describe(folder: Path, name: str, part: dict[str, Any], info: dict[str, Any
         for file in files:
             shapes |= checkpoint.tensor_shapes(file)
             with safe_open(file, framework="pt") as handle:
-                dtypes |= {_DTYPES.get(d := handle.get_slice(k).get_dtype(), d) for k in shapes if k in handle.keys()}  # noqa: SIM118
+                stored = {str(handle.get_slice(key).get_dtype()) for key in handle.keys()}  # noqa: SIM118 (not a mapping)
+            dtypes |= {_DTYPES.get(name, name) for name in stored}
         count = sum(math.prod(s) for s in shapes.values())
         size = sum(f.stat().st_size for f in files) / 1e6
         line = f"{count:,} parameters, {'/'.join(sorted(dtypes))}, {size:.1f} MB, {part['path']}"
@@ -80,8 +81,12 @@ def _check(path: Path, name: str, shapes: dict[str, tuple[int, ...]], info: dict
     kind = {"unet": "backbones", "vae": "codecs"}.get(name)
     if kind is None:
         return
-    plugin: Any = plugins.find("backbones", info["backbone"]) if kind == "backbones" else plugins.find("codecs", info["codec"])
+    plugin: Any = (
+        plugins.find("backbones", info["backbone"]) if kind == "backbones" else plugins.find("codecs", info["codec"])
+    )
     with torch.device("meta"):
         module = plugin.build(checkpoint.read_json(path / "config.json"))
     rename = getattr(plugin, "rename", str)
-    checkpoint.check_shapes(path, {k: tuple(v.shape) for k, v in module.state_dict().items()}, {rename(k): s for k, s in shapes.items()})
+    checkpoint.check_shapes(
+        path, {k: tuple(v.shape) for k, v in module.state_dict().items()}, {rename(k): s for k, s in shapes.items()}
+    )

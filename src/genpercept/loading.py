@@ -35,10 +35,14 @@ def load(
     if task is not None:
         plugins.find("tasks", task)  # an unknown name is said before anything is loaded
     if base is None and family is not None:
-        raise ValueError(f"{name}: family={family!r} is for public checkpoints: pass base= (a Stable Diffusion 2.1 folder or hub id) too")
+        raise ValueError(
+            f"{name}: family={family!r} is for public checkpoints: pass base= (a Stable Diffusion 2.1 folder or hub id) too"
+        )
     if base is not None:
         if task is None:
-            raise ValueError(f"{name}: a public checkpoint does not say what it predicts: pass task= ({', '.join(plugins.names('tasks'))})")
+            raise ValueError(
+                f"{name}: a public checkpoint does not say what it predicts: pass task= ({', '.join(plugins.names('tasks'))})"
+            )
         folder = hub.resolve(name, subfolder=subfolder, **where)
         pipe = plugins.find("families", family or "genpercept").load(folder, base, task, torch_dtype, where)
     else:

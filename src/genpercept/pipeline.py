@@ -43,7 +43,9 @@ class GenPerceptPipeline(DiffusionPipeline):
         """
         super().__init__()
         if prompt_embeds is None or info is None:
-            raise ValueError("GenPerceptPipeline needs the prompt's embedding and its settings: build it with from_parts")
+            raise ValueError(
+                "GenPerceptPipeline needs the prompt's embedding and its settings: build it with from_parts"
+            )
         self.register_modules(unet=unet, vae=vae)
         self.prompt_embeds = prompt_embeds
         self.info = info
@@ -79,7 +81,9 @@ class GenPerceptPipeline(DiffusionPipeline):
         name = paradigm or str(self.info["paradigm"])
         self._check_pairing(name)
         if ensemble_size != 1:
-            raise ValueError(f"ensemble_size={ensemble_size}: {name} is deterministic, every run would be the same; leave it at 1")
+            raise ValueError(
+                f"ensemble_size={ensemble_size}: {name} is deterministic, every run would be the same; leave it at 1"
+            )
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: must be at least 1")
         resolution = self.resolution if processing_resolution is None else processing_resolution
@@ -94,7 +98,11 @@ class GenPerceptPipeline(DiffusionPipeline):
             raw = self._forward(x, name, steps, Rng(seed, 0, batch))
             for i, raw_1CHW in zip(batch, raw.split(1), strict=True):
                 predictions[i] = self._task.decode(raw_1CHW, geometries[i])
-                predictions[i].meta = self.meta | {"paradigm": name, "steps": steps, "resolution": list(geometries[i].padded)}
+                predictions[i].meta = self.meta | {
+                    "paradigm": name,
+                    "steps": steps,
+                    "resolution": list(geometries[i].padded),
+                }
         self.maybe_free_model_hooks()
         return predictions[0] if single else [predictions[i] for i in range(len(images))]
 
@@ -115,14 +123,18 @@ class GenPerceptPipeline(DiffusionPipeline):
         """Refuse parts that cannot work together, with the reason."""
         plugin = plugins.find("paradigms", paradigm)
         if plugin.needs_latent and self._head.consumes != "latent":
-            raise ValueError(f"paradigm {paradigm!r} iterates on latents, but head {self.info['head']!r} gives none: use one_step")
+            raise ValueError(
+                f"paradigm {paradigm!r} iterates on latents, but head {self.info['head']!r} gives none: use one_step"
+            )
         if self._head.channels != self._task.channels:
             raise ValueError(
                 f"task {self.task!r} takes {self._task.channels} channels, head {self.info['head']!r} gives {self._head.channels}"
             )
         wanted, have = plugin.input_channels(self._codec.channels), int(cast(Any, self.unet).config.in_channels)
         if wanted != have:
-            raise ValueError(f"paradigm {paradigm!r} needs a denoiser with {wanted} input channels; this one has {have}")
+            raise ValueError(
+                f"paradigm {paradigm!r} needs a denoiser with {wanted} input channels; this one has {have}"
+            )
 
     @property
     def unet_dtype(self) -> torch.dtype:
@@ -192,7 +204,9 @@ class GenPerceptPipeline(DiffusionPipeline):
         folder = hub.resolve(base, **where)
         kind = checkpoint.read_json(folder / "scheduler" / "scheduler_config.json").get("prediction_type", "epsilon")
         if kind != "v_prediction":
-            raise ValueError(f"{folder}: its denoiser predicts {kind!r}; one_step needs a v-prediction base (Stable Diffusion 2.1, 768)")
+            raise ValueError(
+                f"{folder}: its denoiser predicts {kind!r}; one_step needs a v-prediction base (Stable Diffusion 2.1, 768)"
+            )
         unet = checkpoint.load_part("backbones", "sd21", folder / "unet", torch_dtype)
         vae = checkpoint.load_part("codecs", "kl", folder / "vae", torch_dtype)
         prompt_embeds = text.embed(*text.load(folder), prompt)
@@ -239,8 +253,11 @@ class GenPerceptPipeline(DiffusionPipeline):
         unet = checkpoint.load_part("backbones", info["backbone"], paths["unet"], torch_dtype)
         vae = checkpoint.load_part("codecs", info["codec"], paths["vae"], torch_dtype)
         prompt = checkpoint.read_tensors(paths["prompt_embeds"])
-        checkpoint.check_shapes(paths["prompt_embeds"], {"prompt_embeds": tuple(prompt.get("prompt_embeds", torch.empty(0)).shape)},
-                                {k: tuple(v.shape) for k, v in prompt.items()})
+        checkpoint.check_shapes(
+            paths["prompt_embeds"],
+            {"prompt_embeds": tuple(prompt.get("prompt_embeds", torch.empty(0)).shape)},
+            {k: tuple(v.shape) for k, v in prompt.items()},
+        )
         checkpoint.check_finite(paths["prompt_embeds"], prompt)
         for part, path in paths.items():
             if (found := checkpoint.sha256(path)) != parts[part]["sha256"]:
@@ -296,7 +313,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if absent := [key for key in needed if key not in info]:
         raise ValueError(f"{folder / checkpoint.MANIFEST}: lacks {', '.join(absent)}; copy or save the model again")
     if info["format"] != checkpoint.FORMAT:
-        raise ValueError(f"{folder}: format {info['format']}, but this version reads {checkpoint.FORMAT}; upgrade genpercept")
+        raise ValueError(
+            f"{folder}: format {info['format']}, but this version reads {checkpoint.FORMAT}; upgrade genpercept"
+        )
     return info
 
 
@@ -306,7 +325,9 @@ def _part_path(folder: Path, part: str, parts: dict[str, Any]) -> Path:
         raise ValueError(f"{folder / checkpoint.MANIFEST}: names no part {part!r}; copy or save the model again")
     path = (folder / parts[part]["path"]).resolve()
     if folder.resolve().parent not in path.parents:
-        raise ValueError(f"{folder / checkpoint.MANIFEST}: part {part!r} lies outside the model's folder ({parts[part]['path']})")
+        raise ValueError(
+            f"{folder / checkpoint.MANIFEST}: part {part!r} lies outside the model's folder ({parts[part]['path']})"
+        )
     if not path.exists():
         raise ValueError(f"{path}: missing, but {checkpoint.MANIFEST} names it as part {part!r}; copy the model again")
     return path

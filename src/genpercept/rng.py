@@ -32,13 +32,19 @@ class Rng:
 
     def normal(self, shape: Sequence[int], purpose: str = "noise") -> Tensor:
         """Standard normal, (len(samples), *shape) float32."""
-        rows = [generator(self.seed, self.step, s, purpose).standard_normal(tuple(shape), np.float32) for s in self.samples]
+        rows = [
+            generator(self.seed, self.step, s, purpose).standard_normal(tuple(shape), np.float32) for s in self.samples
+        ]
         return torch.from_numpy(np.stack(rows))
 
     def integers(self, low: int, high: int, purpose: str = "timestep") -> Tensor:
         """One integer in [low, high) per sample, (len(samples),) int64."""
-        return torch.tensor([int(generator(self.seed, self.step, s, purpose).integers(low, high)) for s in self.samples])
+        return torch.tensor(
+            [int(generator(self.seed, self.step, s, purpose).integers(low, high)) for s in self.samples]
+        )
 
     def uniform(self, purpose: str) -> Tensor:
         """One number in [0, 1) per sample, (len(samples),) float32."""
-        return torch.tensor([generator(self.seed, self.step, s, purpose).random() for s in self.samples], dtype=torch.float32)
+        return torch.tensor(
+            [generator(self.seed, self.step, s, purpose).random() for s in self.samples], dtype=torch.float32
+        )

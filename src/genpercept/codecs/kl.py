@@ -60,7 +60,9 @@ class Kl:
 
     def wrap(self, module: nn.Module) -> KlCodec:
         if not isinstance(module, AutoencoderKL):
-            raise ValueError(f"codec 'kl' needs an AutoencoderKL, not a {type(module).__name__}: use codec 'tiny' for AutoencoderTiny")
+            raise ValueError(
+                f"codec 'kl' needs an AutoencoderKL, not a {type(module).__name__}: use codec 'tiny' for AutoencoderTiny"
+            )
         return KlCodec(module)
 
 

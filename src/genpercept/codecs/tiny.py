@@ -35,7 +35,9 @@ class Tiny:
 
     def wrap(self, module: nn.Module) -> TinyCodec:
         if not isinstance(module, AutoencoderTiny):
-            raise ValueError(f"codec 'tiny' needs an AutoencoderTiny, not a {type(module).__name__}: use codec 'kl' for AutoencoderKL")
+            raise ValueError(
+                f"codec 'tiny' needs an AutoencoderTiny, not a {type(module).__name__}: use codec 'kl' for AutoencoderKL"
+            )
         return TinyCodec(module)
 
 

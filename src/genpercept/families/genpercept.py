@@ -26,9 +26,17 @@ class GenPercept:
         start = GenPerceptPipeline.from_base(base, task, torch_dtype=torch_dtype, **where)
         untouched = start.unet.state_dict()
         if all(torch.equal(t, untouched[k]) for k, t in unet.state_dict().items() if k in untouched):
-            raise ValueError(f"{folder}: its weights are bit by bit those of the base {base}: not fine-tuned, it would give noise")
-        axes = {"axes": None} if task == "normals" else {}  # the release does not document them
-        info = {"base": str(base), "prompt": "", "model": str(folder), "model_sha256": checkpoint.sha256(folder)} | axes
+            raise ValueError(
+                f"{folder}: its weights are bit by bit those of the base {base}: not fine-tuned, it would give noise"
+            )
+        info: dict[str, Any] = {
+            "base": str(base),
+            "prompt": "",
+            "model": str(folder),
+            "model_sha256": checkpoint.sha256(folder),
+        }
+        if task == "normals":
+            info["axes"] = None  # the release does not document them
         return GenPerceptPipeline.from_parts(
             unet=unet, vae=start.vae, prompt_embeds=start.prompt_embeds, task=task, resolution=768, **info
         )

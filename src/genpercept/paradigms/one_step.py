@@ -28,7 +28,9 @@ class OneStep:
     def predict(self, denoise: Denoise, z_x: Tensor, steps: int, rng: Rng | None = None) -> Features:
         """One call of the denoiser. ValueError for any other number of steps."""
         if steps != 1:
-            raise ValueError(f"num_inference_steps={steps}: a one-step model takes exactly 1 step; leave the option out")
+            raise ValueError(
+                f"num_inference_steps={steps}: a one-step model takes exactly 1 step; leave the option out"
+            )
         features = denoise(z_x, _timestep(z_x))
         if features.latent is None:
             return features

@@ -25,7 +25,9 @@ def normalise(depth_HW: Tensor, valid_HW: Tensor) -> Tensor:
     stride = -(-values.numel() // _MAX_QUANTILE_PIXELS)
     low, high = torch.quantile(values[::stride], torch.tensor(QUANTILES, device=values.device))
     spread = high - low
-    scaled = (depth_HW.float() - low) / spread * 2 - 1 if spread > 0 else torch.zeros_like(depth_HW, dtype=torch.float32)
+    scaled = (
+        (depth_HW.float() - low) / spread * 2 - 1 if spread > 0 else torch.zeros_like(depth_HW, dtype=torch.float32)
+    )
     return torch.where(valid_HW, scaled.clamp(-1, 1), -1.0)
 
 

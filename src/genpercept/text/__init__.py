@@ -39,7 +39,9 @@ def load(folder: Path) -> tuple[Any, Any]:
 
     for part in ("tokenizer", "text_encoder"):
         if not (folder / part).is_dir():
-            raise ValueError(f"{folder}: has no {part}/: a base model holds unet, vae, text_encoder, tokenizer and scheduler")
+            raise ValueError(
+                f"{folder}: has no {part}/: a base model holds unet, vae, text_encoder, tokenizer and scheduler"
+            )
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # a bar for a few tensors would cut through the caller's own output
     try:
@@ -59,7 +61,9 @@ def make_tokenizer(words: Sequence[str], folder: Path, max_length: int = 32) -> 
     vocabulary, merges = _vocabulary(words)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps(vocabulary, indent=0), encoding="utf-8")
-    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *(" ".join(m) for m in merges)]) + "\n", encoding="utf-8")
+    (folder / "merges.txt").write_text(
+        "\n".join(["#version: 0.2", *(" ".join(m) for m in merges)]) + "\n", encoding="utf-8"
+    )
     config = {
         "tokenizer_class": "CLIPTokenizer",
         "model_max_length": max_length,

@@ -17,7 +17,7 @@ import skimage
 from numba import njit
 from PIL import Image
 from scipy.ndimage import gaussian_filter
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from genpercept.datasets._world.jit import JIT
 
@@ -112,7 +112,8 @@ def reaction_diffusion(rng: Rng, feed: float, kill: float) -> Array:
 def voronoi(rng: Rng, count: int) -> tuple[Array, Array, Array]:
     """Distance to the nearest and second nearest of `count` points (in cell sizes), and a random value per cell."""
     points = rng.random((count, 2))
-    d, k = cKDTree(points, boxsize=1).query(np.stack([_XX.ravel(), _YY.ravel()], -1), k=2)
+    nearest = KDTree(points, boxsize=1).query(np.stack([_XX.ravel(), _YY.ravel()], -1), k=2)
+    d, k = np.asarray(nearest[0]), np.asarray(nearest[1])
     scale = np.sqrt(count)
     return (d[:, 0] * scale).reshape(N, N), (d[:, 1] * scale).reshape(N, N), rng.random(count)[k[:, 0]].reshape(N, N)
 
@@ -377,7 +378,7 @@ def load() -> tuple[Array, dict[str, list[tuple[int, int]]]]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as tmp:
-            np.savez(tmp, texels=texels, **{k: np.array(v) for k, v in groups.items()})
+            np.savez(tmp, allow_pickle=False, texels=texels, **{k: np.array(v) for k, v in groups.items()})
         Path(tmp.name).replace(path)
     except OSError:
         pass  # a read-only home costs the build time again in the next process, nothing else

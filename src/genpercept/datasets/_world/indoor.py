@@ -102,7 +102,7 @@ def _wall_item(w: World, length: float, h: float, kind: str) -> None:
                     (x, h * 0.72, 0.045),
                     (x + d * math.cos(t), h * 0.72 + d * math.sin(t), 0.045),
                     0.006,
-                    w.mat("plastic", (0.02,) * 3),
+                    w.mat("plastic", (0.02, 0.02, 0.02)),
                 )
 
 

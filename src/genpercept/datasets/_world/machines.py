@@ -92,7 +92,8 @@ def engine(w: World, s: float, fg: bool = False, parts: int = 60) -> None:
                 p = (x, y, z)
                 for _k in range(r.randrange(2, 5)):
                     axis = r.randrange(3)
-                    q = tuple(p[c] + (r.gauss(0, 0.22) * s if c == axis else r.gauss(0, 0.03) * s) for c in range(3))
+                    dx, dy, dz = (r.gauss(0, 0.22) * s if c == axis else r.gauss(0, 0.03) * s for c in range(3))
+                    q = (p[0] + dx, p[1] + dy, p[2] + dz)
                     w.rod(p, q, a * 0.22, m)
                     p = q
         if r.random() < 0.6:

@@ -126,11 +126,13 @@ def _describe(world: World, objects: np.ndarray) -> str:
 def shoot(seed: int, split: str, domain: str, index: int, height: int, width: int, mattes: bool) -> Shot:
     """Render picture `index`. The first plausible of a fixed sequence of attempts is taken."""
     texels = atlas.load()[0]
-    for attempt in range(ATTEMPTS):
+    attempt = 0
+    while True:
         world, label, noise = compose(seed, split, domain, index, attempt)
         prims, mats, fields, defects = world.arrays()
         cam = camera_vector(world, height, width)
-        if attempt == ATTEMPTS - 1 or plausible(prims, fields, cam, height, width):
+        attempt += 1
+        if attempt == ATTEMPTS or plausible(prims, fields, cam, height, width):
             break
     look = light.camera_look(world, noise)
     layers, alpha, depth, normals, cls, objects, mask, flaw = scene.draw(
