@@ -25,8 +25,8 @@ check: $(STAMP)
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 
-wheel: $(STAMP)
-	$(BIN)/python -m build --wheel --no-isolation
+wheel: $(STAMP)  ## build it, install it elsewhere, predict with it
+	tools/check_wheel.sh
 
 clean:
 	rm -rf demo dist build .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -86,11 +86,12 @@ def cli() -> None:
 
 
 def model_options(command: F) -> F:
-    """--model, --base, --family, --task."""
+    """--model, --subfolder, --base, --family, --task."""
     for option in (
         click.option("--task", metavar="T", help="Task, where the model does not say; alone: the embedded mini/T."),
         click.option("--family", metavar="F", help="Layout of a public checkpoint, such as genpercept."),
         click.option("--base", metavar="B", help="The base model that a public checkpoint was fine-tuned from."),
+        click.option("--subfolder", metavar="S", help="Where the model lies inside its folder or hub repository."),
         click.option("--model", metavar="M", help="Embedded name, folder or hub id.  [default: mini/depth]"),
     ):
         command = option(command)
@@ -195,6 +196,9 @@ def train(recipe: Path, overrides: tuple[str, ...], out: Path, resume: bool, dry
 @click.option("--min-depth", type=float, metavar="M", help="Metres.")
 @click.option("--max-depth", type=float, metavar="M", help="Metres.")
 @click.option("--crop", metavar="NAME", help="Evaluation crop, such as nyu_eigen or kitti_garg.")
+@click.option("--max-res", type=int, metavar="N", help="Depth: align on maps no wider than this.")
+@click.option("--mask-only", is_flag=True, default=None, help="Depth: the mask alone says what counts, not the range.")
+@click.option("--aggregate", metavar="HOW", help="Normals: pixels (pooled) or images.")
 @click.option("--pred-scale", type=float, metavar="X", help="Stored predictions are divided by X.")
 @click.option("--gt-scale", type=float, metavar="X", help="Stored ground truth is divided by X (KITTI: 256).")
 @click.option("--per-image", is_flag=True, help="Add the figures of each image.")
@@ -208,8 +212,7 @@ def score(**options: Any) -> int:
 
 @cli.command()
 @click.argument("model")
-@click.option("--base", metavar="B", help="The base model that a public checkpoint was fine-tuned from.")
-@click.option("--family", metavar="F", help="Layout of a public checkpoint.")
+@click.option("--subfolder", metavar="S", help="Where the model lies inside its folder or hub repository.")
 @debuggable
 def inspect(model: str, **options: Any) -> int:
     """Tell what MODEL is: family, task, parts, sizes, dtype, and what is missing."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from genpercept import hub, plugins
+from genpercept.devices import pick_device
 from genpercept.pipeline import GenPerceptPipeline
 
 
@@ -27,8 +28,8 @@ def load(
     """A ready predictor: an embedded model ("mini/depth"), a folder, a hub id, or (with base=) a public checkpoint.
 
     base: the text-to-image model that a public checkpoint, which holds only its fine-tuned denoiser, was trained from;
-    family: the checkpoint's layout, "genpercept" unless given. task: what the model is for; needed for public checkpoints, checked for
-    others. float32 unless torch_dtype. device None: CUDA, then MPS, then the CPU, whichever is there.
+    family: the checkpoint's layout, "genpercept" unless given. task: what the model is for; needed for public
+    checkpoints, checked for others. float32 unless torch_dtype. device None: the fastest there is.
     ValueError, in one line, for everything that does not fit.
     """
     where = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}
@@ -49,11 +50,4 @@ def load(
         pipe = GenPerceptPipeline.from_pretrained(name, torch_dtype=torch_dtype, subfolder=subfolder, **where)
     if task not in (None, pipe.task):
         raise ValueError(f"{name}: is a model for {pipe.task}, not {task}: leave the task out, or choose another model")
-    return pipe.to(default_device() if device in (None, "auto") else device)
-
-
-def default_device() -> str:
-    """The fastest device this machine has: "cuda", "mps" or "cpu"."""
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    return pipe.to(pick_device(str(device or "auto")))

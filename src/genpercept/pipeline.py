@@ -128,7 +128,8 @@ class GenPerceptPipeline(DiffusionPipeline):
             )
         if self._head.channels != self._task.channels:
             raise ValueError(
-                f"task {self.task!r} takes {self._task.channels} channels, head {self.info['head']!r} gives {self._head.channels}"
+                f"task {self.task!r} takes {self._task.channels} channels, "
+                f"head {self.info['head']!r} gives {self._head.channels}"
             )
         wanted, have = plugin.input_channels(self._codec.channels), int(cast(Any, self.unet).config.in_channels)
         if wanted != have:
@@ -262,8 +263,9 @@ class GenPerceptPipeline(DiffusionPipeline):
         for part, path in paths.items():
             if (found := checkpoint.sha256(path)) != parts[part]["sha256"]:
                 raise ValueError(
-                    f"{path}: its SHA-256 {found[:12]}... is not the {parts[part]['sha256'][:12]}... of {checkpoint.MANIFEST}: the file"
-                    " was changed or damaged; copy the model again, or save it again with save_pretrained"
+                    f"{path}: its SHA-256 {found[:12]}... is not the {parts[part]['sha256'][:12]}... of "
+                    f"{checkpoint.MANIFEST}: the file was changed or damaged; copy the model again, or save it again with "
+                    "save_pretrained"
                 )
         info["model"] = name if subfolder is None else f"{name}/{subfolder}"
         info["model_sha256"] = _model_hash(parts)

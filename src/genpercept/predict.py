@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from genpercept import plugins
+from genpercept.devices import pick_device
 from genpercept.imaging import write
 from genpercept.imaging.inputs import gather, name_results
 from genpercept.imaging.jobs import (
@@ -41,6 +42,7 @@ class Request:
     model: str | None = None
     base: str | None = None
     family: str | None = None
+    subfolder: str | None = None
     task: str | None = None
     processing_resolution: int | None = None
     steps: int | None = None
@@ -126,23 +128,6 @@ def run(
     return outcome.exit_code
 
 
-def pick_device(device: str) -> str:
-    """The device: "auto" is the first there is of cuda, mps and cpu. ValueError for another."""
-    import torch
-
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    have = [name for name, is_there in there.items() if is_there]
-    if device == "auto":
-        return have[0]
-    try:
-        wanted = torch.device(device)
-    except RuntimeError:
-        raise ValueError(f"unknown device {device!r}: choose auto, {', '.join(have)}") from None
-    if wanted.type not in have or (wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count()):
-        raise ValueError(f"device {device!r} is not available here: choose auto, {', '.join(have)}")
-    return device
-
-
 def _check(request: Request, machine: Machine, formats: Iterable[str]) -> tuple[str, ...]:
     """Refuse what is wrong whatever the images are. Returns the formats, each once."""
     chosen = write.check_formats(formats)
@@ -204,7 +189,7 @@ class _Model:
         if machine.offload and device == "cpu":
             raise ValueError("--offload moves parts off an accelerator, and here is only the CPU: leave it out")
         task = None if request.model is None else request.task  # an embedded model's name has said it
-        names = {"base": request.base, "family": request.family, "task": task}
+        names = {"base": request.base, "family": request.family, "subfolder": request.subfolder, "task": task}
         given = {k: v for k, v in names.items() if v is not None}
         dtype = getattr(torch, DTYPES[request.dtype])
         if request.model is None:

@@ -180,6 +180,8 @@ class Recipe(Section):
     augment: Augment = Augment()
     # name -> weight; "latent" compares before the decoder, the others behind it. Empty: the task's own
     loss: dict[str, float] = Field(default_factory=dict)
+    # Share of a batch that the losses behind the decoder see, scaled to keep their weight: the decoder is most of a step.
+    pixel_share: float = Field(default=1.0, gt=0, le=1)
     loss_options: dict[str, dict[str, Any]] = Field(default_factory=dict)  # name -> its options, such as paper_exact
     autoencoder: Autoencoder = Autoencoder()
     denoiser: Denoiser = Denoiser()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -28,16 +29,22 @@ GRAY_KINDS = ("depth_affine", "disparity_affine", "mask", "alpha", "anomaly")
 
 
 class Net(nn.Module):
-    """Network input, timestep, prompt -> denoiser's output and, with a pixel loss, the decoded label (B, 3, H, W)."""
+    """Network input, timestep, prompt -> denoiser's output and, with a pixel loss, decoded labels (n, 3, H, W).
 
-    def __init__(self, unet: nn.Module, vae: nn.Module, codec: Codec, paradigm: Paradigm, decode: bool) -> None:
+    n is the batch in eval mode, and `share` of it (rounded up) in training.
+    """
+
+    def __init__(self, unet: nn.Module, vae: nn.Module, codec: Codec, paradigm: Paradigm, share: float) -> None:
         super().__init__()
         self.unet, self.vae = unet, vae
-        self._codec, self._paradigm, self._decode = codec, paradigm, decode
+        self._codec, self._paradigm, self._share = codec, paradigm, share
 
     def forward(self, x: Tensor, t: Tensor, context: Tensor) -> tuple[Tensor, Tensor | None]:
         output = cast(Any, self.unet).forward_features(x, t, context).require_latent()
-        return output, self._codec.decode(self._paradigm.estimate(output)) if self._decode else None
+        if not self._share:
+            return output, None
+        n = math.ceil(len(output) * self._share) if self.training else len(output)
+        return output, self._codec.decode(self._paradigm.estimate(output[:n]))
 
 
 class OneStepStage:
@@ -57,7 +64,8 @@ class OneStepStage:
         self._select(recipe)
         use_attention(self.pipe.unet, recipe.speed.attention)
         use_attention(self.pipe.vae, recipe.speed.attention)
-        self.net = Net(self.pipe.unet, self.pipe.vae, self.codec, self.paradigm, self._pixel)
+        share = recipe.pixel_share if self._pixel else 0.0
+        self.net = Net(self.pipe.unet, self.pipe.vae, self.codec, self.paradigm, share)
 
     def _pipeline(self, recipe: Recipe) -> GenPerceptPipeline:
         """The pipeline that the run will save, over the base's parts, or over an untrained denoiser of its size."""
@@ -141,8 +149,10 @@ class OneStepStage:
             if name == "latent":
                 parts[name] = loss(latent.float(), pair.target.float(), cast(Tensor, pair.valid), **options)
             else:
-                pred, gt = self._comparable(decoded.float()), self._comparable(label.map)
-                parts[name] = loss(pred, gt, label.valid, **options)
+                n = len(decoded)
+                pred, gt = self._comparable(decoded.float()), self._comparable(label.map[:n])
+                part = loss(pred, gt, label.valid[:n], **options)
+                parts[name] = F.pad(part, (0, len(latent) - n)) * (len(latent) / n)
         total = sum((self._weights[name] * part for name, part in parts.items()), torch.zeros((), device=latent.device))
         return cast(Tensor, total), parts
 

@@ -1,0 +1,92 @@
+"""The models that are shipped: whole, small enough, better than a trivial answer, and what they claim to be."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import genpercept
+from genpercept import hub
+from genpercept.metrics import score
+
+SCENES = 12
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    from genpercept.datasets import synthetic
+
+    return synthetic.render(range(SCENES), domain="mixed", split="test", size=(96, 128))
+
+
+def test_folder_is_within_its_budget() -> None:
+    """64 MB for everything embedded, with six more tasks to come: what is here must leave room for them."""
+    size = sum(p.stat().st_size for p in hub.embedded_root().rglob("*") if p.is_file())
+    assert size < 40e6
+    assert {"mini/base", "mini/depth", "mini/normals"} <= set(hub.embedded_names())
+
+
+def test_depth_beats_a_vertical_ramp(scenes) -> None:
+    pipe = genpercept.load("mini/depth", device="cpu")
+    ramp = np.tile(np.linspace(1, 0, 96, dtype=np.float32)[:, None], (1, 128))
+    valid = scenes.valid & (scenes.depth < 25)
+    options = {"valid": list(valid), "max_depth": 25}
+    ours = score(
+        "depth", [p.values for p in pipe(list(scenes.image), batch_size=SCENES)], list(scenes.depth), **options
+    )
+    theirs = score("depth", [ramp] * SCENES, list(scenes.depth), **options)
+    assert ours["abs_rel"] < 0.7 * theirs["abs_rel"]
+
+
+def test_normals_beat_facing_the_viewer(scenes) -> None:
+    pipe = genpercept.load("mini/normals", device="cpu")
+    facing = np.zeros((96, 128, 3), np.float32)
+    facing[..., 2] = 1
+    options = {"valid": list(scenes.valid)}
+    ours = score(
+        "normals", [p.values for p in pipe(list(scenes.image), batch_size=SCENES)], list(scenes.normals), **options
+    )
+    theirs = score("normals", [facing] * SCENES, list(scenes.normals), **options)
+    assert ours["mean"] < 0.6 * theirs["mean"]
+
+
+@pytest.mark.parametrize("task", ["depth", "normals"])
+def test_parts_are_shared_and_written_out_in_full(task: str, tmp_path: Path) -> None:
+    pipe = genpercept.load(f"mini/{task}", device="cpu")
+    assert not (hub.embedded_root() / task / "vae").exists()  # it is the base's
+    pipe.save_pretrained(tmp_path / "m")
+    again = genpercept.load(tmp_path / "m", device="cpu")
+    image = np.random.default_rng(0).integers(0, 256, (64, 80, 3), np.uint8)
+    np.testing.assert_array_equal(pipe(image).values, again(image).values)
+
+
+@pytest.mark.parametrize("name", ["mini/base", "mini/depth", "mini/normals"])
+def test_inspect_finds_them_whole(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from genpercept import inspect
+
+    assert inspect.main(name) == 0
+    assert "whole" in capsys.readouterr().out
+
+
+def test_base_is_a_plain_diffusers_pipeline() -> None:
+    from diffusers import StableDiffusionPipeline
+
+    folder = hub.embedded_root() / "base"
+    pipe = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    assert type(pipe.unet).__module__.startswith("diffusers.")
+    pipe.set_progress_bar_config(disable=True)
+    draw = {"height": 128, "width": 128, "num_inference_steps": 10, "guidance_scale": 3.0, "output_type": "np"}
+    room, street = (
+        pipe(caption, generator=torch.Generator().manual_seed(0), **draw).images[0]
+        for caption in ("a room with a sofa, warm light", "a park with grass and a hill, sunny")
+    )
+    assert room.shape == (128, 128, 3) and np.isfinite(room).all()
+    assert np.abs(room - street).mean() > 0.02  # the caption matters
+    assert 0.05 < room.std() < 0.5  # neither blank nor noise at the ends of the range
+
+
+def test_the_same_seed_gives_the_same_bits() -> None:
+    pipe = genpercept.load("mini/depth", device="cpu")
+    image = np.random.default_rng(1).integers(0, 256, (50, 70, 3), np.uint8)
+    np.testing.assert_array_equal(pipe(image).values, pipe(image).values)
