@@ -129,6 +129,8 @@ def test_denoiser_is_a_stable_diffusion_pipeline(base: Path) -> None:
         ("depth", ["loss={latent = 1.0}", "augment.colour=0.5", "augment.crop=[0.5, 1.0]", "augment.jpeg=1.0"]),
         ("normals", ["loss={latent = 0.5, angular = 1.0}", "model.train_decoder=true", "optim.accumulation=2"]),
         ("depth", ["model.init=scratch", "precision=bf16", "augment.sizes=[[16, 32], [32, 16]]"]),
+        ("depth", ["loss={latent = 1.0}", "loader.latent_variants=2", "augment.colour=0.5"]),
+        ("normals", ["loss={latent = 1.0, l1 = 1.0}", "pixel_share=0.5"]),
     ],
 )
 def test_one_step(work: Path, base: Path, tmp_path: Path, task: str, overrides: list[str]) -> None:
@@ -142,6 +144,40 @@ def test_one_step(work: Path, base: Path, tmp_path: Path, task: str, overrides: 
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert bool(changed) == ("model.train_decoder=true" in overrides)
     assert not any(name.startswith(("encoder", "quant_conv")) for name in changed)
+
+
+def test_one_step_goes_on_from_a_predictor(work: Path, base: Path, tmp_path: Path) -> None:
+    path = write(tmp_path / "r.toml", "one_step", f'[model]\nbase = "{base / "model"}"\n', cache=work / "cache")
+    options = ["loss={latent = 1.0}", "optim.warmup=0"]
+    assert train.main(path, options, tmp_path / "first") == 0
+    further = [*options, f'model.base="{tmp_path / "first" / "model"}"', "steps=1", "optim.lr=1e-12"]
+    assert train.main(path, further, tmp_path / "second") == 0
+    image = np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8)
+    first, second = (genpercept.load(tmp_path / run / "model")(image).values for run in ("first", "second"))
+    np.testing.assert_allclose(first, second, atol=1e-4)  # it started where the first one ended
+    with pytest.raises(ValueError, match="is a model for depth, but the recipe trains normals"):
+        train.main(path, [*further, 'task="normals"'], tmp_path / "third")
+
+
+def test_cached_latents_are_those_of_the_step(work: Path, base: Path, tmp_path: Path) -> None:
+    """Without augmentation, a cached pair is what encoding in the step gives; with a pixel loss it is refused."""
+    from genpercept._training.one_step import OneStepStage
+
+    text = f'[model]\nbase = "{base / "model"}"\n'
+    path = write(tmp_path / "r.toml", "one_step", text, cache=work / "cache")
+    plain = ["loss={latent = 1.0}", "augment.flip=0.0"]
+    fresh, cached = (
+        OneStepStage(recipes.load(path, [*plain, f"loader.latent_variants={n}"]), lambda line: None) for n in (0, 1)
+    )
+    with torch.no_grad():
+        a, b = (stage.encode(stage.make_batch(3, range(4))) for stage in (fresh, cached))
+    assert a.latents is not None and b.latents is not None
+    difference = (a.latents - b.latents).norm() / a.latents.norm()
+    assert float(difference) < 0.01  # bf16 arithmetic, stored as float16
+    pa, pb = fresh.training_pair(a), cached.training_pair(b)
+    assert pa.valid is not None and pb.valid is not None and torch.equal(pa.valid, pb.valid)
+    with pytest.raises(ValueError, match="serve the latent loss alone, but loss has l1"):
+        OneStepStage(recipes.load(path, ["loss={l1 = 1.0}", "loader.latent_variants=1"]), lambda line: None)
 
 
 def start(path: Path, out: Path, *extra: str) -> subprocess.Popen[str]:

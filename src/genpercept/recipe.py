@@ -34,7 +34,9 @@ class Section(BaseModel):
 class Model(Section):
     """The parts. A path is a folder in diffusers' layout; a config is a table as in its config.json."""
 
-    base: str = ""  # a StableDiffusionPipeline-like folder, or an embedded model's name, that fine-tuning starts from
+    # What fine-tuning starts from: a StableDiffusionPipeline-like folder, an embedded model's name, or a predictor for the
+    # same task that is to be trained further
+    base: str = ""
     codec: str = ""  # a folder with an AutoencoderKL (or one with vae/ in it); default: the base's
     init: Literal["base", "scratch"] = "base"  # "scratch": the base's sizes with random weights
     codec_config: dict[str, Any] = Field(default_factory=dict)  # autoencoder stage
@@ -61,6 +63,9 @@ class Loader(Section):
     cache: bool = True  # rendered scenes are kept on disk; False: rendered anew each time
     cache_dir: Path = Field(default_factory=default_cache)
     one_set_per_batch: bool = False
+    # one_step stage, latent loss only: latents of so many augmented variants of each sample, label beside image, are encoded
+    # once and kept on disk. 0: images are augmented and encoded afresh in every step
+    latent_variants: int = Field(default=0, ge=0)
     workers: int = Field(default=0, ge=0)  # processes that render the cache; 0: one per core
     threads: int = Field(default=1, ge=1)  # that make batches beside the step
     prefetch: int = Field(default=4, ge=1)  # batches kept ready

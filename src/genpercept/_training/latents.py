@@ -11,14 +11,17 @@ import torch
 
 from genpercept import codecs
 from genpercept._training import cache
-from genpercept._training.augment import crop, mirror
+from genpercept._training.augment import augment, crop, mirror
 from genpercept._training.cache import SHARD, Shards
-from genpercept._training.records import image_tensor
+from genpercept._training.records import Record, cut_off, image_tensor
 from genpercept._training.sources import Source
 from genpercept.recipe import DataSet, Recipe
 from genpercept.rng import generator
 
 _CHUNK = 32  # images encoded together
+
+# A record -> image (3, H, W) and label map (3, H, W), both in [-1, 1], and the label's validity (1, h, w) at latent resolution.
+EncodePair = Callable[[Record], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 
 
 class Latents:
@@ -96,3 +99,78 @@ def _encode_shard(
     cache.write_shard(
         folder, number, {"latent": latent.numpy()}, {"caption": [str(r.get("caption", "")) for r in records]}
     )
+
+
+class Pairs:
+    """Latents of image and label, encoded once for several augmented variants of each sample."""
+
+    def __init__(self, shards: Shards, variants: int) -> None:
+        self._shards, self.variants = shards, variants
+
+    def pair(self, index: int, variant: int) -> tuple[np.ndarray, np.ndarray]:
+        """Image and label latents (2, 4, h, w) float32, and where the label's are valid (1, h, w) bool."""
+        pair = self._shards.column("pair", index)[variant].astype(np.float32)
+        return pair, np.asarray(self._shards.column("valid", index)[variant])
+
+
+def open_pairs(
+    recipe: Recipe, sources: Sequence[Source], codec: codecs.Codec, encode: EncodePair, report: Callable[[str], None]
+) -> list[Pairs]:
+    """The cached pairs of every set; encodes those that are missing. `encode`: a record to image, label map and validity."""
+    if len(recipe.sizes()) > 1:
+        raise ValueError("augment.sizes: cached latents have one size; name one, or set loader.latent_variants = 0")
+    variants, size = recipe.loader.latent_variants, recipe.sizes()[0]
+    found = []
+    for which, (data, source) in enumerate(zip(recipe.data, sources, strict=True)):
+        key = {
+            "data": data.model_dump(mode="json", exclude={"weight", "count"}),
+            "folder": str(getattr(source, "folder", "")),
+            "length": len(source),
+            "size": size,
+            "variants": variants,
+            "augment": recipe.augment.model_dump(mode="json"),
+            "task": recipe.task,
+            "seed": recipe.seed,
+            "codec": cache.fingerprint(cast(Any, codec).module),
+        }
+        folder = cache.key_folder(recipe.loader.cache_dir, "pairs", key)
+        numbers = range(-(-len(source) // SHARD))
+        missing = [n for n in numbers if not cache.shard_folder(folder, n).is_dir()]
+        for done, number in enumerate(missing, 1):
+            rows = range(number * SHARD, min((number + 1) * SHARD, len(source)))
+            _encode_pairs(folder, number, source, rows, recipe, which, codec, encode)
+            if done % 8 == 0 or done == len(missing):
+                report(f"encoded {done * SHARD} of {len(missing) * SHARD} pairs ({data.domain}, {data.split})")
+        found.append(Pairs(Shards(folder, len(source)), variants))
+    return found
+
+
+@torch.no_grad()
+def _encode_pairs(
+    folder: Any,
+    number: int,
+    source: Source,
+    rows: range,
+    recipe: Recipe,
+    which: int,
+    codec: codecs.Codec,
+    encode: EncodePair,
+) -> None:
+    """One shard: pair (N, variants, 2, 4, h, w) float16, valid (N, variants, 1, h, w) bool."""
+    variants, far = recipe.loader.latent_variants, recipe.data[which].far
+    device = next(cast(Any, codec).module.parameters()).device
+    pairs: list[torch.Tensor] = []
+    valid: list[torch.Tensor] = []
+    for row in rows:
+        record = cut_off(source[row], far)
+        cuts = [
+            augment(record, recipe.sizes()[0], recipe.augment, generator(recipe.seed, variant, row, "augment"))
+            for variant in range(variants)
+        ]
+        images, labels, masks = zip(*(encode(cut) for cut in cuts), strict=True)
+        with torch.autocast(device.type, torch.bfloat16):
+            latent = codec.encode(torch.stack([*images, *labels]).to(device)).half().cpu()
+        pairs.append(latent.unflatten(0, (2, variants)).transpose(0, 1))
+        valid.append(torch.stack(masks))
+    arrays = {"pair": torch.stack(pairs).contiguous().numpy(), "valid": torch.stack(valid).numpy()}
+    cache.write_shard(folder, number, arrays, {})

@@ -12,16 +12,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genpercept import plugins
+from genpercept import hub, plugins
+from genpercept._training import latents
 from genpercept._training.parts import open_codec, use_attention
-from genpercept._training.records import image_tensor, to_sample
+from genpercept._training.records import Record, image_tensor, to_sample
 from genpercept._training.report import grid, to_picture
 from genpercept._training.stage import Batch, Draw, Pair
+from genpercept.checkpoint import MANIFEST
 from genpercept.codecs import Codec
 from genpercept.paradigms import Paradigm
 from genpercept.pipeline import GenPerceptPipeline
 from genpercept.recipe import Recipe
-from genpercept.rng import Rng
+from genpercept.rng import Rng, generator
 from genpercept.types import Target
 
 # Predictions of these kinds are the mean of the three decoded channels; so are the ones that the losses see.
@@ -64,15 +66,21 @@ class OneStepStage:
         self._select(recipe)
         use_attention(self.pipe.unet, recipe.speed.attention)
         use_attention(self.pipe.vae, recipe.speed.attention)
+        self._pairs: list[latents.Pairs] | None = None
+        if recipe.loader.latent_variants:
+            if self._pixel:
+                raise ValueError(
+                    "loader.latent_variants: cached latents serve the latent loss alone, but loss has"
+                    f" {', '.join(n for n in self._weights if n != 'latent')}; leave those out, or set it to 0"
+                )
+            self._pairs = latents.open_pairs(recipe, self.draw.sources, self.codec, self._encode_pair, report)
         share = recipe.pixel_share if self._pixel else 0.0
         self.net = Net(self.pipe.unet, self.pipe.vae, self.codec, self.paradigm, share)
 
     def _pipeline(self, recipe: Recipe) -> GenPerceptPipeline:
         """The pipeline that the run will save, over the base's parts, or over an untrained denoiser of its size."""
         resolution = recipe.resolution or max(max(size) for size in recipe.sizes())
-        pipe = GenPerceptPipeline.from_base(
-            recipe.model.base, recipe.task, paradigm=recipe.paradigm, resolution=resolution
-        )
+        pipe = _start(recipe, resolution)
         unet, vae = pipe.unet, pipe.vae
         if recipe.model.init == "scratch":
             unet = plugins.find("backbones", pipe.info["backbone"]).build(dict(cast(Any, unet).config))
@@ -116,13 +124,35 @@ class OneStepStage:
         return groups
 
     def make_batch(self, step: int, slots: Sequence[int]) -> Batch:
+        """Augmented images and labels, or cached latents of both."""
+        if self._pairs is not None:
+            return self._cached_batch(self._pairs, step, slots)
         records = self.draw.records(step, slots)
         images = torch.stack([image_tensor(record["image"]) * 2 - 1 for record in records])
         target = Target.cat([self.task.encode(to_sample(record)) for record in records])
         return Batch(Rng(self.recipe.seed, step, slots), images=images, target=target)
 
+    def _cached_batch(self, pairs: list[latents.Pairs], step: int, slots: Sequence[int]) -> Batch:
+        """Latents of images, then of labels, as `encode` gives them. The target keeps only what a latent loss reads."""
+        found = []
+        for slot in slots:
+            which, index = self.draw.order[step, slot]
+            variant = int(generator(self.recipe.seed, step, slot, "augment").integers(pairs[which].variants))
+            found.append(pairs[which].pair(index, variant))
+        both = torch.from_numpy(np.stack([pair for pair, _ in found], 1)).flatten(0, 1)
+        valid = torch.from_numpy(np.stack([valid for _, valid in found]))
+        target = Target(torch.zeros(len(slots), 0, *valid.shape[-2:]), valid)
+        return Batch(Rng(self.recipe.seed, step, slots), target=target, latents=both)
+
+    def _encode_pair(self, record: Record) -> tuple[Tensor, Tensor, Tensor]:
+        target = self.task.encode(to_sample(record))
+        size = (target.map.shape[-2] // self.codec.stride, target.map.shape[-1] // self.codec.stride)
+        return image_tensor(record["image"]) * 2 - 1, target.map[0], latent_valid(target.valid, size)[0]
+
     def encode(self, batch: Batch) -> Batch:
         """Image and label through the frozen encoder, together; the label only where a latent loss compares it."""
+        if batch.latents is not None:
+            return batch
         images, target = cast(Tensor, batch.images), cast(Target, batch.target)
         both = torch.cat([images, target.map]) if self._needs_label_latent() else images
         batch.latents = self.codec.encode(both).float()
@@ -213,6 +243,21 @@ class OneStepStage:
 
 _SCORED = ("depth", "disparity", "normals")
 _SHOWN = ("abs_rel", "delta1", "rmse", "mean", "median", "a11_25", "a30")
+
+
+def _start(recipe: Recipe, resolution: int) -> GenPerceptPipeline:
+    """What training starts from: a text-to-image base, or a predictor for the same task that is to be trained further."""
+    folder = hub.resolve(recipe.model.base)
+    if not (folder / MANIFEST).is_file():
+        return GenPerceptPipeline.from_base(
+            recipe.model.base, recipe.task, paradigm=recipe.paradigm, resolution=resolution
+        )
+    pipe = GenPerceptPipeline.from_pretrained(recipe.model.base)
+    if pipe.task != recipe.task:
+        raise ValueError(
+            f"model.base {recipe.model.base}: is a model for {pipe.task}, but the recipe trains {recipe.task}"
+        )
+    return pipe
 
 
 def latent_valid(valid_B1HW: Tensor, size: tuple[int, int]) -> Tensor:
