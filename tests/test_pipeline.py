@@ -254,7 +254,7 @@ def test_untrained_base_is_not_loaded_as_a_predictor() -> None:
 
 
 def test_released_layout_loads_over_its_base(
-    depth: GenPerceptPipeline, tmp_path: Path, official: dict[str, np.ndarray]
+    depth: GenPerceptPipeline, tmp_path: Path, official: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """unet_depth_v2/ holds a U-Net and nothing else."""
     from diffusers import UNet2DConditionModel
@@ -263,7 +263,10 @@ def test_released_layout_loads_over_its_base(
     with torch.no_grad():
         tuned.conv_out.bias.add_(0.1)
     tuned.save_pretrained(tmp_path / "unet_depth_v2")
+    monkeypatch.setenv("GENPERCEPT_BASE", str(GOLDEN / "sd-tiny"))
+    by_name = genpercept.load(tmp_path / "unet_depth_v2", family="genpercept", task="depth", device="cpu")
     pipe = genpercept.load(tmp_path / "unet_depth_v2", base=GOLDEN / "sd-tiny", task="depth", device="cpu")
+    assert all(torch.equal(a, b) for a, b in zip(by_name.unet.parameters(), pipe.unet.parameters(), strict=True))
     got = pipe(official["image_a"], processing_resolution=0).values
     assert np.abs(got - depth(official["image_a"]).values).max() > 1e-4
     assert pipe.meta["family"] == "genpercept" and pipe.resolution == 768
@@ -274,7 +277,7 @@ def test_released_layout_loads_over_its_base(
     [
         ({"base": GOLDEN / "sd-tiny", "task": "depth"}, "bit by bit those of the base"),
         ({"base": GOLDEN / "sd-tiny"}, "pass task="),
-        ({"family": "genpercept", "task": "depth"}, "pass base="),
+        ({"family": "genpercept", "task": "depth"}, "pass base= .* or set GENPERCEPT_BASE"),
         (
             {"base": GOLDEN / "sd-tiny", "task": "depth", "family": "genprecept"},
             "unknown family 'genprecept': did you mean 'genpercept'",

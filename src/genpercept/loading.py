@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -9,6 +10,8 @@ import torch
 from genpercept import hub, plugins
 from genpercept.devices import pick_device
 from genpercept.pipeline import GenPerceptPipeline
+
+BASE_VARIABLE = "GENPERCEPT_BASE"  # the base of public checkpoints where none is named
 
 
 def load(
@@ -27,18 +30,22 @@ def load(
 ) -> GenPerceptPipeline:
     """A ready predictor: an embedded model ("mini/depth"), a folder, a hub id, or (with base=) a public checkpoint.
 
-    base: the text-to-image model that a public checkpoint, which holds only its fine-tuned denoiser, was trained from;
-    family: the checkpoint's layout, "genpercept" unless given. task: what the model is for; needed for public
-    checkpoints, checked for others. float32 unless torch_dtype. device None: the fastest there is.
+    base: the text-to-image model that a public checkpoint, which holds only its fine-tuned denoiser, was trained from.
+    family: the checkpoint's layout, "genpercept" unless given; given without base, GENPERCEPT_BASE names the base. task:
+    what the model is for; needed for public checkpoints, checked for others. float32 unless torch_dtype. device None: the
+    fastest there is.
     ValueError, in one line, for everything that does not fit.
     """
     where = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}
     if task is not None:
         plugins.find("tasks", task)  # an unknown name is said before anything is loaded
     if base is None and family is not None:
-        raise ValueError(
-            f"{name}: family={family!r} is for public checkpoints: pass base= (a Stable Diffusion 2.1 folder or hub id) too"
-        )
+        base = os.environ.get(BASE_VARIABLE)
+        if not base:
+            raise ValueError(
+                f"{name}: family={family!r} is for public checkpoints, which need their base: pass base= "
+                f"(a Stable Diffusion 2.1 folder or hub id), or set {BASE_VARIABLE}"
+            )
     if base is not None:
         if task is None:
             raise ValueError(
