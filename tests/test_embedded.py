@@ -9,8 +9,9 @@ import torch
 import genpercept
 from genpercept import hub
 from genpercept.metrics import score
+from genpercept.plugins import find
 
-SCENES = 12
+SCENES = 32
 
 
 @pytest.fixture(scope="module")
@@ -28,15 +29,16 @@ def test_folder_is_within_its_budget() -> None:
 
 
 def test_depth_beats_a_vertical_ramp(scenes) -> None:
+    """In the median: single portraits before a far background give either one an AbsRel of several (docs/log.md)."""
     pipe = genpercept.load("mini/depth", device="cpu")
     ramp = np.tile(np.linspace(1, 0, 96, dtype=np.float32)[:, None], (1, 128))
-    valid = scenes.valid & (scenes.depth < 25)
-    options = {"valid": list(valid), "max_depth": 25}
-    ours = score(
-        "depth", [p.values for p in pipe(list(scenes.image), batch_size=SCENES)], list(scenes.depth), **options
-    )
-    theirs = score("depth", [ramp] * SCENES, list(scenes.depth), **options)
-    assert ours["abs_rel"] < 0.7 * theirs["abs_rel"]
+    medians = []
+    for answers in ([p.values for p in pipe(list(scenes.image), batch_size=8)], [ramp] * SCENES):
+        metric = find("metrics", "depth")(max_depth=25)
+        for i, answer in enumerate(answers):
+            metric.update(answer, scenes.depth[i], scenes.valid[i] & (scenes.depth[i] < 25), name=str(i))
+        medians.append(np.median([row["abs_rel"] for row in metric.rows.values()]))
+    assert medians[0] < 0.85 * medians[1]
 
 
 def test_normals_beat_facing_the_viewer(scenes) -> None:
