@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -58,25 +59,44 @@ def open_all(
 
 
 def _open(recipe: Recipe, data: DataSet, source: Source, codec: codecs.Codec, report: Callable[[str], None]) -> Latents:
-    module = cast(Any, codec).module
     size, variants = recipe.sizes()[0], recipe.denoiser.variants
+
+    def encode_shard(folder: Path, number: int, rows: range) -> None:
+        _encode_shard(folder, number, [source[i] for i in rows], rows, size, variants, codec)
+
+    key = {"size": size, "variants": variants}
+    return Latents(_shards("latents", key, recipe, data, source, codec, encode_shard, report), variants)
+
+
+def _shards(
+    kind: str,
+    key: dict[str, Any],
+    recipe: Recipe,
+    data: DataSet,
+    source: Source,
+    codec: codecs.Codec,
+    encode_shard: Callable[[Path, int, range], None],
+    report: Callable[[str], None],
+) -> Shards:
+    """The cache of one set's latents, complete: `encode_shard(folder, number, rows)` makes the shards that are missing.
+
+    `key` is what the content depends on beside the data, the codec's weights and the number of samples.
+    """
     key = {
         "data": data.model_dump(mode="json", exclude={"weight", "count"}),
         "folder": str(getattr(source, "folder", "")),
         "length": len(source),
-        "size": size,
-        "variants": variants,
-        "codec": cache.fingerprint(module),
+        **key,
+        "codec": cache.fingerprint(cast(Any, codec).module),
     }
-    folder = cache.key_folder(recipe.loader.cache_dir, "latents", key)
+    folder = cache.key_folder(recipe.loader.cache_dir, kind, key)
     numbers = range(-(-len(source) // SHARD))
     missing = [n for n in numbers if not cache.shard_folder(folder, n).is_dir()]
     for done, number in enumerate(missing, 1):
-        rows = range(number * SHARD, min((number + 1) * SHARD, len(source)))
-        _encode_shard(folder, number, [source[i] for i in rows], rows, size, variants, codec)
+        encode_shard(folder, number, range(number * SHARD, min((number + 1) * SHARD, len(source))))
         if done % 8 == 0 or done == len(missing):
-            report(f"encoded {done * SHARD} of {len(missing) * SHARD} images ({data.domain}, {data.split})")
-    return Latents(Shards(folder, len(source)), variants)
+            report(f"encoded {done * SHARD} of {len(missing) * SHARD} {kind} ({data.domain}, {data.split})")
+    return Shards(folder, len(source))
 
 
 @torch.no_grad()
@@ -119,30 +139,22 @@ def open_pairs(
     """The cached pairs of every set; encodes those that are missing. `encode`: a record to image, label map and validity."""
     if len(recipe.sizes()) > 1:
         raise ValueError("augment.sizes: cached latents have one size; name one, or set loader.latent_variants = 0")
-    variants, size = recipe.loader.latent_variants, recipe.sizes()[0]
-    found = []
-    for which, (data, source) in enumerate(zip(recipe.data, sources, strict=True)):
-        key = {
-            "data": data.model_dump(mode="json", exclude={"weight", "count"}),
-            "folder": str(getattr(source, "folder", "")),
-            "length": len(source),
-            "size": size,
-            "variants": variants,
-            "augment": recipe.augment.model_dump(mode="json"),
-            "task": recipe.task,
-            "seed": recipe.seed,
-            "codec": cache.fingerprint(cast(Any, codec).module),
-        }
-        folder = cache.key_folder(recipe.loader.cache_dir, "pairs", key)
-        numbers = range(-(-len(source) // SHARD))
-        missing = [n for n in numbers if not cache.shard_folder(folder, n).is_dir()]
-        for done, number in enumerate(missing, 1):
-            rows = range(number * SHARD, min((number + 1) * SHARD, len(source)))
-            _encode_pairs(folder, number, source, rows, recipe, which, codec, encode)
-            if done % 8 == 0 or done == len(missing):
-                report(f"encoded {done * SHARD} of {len(missing) * SHARD} pairs ({data.domain}, {data.split})")
-        found.append(Pairs(Shards(folder, len(source)), variants))
-    return found
+    variants = recipe.loader.latent_variants
+    key = {
+        "size": recipe.sizes()[0],
+        "variants": variants,
+        "augment": recipe.augment.model_dump(mode="json"),
+        "task": recipe.task,
+        "seed": recipe.seed,
+    }
+
+    def open_one(data: DataSet, source: Source) -> Pairs:
+        def encode_shard(folder: Path, number: int, rows: range) -> None:
+            _encode_pairs(folder, number, source, rows, recipe, data.far, codec, encode)
+
+        return Pairs(_shards("pairs", key, recipe, data, source, codec, encode_shard, report), variants)
+
+    return [open_one(data, source) for data, source in zip(recipe.data, sources, strict=True)]
 
 
 @torch.no_grad()
@@ -152,12 +164,12 @@ def _encode_pairs(
     source: Source,
     rows: range,
     recipe: Recipe,
-    which: int,
+    far: float,
     codec: codecs.Codec,
     encode: EncodePair,
 ) -> None:
     """One shard: pair (N, variants, 2, 4, h, w) float16, valid (N, variants, 1, h, w) bool."""
-    variants, far = recipe.loader.latent_variants, recipe.data[which].far
+    variants = recipe.loader.latent_variants
     device = next(cast(Any, codec).module.parameters()).device
     pairs: list[torch.Tensor] = []
     valid: list[torch.Tensor] = []
