@@ -20,10 +20,8 @@ from genpercept._training.stage import Batch, Draw, Pair
 from genpercept.recipe import Recipe
 from genpercept.rng import Rng, generator
 
-# 8 x as Stable Diffusion's, narrow: the full-resolution layers cost most.
+# 8 x as Stable Diffusion's, narrow: the full-resolution layers cost most. Fewer channels in the list make it 4 x or 2 x.
 DEFAULT_CONFIG: dict[str, Any] = {
-    "down_block_types": ["DownEncoderBlock2D"] * 4,
-    "up_block_types": ["UpDecoderBlock2D"] * 4,
     "block_out_channels": [16, 32, 64, 128],
     "layers_per_block": 1,
     "latent_channels": 4,
@@ -31,6 +29,17 @@ DEFAULT_CONFIG: dict[str, Any] = {
     "sample_size": 128,
 }
 DEFAULT_LOSS = {"l1": 1.0, "pyramid": 1.0}
+
+
+def _config(given: dict[str, Any]) -> dict[str, Any]:
+    """The defaults with what the recipe gives, and as many blocks as there are channels."""
+    config = {**DEFAULT_CONFIG, **given}
+    levels = len(config["block_out_channels"])
+    return {
+        "down_block_types": ["DownEncoderBlock2D"] * levels,
+        "up_block_types": ["UpDecoderBlock2D"] * levels,
+        **config,
+    }
 
 
 class Net(nn.Module):
@@ -53,7 +62,7 @@ class AutoencoderStage:
         self.recipe = recipe
         self.draw = Draw(recipe, report)
         self.samples = self.draw.samples
-        config = {**DEFAULT_CONFIG, **recipe.model.codec_config}
+        config = _config(recipe.model.codec_config)
         if recipe.model.codec and recipe.model.init == "base":
             self.vae = cast(AutoencoderKL, open_codec(recipe))
         else:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CLASSES", "DOMAINS", "PALETTE", "PLUGIN", "SPLITS", "WORDS", "Scenes", "render", "samples"]
 
-WORLD_VERSION = 1  # of the pictures: raise it when they change, so that caches of rendered scenes are made anew
+WORLD_VERSION = 2  # of the pictures: raise it when they change, so that caches of rendered scenes are made anew
 DOMAINS = ("indoor", "outdoor", "closeup", "mixed", "heldout_shapes", "heldout_textures")
 SPLITS = ("train", "val", "test")
 DEFAULT_COUNT = 500  # entries of a split when its name gives no number

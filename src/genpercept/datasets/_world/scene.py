@@ -15,31 +15,33 @@ from genpercept.datasets._world.trace import TILE, light_lists, lit, ray, screen
 
 
 @njit(**JIT)
-def survey(P, grids, cam, height, width, step):
+def survey(P, grids, cam, height, width, step, far):
     """A coarse look, every `step` pixels: (share that hits, nearest depth, share of the largest primitive, spread of
-    log depth, share of foreground)."""
+    log depth, ratio of the 98 % to the 2 % quantile of depth with `far` for what is beyond it)."""
     box, near = screen_boxes(P, cam, height, width)
     start, members, fields = tile_lists(P, box, near, height, width)
     lists = (start, members, fields, box, near)
     tw = (width + TILE - 1) // TILE
     count = np.zeros(P.shape[0])
-    total, found, fg, nearest, s1, s2 = 0, 0, 0, INF, 0.0, 0.0
+    depths = np.empty(((height - step // 2 - 1) // step + 1) * ((width - step // 2 - 1) // step + 1))
+    total, found, nearest, s1, s2 = 0, 0, INF, 0.0, 0.0
     for i in range(step // 2, height, step):
         for j in range(step // 2, width, step):
             tb, ib, tf, jf, cov = trace(P, grids, cam, lists, tw, j + 0.5, i + 0.5)
             total += 1
             t, p = (tf, jf) if cov >= 0.5 else (tb, ib)
             if p >= 0:
+                depths[found] = min(t, far)
                 found += 1
-                fg += 1 if cov >= 0.5 else 0
                 count[p] += 1
                 nearest = min(nearest, t)
                 s1 += math.log(t)
                 s2 += math.log(t) ** 2
     if found == 0:
-        return 0.0, INF, 1.0, 0.0, 0.0
+        return 0.0, INF, 1.0, 0.0, INF
     spread = math.sqrt(max(s2 / found - (s1 / found) ** 2, 0.0))
-    return found / total, nearest, count.max() / total, spread, fg / total
+    low, high = np.quantile(depths[:found], np.array([0.02, 0.98]))
+    return found / total, nearest, count.max() / total, spread, high / low
 
 
 @njit(**JIT)
