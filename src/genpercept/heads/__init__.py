@@ -1,24 +1,47 @@
-"""Heads: Features -> raw map at the padded image's size."""
+"""Heads: Features -> raw map at the padded image's size.
+
+A plugin declares, builds and wraps; a Head is what it wraps: a module with weights, or none (the codec's own decoder).
+Spaces of raw maps, which also name what they are trained against (`Target.space`):
+
+- "image": 3 channels in [-1, 1], the label as a codec paints it.
+- "affine": 1 channel, right up to scale and shift; min-max per image when it becomes a Prediction.
+"""
 
 from __future__ import annotations
 
 from typing import Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from genpercept.codecs import Codec
-from genpercept.types import Features
+from genpercept.types import Features, Target
 
 
 class Head(Protocol):
     consumes: str  # "latent" or "pyramid"
+    channels: int  # of the raw map
+    space: str  # of the raw map and of the Target it is trained against
 
     def __call__(self, features: Features, codec: Codec) -> Tensor:
-        """Features -> raw map (B, C, H, W)."""
+        """Features -> raw map (B, channels, H, W) at the padded image's size. ValueError where they lack what it consumes."""
+        ...
+
+    def target(self, target: Target) -> Target:
+        """A task's target (space "image") in this head's space, to compare raw maps with."""
         ...
 
 
-class HeadPlugin(Head, Protocol):
+class HeadPlugin(Protocol):
     name: str
-    channels: int  # of the raw map
-    space: str  # of the Target it is trained against
+    class_name: str | None  # of the module, as config.json says it; None for a head without weights of its own
+    consumes: str
+    channels: int  # of the default configuration; a wrapped Head says its own
+    space: str  # of the default configuration; a wrapped Head says its own
+
+    def build(self, config: dict) -> nn.Module:
+        """The module with random weights: it has `.config` and `save_pretrained`. ValueError when there is none."""
+        ...
+
+    def wrap(self, module: nn.Module | None) -> Head:
+        """The module (None for a head without weights) as a Head; shares its weights. ValueError for another module."""
+        ...
