@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 # What the numbers are for: streams of one (seed, step, sample) that must not be correlated have different purposes.
-PURPOSES = ("data", "augment", "timestep", "noise", "caption", "posterior", "scene", "init")
+PURPOSES = ("data", "augment", "timestep", "noise", "caption", "posterior", "scene", "init", "multires")
 
 
 def generator(seed: int, step: int, sample: int, purpose: str) -> np.random.Generator:
@@ -29,6 +29,10 @@ class Rng:
     seed: int
     step: int
     samples: Sequence[int]
+
+    def generators(self, purpose: str) -> list[np.random.Generator]:
+        """One fresh generator per sample, for draws whose number depends on the sample."""
+        return [generator(self.seed, self.step, s, purpose) for s in self.samples]
 
     def normal(self, shape: Sequence[int], purpose: str = "noise") -> Tensor:
         """Standard normal, (len(samples), *shape) float32."""
