@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -55,11 +56,19 @@ class SD21UNet(UNet2DConditionModel):
 
     @apply_forward_hook  # so that model CPU offload brings the weights in, as it does for `forward`
     def forward_features(
-        self, x: Tensor, t: Tensor, context: Tensor, *, latent: bool = True, class_labels: Tensor | None = None
+        self,
+        x: Tensor,
+        t: Tensor,
+        context: Tensor,
+        *,
+        latent: bool = True,
+        class_labels: Tensor | None = None,
+        residuals: Sequence[Tensor] = (),
     ) -> Features:
         """x (B, in_channels, h, w), any h and w; t (B,) or (); context (B, tokens, cross_attention_dim).
 
-        Returns the output latent (B, out_channels, h, w), unless `latent` is False, and the four up-block outputs.
+        residuals: what a ControlNet adds to the skip connections, in their order, and last to the middle. Returns the
+        output latent (B, out_channels, h, w), unless `latent` is False, and the four up-block outputs.
         """
         net = cast(Any, self)  # the parent's submodules are untyped
         emb = net.time_embedding(net.get_time_embed(sample=x, timestep=t))
@@ -77,6 +86,9 @@ class SD21UNet(UNet2DConditionModel):
             h = net.mid_block(h, emb, encoder_hidden_states=context)
         else:
             h = net.mid_block(h, emb)
+        if residuals:
+            skips = tuple(skip + extra for skip, extra in zip(skips, residuals[:-1], strict=True))
+            h = h + residuals[-1]
         pyramid: list[Tensor] = []
         for block in net.up_blocks:
             n = len(block.resnets)

@@ -1,0 +1,92 @@
+"""A denoiser with a ControlNet beside it (Zhang et al. 2023): a trained copy of the encoder adds to a frozen U-Net's skips."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from diffusers import ControlNetModel
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from genpercept import plugins
+from genpercept.types import Features
+
+# One convolution at latent resolution: the condition is the network's own input, not pixels, so that any codec's stride fits.
+_EMBEDDING_CHANNELS = (16,)
+
+
+class ControlledUNet(nn.Module):
+    """`unet` frozen, `controlnet` reading the same latent and adding to the U-Net's skip connections and middle."""
+
+    def __init__(self, unet: nn.Module, copy_weights: bool) -> None:
+        """copy_weights: the ControlNet starts as a copy of the U-Net's encoder and, by its zero convolutions, adds nothing."""
+        super().__init__()
+        self.unet = unet.requires_grad_(False)
+        self.controlnet = ControlNetModel.from_unet(
+            cast(Any, unet),
+            conditioning_embedding_out_channels=_EMBEDDING_CHANNELS,
+            conditioning_channels=int(cast(Any, unet).config.in_channels),
+            load_weights_from_unet=copy_weights,
+        )
+
+    @property
+    def config(self) -> Any:
+        return self.unet.config
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype
+
+    @property
+    def pyramid_channels(self) -> tuple[int, ...]:
+        return cast(Any, self.unet).pyramid_channels
+
+    @property
+    def pyramid_strides(self) -> tuple[int, ...]:
+        return cast(Any, self.unet).pyramid_strides
+
+    def forward_features(self, x: Tensor, t: Tensor, context: Tensor, *, latent: bool = True) -> Features:
+        """As the U-Net's: x (B, in_channels, h, w), t (B,), context (B, tokens, width)."""
+        down, middle = self.controlnet(x, t, context, controlnet_cond=x, return_dict=False)
+        return cast(Any, self.unet).forward_features(x, t, context, latent=latent, residuals=(*down, middle))
+
+    def set_attn_processor(self, processor: Any) -> None:
+        cast(Any, self.unet).set_attn_processor(processor)
+        self.controlnet.set_attn_processor(processor)
+
+    def enable_gradient_checkpointing(self) -> None:
+        cast(Any, self.unet).enable_gradient_checkpointing()
+        self.controlnet.enable_gradient_checkpointing()
+
+    def save_pretrained(self, save_directory: str | Path, safe_serialization: bool = True) -> None:
+        """config.json (the U-Net's) and both networks' weights in one file; always safetensors."""
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        config = {k: v for k, v in dict(self.config).items() if not k.startswith("_")}
+        text = json.dumps({"_class_name": type(self).__name__} | config, indent=2, sort_keys=True)
+        (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+        state = {name: t.detach().cpu().contiguous() for name, t in self.state_dict().items()}
+        save_file(state, folder / "diffusion_pytorch_model.safetensors")
+
+
+class SD21ControlNet:
+    name = "sd21_controlnet"
+    class_name = ControlledUNet.__name__
+    input = "latent"
+
+    def build(self, config: dict) -> nn.Module:
+        return ControlledUNet(plugins.find("backbones", "sd21").build(config), copy_weights=False)
+
+    def control(self, unet: nn.Module) -> nn.Module:
+        """The U-Net, shared and frozen, with a fresh ControlNet: at first it answers as the U-Net alone."""
+        return ControlledUNet(unet, copy_weights=True)
+
+
+PLUGIN = SD21ControlNet()
