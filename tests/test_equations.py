@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler
+from diffusers import DDIMScheduler, DDPMScheduler, LCMScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -60,3 +60,156 @@ def test_one_step_is_the_limit_of_rgb_blending() -> None:
     assert torch.equal(eq.v_target(z_y, z_x, abar[:2]), eq.one_step_target(z_y))
     assert torch.equal(eq.clean_from_v(z_x, eq.one_step_target(z_y), abar[:2]), z_y)
     assert torch.equal(eq.one_step_estimate(eq.one_step_target(z_y)), z_y)
+
+
+# ---- schedules and timesteps -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("betas", BETAS[:2])
+def test_zero_terminal_snr_is_diffusers(betas: tuple[float, float]) -> None:
+    oracle = DDIMScheduler(
+        beta_start=betas[0], beta_end=betas[1], beta_schedule="scaled_linear", rescale_betas_zero_snr=True
+    )
+    ours = eq.zero_terminal_snr(eq.alphas_cumprod(eq.scaled_linear_betas(*betas)))
+    assert float(ours[-1]) == 0.0
+    torch.testing.assert_close(ours, oracle.alphas_cumprod, rtol=1e-5, atol=1e-7)
+    for steep in BETAS[2:]:  # abar reaches 0 in float32 long before the end, where diffusers divides 0 by 0
+        assert eq.zero_terminal_snr(eq.alphas_cumprod(eq.scaled_linear_betas(*steep))).isfinite().all()
+
+
+@pytest.mark.parametrize("spacing", eq.SPACINGS)
+def test_timesteps_are_diffusers(spacing: str) -> None:
+    """All numbers of steps where diffusers gives that many within the schedule (its trailing spacing may give one more)."""
+    oracle = DDIMScheduler(timestep_spacing=spacing, steps_offset=1)
+    compared = 0
+    for steps in range(1, 1001):
+        oracle.set_timesteps(steps)
+        want = oracle.timesteps.tolist()
+        if want[0] > 999:
+            with pytest.raises(ValueError, match="beyond 999"):
+                eq.sample_timesteps(steps, spacing, 1)
+            continue
+        ours = eq.sample_timesteps(steps, spacing, 1).tolist()
+        assert ours == want[:steps] and len(ours) == steps
+        compared += len(want) == steps
+    assert compared > 880
+
+
+def test_ten_leading_steps_are_the_papers() -> None:
+    assert eq.sample_timesteps(10).tolist() == [901, 801, 701, 601, 501, 401, 301, 201, 101, 1]
+
+
+@pytest.mark.parametrize("original", [50, 37, 100])
+def test_lcm_timesteps_are_diffusers(original: int) -> None:
+    oracle = LCMScheduler(original_inference_steps=original)
+    for steps in range(1, original + 1):
+        oracle.set_timesteps(steps)
+        assert eq.lcm_timesteps(steps, original).tolist() == oracle.timesteps.tolist()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: eq.sample_timesteps(0), "between 1 and 1000"),
+        (lambda: eq.sample_timesteps(1001), "between 1 and 1000"),
+        (lambda: eq.sample_timesteps(4, "tailing"), "choose leading, trailing, linspace"),
+        (lambda: eq.lcm_timesteps(51, 50), "1 to original_inference_steps=50"),
+        (lambda: eq.clean_estimate("x0", *latents(0), torch.tensor(0.5)), "choose v_prediction, epsilon, sample"),
+        (lambda: eq.multires_sizes(8, 8, "half", []), "choose original"),
+    ],
+)
+def test_wrong_settings_say_what_there_is(call, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+# ---- steps -----------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    steps=st.integers(1, 60),
+    at=st.floats(0, 0.999),
+    kind=st.sampled_from(eq.PREDICTION_TYPES),
+    spacing=st.sampled_from(eq.SPACINGS),
+    betas=st.sampled_from(BETAS[:2]),
+    to_one=st.booleans(),
+    rescale=st.booleans(),
+)
+def test_ddim_step_is_diffusers(
+    seed: int, steps: int, at: float, kind: str, spacing: str, betas: tuple[float, float], to_one: bool, rescale: bool
+) -> None:
+    oracle = DDIMScheduler(
+        beta_start=betas[0],
+        beta_end=betas[1],
+        beta_schedule="scaled_linear",
+        prediction_type=kind,
+        timestep_spacing=spacing,
+        steps_offset=1,
+        set_alpha_to_one=to_one,
+        rescale_betas_zero_snr=rescale and kind != "epsilon",
+        clip_sample=False,
+    )
+    oracle.set_timesteps(steps)
+    t = int(oracle.timesteps[int(at * steps)])
+    z_t, output = latents(seed)
+    want = oracle.step(output, t, z_t)
+    abar = oracle.alphas_cumprod
+    before = eq.abar_before(t, steps, abar, torch.ones(()) if to_one else abar[0])
+    torch.testing.assert_close(eq.clean_estimate(kind, z_t, output, abar[t]), want.pred_original_sample)
+    torch.testing.assert_close(eq.ddim_step(kind, z_t, output, abar[t], before), want.prev_sample, rtol=1e-4, atol=1e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    steps=st.integers(1, 8),
+    kind=st.sampled_from(eq.PREDICTION_TYPES),
+    scaling=st.sampled_from([10.0, 1.0]),
+)
+def test_lcm_step_is_diffusers(seed: int, steps: int, kind: str, scaling: float) -> None:
+    oracle = LCMScheduler(prediction_type=kind, timestep_scaling=scaling)
+    oracle.set_timesteps(steps)
+    timesteps = eq.lcm_timesteps(steps).tolist()
+    z_t, output = latents(seed)
+    noise = torch.randn(z_t.shape, generator=torch.Generator().manual_seed(seed))
+    want = oracle.step(output, timesteps[0], z_t, generator=torch.Generator().manual_seed(seed))
+    abar = oracle.alphas_cumprod
+    ours = eq.lcm_estimate(eq.clean_estimate(kind, z_t, output, abar[timesteps[0]]), z_t, timesteps[0], scaling)
+    torch.testing.assert_close(ours, want.denoised, rtol=1e-4, atol=1e-5)
+    following = eq.diffuse(ours, noise, abar[timesteps[1]]) if steps > 1 else ours
+    torch.testing.assert_close(following, want.prev_sample, rtol=1e-4, atol=1e-5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**31), abar=st.floats(0.01, 0.99), kind=st.sampled_from(eq.PREDICTION_TYPES))
+def test_a_perfect_answer_gives_back_both_ends(seed: int, abar: float, kind: str) -> None:
+    z, noise = latents(seed)
+    a = torch.tensor(abar)
+    z_t, answer = eq.diffuse(z, noise, a), eq.training_target(kind, z, noise, a)
+    torch.testing.assert_close(eq.clean_estimate(kind, z_t, answer, a), z, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(eq.noise_estimate(kind, z_t, answer, a), noise, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(eq.ddim_step(kind, z_t, answer, a, torch.ones(())), z, rtol=1e-3, atol=1e-4)
+
+
+# ---- multi-resolution noise ------------------------------------------------------------------------------------------
+
+
+def test_multires_sizes() -> None:
+    assert eq.multires_sizes(64, 32, "every_layer", [2.0] * 10) == [(32, 16), (16, 8), (8, 4), (4, 2), (2, 1)]
+    assert eq.multires_sizes(64, 32, "power_of_two", [9.0] * 10) == [(64, 32), (32, 16), (8, 4), (1, 1)]
+    assert eq.multires_sizes(64, 32, "original", [3.0] * 10) == [(64, 32), (21, 10), (2, 1)]
+    assert eq.multires_sizes(64, 32, "random_step", [2.0, 4.0, 2.0, 2.5]) == [(32, 16), (8, 4), (4, 2), (1, 1)]
+    assert all(eq.multires_sizes(1, 1, kind, [2.0] * 10) in ([], [(1, 1)]) for kind in eq.DOWNSCALES)
+
+
+def test_multires_noise_has_unit_deviation_and_more_at_low_frequencies() -> None:
+    g = torch.Generator().manual_seed(0)
+    white = torch.randn(4, 64, 64, generator=g)
+    coarser = [torch.randn(4, *size, generator=g) for size in eq.multires_sizes(64, 64, "every_layer", [2.0] * 10)]
+    smooth = eq.multires_noise(white, coarser, 0.9)
+    torch.testing.assert_close(smooth.std(), torch.ones(()))
+    blocks = [torch.nn.functional.avg_pool2d(x, 8).std() for x in (white, smooth)]
+    assert blocks[1] > 3 * blocks[0]
+    torch.testing.assert_close(eq.multires_noise(white, [], 0.9), white / white.std())

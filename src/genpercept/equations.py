@@ -1,17 +1,27 @@
 """The mathematics of the paper, one function each. z_x: image latent, z_y: label latent, abar: cumulated alpha. Torch only.
 
 Equation names follow the paper: forward process, v-prediction, RGB blending (deterministic multi-step) and its limit
-beta_start = beta_end = 1, one step (section 1 of the method; scheduler settings of Stable Diffusion 2.1).
+beta_start = beta_end = 1, one step (section 1 of the method; scheduler settings of Stable Diffusion 2.1). Others: DDIM (Song et
+al. 2021), zero terminal SNR and the spacing of timesteps (Lin et al. 2024), LCM (Luo et al. 2023), multi-resolution noise (as
+Marigold, Ke et al. 2024).
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Sequence
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 TRAIN_STEPS = 1000  # T of Stable Diffusion's noise schedule
 SD_BETAS = (0.00085, 0.012)  # its beta_start and beta_end
 ONE_STEP_TIMESTEP = 1  # the paper: "t does not matter"; the released models run at t = 1
+SPACINGS = ("leading", "trailing", "linspace")
+PREDICTION_TYPES = ("v_prediction", "epsilon", "sample")
+DOWNSCALES = ("original", "every_layer", "power_of_two", "random_step")
+MULTIRES_LEVELS = 10
 
 
 def scaled_linear_betas(beta_start: float, beta_end: float, steps: int = TRAIN_STEPS) -> Tensor:
@@ -22,6 +32,45 @@ def scaled_linear_betas(beta_start: float, beta_end: float, steps: int = TRAIN_S
 def alphas_cumprod(betas_T: Tensor) -> Tensor:
     """abar_t = prod_{s <= t} (1 - beta_s). (T,) -> (T,)."""
     return torch.cumprod(1.0 - betas_T, dim=0)
+
+
+def zero_terminal_snr(abar_T: Tensor) -> Tensor:
+    """Lin et al. 2024, algorithm 1: sqrt(abar) shifted and scaled so that the last is 0 and the first stays. (T,) -> (T,)."""
+    root = abar_T.sqrt()
+    first, last = root[0], root[-1]
+    return ((root - last) * (first / (first - last))) ** 2
+
+
+def sample_timesteps(steps: int, spacing: str = "leading", offset: int = 1) -> Tensor:
+    """Timesteps of inference, descending: (steps,) int64. Lin et al. 2024, table 2, rounded as diffusers rounds.
+
+    `offset` is added for leading spacing only. ValueError where a timestep falls outside 0 .. T - 1.
+    """
+    if not 1 <= steps <= TRAIN_STEPS:
+        raise ValueError(f"num_inference_steps={steps}: must lie between 1 and {TRAIN_STEPS}")
+    i = torch.arange(steps, dtype=torch.float64)
+    match spacing:
+        case "leading":
+            t = (i * (TRAIN_STEPS // steps)).flip(0) + offset
+        case "trailing":
+            stride = TRAIN_STEPS - (TRAIN_STEPS - TRAIN_STEPS / steps)  # rounded as numpy.arange does: it decides ties
+            t = (TRAIN_STEPS - i * stride).round() - 1
+        case "linspace":
+            t = (i * ((TRAIN_STEPS - 1) / max(steps - 1, 1))).round().flip(0)
+        case _:
+            raise ValueError(f"spacing {spacing!r}: choose {', '.join(SPACINGS)}")
+    if int(t[0]) >= TRAIN_STEPS:
+        raise ValueError(
+            f"num_inference_steps={steps} with steps_offset={offset}: starts at t = {int(t[0])}, beyond {TRAIN_STEPS - 1}; "
+            "take fewer steps or another spacing"
+        )
+    return t.long()
+
+
+def abar_before(t: int, steps: int, abar_T: Tensor, final: Tensor) -> Tensor:
+    """abar one DDIM step of T // steps before t; `final` past the start. As diffusers, whatever the spacing. Scalar."""
+    before = t - TRAIN_STEPS // steps
+    return abar_T[before] if before >= 0 else final
 
 
 def per_sample(value: Tensor, like_BCHW: Tensor) -> Tensor:
@@ -51,6 +100,95 @@ def noise_from_v(z_t: Tensor, v: Tensor, abar: Tensor) -> Tensor:
     """Estimate of the noise (of z_x, in RGB blending) from a v-prediction: eps = sqrt(1 - abar) z_t + sqrt(abar) v."""
     a = per_sample(abar, z_t)
     return (1 - a).sqrt() * z_t + a.sqrt() * v
+
+
+def clean_estimate(kind: str, z_t: Tensor, output: Tensor, abar: Tensor) -> Tensor:
+    """Estimate of the clean latent from a network output of this prediction type (Song et al. 2021, eq. 9 for epsilon)."""
+    match kind:
+        case "v_prediction":
+            return clean_from_v(z_t, output, abar)
+        case "epsilon":
+            a = per_sample(abar, z_t)
+            return (z_t - (1 - a).sqrt() * output) / a.sqrt()
+        case "sample":
+            return output
+    raise ValueError(f"prediction type {kind!r}: choose {', '.join(PREDICTION_TYPES)}")
+
+
+def noise_estimate(kind: str, z_t: Tensor, output: Tensor, abar: Tensor) -> Tensor:
+    """Estimate of the noise from a network output of this prediction type."""
+    match kind:
+        case "v_prediction":
+            return noise_from_v(z_t, output, abar)
+        case "epsilon":
+            return output
+        case "sample":
+            a = per_sample(abar, z_t)
+            return (z_t - a.sqrt() * output) / (1 - a).sqrt()
+    raise ValueError(f"prediction type {kind!r}: choose {', '.join(PREDICTION_TYPES)}")
+
+
+def training_target(kind: str, z: Tensor, noise: Tensor, abar: Tensor) -> Tensor:
+    """What a network of this prediction type is trained to answer at diffuse(z, noise, abar)."""
+    match kind:
+        case "v_prediction":
+            return v_target(z, noise, abar)
+        case "epsilon":
+            return noise
+        case "sample":
+            return z
+    raise ValueError(f"prediction type {kind!r}: choose {', '.join(PREDICTION_TYPES)}")
+
+
+def ddim_step(kind: str, z_t: Tensor, output: Tensor, abar: Tensor, abar_before: Tensor) -> Tensor:
+    """Song et al. 2021, eq. 12, with sigma = 0: the estimates of both ends, mixed again at the step before."""
+    clean = clean_estimate(kind, z_t, output, abar)
+    return diffuse(clean, noise_estimate(kind, z_t, output, abar), abar_before)
+
+
+def lcm_timesteps(steps: int, original_steps: int = 50) -> Tensor:
+    """Timesteps of multistep consistency sampling, descending, (steps,) int64: evenly out of those of the distillation."""
+    if not 1 <= steps <= original_steps <= TRAIN_STEPS:
+        raise ValueError(
+            f"num_inference_steps={steps}: the lcm sampler takes 1 to original_inference_steps={original_steps} steps"
+        )
+    distilled = torch.arange(original_steps, 0, -1) * (TRAIN_STEPS // original_steps) - 1
+    return distilled[(torch.arange(steps, dtype=torch.float64) * (original_steps / steps)).floor().long()]
+
+
+def lcm_estimate(clean: Tensor, z_t: Tensor, t: int, timestep_scaling: float = 10.0, sigma_data: float = 0.5) -> Tensor:
+    """Consistency function f = c_skip z_t + c_out clean (Luo et al. 2023, eq. 9; c_skip(0) = 1, c_out(0) = 0)."""
+    s = t * timestep_scaling
+    c_skip, c_out = sigma_data**2 / (s**2 + sigma_data**2), s / math.sqrt(s**2 + sigma_data**2)
+    return c_out * clean + c_skip * z_t
+
+
+def multires_sizes(h: int, w: int, downscale: str, ratios: Iterable[float]) -> list[tuple[int, int]]:
+    """Sizes of the coarser noises that are added to one of h x w. ratios: one in [2, 4) per level, for the random kinds.
+
+    original: by ratio^i at level i, the first at full size; random_step: by the ratio; power_of_two: by 2^i; each until an
+    edge is 1; every_layer: halved floor(log2(shorter edge)) times.
+    """
+    if downscale not in DOWNSCALES:
+        raise ValueError(f"downscale {downscale!r}: choose {', '.join(DOWNSCALES)}")
+    levels = int(math.log2(min(h, w))) if downscale == "every_layer" else MULTIRES_LEVELS
+    sizes: list[tuple[int, int]] = []
+    for i, ratio in zip(range(levels), ratios, strict=False):
+        by = {"original": ratio**i, "every_layer": 2, "power_of_two": 2**i, "random_step": ratio}[downscale]
+        h, w = max(1, int(h / by)), max(1, int(w / by))
+        sizes.append((h, w))
+        if downscale != "every_layer" and 1 in (h, w):
+            break
+    return sizes
+
+
+def multires_noise(noise_CHW: Tensor, coarser: Sequence[Tensor], strength: float) -> Tensor:
+    """noise + sum_i strength^i upsampled(coarser_i), at unit standard deviation. (C, H, W), (C, H_i, W_i) -> (C, H, W)."""
+    size = noise_CHW.shape[-2:]
+    total = noise_CHW
+    for i, level in enumerate(coarser):
+        total = total + strength**i * F.interpolate(level[None], size, mode="bilinear")[0]
+    return total / total.std()
 
 
 def one_step_target(z_y: Tensor) -> Tensor:

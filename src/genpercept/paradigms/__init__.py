@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol, Self
 
 from torch import Tensor
 
@@ -14,8 +14,26 @@ Denoise = Callable[[Tensor, Tensor], Features]  # (network input (B, C, h, w), t
 
 
 class Paradigm(Protocol):
+    """A frozen dataclass whose fields are its options; `PLUGIN` is the one with the defaults."""
+
     name: str
-    needs_latent: bool  # whether `predict` reads Features.latent (multi-step and the VAE head do)
+    needs_latent: bool  # whether `predict` reads Features.latent at every step (the multi-step ones do)
+    gives_latent: bool  # whether it can end in a latent, for heads that consume one
+    stochastic: bool  # whether it starts from noise, so that runs differ and can be ensembled
+
+    @property
+    def default_steps(self) -> int:
+        """Steps of inference where none are asked for."""
+        ...
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Every option with its value, as genpercept.json stores them."""
+        ...
+
+    def with_options(self, **options: Any) -> Self:
+        """The same paradigm with other options. ValueError names an unknown one, or a value that an option cannot have."""
+        ...
 
     def input_channels(self, latent_channels: int) -> int:
         """Channels of the network input for latents of this many channels."""
@@ -25,10 +43,18 @@ class Paradigm(Protocol):
         """Latents (B, 4, h, w) of image and label -> network input, timestep (B,) int64, target (B, 4, h, w)."""
         ...
 
-    def estimate(self, output: Tensor) -> Tensor:
-        """The label latent that a training-time network output stands for (for losses through the decoder)."""
+    def estimate(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """The label latent that a training-time output stands for (for losses through the decoder).
+
+        output (B, 4, h, w) is the network's answer to the input x and timestep t of `training_pair`.
+        """
         ...
 
-    def predict(self, denoise: Denoise, z_x: Tensor, steps: int, rng: Rng | None) -> Features:
-        """Image latent (B, 4, h, w) -> Features whose latent is the label's. ValueError for steps it cannot take."""
+    def predict(
+        self, denoise: Denoise, z_x: Tensor, steps: int, rng: Rng | None = None, latents: Tensor | None = None
+    ) -> Features:
+        """Image latent (B, 4, h, w) -> Features whose latent is the label's. ValueError for steps it cannot take.
+
+        rng: of the noise. latents (B, 4, h, w): the noise to start from, in place of rng's; stochastic paradigms only.
+        """
         ...

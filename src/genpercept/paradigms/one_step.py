@@ -2,43 +2,60 @@
 
 from __future__ import annotations
 
-import torch
+from dataclasses import dataclass
+
 from torch import Tensor
 
 from genpercept import equations
 from genpercept.paradigms import Denoise
+from genpercept.paradigms._options import Options, check_flag, check_timestep, full_timestep
 from genpercept.rng import Rng
 from genpercept.types import Features
 
 
-class OneStep:
+@dataclass(frozen=True)
+class OneStep(Options):
+    """timestep: what the network is told, 0 to 999. random_timestep: in training, uniform in [0, 999] instead."""
+
+    timestep: int = equations.ONE_STEP_TIMESTEP
+    random_timestep: bool = False
+
     name = "one_step"
     needs_latent = False
+    gives_latent = True
+    stochastic = False
+    default_steps = 1
+
+    def __post_init__(self) -> None:
+        check_timestep("timestep", self.timestep)
+        check_flag("random_timestep", self.random_timestep)
 
     def input_channels(self, latent_channels: int) -> int:
         return latent_channels
 
     def training_pair(self, z_x: Tensor, z_y: Tensor, rng: Rng) -> tuple[Tensor, Tensor, Tensor]:
-        """The image latent itself, t = 1, and the target -z_y. Draws nothing from `rng`."""
-        return z_x, _timestep(z_x), equations.one_step_target(z_y)
+        """The image latent itself, the timestep, and the target -z_y. Draws only a random timestep from `rng`."""
+        if self.random_timestep:
+            t = rng.integers(0, equations.TRAIN_STEPS, "timestep").to(z_x.device)
+        else:
+            t = full_timestep(z_x, self.timestep)
+        return z_x, t, equations.one_step_target(z_y)
 
-    def estimate(self, output: Tensor) -> Tensor:
+    def estimate(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
         return equations.one_step_estimate(output)
 
-    def predict(self, denoise: Denoise, z_x: Tensor, steps: int, rng: Rng | None = None) -> Features:
+    def predict(
+        self, denoise: Denoise, z_x: Tensor, steps: int = 1, rng: Rng | None = None, latents: Tensor | None = None
+    ) -> Features:
         """One call of the denoiser. ValueError for any other number of steps."""
         if steps != 1:
             raise ValueError(
                 f"num_inference_steps={steps}: a one-step model takes exactly 1 step; leave the option out"
             )
-        features = denoise(z_x, _timestep(z_x))
+        features = denoise(z_x, full_timestep(z_x, self.timestep))
         if features.latent is None:
             return features
         return features.with_latent(equations.one_step_estimate(features.latent))
-
-
-def _timestep(z_x: Tensor) -> Tensor:
-    return torch.full((z_x.shape[0],), equations.ONE_STEP_TIMESTEP, dtype=torch.int64, device=z_x.device)
 
 
 PLUGIN = OneStep()

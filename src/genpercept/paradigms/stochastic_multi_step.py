@@ -1,0 +1,159 @@
+"""The stochastic multi-step paradigm (Marigold): denoising from Gaussian noise, with the image latent as condition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from numbers import Real
+
+import torch
+from torch import Tensor
+
+from genpercept import equations
+from genpercept.paradigms import Denoise
+from genpercept.paradigms._multi_step import MultiStep
+from genpercept.paradigms._options import check_choice, check_flag, check_integer, full_timestep
+from genpercept.rng import Rng, generator
+from genpercept.types import Features
+
+SAMPLERS = ("ddim", "lcm")
+_Network = Callable[[Tensor, int], Features]  # (z_t, t) -> Features; the condition is bound
+
+
+@dataclass(frozen=True)
+class StochasticMultiStep(MultiStep):
+    """prediction_type, set_alpha_to_one, original_inference_steps, timestep_scaling: as diffusers' schedulers have them.
+
+    zero_terminal_snr: the schedule rescaled so that the last step is pure noise (Marigold v1-1). sampler: ddim (eta 0), or lcm
+    (multistep consistency sampling). Training only: multires_strength in [0, 1] adds coarser noise to the noise (0: none;
+    Marigold 0.9), multires_annealed scales it by t / T, multires_downscale chooses the coarser sizes.
+    """
+
+    prediction_type: str = "v_prediction"
+    set_alpha_to_one: bool = False
+    zero_terminal_snr: bool = False
+    sampler: str = "ddim"
+    original_inference_steps: int = 50
+    timestep_scaling: float = 10.0
+    multires_strength: float = 0.0
+    multires_annealed: bool = True
+    multires_downscale: str = "original"
+
+    name = "stochastic_multi_step"
+    stochastic = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("prediction_type", self.prediction_type, equations.PREDICTION_TYPES)
+        check_choice("sampler", self.sampler, SAMPLERS)
+        check_choice("multires_downscale", self.multires_downscale, equations.DOWNSCALES)
+        for name in ("set_alpha_to_one", "zero_terminal_snr", "multires_annealed"):
+            check_flag(name, getattr(self, name))
+        check_integer("original_inference_steps", self.original_inference_steps, 1, equations.TRAIN_STEPS)
+        for name, value, high in (
+            ("multires_strength", self.multires_strength, 1.0),
+            ("timestep_scaling", self.timestep_scaling, float("inf")),
+        ):
+            if not isinstance(value, Real) or not 0 <= float(value) <= high:
+                raise ValueError(f"{name}={value!r}: must be a number from 0 to {high:g}")
+        if self.zero_terminal_snr and self.betas[0] == 1:
+            raise ValueError(
+                f"zero_terminal_snr with betas={self.betas}: every step is pure noise already; leave it out"
+            )
+        if self.prediction_type == "epsilon" and not float(self.abar[-1]) > 0:
+            raise ValueError(
+                "prediction_type='epsilon' with a schedule that ends in pure noise (zero_terminal_snr, or betas of 1): "
+                "the noise tells nothing of the label there; take v_prediction or sample"
+            )
+
+    @property
+    def default_steps(self) -> int:  # type: ignore[override]
+        return 4 if self.sampler == "lcm" else 10
+
+    @property
+    def abar(self) -> Tensor:
+        """Cumulated alphas of the schedule, (T,) float32 on the CPU, rescaled if asked."""
+        abar_T = super().abar
+        return equations.zero_terminal_snr(abar_T) if self.zero_terminal_snr else abar_T
+
+    def input_channels(self, latent_channels: int) -> int:
+        return 2 * latent_channels
+
+    def training_pair(self, z_x: Tensor, z_y: Tensor, rng: Rng) -> tuple[Tensor, Tensor, Tensor]:
+        """concat(z_x, sqrt(abar) z_y + sqrt(1 - abar) eps) at a random t, and the target of the prediction type."""
+        t = self.random_timestep(rng)
+        abar = self.abar[t]
+        noise = self._training_noise(z_y.shape[1:], t, rng).to(z_y)
+        x = torch.cat([z_x, equations.diffuse(z_y, noise, abar)], dim=1)
+        return x, t.to(z_x.device), equations.training_target(self.prediction_type, z_y, noise, abar)
+
+    def _training_noise(self, shape: torch.Size, t: Tensor, rng: Rng) -> Tensor:
+        """Standard normal, or multi-resolution noise, (B, C, h, w) float32, each sample from its own key."""
+        noise = rng.normal(shape)
+        if not self.multires_strength:
+            return noise
+        rows = []
+        for row, t_i, sample in zip(noise, t.tolist(), rng.samples, strict=True):
+            strength = self.multires_strength * (t_i / equations.TRAIN_STEPS if self.multires_annealed else 1.0)
+            rows.append(equations.multires_noise(row, list(self._coarser(shape, rng, sample)), strength))
+        return torch.stack(rows)
+
+    def _coarser(self, shape: torch.Size, rng: Rng, sample: int) -> Iterator[Tensor]:
+        """Standard normal at the coarser sizes, drawn for one sample."""
+        draw = generator(rng.seed, rng.step, sample, "multires")
+        ratios = draw.uniform(2, 4, equations.MULTIRES_LEVELS).tolist()
+        channels, h, w = shape
+        for size in equations.multires_sizes(h, w, self.multires_downscale, ratios):
+            yield torch.from_numpy(draw.standard_normal((channels, *size), "float32"))
+
+    def estimate(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        z_t = x[:, x.shape[1] // 2 :]
+        return equations.clean_estimate(self.prediction_type, z_t, output, self.abar[t.cpu()])
+
+    def predict(
+        self, denoise: Denoise, z_x: Tensor, steps: int, rng: Rng | None = None, latents: Tensor | None = None
+    ) -> Features:
+        """From noise (`latents`, or else rng's) through `steps` steps of the sampler. float32 throughout."""
+        if latents is None:
+            if rng is None:
+                raise ValueError("stochastic_multi_step starts from noise: pass rng or latents")
+            latents = rng.normal(z_x.shape[1:])
+        condition = z_x.float()
+        z_t = latents.to(condition)
+        sample = self._lcm if self.sampler == "lcm" else self._ddim
+
+        def network(z_t: Tensor, t: int) -> Features:
+            return denoise(torch.cat([condition, z_t], dim=1), full_timestep(z_t, t))
+
+        return sample(network, z_t, steps, rng)
+
+    def _ddim(self, network: _Network, z_t: Tensor, steps: int, rng: Rng | None) -> Features:
+        abar_T = self.abar
+        final = torch.ones(()) if self.set_alpha_to_one else abar_T[0]
+        features = Features()
+        for t in self.timesteps(steps):
+            features = network(z_t, t)
+            output = features.require_latent().float()
+            before = equations.abar_before(t, steps, abar_T, final)
+            z_t = equations.ddim_step(self.prediction_type, z_t, output, abar_T[t], before)
+        return features.with_latent(z_t)
+
+    def _lcm(self, network: _Network, z_t: Tensor, steps: int, rng: Rng | None) -> Features:
+        """Noise is added anew between steps, keyed by the step; none after the last."""
+        abar_T = self.abar
+        timesteps = equations.lcm_timesteps(steps, self.original_inference_steps).tolist()
+        features, clean = Features(), z_t
+        for i, t in enumerate(timesteps):
+            features = network(z_t, t)
+            output = features.require_latent().float()
+            clean = equations.clean_estimate(self.prediction_type, z_t, output, abar_T[t])
+            clean = equations.lcm_estimate(clean, z_t, t, self.timestep_scaling)
+            if i + 1 < steps:
+                if rng is None:
+                    raise ValueError("the lcm sampler adds noise between its steps: pass rng")
+                noise = replace(rng, step=i + 1).normal(z_t.shape[1:]).to(z_t)
+                z_t = equations.diffuse(clean, noise, abar_T[timesteps[i + 1]])
+        return features.with_latent(clean)
+
+
+PLUGIN = StochasticMultiStep()

@@ -1,0 +1,264 @@
+"""The paradigms: options, training pairs, sampling, and that a batch draws what its samples draw alone."""
+
+import json
+from dataclasses import FrozenInstanceError
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DDIMScheduler
+from torch import Tensor
+
+from genpercept import equations as eq
+from genpercept import plugins
+from genpercept.rng import Rng
+from genpercept.types import Features
+
+NAMES = ["deterministic_multi_step", "direct", "one_step", "stochastic_multi_step"]
+MULTI_STEP = ["deterministic_multi_step", "stochastic_multi_step"]
+
+
+def latents(seed: int, batch: int = 3) -> tuple[Tensor, Tensor]:
+    g = torch.Generator().manual_seed(seed)
+    return torch.randn(batch, 4, 6, 5, generator=g), torch.randn(batch, 4, 6, 5, generator=g)
+
+
+def toy(x: Tensor, t: Tensor) -> Features:
+    """A denoiser that depends on all of its input and on t."""
+    parts = torch.stack(x.split(4, dim=1)).mean(0)
+    return Features(torch.tanh(parts.flip(-1) * 0.7 + x[:, :4] * 0.3 + t[:, None, None, None] / 1000))
+
+
+# ---- options ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_folder_holds_the_papers_paradigms() -> None:
+    assert set(NAMES) <= set(plugins.names("paradigms"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_options_survive_json_and_do_not_touch_the_default(name: str) -> None:
+    default = plugins.find("paradigms", name)
+    again = default.with_options(**json.loads(json.dumps(default.options)))
+    assert again == default and default.name == name
+    first = next(iter(default.options))
+    with pytest.raises(FrozenInstanceError):
+        setattr(default, first, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("one_step", {"timestap": 1}, "no option 'timestap': did you mean 'timestep'"),
+        ("one_step", {"betas": (1, 1)}, "no option 'betas': its options are timestep, random_timestep"),
+        ("one_step", {"timestep": 1000}, "integer from 0 to 999"),
+        ("one_step", {"timestep": True}, "integer from 0 to 999"),
+        ("one_step", {"random_timestep": "no"}, "true or false"),
+        ("direct", {"timestep": -1}, "integer from 0 to 999"),
+        ("deterministic_multi_step", {"betas": (0.1,)}, "two numbers"),
+        ("deterministic_multi_step", {"betas": (0.2, 0.1)}, "0 < beta_start <= beta_end <= 1"),
+        ("deterministic_multi_step", {"betas": (0.2, float("nan"))}, "0 < beta_start <= beta_end <= 1"),
+        ("deterministic_multi_step", {"spacing": "tailing"}, "choose leading, trailing, linspace"),
+        ("stochastic_multi_step", {"prediction_type": "v"}, "choose v_prediction, epsilon, sample"),
+        ("stochastic_multi_step", {"sampler": "euler"}, "choose ddim, lcm"),
+        ("stochastic_multi_step", {"multires_strength": 2}, "number from 0 to 1"),
+        ("stochastic_multi_step", {"multires_downscale": "half"}, "choose original"),
+        ("stochastic_multi_step", {"prediction_type": "epsilon", "zero_terminal_snr": True}, "pure noise"),
+        ("stochastic_multi_step", {"betas": (1, 1), "zero_terminal_snr": True}, "pure noise already"),
+    ],
+)
+def test_wrong_options_say_what_to_do(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        plugins.find("paradigms", name).with_options(**options)
+
+
+def test_default_steps() -> None:
+    steps = {name: plugins.find("paradigms", name).default_steps for name in NAMES}
+    assert steps == {"deterministic_multi_step": 10, "direct": 1, "one_step": 1, "stochastic_multi_step": 10}
+    assert plugins.find("paradigms", "stochastic_multi_step").with_options(sampler="lcm").default_steps == 4
+
+
+# ---- training --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_training_batch_is_its_samples(name: str) -> None:
+    paradigm = plugins.find("paradigms", name)
+    if name == "stochastic_multi_step":
+        paradigm = paradigm.with_options(multires_strength=0.9)
+    z_x, z_y = latents(0)
+    together = paradigm.training_pair(z_x, z_y, Rng(5, 2, [7, 8, 9]))
+    alone = [paradigm.training_pair(z_x[i : i + 1], z_y[i : i + 1], Rng(5, 2, [7 + i])) for i in range(3)]
+    for i, part in enumerate(together):
+        torch.testing.assert_close(part, torch.cat([pair[i] for pair in alone]))
+    x, t, target = together
+    assert x.shape[1] == paradigm.input_channels(4) and t.dtype == torch.int64 and target.shape == z_y.shape
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_perfect_answer_is_the_label(name: str) -> None:
+    """estimate() of the target itself is z_y, at every t that the rng draws."""
+    paradigm = plugins.find("paradigms", name)
+    z_x, z_y = latents(1, batch=8)
+    for kind in eq.PREDICTION_TYPES if name == "stochastic_multi_step" else [None]:
+        chosen = paradigm if kind is None else paradigm.with_options(prediction_type=kind)
+        x, t, target = chosen.training_pair(z_x, z_y, Rng(0, 0, range(8)))
+        if name == "direct":
+            with pytest.raises(ValueError, match="gives no latent"):
+                chosen.estimate(target, x, t)
+        else:
+            torch.testing.assert_close(chosen.estimate(target, x, t), z_y, rtol=1e-3, atol=1e-3)
+
+
+def test_training_pairs_are_the_papers_table() -> None:
+    z_x, z_y = latents(2)
+    rng = Rng(3, 1, [0, 1, 2])
+    abar = eq.alphas_cumprod(eq.scaled_linear_betas(0.136, 0.192))
+    blend = plugins.find("paradigms", "deterministic_multi_step").with_options(betas=(0.136, 0.192))
+    x, t, target = blend.training_pair(z_x, z_y, rng)
+    a = abar[t][:, None, None, None]
+    torch.testing.assert_close(x, a.sqrt() * z_y + (1 - a).sqrt() * z_x)
+    torch.testing.assert_close(target, a.sqrt() * z_x - (1 - a).sqrt() * z_y)
+
+    noisy = plugins.find("paradigms", "stochastic_multi_step")
+    x, t, target = noisy.training_pair(z_x, z_y, rng)
+    a, eps = eq.alphas_cumprod(eq.scaled_linear_betas(*eq.SD_BETAS))[t][:, None, None, None], rng.normal(z_y.shape[1:])
+    assert torch.equal(x[:, :4], z_x)
+    torch.testing.assert_close(x[:, 4:], a.sqrt() * z_y + (1 - a).sqrt() * eps)
+    torch.testing.assert_close(target, a.sqrt() * eps - (1 - a).sqrt() * z_y)
+
+
+def test_one_step_timesteps_in_training() -> None:
+    z_x, z_y = latents(3)
+    one_step = plugins.find("paradigms", "one_step")
+    rng = Rng(0, 0, [0, 1, 2])
+    assert one_step.training_pair(z_x, z_y, rng)[1].tolist() == [1, 1, 1]
+    assert one_step.with_options(timestep=900).training_pair(z_x, z_y, rng)[1].tolist() == [900, 900, 900]
+    random = one_step.with_options(random_timestep=True)
+    many = torch.cat([random.training_pair(z_x, z_y, Rng(0, step, [0, 1, 2]))[1] for step in range(1000)])
+    assert int(many.min()) < 10 and int(many.max()) > 990 and abs(float(many.float().mean()) - 499.5) < 20
+
+
+def test_multires_noise_in_training() -> None:
+    """Annealed, it is nearly white at small t and far from it at large t; strength 0 is the plain noise."""
+    z_x, z_y = torch.zeros(64, 4, 32, 32), torch.zeros(64, 4, 32, 32)
+    rng = Rng(0, 0, range(64))
+    plain = plugins.find("paradigms", "stochastic_multi_step")
+
+    def coarse(**options: Any) -> tuple[Tensor, Tensor]:
+        """The noise of each sample averaged over 8 x 8 cells: its deviation there, and t."""
+        paradigm = plain.with_options(**options)
+        x, t, _ = paradigm.training_pair(z_x, z_y, rng)
+        noise = x[:, 4:] / (1 - paradigm.abar[t]).sqrt()[:, None, None, None]
+        torch.testing.assert_close(noise.flatten(1).std(1), torch.ones(64), rtol=0.05, atol=0)
+        return torch.nn.functional.avg_pool2d(noise, 8).flatten(1).std(1), t
+
+    white, t = coarse()
+    annealed, _ = coarse(multires_strength=0.9)
+    assert float((annealed / white)[t > 800].mean()) > 2 > float((annealed / white)[t < 100].mean())
+    for downscale in eq.DOWNSCALES:
+        full, _ = coarse(multires_strength=0.9, multires_annealed=False, multires_downscale=downscale)
+        assert float((full / white).mean()) > 2
+
+
+# ---- inference -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", [1, 3, 10])
+def test_rgb_blending_at_beta_one_is_one_step(steps: int) -> None:
+    """abar = 0 throughout: every step starts from z_x anew, and the last one, at t = 1, is the one-step answer."""
+    z_x, _ = latents(4)
+    limit = plugins.find("paradigms", "deterministic_multi_step").with_options(betas=(1.0, 1.0))
+    want = plugins.find("paradigms", "one_step").predict(toy, z_x, 1)
+    assert torch.equal(limit.predict(toy, z_x, steps).require_latent(), want.require_latent())
+
+
+def test_rgb_blending_approaches_one_step() -> None:
+    """Continuously: the nearer the betas come to 1, the nearer its answer and its training pair come."""
+    z_x, z_y = latents(5)
+    want = plugins.find("paradigms", "one_step").predict(toy, z_x, 1).require_latent()
+    blend = plugins.find("paradigms", "deterministic_multi_step")
+    distances = []
+    for beta in (0.9, 0.99, 0.999, 0.9999):
+        limit = blend.with_options(betas=(beta, beta))
+        distances.append(float((limit.predict(toy, z_x, 4).require_latent() - want).abs().max()))
+    assert distances == sorted(distances, reverse=True) and distances[-1] < 0.03
+    x, _, target = blend.with_options(betas=(0.9999, 0.9999)).training_pair(z_x, z_y, Rng(0, 0, [0, 1, 2]))
+    torch.testing.assert_close(x, z_x, rtol=0, atol=1e-3)
+    torch.testing.assert_close(target, -z_y, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("spacing", eq.SPACINGS)
+@pytest.mark.parametrize("kind", eq.PREDICTION_TYPES)
+@pytest.mark.parametrize("steps", [1, 4, 9])
+def test_stochastic_sampling_is_a_loop_over_diffusers(spacing: str, kind: str, steps: int) -> None:
+    z_x, noise = latents(6)
+    rescale = kind != "epsilon"
+    oracle = DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type=kind,
+        timestep_spacing=spacing,
+        steps_offset=1,
+        set_alpha_to_one=False,
+        rescale_betas_zero_snr=rescale,
+        clip_sample=False,
+    )
+    oracle.set_timesteps(steps)
+    z_t = noise
+    for t in oracle.timesteps:
+        output = toy(torch.cat([z_x, z_t], 1), t.expand(3)).require_latent()
+        z_t = oracle.step(output, int(t), z_t).prev_sample
+    ours = plugins.find("paradigms", "stochastic_multi_step").with_options(
+        spacing=spacing, prediction_type=kind, zero_terminal_snr=rescale
+    )
+    got = ours.predict(toy, z_x, steps, latents=noise).require_latent()
+    torch.testing.assert_close(got, z_t, rtol=1e-3, atol=1e-3 * float(z_t.abs().max()))
+
+
+def test_lcm_sampling_adds_noise_between_its_steps_only() -> None:
+    z_x, _ = latents(7)
+    lcm = plugins.find("paradigms", "stochastic_multi_step").with_options(sampler="lcm", prediction_type="sample")
+    seen: list[tuple[int, Tensor]] = []
+
+    def spy(x: Tensor, t: Tensor) -> Features:
+        seen.append((int(t[0]), x[:, 4:]))
+        return Features(torch.zeros_like(x[:, :4]))
+
+    end = lcm.predict(spy, z_x, 4, Rng(0, 0, [0, 1, 2])).require_latent()
+    assert [t for t, _ in seen] == [999, 759, 499, 259]
+    abar = lcm.abar
+    for t, z_t in seen[1:]:  # the network says 0, so what is left is the noise of that step
+        assert abs(float(z_t.std()) - float((1 - abar[t]).sqrt())) < 0.1
+    assert float(end.abs().max()) < 1e-4
+    assert not torch.allclose(seen[1][1] / seen[1][1].std(), seen[2][1] / seen[2][1].std(), atol=0.1)
+
+
+@pytest.mark.parametrize("options", [{}, {"sampler": "lcm"}])
+def test_an_inference_batch_is_its_samples(options: dict[str, Any]) -> None:
+    z_x, _ = latents(8)
+    paradigm = plugins.find("paradigms", "stochastic_multi_step").with_options(**options)
+    together = paradigm.predict(toy, z_x, 4, Rng(1, 0, [0, 1, 2])).require_latent()
+    alone = [paradigm.predict(toy, z_x[i : i + 1], 4, Rng(1, 0, [i])).require_latent() for i in range(3)]
+    torch.testing.assert_close(together, torch.cat(alone))
+    other = paradigm.predict(toy, z_x, 4, Rng(2, 0, [0, 1, 2])).require_latent()
+    assert not torch.allclose(together, other, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "steps", "message"),
+    [
+        ("one_step", {}, 4, "exactly 1 step"),
+        ("direct", {}, 2, "exactly 1 step"),
+        ("deterministic_multi_step", {}, 0, "between 1 and 1000"),
+        ("deterministic_multi_step", {"steps_offset": 600}, 2, "beyond 999"),
+        ("stochastic_multi_step", {"sampler": "lcm"}, 51, "takes 1 to original_inference_steps=50"),
+        ("stochastic_multi_step", {}, 4, "starts from noise: pass rng or latents"),
+    ],
+)
+def test_impossible_steps_are_refused(name: str, options: dict[str, Any], steps: int, message: str) -> None:
+    z_x, noise = latents(9)
+    paradigm = plugins.find("paradigms", name).with_options(**options)
+    with pytest.raises(ValueError, match=message):
+        paradigm.predict(toy, z_x, steps, latents=noise if options.get("sampler") else None)
