@@ -161,13 +161,13 @@ def test_one_step_goes_on_from_a_predictor(work: Path, base: Path, tmp_path: Pat
 
 def test_cached_latents_are_those_of_the_step(work: Path, base: Path, tmp_path: Path) -> None:
     """Without augmentation, a cached pair is what encoding in the step gives; with a pixel loss it is refused."""
-    from genpercept._training.one_step import OneStepStage
+    from genpercept._training.finetune import FinetuneStage
 
     text = f'[model]\nbase = "{base / "model"}"\n'
     path = write(tmp_path / "r.toml", "one_step", text, cache=work / "cache")
     plain = ["loss={latent = 1.0}", "augment.flip=0.0"]
     fresh, cached = (
-        OneStepStage(recipes.load(path, [*plain, f"loader.latent_variants={n}"]), lambda line: None) for n in (0, 1)
+        FinetuneStage(recipes.load(path, [*plain, f"loader.latent_variants={n}"]), lambda line: None) for n in (0, 1)
     )
     with torch.no_grad():
         a, b = (stage.encode(stage.make_batch(3, range(4))) for stage in (fresh, cached))
@@ -177,7 +177,7 @@ def test_cached_latents_are_those_of_the_step(work: Path, base: Path, tmp_path: 
     pa, pb = fresh.training_pair(a), cached.training_pair(b)
     assert pa.valid is not None and pb.valid is not None and torch.equal(pa.valid, pb.valid)
     with pytest.raises(ValueError, match="serve the latent loss alone, but loss has l1"):
-        OneStepStage(recipes.load(path, ["loss={l1 = 1.0}", "loader.latent_variants=1"]), lambda line: None)
+        FinetuneStage(recipes.load(path, ["loss={l1 = 1.0}", "loader.latent_variants=1"]), lambda line: None)
 
 
 def start(path: Path, out: Path, *extra: str) -> subprocess.Popen[str]:

@@ -15,7 +15,8 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-Stage = Literal["autoencoder", "denoiser", "one_step"]
+Stage = Literal["autoencoder", "denoiser", "finetune"]
+STAGE_ALIASES = {"one_step": "finetune"}  # what the stage was called while it had one paradigm
 
 
 def default_cache() -> Path:
@@ -39,11 +40,47 @@ class Model(Section):
     base: str = ""
     codec: str = ""  # a folder with an AutoencoderKL (or one with vae/ in it); default: the base's
     init: Literal["base", "scratch"] = "base"  # "scratch": the base's sizes with random weights
+    head: str = ""  # finetune stage; default: the task's own ("vae", the codec's decoder)
+    head_config: dict[str, Any] = Field(default_factory=dict)  # finetune stage, as in the head's config.json
     codec_config: dict[str, Any] = Field(default_factory=dict)  # autoencoder stage
     unet_config: dict[str, Any] = Field(default_factory=dict)  # denoiser stage
     text_config: dict[str, Any] = Field(default_factory=dict)  # denoiser stage: CLIPTextConfig
     prompt_length: int = Field(default=32, ge=3)  # tokens of a padded caption, begin and end included
-    train_decoder: bool = False  # one_step stage: the codec's decoder learns too
+    train_decoder: bool = False  # the same as learn.decoder = "finetune"
+
+
+class Learn(Section):
+    """finetune stage: which parts learn, and from what. "finetune" starts at the base's weights, "scratch" at random ones."""
+
+    denoiser: Literal["finetune", "scratch", "frozen", "lora", "controlnet"] = "finetune"
+    decoder: Literal["frozen", "finetune", "scratch"] = "frozen"  # of the codec; needs a loss behind it
+    # A head with weights of its own. "finetune" goes on from the base's head where the base is a predictor that has one
+    head: Literal["finetune", "scratch", "frozen"] = "finetune"
+
+
+class Lora(Section):
+    """Low-rank adapters (Hu et al. 2021) by peft."""
+
+    rank: int = Field(default=16, ge=1)
+    alpha: int = Field(default=0, ge=0)  # 0: as rank, so that the update is B A, unscaled
+    targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")  # ends of the names of linear layers
+
+
+class Prompt(Section):
+    """finetune stage: what the denoiser's cross-attention reads."""
+
+    kind: Literal["empty", "fixed", "random"] = "empty"
+    text: str = ""  # fixed
+    texts: tuple[str, ...] = ()  # random: drawn from for each sample; none: sentences of random words of the vocabulary
+    padded: bool = False  # to the tokenizer's full length (v1); random prompts always are
+
+    @model_validator(mode="after")
+    def _used(self) -> Prompt:
+        if (self.kind == "fixed") != bool(self.text):
+            raise ValueError('prompt: kind "fixed" and a text go together')
+        if self.texts and self.kind != "random":
+            raise ValueError('prompt.texts: only read when prompt.kind is "random"')
+        return self
 
 
 class DataSet(Section):
@@ -56,6 +93,9 @@ class DataSet(Section):
     seed: int = 0
     far: float = Field(default=0.0, ge=0)  # metres at which depth is cut off; the sky counts as that far. 0: as it is
     weight: float = Field(default=1.0, gt=0)  # share of the samples, relative to the other sets
+    options: dict[str, Any] = Field(default_factory=dict)  # of the data set's plugin
+    # A sample that cannot be read is left out, counted and listed, and the next one takes its place. False: it is an error
+    skip_bad: bool = False
 
 
 class Loader(Section):
@@ -63,7 +103,7 @@ class Loader(Section):
     cache: bool = True  # rendered scenes are kept on disk; False: rendered anew each time
     cache_dir: Path = Field(default_factory=default_cache)
     one_set_per_batch: bool = False
-    # one_step stage, latent loss only: latents of so many augmented variants of each sample, label beside image, are encoded
+    # finetune stage, latent loss only: latents of so many augmented variants of each sample, label beside image, are encoded
     # once and kept on disk. 0: images are augmented and encoded afresh in every step
     latent_variants: int = Field(default=0, ge=0)
     workers: int = Field(default=0, ge=0)  # processes that render the cache; 0: one per core
@@ -107,8 +147,11 @@ class Denoiser(Section):
 
 
 class Optim(Section):
-    lr: float = Field(default=1e-4, gt=0)
+    # adamw: torch's; fused: the same in one kernel; adam: weight decay added to the gradient; 8bit: AdamW of bitsandbytes
+    kind: Literal["adam", "adamw", "fused", "8bit"] = "fused"
+    lr: float = Field(default=1e-4, gt=0)  # of the denoiser, its adapters, or whatever else the stage trains
     lr_decoder: float = Field(default=0.0, ge=0)  # 0: as lr
+    lr_head: float = Field(default=0.0, ge=0)  # 0: as lr
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = Field(default=0.01, ge=0)
     eps: float = Field(default=1e-8, gt=0)
@@ -117,7 +160,7 @@ class Optim(Section):
     final: float = Field(default=0.01, gt=0, le=1)  # learning rate at the end, relative to lr
     decay_steps: int = Field(default=0, ge=0)  # 0: over the whole run
     grad_clip: float = Field(default=1.0, ge=0)  # 0: none
-    accumulation: int = Field(default=1, ge=1)
+    accumulation: int = Field(default=1, ge=1)  # batches of loader.batch_size per step
 
 
 class Ema(Section):
@@ -131,6 +174,7 @@ class Validation(Section):
     pictures: int = Field(default=6, ge=1)  # of them drawn
     split: str = "val"
     domain: str = ""  # default: the first data set's
+    steps: int = Field(default=0, ge=0)  # of inference; 0: the paradigm's own
     prompts: tuple[str, ...] = ()  # denoiser stage; default: captions of validation samples
 
 
@@ -144,12 +188,17 @@ class Logging(Section):
     every: int = Field(default=20, ge=1)  # steps between TensorBoard points
     seconds: float = Field(default=30.0, gt=0)  # between plain lines where there is no terminal
     tensorboard: bool = True
+    trackers: tuple[Literal["wandb", "trackio"], ...] = ()  # beside it, where they are installed
+    project: str = "genpercept"  # of the trackers
 
 
 class Speed(Section):
     threads: int = Field(default=0, ge=0)  # of the network's arithmetic on the CPU; 0: torch's choice
     processes: int = Field(default=1, ge=1)  # on this machine, each with its share of every batch
     channels_last: bool = False
+    checkpointing: bool = (
+        False  # activations are computed again in the backward pass: less memory, about a third more time
+    )
     compile: bool = False
     attention: Literal["auto", "plain", "fused"] = (
         "auto"  # plain: matrix products and softmax, faster on small CPU maps
@@ -171,6 +220,9 @@ class Recipe(Section):
     seed: int = Field(default=0, ge=0)
     task: str = "depth"
     paradigm: str = "one_step"
+    paradigm_options: dict[str, Any] = Field(
+        default_factory=dict
+    )  # such as betas; timestep and random_timestep of one_step
     steps: int = Field(default=1000, ge=1)
     max_minutes: float = Field(
         default=0.0, ge=0
@@ -180,6 +232,9 @@ class Recipe(Section):
         default=0, ge=0
     )  # default processing resolution of the saved model; 0: longest training edge
     model: Model = Model()
+    learn: Learn = Learn()
+    lora: Lora = Lora()
+    prompt: Prompt = Prompt()
     data: tuple[DataSet, ...] = (DataSet(count=1000),)
     loader: Loader = Loader()
     augment: Augment = Augment()
@@ -198,6 +253,21 @@ class Recipe(Section):
     speed: Speed = Speed()
     guard: Guard = Guard()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _older_keys(cls, table: Any) -> Any:
+        """stage "one_step", model.train_decoder and, when fine-tuning, model.init, in today's terms."""
+        if not isinstance(table, dict):
+            return table
+        model, learn = table.get("model", {}), table.get("learn", {})
+        stage = STAGE_ALIASES.get(table.get("stage", ""), table.get("stage"))
+        if isinstance(model, dict) and isinstance(learn, dict) and stage == "finetune":
+            if model.get("init") == "scratch":
+                learn = {"denoiser": "scratch"} | learn
+            if model.get("train_decoder") is True:
+                learn = {"decoder": "finetune"} | learn
+        return table | ({"stage": stage} if stage else {}) | ({"learn": learn} if learn else {})
+
     @model_validator(mode="after")
     def _complete(self) -> Recipe:
         if not self.data:
@@ -206,11 +276,16 @@ class Recipe(Section):
             raise ValueError(f"loss: weights must not be negative, got {self.loss}")
         if self.stage != "autoencoder" and not self.model.base and not self.model.codec:
             raise ValueError(f"model.codec: stage {self.stage!r} needs a trained codec (or model.base, which has one)")
-        if self.stage == "one_step" and not self.model.base:
-            raise ValueError(
-                "model.base: stage 'one_step' starts from a base model's folder (init = \"scratch\" takes its sizes only)"
-            )
+        if self.stage == "finetune":
+            self._check_finetune()
         return self
+
+    def _check_finetune(self) -> None:
+        if not self.model.base:
+            raise ValueError(
+                "model.base: stage 'finetune' starts from a base model's folder "
+                '(learn.denoiser = "scratch" takes its sizes only)'
+            )
 
     def sizes(self) -> tuple[tuple[int, int], ...]:
         """Training sizes (height, width), one of which each batch has."""

@@ -82,8 +82,9 @@ def _shards(
 
     `key` is what the content depends on beside the data, the codec's weights and the number of samples.
     """
+    unread = {"weight", "count", "skip_bad"} | (set() if data.options else {"options"})
     key = {
-        "data": data.model_dump(mode="json", exclude={"weight", "count"}),
+        "data": data.model_dump(mode="json", exclude=unread),
         "folder": str(getattr(source, "folder", "")),
         "length": len(source),
         **key,

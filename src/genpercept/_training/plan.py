@@ -16,7 +16,7 @@ def plan(recipe: Recipe) -> str:
     """Parameters, steps, images and data in a few lines. ValueError for plugins that do not exist."""
     for loss in recipe.loss:
         plugins.find("losses", loss)
-    if recipe.stage == "one_step":
+    if recipe.stage == "finetune":
         plugins.find("tasks", recipe.task)
         plugins.find("paradigms", recipe.paradigm)
     images = recipe.steps * recipe.loader.batch_size * recipe.optim.accumulation

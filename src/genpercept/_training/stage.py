@@ -24,13 +24,17 @@ _BATCH_KEY = -1  # the "sample" of what is drawn once per batch; no slot has thi
 
 @dataclass
 class Batch:
-    """One step's data. images (B, 3, H, W) in [-1, 1]; target of that size; latents (B, 4, h, w); tokens (B, n) int64."""
+    """One step's data. images (B, 3, H, W) in [-1, 1]; target of that size; latents (B, 4, h, w); tokens (B, n) int64.
+
+    intrinsics (B, 3, 3) in pixels of the images as they are.
+    """
 
     rng: Rng
     images: Tensor | None = None
     target: Target | None = None
     latents: Tensor | None = None
     tokens: Tensor | None = None
+    intrinsics: Tensor | None = None
 
     def to(self, device: torch.device, channels_last: bool) -> Self:
         """On the device; images in the memory layout the network runs in."""
@@ -48,14 +52,17 @@ class Batch:
 
 @dataclass
 class Pair:
-    """What goes into the network and what should come out. `weight` (B,) scales the sample's loss."""
+    """What goes into the network and what should come out.
+
+    `weight` (B,) scales the sample's loss; `extra` is what losses are given beside maps (genpercept.losses.CONTEXT).
+    """
 
     inputs: tuple[Tensor, ...]
     target: Tensor
     valid: Tensor | None = None
     label: Target | None = None
     weight: Tensor | None = None
-    extra: dict[str, Tensor] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
 
 
 Figures = Mapping[str, float]

@@ -22,7 +22,7 @@ def build(recipe: Recipe, report: Callable[[str], None]) -> Stage:
             from genpercept._training.denoiser import DenoiserStage
 
             return DenoiserStage(recipe, report)
-        case "one_step":
-            from genpercept._training.one_step import OneStepStage
+        case "finetune":
+            from genpercept._training.finetune import FinetuneStage
 
-            return OneStepStage(recipe, report)
+            return FinetuneStage(recipe, report)

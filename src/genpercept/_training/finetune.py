@@ -1,0 +1,251 @@
+"""The fine-tuning stage: a pretrained denoiser, or a part of it, learns to answer an image with its label, by any paradigm."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from genpercept import losses, plugins
+from genpercept._training import latents, learn
+from genpercept._training.parts import use_attention
+from genpercept._training.records import Record, image_tensor, to_sample
+from genpercept._training.report import grid, to_picture
+from genpercept._training.stage import Batch, Draw, Pair
+from genpercept.recipe import Recipe
+from genpercept.rng import Rng, generator
+from genpercept.types import Features, Geometry, Sample, Target
+
+
+class Net(nn.Module):
+    """Network input, timestep, prompt -> denoiser's output (None with a pyramid head) and the head's maps (n, C, H, W).
+
+    n is the batch in eval mode, and `share` of it (rounded up) in training; no maps where `share` is 0.
+    """
+
+    def __init__(self, parts: learn.Parts, share: float) -> None:
+        super().__init__()
+        self.unet, self.vae = parts.denoiser, parts.vae
+        if parts.head_module is not None:
+            self.head = parts.head_module
+        self._parts, self._share = parts, share
+        self._latent = parts.head.consumes == "latent"
+
+    def forward(self, x: Tensor, t: Tensor, context: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        features = cast(Any, self.unet).forward_features(x, t, context, latent=self._latent)
+        if not self._share:
+            return features.latent, None
+        n = math.ceil(len(x) * self._share) if self.training else len(x)
+        estimate = self._parts.paradigm.estimate(features.latent[:n], x[:n], t[:n]) if self._latent else None
+        seen = Features(estimate, tuple(level[:n] for level in features.pyramid))
+        return features.latent, self._parts.head(seen, self._parts.codec)
+
+    def predict(self, z_x: Tensor, context: Tensor, steps: int, rng: Rng) -> Tensor:
+        """Image latents (B, 4, h, w) -> the head's maps, as the pipeline infers them."""
+
+        def denoise(x: Tensor, t: Tensor) -> Features:
+            return cast(Any, self.unet).forward_features(x, t, context.expand(len(x), -1, -1), latent=self._latent)
+
+        paradigm = self._parts.paradigm
+        features = paradigm.predict(denoise, z_x, steps or paradigm.default_steps, rng)
+        return self._parts.head(features, self._parts.codec).float()
+
+
+class FinetuneStage:
+    best, best_sign = "loss", -1.0
+
+    def __init__(self, recipe: Recipe, report: Callable[[str], None]) -> None:
+        self.recipe = recipe
+        self.task = plugins.find("tasks", recipe.task)
+        self.parts = learn.build(recipe)
+        self._weights = _weights(recipe, self.parts)
+        self._losses = {name: plugins.find("losses", name) for name in self._weights}
+        for name, loss in self._losses.items():
+            losses.check_options(name, loss, recipe.loss_options.get(name, {}))
+        self._pixel = any(name != "latent" for name in self._weights)
+        self._intrinsics = any("intrinsics" in losses.needs(loss) for loss in self._losses.values())
+        if recipe.learn.decoder != "frozen" and not self._pixel:
+            raise ValueError(
+                "learn.decoder: only a loss behind the decoder can train it; add one, such as loss.mse = 1"
+            )
+        self.draw = Draw(recipe, report)
+        self.samples = self.draw.samples
+        for part in (self.parts.denoiser, self.parts.vae):
+            use_attention(part, recipe.speed.attention)
+            if recipe.speed.checkpointing:
+                cast(Any, part).enable_gradient_checkpointing()
+        self._pairs = self._open_pairs(report) if recipe.loader.latent_variants else None
+        self.net = Net(self.parts, recipe.pixel_share if self._pixel else 0.0)
+
+    def _open_pairs(self, report: Callable[[str], None]) -> list[latents.Pairs]:
+        if self._pixel:
+            raise ValueError(
+                "loader.latent_variants: cached latents serve the latent loss alone, but loss has"
+                f" {', '.join(n for n in self._weights if n != 'latent')}; leave those out, or set it to 0"
+            )
+        return latents.open_pairs(self.recipe, self.draw.sources, self.parts.codec, self._encode_pair, report)
+
+    def groups(self) -> list[dict[str, Any]]:
+        return self.parts.groups(self.recipe)
+
+    def make_batch(self, step: int, slots: Sequence[int]) -> Batch:
+        """Augmented images and labels, or cached latents of both."""
+        if self._pairs is not None:
+            return self._cached_batch(self._pairs, step, slots)
+        records = self.draw.records(step, slots)
+        return self._batch([to_sample(record) for record in records], Rng(self.recipe.seed, step, slots))
+
+    def _batch(self, samples: Sequence[Sample], rng: Rng) -> Batch:
+        """Images in [-1, 1], labels as the head is to give them, and intrinsics where a loss reads them."""
+        images = torch.stack([sample.image for sample in samples]) * 2 - 1
+        target = Target.cat([self.task.encode(sample) for sample in samples])
+        intrinsics = torch.stack([s.label("intrinsics") for s in samples]) if self._intrinsics else None
+        return Batch(rng, images=images, target=target, intrinsics=intrinsics)
+
+    def _cached_batch(self, pairs: list[latents.Pairs], step: int, slots: Sequence[int]) -> Batch:
+        """Latents of images, then of labels, as `encode` gives them. The target keeps only what a latent loss reads."""
+        found = []
+        for slot in slots:
+            which, index = self.draw.order[step, slot]
+            variant = int(generator(self.recipe.seed, step, slot, "augment").integers(pairs[which].variants))
+            found.append(pairs[which].pair(index, variant))
+        both = torch.from_numpy(np.stack([pair for pair, _ in found], 1)).flatten(0, 1)
+        valid = torch.from_numpy(np.stack([valid for _, valid in found]))
+        target = Target(torch.zeros(len(slots), 0, *valid.shape[-2:]), valid)
+        return Batch(Rng(self.recipe.seed, step, slots), target=target, latents=both)
+
+    def _encode_pair(self, record: Record) -> tuple[Tensor, Tensor, Tensor]:
+        target = self.task.encode(to_sample(record))
+        size = (target.map.shape[-2] // self.parts.codec.stride, target.map.shape[-1] // self.parts.codec.stride)
+        return image_tensor(record["image"]) * 2 - 1, target.map[0], latent_valid(target.valid, size)[0]
+
+    def encode(self, batch: Batch) -> Batch:
+        """Image and label through the frozen encoder, together; the label only where a latent loss compares it."""
+        if batch.latents is not None:
+            return batch
+        images, target = cast(Tensor, batch.images), cast(Target, batch.target)
+        both = torch.cat([images, target.map]) if self._needs_label_latent() else images
+        batch.latents = self.parts.codec.encode(both).float()
+        return batch
+
+    def _needs_label_latent(self) -> bool:
+        return "latent" in self._weights or self.recipe.paradigm not in _ONE_PASS
+
+    def training_pair(self, batch: Batch) -> Pair:
+        latents, label = cast(Tensor, batch.latents), cast(Target, batch.target)
+        z_x = latents[: len(label.map)]
+        z_y = latents[len(label.map) :] if self._needs_label_latent() else torch.zeros_like(z_x)
+        x, t, target = self.parts.paradigm.training_pair(z_x, z_y, batch.rng)
+        context = self.parts.prompts.draw(batch.rng).to(x.device)
+        valid = latent_valid(label.valid, (target.shape[-2], target.shape[-1]))
+        extra = {"rng": batch.rng} | ({} if batch.intrinsics is None else {"intrinsics": batch.intrinsics})
+        return Pair((x, t, context), target, valid, label, extra=extra)
+
+    def loss(self, output: Any, pair: Pair) -> tuple[Tensor, dict[str, Tensor]]:
+        """Weighted sum of the recipe's losses, per sample; on maps in float32 whatever the network ran in."""
+        latent, maps = output
+        size = len(pair.target)
+        parts = {
+            name: self._latent_loss(loss, latent, pair) if name == "latent" else self._map_loss(name, loss, maps, pair)
+            for name, loss in self._losses.items()
+        }
+        zero = torch.zeros(size, device=pair.target.device)
+        return sum((self._weights[name] * part for name, part in parts.items()), zero), parts
+
+    def _latent_loss(self, loss: losses.Loss, latent: Tensor, pair: Pair) -> Tensor:
+        options = self.recipe.loss_options.get("latent", {})
+        return loss(latent.float(), pair.target.float(), cast(Tensor, pair.valid), **options)
+
+    def _map_loss(self, name: str, loss: losses.Loss, maps: Tensor, pair: Pair) -> Tensor:
+        """(B,), zero for samples whose maps were not made, with the others scaled up to keep the loss's weight."""
+        n, label = len(maps), self.parts.head.target(cast(Target, pair.label))
+        context = {key: _first(pair.extra[key], n) for key in losses.needs(loss) if key in pair.extra}
+        options = self.recipe.loss_options.get(name, {}) | context
+        part = loss(self._comparable(maps.float()), self._comparable(label.map[:n]), label.valid[:n], **options)
+        size = len(pair.target)
+        return F.pad(part, (0, size - n)) * (size / n)
+
+    def _comparable(self, map_BCHW: Tensor) -> Tensor:
+        return map_BCHW.mean(1, keepdim=True) if self.task.kind in learn.GRAY_KINDS else map_BCHW
+
+    @torch.no_grad()
+    def validate(self) -> tuple[dict[str, float], np.ndarray | None]:
+        """The loss on validation samples, the task's metric where it has one, and image, label, prediction in rows."""
+        samples = [to_sample(record) for record in self.draw.validation()]
+        device = next(self.net.parameters()).device
+        found: list[Tensor] = []
+        rows: list[list[np.ndarray]] = [[], [], []]
+        metric = self._metric()
+        size = self.recipe.loader.batch_size
+        for start in range(0, len(samples), size):
+            chunk = samples[start : start + size]
+            batch = self._batch(chunk, Rng(0, 0, range(start, start + len(chunk)))).to(device, False)
+            pair = self.training_pair(self.encode(batch))
+            found.append(self.loss(self.net(*pair.inputs), pair)[0].cpu())
+            z_x = cast(Tensor, batch.latents)[: len(chunk)]
+            fixed = self.parts.prompts.fixed.to(device)
+            raw = self.net.predict(z_x, fixed, self.recipe.validation.steps, batch.rng).cpu()
+            for i, sample in enumerate(chunk):
+                self._score(metric, raw[i : i + 1], sample)
+                if start + i < self.recipe.validation.pictures:
+                    self._picture(rows, sample, raw[i : i + 1])
+        figures = {"loss": float(torch.cat(found).mean())}
+        if metric is not None:
+            figures |= {k: float(v) for k, v in metric.compute().items() if k in _SHOWN}
+        return figures, grid(rows)
+
+    def _picture(self, rows: list[list[np.ndarray]], sample: Sample, raw_1CHW: Tensor) -> None:
+        """Append the image, its label and the prediction, each (3, H, W) in [-1, 1]."""
+        label = self.parts.head.target(self.task.encode(sample))
+        shown = (sample.image * 2 - 1, *(self._comparable(x).expand(1, 3, -1, -1)[0] for x in (label.map, raw_1CHW)))
+        for row, picture in zip(rows, shown, strict=True):
+            row.append(to_picture(picture))
+
+    def _metric(self) -> Any:
+        return plugins.find("metrics", self.task.metric)() if self.task.metric in _SCORED else None
+
+    def _score(self, metric: Any, raw_1CHW: Tensor, sample: Sample) -> None:
+        if metric is None:
+            return
+        size = (raw_1CHW.shape[-2], raw_1CHW.shape[-1])
+        values = self.task.decode(raw_1CHW, Geometry(size, size, size)).values
+        gt = sample.normals.permute(1, 2, 0) if self.task.metric == "normals" else sample.depth
+        valid = sample.valid_or_all() & (torch.isfinite(sample.depth) if sample.depth is not None else True)
+        if bool(valid.any()):
+            metric.update(values, gt.numpy(), valid.numpy(), name=sample.name)
+
+    def save(self, folder: Path) -> None:
+        self.parts.save(self.recipe, folder)
+
+
+_ONE_PASS = ("one_step", "direct")  # paradigms whose network input does not hold the label
+_SCORED = ("depth", "disparity", "normals")
+_SHOWN = ("abs_rel", "delta1", "rmse", "mean", "median", "a11_25", "a30")
+
+
+def _weights(recipe: Recipe, parts: learn.Parts) -> dict[str, float]:
+    """The losses of a recipe, or the task's own. ValueError where there is no latent for a latent loss to compare."""
+    weights = dict(recipe.loss or plugins.find("tasks", recipe.task).losses)
+    if "latent" in weights and parts.head.consumes != "latent":
+        raise ValueError(
+            f"loss.latent: head {parts.head_name!r} reads the denoiser's features, so there is no latent to compare; "
+            "use a loss on maps, such as loss.mse = 1"
+        )
+    return weights
+
+
+def _first(value: Any, n: int) -> Any:
+    """The part of a loss's context that belongs to the first n samples."""
+    return replace(value, samples=value.samples[:n]) if isinstance(value, Rng) else value[:n]
+
+
+def latent_valid(valid_B1HW: Tensor, size: tuple[int, int]) -> Tensor:
+    """Pixels' validity at latent resolution: a cell is valid where all of its pixels are. (B, 1, h, w) bool."""
+    return ~(F.adaptive_max_pool2d((~valid_B1HW).float(), size) > 0)

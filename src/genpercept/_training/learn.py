@@ -1,0 +1,196 @@
+"""The networks of a predictor in training: where each part's weights come from, and which of them learn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from torch import nn
+
+from genpercept import adapters, hub, plugins
+from genpercept._training.parts import open_codec
+from genpercept._training.prompts import Prompts, open_prompts
+from genpercept.checkpoint import MANIFEST
+from genpercept.codecs import Codec
+from genpercept.heads import Head
+from genpercept.paradigms import Paradigm
+from genpercept.pipeline import GenPerceptPipeline
+from genpercept.recipe import Recipe
+
+# Predictions of these kinds are one value per pixel, painted on three channels; so are the maps that the losses see.
+GRAY_KINDS = ("depth_affine", "disparity_affine", "mask", "alpha", "anomaly")
+# learn.denoiser values whose first convolution stays the base's
+_KEEPS_INPUT = ("frozen", "lora", "controlnet")
+
+
+@dataclass
+class Parts:
+    """`denoiser` and `head_module` (None for a head without weights) learn or not, as their requires_grad says."""
+
+    denoiser: nn.Module
+    vae: nn.Module
+    head_module: nn.Module | None
+    codec: Codec
+    head: Head
+    paradigm: Paradigm
+    prompts: Prompts
+    backbone: str
+    codec_name: str
+    head_name: str
+
+    def decoder(self) -> list[nn.Module]:
+        """The modules of the codec that turn a latent into an image."""
+        vae = cast(Any, self.vae)
+        return [part for part in (vae.decoder, getattr(vae, "post_quant_conv", None)) if part is not None]
+
+    def groups(self, recipe: Recipe) -> list[dict[str, Any]]:
+        """The optimiser's parameter groups, one per part that learns, each with its own rate."""
+        optim = recipe.optim
+        found = [
+            ([self.denoiser], optim.lr),
+            (self.decoder(), optim.lr_decoder or optim.lr),
+            ([self.head_module] if self.head_module else [], optim.lr_head or optim.lr),
+        ]
+        groups = [
+            {"params": [p for m in modules for p in m.parameters() if p.requires_grad], "lr": lr}
+            for modules, lr in found
+        ]
+        return [group for group in groups if group["params"]]
+
+    def pipeline(self, recipe: Recipe, denoiser: nn.Module | None = None) -> GenPerceptPipeline:
+        """The predictor as it is saved; `denoiser` in place of the one in training."""
+        more: dict[str, Any] = {"head_module": self.head_module} if self.head_module is not None else {}
+        return GenPerceptPipeline.from_parts(
+            unet=denoiser or self.denoiser,
+            vae=self.vae,
+            prompt_embeds=self.prompts.fixed,
+            task=recipe.task,
+            paradigm=recipe.paradigm,
+            paradigm_options=self.paradigm.options,
+            head=self.head_name,
+            codec=self.codec_name,
+            backbone=self.backbone,
+            resolution=recipe.resolution or max(max(size) for size in recipe.sizes()),
+            recipe=recipe.resolved(),
+            base=recipe.model.base,
+            prompt=self.prompts.text,
+            **more,
+        )
+
+    def save(self, recipe: Recipe, folder: Path) -> None:
+        """The predictor; beside it a LoRA adapter (lora/) or a ControlNet (controlnet/) in its own layout."""
+        if not adapters.has_lora(self.denoiser):
+            self.pipeline(recipe).save_pretrained(folder)
+            if recipe.learn.denoiser == "controlnet":
+                cast(Any, self.denoiser).controlnet.save_pretrained(folder / "controlnet")
+            return
+        self.pipeline(recipe, adapters.merged_copy(self.denoiser)).save_pretrained(folder)
+        adapters.save_lora(self.denoiser, folder / "lora")
+
+
+def build(recipe: Recipe) -> Parts:
+    """The parts that a recipe asks for, over those of its base. ValueError for what cannot be paired or cannot learn."""
+    start = _start(recipe)
+    codec_name, backbone = str(start.info["codec"]), str(start.info["backbone"])
+    vae = _codec(recipe, start.vae, codec_name)
+    codec = plugins.find("codecs", codec_name).wrap(vae)
+    paradigm = plugins.find("paradigms", recipe.paradigm).with_options(**recipe.paradigm_options)
+    denoiser = _denoiser(recipe, start.unet, backbone, paradigm.input_channels(codec.channels))
+    head_name = recipe.model.head or plugins.find("tasks", recipe.task).head
+    head_module = _head(recipe, start, head_name, denoiser)
+    head = plugins.find("heads", head_name).wrap(head_module)
+    if recipe.learn.denoiser == "controlnet":
+        backbone = "sd21_controlnet"
+        denoiser = cast(Any, plugins.find("backbones", backbone)).control(denoiser)
+    if recipe.learn.denoiser == "lora":
+        lora = recipe.lora
+        adapters.add_lora(denoiser, lora.rank, lora.alpha, lora.targets, recipe.seed)
+    prompts = open_prompts(recipe.prompt, hub.resolve(recipe.model.base), start.prompt_embeds, recipe.seed)
+    parts = Parts(
+        denoiser, vae, head_module, codec, head, paradigm, prompts, backbone, codec_name, head_name
+    )  # fmt: skip
+    _select(recipe, parts)
+    return parts
+
+
+def _start(recipe: Recipe) -> GenPerceptPipeline:
+    """What training starts from: a text-to-image base, or a predictor for the same task that is to be trained further."""
+    folder = hub.resolve(recipe.model.base)
+    if not (folder / MANIFEST).is_file():
+        return GenPerceptPipeline.from_base(recipe.model.base, recipe.task)
+    pipe = GenPerceptPipeline.from_pretrained(recipe.model.base)
+    if pipe.task != recipe.task:
+        raise ValueError(
+            f"model.base {recipe.model.base}: is a model for {pipe.task}, but the recipe trains {recipe.task}"
+        )
+    return pipe
+
+
+def _codec(recipe: Recipe, base: nn.Module, name: str) -> nn.Module:
+    """The base's codec or the recipe's own, its decoder with random weights if asked."""
+    vae = open_codec(recipe) if recipe.model.codec else base
+    if recipe.learn.decoder != "scratch":
+        return vae
+    fresh = plugins.find("codecs", name).build(dict(cast(Any, vae).config))
+    for part in ("encoder", "quant_conv"):
+        if getattr(vae, part, None) is not None:
+            getattr(fresh, part).load_state_dict(getattr(vae, part).state_dict())
+    return fresh.eval()
+
+
+def _denoiser(recipe: Recipe, base: nn.Module, backbone: str, channels: int) -> nn.Module:
+    """The base's denoiser for an input of so many channels, or one of its size with random weights."""
+    config = dict(cast(Any, base).config)
+    if recipe.learn.denoiser == "scratch":
+        return plugins.find("backbones", backbone).build(config | {"in_channels": channels})
+    if config["in_channels"] == channels:
+        return base
+    if recipe.learn.denoiser in _KEEPS_INPUT:
+        raise ValueError(
+            f'learn.denoiser "{recipe.learn.denoiser}": {recipe.paradigm} needs {channels} input channels, the base has '
+            f'{config["in_channels"]}, and a widened first convolution must learn: choose "finetune" or "scratch"'
+        )
+    from genpercept.backbones.sd21 import widen
+
+    return widen(base, channels)
+
+
+def _head(recipe: Recipe, start: GenPerceptPipeline, name: str, denoiser: nn.Module) -> nn.Module | None:
+    """The base's head where it has the one that is asked for, or a fresh one that fits the denoiser and the task."""
+    plugin = plugins.find("heads", name)
+    if plugin.class_name is None:
+        if recipe.model.head_config:
+            raise ValueError(f"model.head_config: head {name!r} has no weights of its own and takes no configuration")
+        return None
+    present = getattr(start, "head", None)
+    if present is not None and start.info["head"] == name and recipe.learn.head != "scratch":
+        return cast(nn.Module, present)
+    if recipe.learn.head == "frozen":
+        raise ValueError('learn.head "frozen": the base has no trained head of this kind; let it learn')
+    gray = plugins.find("tasks", recipe.task).kind in GRAY_KINDS
+    sizes = list(reversed(cast(Any, denoiser).pyramid_channels))
+    return plugin.build({"neck_hidden_sizes": sizes, "out_channels": 1 if gray else 3} | recipe.model.head_config)
+
+
+def _select(recipe: Recipe, parts: Parts) -> None:
+    """Set requires_grad. ValueError where a part could learn nothing, or nothing learns."""
+    learn, denoiser = recipe.learn, parts.denoiser
+    latent = parts.head.consumes == "latent"
+    parts.vae.requires_grad_(False)
+    if learn.denoiser in ("finetune", "scratch", "frozen"):
+        denoiser.requires_grad_(learn.denoiser != "frozen")
+    if not latent:  # its last layers do not run; DistributedDataParallel wants gradients of all that learns
+        for name in ("conv_norm_out", "conv_out"):
+            getattr(getattr(denoiser, "unet", denoiser), name).requires_grad_(False)
+    if parts.head_module is not None:
+        parts.head_module.requires_grad_(learn.head != "frozen")
+    if learn.decoder != "frozen":
+        if not latent:
+            raise ValueError(
+                f"learn.decoder: head {parts.head_name!r} reads the denoiser's features, so the decoder never runs"
+            )
+        for part in parts.decoder():
+            part.requires_grad_(True)
+    if not parts.groups(recipe):
+        raise ValueError('nothing learns: set learn.denoiser, learn.decoder or learn.head to something but "frozen"')
