@@ -1,13 +1,48 @@
-"""Losses: masked, per sample. Each module's PLUGIN is called as `loss(pred, target, valid, **options)`."""
+"""Losses: masked, per sample. Each module's PLUGIN is called as `loss(pred, target, valid, **options, **context)`.
+
+Options come from the recipe. Context comes from the batch: a loss that uses one of CONTEXT names it among its keywords, with
+a default where it can do without, and is given exactly those (`needs`).
+
+    intrinsics     (B, 3, 3) float32, pixels of the maps as they are (augmentations and resizing applied)
+    rng            genpercept.rng.Rng of the batch: what a loss draws is keyed by (seed, step, sample)
+    joint_weights  (B, J) float32, weight of each keypoint (0 where it is not annotated)
+"""
 
 from __future__ import annotations
 
+import difflib
+import inspect
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from torch import Tensor
 
+CONTEXT = ("intrinsics", "rng", "joint_weights")
+
 
 class Loss(Protocol):
-    def __call__(self, pred: Tensor, target: Tensor, valid: Tensor, **options: Any) -> Tensor:
-        """pred, target (B, C, H, W) float32; valid (B, 1, H, W) bool -> (B,). No valid pixel: zero, with zero gradient."""
+    def __call__(self, pred: Tensor, target: Tensor, valid: Tensor, **keywords: Any) -> Tensor:
+        """pred, target (B, C, H, W); valid (B, 1, H, W) bool -> (B,) float32. No valid pixel: zero, with zero gradient.
+
+        Whatever lies under invalid pixels, NaN and infinity included, has no effect.
+        """
         ...
+
+
+def needs(loss: Loss) -> tuple[str, ...]:
+    """The members of CONTEXT that this loss takes, in their order there."""
+    keywords = inspect.signature(loss).parameters
+    return tuple(name for name in CONTEXT if name in keywords)
+
+
+def check_options(name: str, loss: Loss, options: Iterable[str]) -> None:
+    """ValueError for an option that the loss called `name` does not have."""
+    parameters = inspect.signature(loss).parameters
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return
+    known = [p for p in parameters if p not in ("pred", "target", "valid", *CONTEXT)]
+    for option in options:
+        if option not in known:
+            close = difflib.get_close_matches(option, known, 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(known) or 'none'}"
+            raise ValueError(f"loss {name!r} has no option {option!r}: {hint}")

@@ -18,3 +18,13 @@ def masked_mean(value: Tensor, valid: Tensor) -> Tensor:
 def difference(pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """pred - target where valid, 0 (and no gradient) elsewhere; float32, within what squares without overflow."""
     return torch.where(valid, pred.float() - target.float(), 0.0).clamp(-LIMIT, LIMIT)
+
+
+def hide(x: Tensor, valid: Tensor, fill: float = 0.0) -> Tensor:
+    """x where valid, `fill` (and no gradient) elsewhere; float32, cut at +-LIMIT."""
+    return torch.where(valid, x.float(), fill).clamp(-LIMIT, LIMIT)
+
+
+def unit(x: Tensor, painted: bool) -> Tensor:
+    """Values in [0, 1] out of ones painted in [-1, 1], or as they are."""
+    return (x + 1) / 2 if painted else x

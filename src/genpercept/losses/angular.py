@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,7 +11,7 @@ from genpercept.losses._masked import LIMIT, masked_mean
 _CLAMP = 1 - 1e-4
 
 
-def angular(pred: Tensor, target: Tensor, valid: Tensor, **options: Any) -> Tensor:
+def angular(pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """(B, 3, H, W) twice, any length, valid (B, 1, H, W) -> mean angle in radians (B,)."""
     towards = torch.tensor([0.0, 0.0, 1.0], device=pred.device).view(1, 3, 1, 1)
     # invalid pixels get a constant before the normalisation: a zero vector there has no finite gradient to mask

@@ -13,11 +13,13 @@ from genpercept.losses._masked import difference
 def gradient(
     pred: Tensor, target: Tensor, valid: Tensor, *, scales: int = 1, paper_exact: bool = False, **options: Any
 ) -> Tensor:
-    """(B, C, H, W) twice, valid (B, 1, H, W) -> (B,). Scale s looks at every 2^s-th pixel.
+    """(B, C, H, W) twice, valid (B, 1, H, W) -> (B,). Scale s = 0, 1, ... looks at every 2^s-th pixel.
 
     Each scale is divided by the valid pixels of all channels. paper_exact: as the released code calls it, where only the
     differences along the height count: it passes (B, 1, H, W) where (B, H, W) is expected.
     """
+    if scales < 1:
+        raise ValueError(f"gradient scales {scales}: must be at least 1 (the original has 4)")
     d, m = difference(pred, target, valid), valid.expand_as(pred)
     total = torch.zeros(len(d), device=d.device)
     for scale in range(scales):

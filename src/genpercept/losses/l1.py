@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from genpercept.losses._masked import difference, masked_mean
 
 
-def l1(pred: Tensor, target: Tensor, valid: Tensor, near: float = 0.0, **options: Any) -> Tensor:
+def l1(pred: Tensor, target: Tensor, valid: Tensor, near: float = 0.0) -> Tensor:
     """(B, C, H, W) twice, valid (B, 1, H, W) -> (B,).
 
     near > 0, for depth painted in [-1, 1], weighs a pixel by 1 / (near + (target + 1) / 2), scaled to mean 1 over the

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
 from genpercept.losses._masked import difference, masked_mean
 
 
-def latent(pred: Tensor, target: Tensor, valid: Tensor, **options: Any) -> Tensor:
+def latent(pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """Network output and its target (B, 4, h, w), valid (B, 1, h, w) -> (B,)."""
     return masked_mean(difference(pred, target, valid).square(), valid)
 

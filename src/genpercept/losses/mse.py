@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
 from genpercept.losses._masked import difference, masked_mean
 
 
-def mse(pred: Tensor, target: Tensor, valid: Tensor, **options: Any) -> Tensor:
+def mse(pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """(B, C, H, W) twice, valid (B, 1, H, W) -> (B,)."""
     return masked_mean(difference(pred, target, valid).square(), valid)
 

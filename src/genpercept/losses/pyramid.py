@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,7 +9,7 @@ from torch import Tensor
 from genpercept.losses._masked import difference, masked_mean
 
 
-def pyramid(pred: Tensor, target: Tensor, valid: Tensor, *, levels: int = 3, **options: Any) -> Tensor:
+def pyramid(pred: Tensor, target: Tensor, valid: Tensor, *, levels: int = 3) -> Tensor:
     """(B, C, H, W) twice, valid (B, 1, H, W) -> (B,). The bands are linear in the images, so those of the difference do."""
     rest = difference(pred, target, valid)
     total = torch.zeros(len(rest), device=rest.device)

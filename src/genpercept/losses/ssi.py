@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,7 +17,6 @@ def ssi(
     *,
     align: Literal["least_squares", "median"] = "least_squares",
     paper_exact: bool = False,
-    **options: Any,
 ) -> Tensor:
     """(B, C, H, W) twice, valid (B, 1, H, W) -> (B,).
 
