@@ -15,8 +15,9 @@ from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from genpercept import recipe as recipes
-from genpercept._training import launch, stages
-from genpercept._training.checkpoint import Checkpoints, State, write_text_atomic
+from genpercept._training import launch, optimiser, stages, trackers
+from genpercept._training.checkpoint import UNWRITABLE, Checkpoints, State, write_text_atomic
+from genpercept._training.meter import Meter
 from genpercept._training.plan import plan
 from genpercept._training.prefetch import Prefetch
 from genpercept._training.report import Reporter
@@ -61,7 +62,8 @@ class Training:
         self.first = self.accelerator.is_main_process  # the one that reports, validates and saves
         self.share = _share(recipe.loader.batch_size, self.accelerator.num_processes)
         self.state = State()
-        self.reporter = Reporter(out, recipe.logging, recipe.steps, silent=not self.first)
+        trackers.find(recipe.logging.trackers)  # one that is not installed is said before anything is prepared
+        self.reporter = Reporter(out, recipe.logging, recipe.steps, not self.first, recipe.resolved())
         self.checkpoints = Checkpoints(out, recipe.checkpoint.keep)
         if self.first:
             _claim(out, recipe, resume, bool(self.checkpoints.list()))
@@ -70,7 +72,7 @@ class Training:
             self.stage: Stage = stages.build(recipe, self.reporter.line)
         if recipe.speed.channels_last:
             self.stage.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimiser = self._optimiser()
+        self.optimiser = optimiser.build(self.stage.groups(), recipe.optim)
         self.base_rates = [group["lr"] for group in self.optimiser.param_groups]
         self.average = Average(self.stage.net.named_parameters(), recipe.ema)
         self.net, self.optimiser = self.accelerator.prepare(self.stage.net, self.optimiser)
@@ -82,10 +84,6 @@ class Training:
         self.interrupted = 0
         self._skipped_in_a_row = 0
 
-    def _optimiser(self) -> torch.optim.AdamW:
-        o = self.recipe.optim
-        return torch.optim.AdamW(self.stage.groups(), betas=o.betas, eps=o.eps, weight_decay=o.weight_decay, fused=True)
-
     # The loop -------------------------------------------------------------------------------------------------------
 
     def run(self) -> int:
@@ -96,7 +94,7 @@ class Training:
         self.reporter.line(
             f"{recipe.stage}: {self.stage.samples} samples, {_trained(self.stage.net):,} trained parameters"
         )
-        meter = _Meter(recipe)
+        meter = Meter(recipe)
         saved_at = state.seconds
         try:
             with self._signals():
@@ -152,6 +150,8 @@ class Training:
         if self._usable(float(total), norm):
             self.optimiser.step()
             self.average.update(state.step)
+        elif self.accelerator.scaler is not None:
+            self.accelerator.scaler.update()  # a step that is left out must lower fp16's loss scale all the same
         self.optimiser.zero_grad()
         state.step += 1
         return {
@@ -245,8 +245,11 @@ class Training:
             self.reporter.validation(self.state.step, figures, picture)
             value, best, sign = figures[self.stage.best], self.state.best, self.stage.best_sign
             if best is None or sign * value > sign * best:
-                self.state.best = value
-                self._export("best")
+                try:
+                    self._export("best")
+                    self.state.best = value
+                except UNWRITABLE as error:
+                    self.reporter.line(f"the best model so far could not be written: {_reason(error)}")
         self.accelerator.wait_for_everyone()
 
     def _export(self, name: str) -> None:
@@ -254,12 +257,25 @@ class Training:
             self.stage.save(folder)
 
     def _save(self) -> Path:
-        """A checkpoint from which --resume goes on; every process holds the same state, the first one writes it."""
+        """A checkpoint from which --resume goes on; every process holds the same state, the first one writes it.
+
+        Where it cannot be written, a full disk for one, a line says so and the ones before are kept.
+        """
         if not self.first:
             return self.checkpoints.folder
         weights = {name: p.detach().cpu().contiguous() for name, p in self._learning()}
         average = {name: x.cpu().contiguous() for name, x in self.average.shadow.items()}
-        return self.checkpoints.save(self.state, weights, average, self.optimiser.state_dict())
+        scaler = self.accelerator.scaler
+        self.state.scaler = None if scaler is None else scaler.state_dict()
+        try:
+            return self.checkpoints.save(self.state, weights, average, self.optimiser.state_dict())
+        except UNWRITABLE as error:
+            kept = self.checkpoints.list()
+            self.reporter.line(
+                f"checkpoint of step {self.state.step} could not be written: {_reason(error)}; "
+                f"kept: {kept[-1].name if kept else 'none'}"
+            )
+            return kept[-1] if kept else self.checkpoints.folder
 
     def _restore(self) -> None:
         found = self.checkpoints.load_latest(self.reporter.line)
@@ -267,11 +283,18 @@ class Training:
             self.reporter.line(f"no checkpoint in {self.checkpoints.folder}: starting from the first step")
             return
         self.state, weights, average, optimiser = found
+        learning = self._learning()
+        if {name for name, _ in learning} != weights.keys():
+            raise ValueError(
+                f"{self.checkpoints.folder}: checkpoints of a run that trains other parts than this recipe"
+            )
         with torch.no_grad():
-            for name, p in self._learning():
+            for name, p in learning:
                 p.copy_(weights[name])
         self.average.load(average)
         self.optimiser.load_state_dict(optimiser)
+        if self.accelerator.scaler is not None and self.state.scaler:
+            self.accelerator.scaler.load_state_dict(self.state.scaler)
         self.reporter.line(f"resumed at step {self.state.step}")
 
     def _learning(self) -> list[tuple[str, torch.nn.Parameter]]:
@@ -283,13 +306,18 @@ class Training:
         if not self.first:
             return
         with self._averaged():
-            self._export("model")
+            try:
+                self._export("model")
+            except UNWRITABLE as error:
+                raise ValueError(
+                    f"{self.out / 'model'} could not be written: {_reason(error)}; make room and run again with --resume"
+                ) from None
         left_out = f", {self.state.skipped} steps left out" if self.state.skipped else ""
         self.reporter.line(
             f"done: {self.state.step} steps in {self.state.seconds / 60:.1f} min{left_out}; model in {self.out / 'model'}"
         )
 
-    def _tell(self, meter: _Meter) -> None:
+    def _tell(self, meter: Meter) -> None:
         step = self.state.step
         self.reporter.progress(step, meter.figures(), meter.left(step, self.state.seconds))
         if _due(step, self.recipe.logging.every):
@@ -317,41 +345,13 @@ class Training:
                 signal.signal(number, handler)
 
 
-class _Meter:
-    """Smoothed figures of the last steps, throughput and time left."""
-
-    def __init__(self, recipe: Recipe) -> None:
-        self._recipe = recipe
-        self._images = recipe.loader.batch_size * recipe.optim.accumulation
-        self._figures: dict[str, float] = {}
-        self._seconds = self._waited = self._count = 0.0
-        self._waited_before = 0.0
-
-    def add(self, figures: dict[str, float], seconds: float, waited: float) -> None:
-        memory = 0.95 if self._count else 0.0
-        for name, value in figures.items():
-            self._figures[name] = memory * self._figures.get(name, value) + (1 - memory) * value
-        self._figures["lr"] = figures["lr"]
-        self._seconds = memory * self._seconds + (1 - memory) * seconds
-        self._waited = memory * self._waited + (1 - memory) * (waited - self._waited_before)
-        self._waited_before, self._count = waited, self._count + 1
-
-    def figures(self) -> dict[str, float]:
-        rates = (
-            {"images/s": self._images / self._seconds, "data_wait": self._waited / self._seconds}
-            if self._seconds
-            else {}
-        )
-        return {**self._figures, **rates}
-
-    def left(self, step: int, spent: float) -> float:
-        """Seconds until the steps or the minutes run out."""
-        left = (self._recipe.steps - step) * self._seconds
-        return min(left, 60 * self._recipe.max_minutes - spent) if self._recipe.max_minutes else left
-
-
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong, on one line."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _share(batch: int, processes: int) -> int:

@@ -4,15 +4,31 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
+import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+# What reading a damaged checkpoint raises, and what writing to a full disk does
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    RuntimeError,
+    EOFError,
+    SafetensorError,
+    pickle.UnpicklingError,
+)
+UNWRITABLE = (OSError, RuntimeError, SafetensorError)
 
 
 @dataclass
@@ -24,6 +40,7 @@ class State:
     skipped: int = 0  # steps left out for a non-finite or exploding gradient
     usual_norm: float = 0.0  # running mean of the gradient norm
     best: float | None = None  # best validation figure
+    scaler: dict[str, Any] | None = None  # of fp16's loss scaling
 
 
 class Checkpoints:
@@ -35,23 +52,41 @@ class Checkpoints:
     def save(
         self, state: State, weights: dict[str, Tensor], average: dict[str, Tensor], optimiser: dict[str, Any]
     ) -> Path:
-        """Write to a hidden folder, flush to disk, rename; then drop what is older than the last `keep`."""
+        """Write to a hidden folder, flush to disk, rename; then drop what is older than the last `keep`.
+
+        Raises one of UNWRITABLE, with nothing left of the new checkpoint and the old ones as they were.
+        """
         final = self.folder / f"step-{state.step:07d}"
         part = self.folder / f".{final.name}.part"
+        try:
+            self._write(part, state, weights, average, optimiser)
+            self._drop(final)
+            part.rename(final)
+        except UNWRITABLE:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+        for old in self.list()[: -self._keep]:
+            self._drop(old)
+        return final
+
+    def _write(
+        self,
+        part: Path,
+        state: State,
+        weights: dict[str, Tensor],
+        average: dict[str, Tensor],
+        optimiser: dict[str, Any],
+    ) -> None:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         save_file(weights, part / "weights.safetensors")
         if average:
             save_file(average, part / "average.safetensors")
         torch.save(optimiser, part / "optimiser.pt")
-        (part / "state.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
+        sums = {path.name: _checksum(path) for path in part.iterdir()}
+        (part / "state.json").write_text(json.dumps(asdict(state) | {"checksums": sums}), encoding="utf-8")
         for path in part.iterdir():
             _flush(path)
-        self._drop(final)
-        part.rename(final)
-        for old in self.list()[: -self._keep]:
-            self._drop(old)
-        return final
 
     def _drop(self, folder: Path) -> None:
         """Hidden by a rename first: a kill in the middle of the removal must not leave half a checkpoint in sight."""
@@ -73,22 +108,31 @@ class Checkpoints:
         for folder in reversed(self.list()):
             try:
                 return read(folder)
-            except (OSError, ValueError, KeyError, RuntimeError, EOFError) as error:
-                report(
-                    f"checkpoint {folder.name} cannot be read ({type(error).__name__}: {error}); falling back to the one before"
-                )
-            except Exception as error:
-                if type(error).__name__ not in ("SafetensorError", "UnpicklingError"):
-                    raise
-                report(f"checkpoint {folder.name} is damaged ({error}); falling back to the one before")
+            except _UNREADABLE as error:
+                reason = " ".join(str(error).split()) or type(error).__name__
+                report(f"checkpoint {folder.name} is damaged ({reason}); falling back to the one before")
         return None
 
 
 def read(folder: Path) -> tuple[State, dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
-    state = State(**json.loads((folder / "state.json").read_text(encoding="utf-8")))
+    """A checkpoint's state, weights, average and optimiser. One of many exceptions when a file is damaged."""
+    content = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    for name, checksum in content.pop("checksums", {}).items():
+        if _checksum(folder / name) != checksum:
+            raise ValueError(f"{name} is not as it was written")
+    state = State(**content)
     average = folder / "average.safetensors"
     optimiser = torch.load(folder / "optimiser.pt", weights_only=True, map_location="cpu")
     return state, load_file(folder / "weights.safetensors"), load_file(average) if average.exists() else {}, optimiser
+
+
+def _checksum(path: Path) -> int:
+    """CRC-32: what it must find is damage, not malice."""
+    value = 0
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 22):
+            value = zlib.crc32(block, value)
+    return value
 
 
 def _flush(path: Path) -> None:

@@ -12,15 +12,20 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from genpercept._training.trackers import Trackers
 from genpercept.recipe import Logging
 
 
 class Reporter:
-    def __init__(self, run: Path, options: Logging, total: int, silent: bool = False) -> None:
-        """`silent`: say and write nothing (all but the first of several processes)."""
+    def __init__(
+        self, run: Path, options: Logging, total: int, silent: bool = False, config: Mapping[str, Any] | None = None
+    ) -> None:
+        """`silent`: say and write nothing (all but the first of several processes). `config`: what trackers file."""
         self._run, self._options, self._total, self._silent = run, options, total, silent
         self._last_line = 0.0
+        self._config = config or {}
         self._writer: Any = None
+        self._trackers: Trackers | None = None
         self._bar: Any = None
         self._task: Any = None
 
@@ -31,6 +36,8 @@ class Reporter:
             from torch.utils.tensorboard.writer import SummaryWriter
 
             self._writer = SummaryWriter(str(self._run / "tensorboard"), purge_step=step or None)
+        if self._options.trackers:
+            self._trackers = Trackers(self._options.trackers, self._options.project, self._run, self._config)
         if sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -62,6 +69,8 @@ class Reporter:
         if self._writer is not None:
             for name, value in figures.items():
                 self._writer.add_scalar(f"{prefix}/{name}", value, step)
+        if self._trackers is not None:
+            self._trackers.log(step, {f"{prefix}/{name}": value for name, value in figures.items()})
 
     def validation(self, step: int, figures: Mapping[str, float], picture: np.ndarray | None) -> None:
         """Figures as a line and in log.jsonl, the picture (H, W, 3) uint8 as PNG and in TensorBoard."""
@@ -83,6 +92,8 @@ class Reporter:
             self._bar.stop()
         if self._writer is not None:
             self._writer.close()
+        if self._trackers is not None:
+            self._trackers.close()
 
 
 def clock(seconds: float) -> str:

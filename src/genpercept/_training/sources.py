@@ -40,10 +40,16 @@ class Rendered:
 class Files:
     """The entries of a data set plugin, read each time."""
 
-    def __init__(self, data: DataSet) -> None:
-        self._plugin = plugins.find("datasets", data.name)
-        entries: Sequence[Any] = self._plugin.index(data.root, data.split)
+    def __init__(self, data: DataSet, report: Callable[[str], None]) -> None:
+        plugin: Any = plugins.find("datasets", data.name)
+        if data.options:
+            if not hasattr(plugin, "with_options"):
+                raise ValueError(f"data.options: data set {data.name!r} has no options")
+            plugin = plugin.with_options(**data.options)
+        self._load, self._skip, self._report = plugin.load, data.skip_bad, report
+        entries: Sequence[Any] = plugin.index(data.root, data.split)
         self._entries = entries[: data.count] if data.count else entries
+        self._bad: set[int] = set()
         if not self._entries:
             raise ValueError(f"data set {data.name!r}, split {data.split!r} under {data.root}: no entries")
 
@@ -51,13 +57,24 @@ class Files:
         return len(self._entries)
 
     def __getitem__(self, index: int) -> Record:
-        return from_sample(self._plugin.load(self._entries[index]))
+        """The entry's record. With skip_bad, that of the next one that can be read: a function of the index still."""
+        for number in (*range(index, len(self)), *range(index)):
+            if number in self._bad:
+                continue
+            try:
+                return from_sample(self._load(self._entries[number]))
+            except ValueError as error:
+                if not self._skip:
+                    raise
+                self._bad.add(number)
+                self._report(f"left out ({len(self._bad)} of {len(self)} so far): {error}")
+        raise ValueError(f"none of the {len(self)} samples of the data set can be read")
 
 
 def open_source(data: DataSet, loader: Loader, report: Callable[[str], None] = print) -> Source:
     """The records of one set of a recipe. ValueError when there are none."""
     if data.name != "synthetic":
-        return Files(data)
+        return Files(data, report)
     if data.count == 0:
         raise ValueError("data.count: the synthetic world has no end; say how many scenes the set has")
     return cache.scenes(loader.cache_dir, data, loader.workers, report) if loader.cache else Rendered(data)

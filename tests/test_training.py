@@ -1,0 +1,176 @@
+"""Parts of the training engine, without a run: checkpoints, optimisers, trackers, labels under augmentation."""
+
+from __future__ import annotations
+
+import errno
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from genpercept._training import checkpoint, optimiser, trackers
+from genpercept._training.augment import crop, mirror
+from genpercept._training.report import Reporter
+from genpercept.recipe import Logging, Optim
+from genpercept.rng import generator
+
+
+def save(folder: Path, steps: int = 2) -> checkpoint.Checkpoints:
+    checkpoints = checkpoint.Checkpoints(folder, keep=2)
+    for step in range(1, steps + 1):
+        weights = {"w": torch.full((100,), float(step))}
+        checkpoints.save(checkpoint.State(step=step), weights, weights, {"state": {}, "param_groups": []})
+    return checkpoints
+
+
+def flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-7] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "average.safetensors", "optimiser.pt"])
+@pytest.mark.parametrize("damage", [flip_a_bit, Path.unlink, lambda p: p.write_bytes(p.read_bytes()[:50])])
+def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, name: str, damage: Any) -> None:
+    checkpoints = save(tmp_path)
+    damage(checkpoints.list()[-1] / name)
+    said: list[str] = []
+    found = checkpoints.load_latest(said.append)
+    assert found is not None and found[0].step == 1 and torch.equal(found[1]["w"], torch.ones(100))
+    assert len(said) == 1 and "step-0000002" in said[0] and "falling back" in said[0] and "\n" not in said[0]
+
+
+def test_a_half_written_state_is_passed_over(tmp_path: Path) -> None:
+    checkpoints = save(tmp_path)
+    (checkpoints.list()[-1] / "state.json").write_text('{"step": 2, "sec')
+    found = checkpoints.load_latest(lambda line: None)
+    assert found is not None and found[0].step == 1
+
+
+def test_the_last_ones_are_kept(tmp_path: Path) -> None:
+    assert [p.name for p in save(tmp_path, 4).list()] == ["step-0000003", "step-0000004"]
+
+
+def test_a_full_disk_leaves_the_old_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints = save(tmp_path)
+
+    def full(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(checkpoint.UNWRITABLE, match="No space left"):
+        checkpoints.save(checkpoint.State(step=3), {"w": torch.ones(1)}, {}, {})
+    assert sorted(p.name for p in checkpoints.folder.iterdir()) == ["step-0000001", "step-0000002"]
+
+
+@pytest.mark.parametrize(("kind", "name"), [("adam", "Adam"), ("adamw", "AdamW"), ("fused", "AdamW")])
+def test_optimisers(kind: Any, name: str) -> None:
+    """Groups keep their rates; adam adds weight decay to the gradient, the others do not."""
+    p = torch.nn.Parameter(torch.tensor([1.0]))
+    made = optimiser.build([{"params": [p], "lr": 0.1}], Optim(kind=kind, weight_decay=0.5))
+    assert type(made).__name__ == name and made.param_groups[0]["lr"] == 0.1
+    p.grad = torch.zeros(1)
+    made.step()
+    assert p.item() == pytest.approx(0.9 if kind == "adam" else 0.95)  # Adam: m / sqrt(v) = 1; AdamW: 1 - lr decay
+
+
+def test_8bit_without_bitsandbytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    with pytest.raises(ValueError, match="pip install bitsandbytes"):
+        optimiser.build([], Optim(kind="8bit"))
+
+
+def test_trackers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tracker gets the run's name and recipe, the figures with their step, and an end."""
+    calls: list[Any] = []
+    fake = SimpleNamespace(
+        init=lambda **k: calls.append(k),
+        log=lambda f, step: calls.append((step, f)),
+        finish=lambda: calls.append("end"),
+    )
+    monkeypatch.setitem(sys.modules, "trackio", fake)
+    options = Logging(tensorboard=False, trackers=("trackio",), project="p")
+    reporter = Reporter(tmp_path / "run 1", options, 10, config={"seed": 3})
+    reporter.open(0)
+    reporter.scalars(5, {"loss": 0.5})
+    reporter.close()
+    assert calls == [{"project": "p", "name": "run 1", "config": {"seed": 3}}, (5, {"train/loss": 0.5}), "end"]
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ValueError, match="pip install wandb"):
+        trackers.find(["trackio", "wandb"])
+
+
+# Labels under augmentation, by numbers -----------------------------------------------------------------------------------
+
+
+def plane(height: int = 40, width: int = 60) -> dict[str, Any]:
+    """A slanted plane n . p = d seen by a pinhole camera: depth, normals and intrinsics that must stay consistent."""
+    k = np.array([[50, 0, 28], [0, 45, 22], [0, 0, 1]], np.float32)
+    normal = np.array([0.3, 0.2, 0.0])
+    normal[2] = np.sqrt(1 - (normal**2).sum())
+    return {
+        "image": np.zeros((height, width, 3), np.uint8),
+        "depth": _depth(k, normal, height, width),
+        "normals": np.broadcast_to(normal.astype(np.float32), (height, width, 3)).copy(),
+        "intrinsics": k,
+    }
+
+
+def _depth(k: np.ndarray, normal: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Of the plane 5 units away along `normal` (x right, y up, z towards the viewer)."""
+    v, u = np.mgrid[:height, :width] + 0.5
+    ray = np.stack([(u - k[0, 2]) / k[0, 0], -(v - k[1, 2]) / k[1, 1], -np.ones_like(u)], -1)
+    return (-5 / (ray @ normal)).astype(np.float32)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_intrinsics_follow_crops_resizes_and_mirrors(seed: int) -> None:
+    """The plane seen through the new intrinsics, with the new normal, is the depth map that came out."""
+    out = crop(plane(), (20, 24), (0.6, 1.0), generator(seed, 0, 0, "augment"))
+    out = mirror(out) if seed % 2 else out
+    normal = out["normals"][0, 0].astype(np.float64)
+    want = _depth(out["intrinsics"], normal, 20, 24)
+    assert np.sign(normal[0]) == (-1 if seed % 2 else 1)
+    np.testing.assert_allclose(out["depth"], want, rtol=0.02)  # nearest pixels: half a pixel of the plane's slope
+    np.testing.assert_allclose(np.mean(out["depth"] / want), 1, atol=0.003)
+
+
+def test_a_crop_by_numbers() -> None:
+    """Half the width out of a 40 x 60 image at twice the size: the focal length doubles, the centre moves by the corner."""
+    record = plane()
+    record["keypoints"] = np.array([[10.0, 10.0, 2.0], [0.0, 0.0, 0.0]], np.float32)
+    g = generator(0, 0, 0, "augment")
+    g.uniform(1.0, 1.0)
+    top, left = float(g.random()) * 20, float(g.random()) * 30
+    out = crop(record, (40, 60), (0.5, 0.5), generator(0, 0, 0, "augment"))
+    k = out["intrinsics"]
+    assert k[0, 0] == 100 and k[1, 1] == 90
+    assert k[0, 2] == pytest.approx((28 - left) * 2, abs=1e-4) and k[1, 2] == pytest.approx((22 - top) * 2, abs=1e-4)
+    inside = left <= 10 and top <= 10
+    want = [(10 - left) * 2, (10 - top) * 2, 2] if inside else [0, 0, 0]
+    np.testing.assert_allclose(out["keypoints"], [want, [0, 0, 0]], atol=1e-4)
+
+
+def test_a_mirror_swaps_left_and_right_joints() -> None:
+    """COCO: nose 0; left and right eye 1, 2; ... ; left and right ankle 15, 16."""
+    points = np.stack([np.arange(17.0), np.arange(17.0) + 100, np.full(17, 2.0)], 1).astype(np.float32)
+    points[5] = 0  # the left shoulder is not labelled
+    out = mirror(plane() | {"keypoints": points})["keypoints"]
+    assert out[0].tolist() == [60, 100, 2]
+    for left in range(1, 17, 2):
+        if left != 5:
+            assert out[left + 1].tolist() == [60 - left, 100 + left, 2]
+        assert out[left].tolist() == [60 - (left + 1), 101 + left, 2]
+    assert out[6].tolist() == [0, 0, 0]
+
+
+def test_log_is_json_lines(tmp_path: Path) -> None:
+    reporter = Reporter(tmp_path, Logging(tensorboard=False), 10)
+    reporter.validation(4, {"loss": 0.25}, None)
+    assert json.loads((tmp_path / "log.jsonl").read_text()) == {"step": 4, "loss": 0.25}
