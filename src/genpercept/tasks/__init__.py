@@ -14,7 +14,8 @@ from genpercept.types import Geometry, Sample, Target
 class Task(Protocol):
     name: str
     kind: str  # of the Prediction: fixes shape, range and meaning of its values
-    channels: int  # of the raw map that `decode` takes
+    channels: int  # of the label as a codec paints it
+    spaces: tuple[str, ...]  # of the raw maps that `decode` takes; see genpercept.heads
     labels: tuple[str, ...]  # the fields of Sample that `encode` reads
     head: str  # the default head
     losses: Mapping[str, float]  # the default losses and their weights; "latent" compares latents, the others pixels
@@ -25,7 +26,7 @@ class Task(Protocol):
         ...
 
     def decode(self, raw: Tensor, geometry: Geometry) -> Prediction:
-        """Raw map (1, C, *geometry.padded) float32 -> Prediction at the image's own size."""
+        """Raw map (1, C, *geometry.padded) of one of `spaces` -> Prediction at the image's own size."""
         ...
 
     def flip(self, map_BCHW: Tensor) -> Tensor:

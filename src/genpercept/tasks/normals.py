@@ -18,6 +18,7 @@ class Normals:
     name = "normals"
     kind = "normals"
     channels = 3
+    spaces = ("image",)
     labels = ("normals",)
     head = "vae"
     losses: Mapping[str, float] = {"angular": 1.0}

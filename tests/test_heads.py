@@ -1,0 +1,168 @@
+"""Heads: the contract of every plugin, and the DPT head equal to the released one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from genpercept import GenPerceptPipeline, plugins
+from genpercept.checkpoint import read_json
+from genpercept.codecs import Codec
+from genpercept.heads.dpt import DPTHead, WrappedDPT
+from genpercept.types import Features, Target
+
+GOLDEN = Path(__file__).parent / "golden"
+DPT = plugins.find("heads", "dpt")
+TINY = {"neck_hidden_sizes": [4, 4, 8, 8], "fusion_hidden_size": 8}
+
+
+@pytest.fixture(scope="module")
+def pipe() -> GenPerceptPipeline:
+    return GenPerceptPipeline.from_base(GOLDEN / "sd-tiny", "depth", resolution=0)
+
+
+@pytest.fixture(scope="module")
+def codec(pipe: GenPerceptPipeline) -> Codec:
+    return plugins.find("codecs", "kl").wrap(pipe.vae)
+
+
+def released() -> WrappedDPT:
+    folder = GOLDEN / "dpt_head_identity"
+    module = DPT.build(read_json(folder / "config.json"))
+    module.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
+    head = DPT.wrap(module.eval())
+    assert isinstance(head, WrappedDPT)
+    return head
+
+
+def pyramid(h: int, w: int, channels: tuple[int, ...] = (8, 8, 4, 4)) -> Features:
+    """As the U-Net gives it for a latent of h x w: halves rounded up, coarsest first."""
+    g = torch.Generator().manual_seed(0)
+    sizes = [(h, w), (h, w)]
+    for _ in range(2):
+        sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))
+    return Features(
+        None, tuple(torch.randn(2, c, *s, generator=g) for c, s in zip(channels, reversed(sizes), strict=True))
+    )
+
+
+@pytest.mark.parametrize("name", plugins.names("heads"))
+def test_contract(name: str) -> None:
+    plugin = plugins.find("heads", name)
+    assert plugin.name == name and plugin.consumes in ("latent", "pyramid") and plugin.space in ("image", "affine")
+    if plugin.class_name is None:
+        head = plugin.wrap(None)
+        with pytest.raises(ValueError, match="no weights of its own"):
+            plugin.build({})
+    else:
+        with torch.device("meta"):
+            module = plugin.build({})
+        assert type(module).__name__ == plugin.class_name
+        head = plugin.wrap(module)
+        with pytest.raises(ValueError, match=f"needs a {plugin.class_name}, not Linear"):
+            plugin.wrap(nn.Linear(1, 1))
+    assert (head.consumes, head.channels, head.space) == (plugin.consumes, plugin.channels, plugin.space)
+    label = Target(torch.rand(2, 3, 4, 4) * 2 - 1, torch.ones(2, 1, 4, 4, dtype=torch.bool))
+    target = head.target(label)
+    assert target.map.shape == (2, head.channels, 4, 4) and target.space == head.space
+
+
+def test_released_dpt_head_gives_the_official_disparity(pipe: GenPerceptPipeline, codec: Codec) -> None:
+    with np.load(GOLDEN / "one_step.npz") as file:
+        image = torch.from_numpy(file["image_a"]).permute(2, 0, 1)[None].float() / 255
+    with np.load(GOLDEN / "dpt.npz") as file:
+        want = file["one_step_dpt_disparity_a"]
+    with torch.inference_mode():
+        z = codec.encode(image * 2 - 1)
+        features = pipe.unet.forward_features(z, torch.tensor([1]), pipe.prompt_embeds, latent=False)  # type: ignore[operator]
+        raw = released()(features, codec)[0, 0].numpy()
+    np.testing.assert_allclose((raw - raw.min()) / (raw.max() - raw.min()), want, atol=1e-5, rtol=0)
+
+
+def test_released_head_has_all_the_tensors_and_no_others() -> None:
+    names = load_file(GOLDEN / "dpt_head_identity" / "model.safetensors")
+    assert {k: v.shape for k, v in released().module.state_dict().items()} == {k: v.shape for k, v in names.items()}
+
+
+def test_full_size_parameter_count() -> None:
+    """Convolutions of FACTS 2, added up by hand, biases where it says so."""
+    with torch.device("meta"):
+        module = DPT.build({})
+    upsample = 320 * 320 * 9 + 320
+    neck = (320 + 640 + 1280 + 1280) * 256 * 9
+    residual, projection = 2 * 256 * 256 * 9, 256 * 256 + 256
+    fusion = 7 * residual + 4 * projection
+    head = (256 * 256 * 9 + 256) + (256 * 128 * 9 + 128) + (128 * 32 * 9 + 32) + (32 + 1)
+    assert sum(p.numel() for p in module.parameters()) == upsample + neck + fusion + head == 18_474_753
+
+
+@pytest.mark.parametrize("size", [(4, 8), (15, 20), (1, 1), (7, 5), (2, 9)])
+@pytest.mark.parametrize(("channels", "activation"), [(1, "identity"), (1, "elu"), (3, "identity")])
+def test_any_latent_size(codec: Codec, size: tuple[int, int], channels: int, activation: str) -> None:
+    torch.manual_seed(0)
+    head = DPT.wrap(DPT.build(TINY | {"out_channels": channels, "activation": activation}))
+    with torch.inference_mode():
+        raw = head(pyramid(*size), codec)
+    assert raw.shape == (2, channels, 8 * size[0], 8 * size[1]) and torch.isfinite(raw).all()
+    if activation == "elu":
+        assert (raw > 0).all()
+
+
+def test_batches_do_not_change_the_answer(codec: Codec) -> None:
+    torch.manual_seed(0)
+    head, both = DPT.wrap(DPT.build(TINY)), pyramid(7, 5)
+    with torch.inference_mode():
+        alone = [head(Features(None, tuple(p[i : i + 1] for p in both.pyramid)), codec) for i in range(2)]
+        torch.testing.assert_close(head(both, codec), torch.cat(alone), atol=1e-5, rtol=1e-5)
+
+
+def test_elu_is_the_identity_variant_behind_elu_plus_one(codec: Codec) -> None:
+    torch.manual_seed(0)
+    plain, positive = DPT.build(TINY), DPT.build(TINY | {"activation": "elu"})
+    positive.load_state_dict(plain.state_dict())
+    with torch.inference_mode():
+        a, b = DPT.wrap(plain)(pyramid(4, 4), codec), DPT.wrap(positive)(pyramid(4, 4), codec)
+    torch.testing.assert_close(b, torch.nn.functional.elu(a) + 1)
+
+
+def test_targets_are_where_the_activation_can_reach() -> None:
+    label = Target(
+        torch.tensor([-1.0, 1.0]).view(1, 1, 1, 2).expand(1, 3, 1, 2), torch.ones(1, 1, 1, 2, dtype=torch.bool)
+    )
+
+    def target(**config: object) -> Tensor:
+        return DPT.wrap(DPT.build(TINY | config)).target(label).map
+
+    assert target().flatten().tolist() == [-1, 1]
+    assert target(activation="elu").flatten().tolist() == [0, 1]
+    assert torch.equal(target(out_channels=3), label.map)
+
+
+def test_saved_head_loads(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = DPT.build(TINY | {"activation": "elu"})
+    assert isinstance(module, DPTHead)
+    module.save_pretrained(tmp_path)
+    config = read_json(tmp_path / "config.json")
+    assert config["_class_name"] == DPT.class_name and config["activation"] == "elu"
+    again = DPT.build(config)
+    again.load_state_dict(load_file(tmp_path / "diffusion_pytorch_model.safetensors"), strict=True)
+    assert all(torch.equal(a, b) for a, b in zip(module.parameters(), again.parameters(), strict=True))
+
+
+def test_wrong_settings_say_what_to_do(codec: Codec) -> None:
+    with pytest.raises(ValueError, match="activation 'relu': choose one of identity, elu"):
+        DPT.build(TINY | {"activation": "relu"})
+    with pytest.raises(ValueError, match="out_channels 2: choose 1"):
+        DPT.build(TINY | {"out_channels": 2})
+    with pytest.raises(ValueError, match="use 'identity' with 3"):
+        DPT.build(TINY | {"out_channels": 3, "activation": "elu"})
+    with pytest.raises(ValueError, match=r"\[8, 8, 4, 4\] channels, coarsest first, got \[4, 4, 4, 4\]"):
+        DPT.wrap(DPT.build(TINY))(pyramid(4, 4, (4, 4, 4, 4)), codec)
+    with pytest.raises(ValueError, match=r"got \[\]"):
+        DPT.wrap(DPT.build(TINY))(Features(torch.zeros(1, 4, 4, 4)), codec)
