@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from genpercept import recipe, train
+from genpercept import recipe, study, train
+from genpercept._training.plan import plan
 
 ROOT = Path(__file__).parent.parent
 
@@ -32,6 +33,10 @@ def write(folder: Path, text: str) -> Path:
         ('stage = "denoiser"', "model.codec"),
         ('stage = "autoencoder"\ndata = []', "data:"),
         ('stage = "autoencoder"\nloss = {l1 = -1}', "loss:"),
+        ('stage = "finetune"\n[learn]\ndenoiser = "some"\n[model]\nbase = "b"', "learn.denoiser:"),
+        ('stage = "finetune"\n[prompt]\nkind = "fixed"\n[model]\nbase = "b"', "a text go together"),
+        ('stage = "finetune"\n[prompt]\ntexts = ["a"]\n[model]\nbase = "b"', "prompt.texts"),
+        ('stage = "autoencoder"\n[[data]]\nsizes = [[8, 8]]', "one_set_per_batch"),
         ("stage = ", "not a TOML file"),
     ],
 )
@@ -39,6 +44,13 @@ def test_errors(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(ValueError) as error:
         recipe.load(write(tmp_path, text))
     assert says in str(error.value) and "r.toml" in str(error.value) and "\n" not in str(error.value).strip()
+
+
+def test_older_keys(tmp_path: Path) -> None:
+    text = 'stage = "one_step"\n[model]\nbase = "b"\ninit = "scratch"\ntrain_decoder = true'
+    r = recipe.load(write(tmp_path, text))
+    assert (r.stage, r.learn.denoiser, r.learn.decoder) == ("finetune", "scratch", "finetune")
+    assert recipe.load(write(tmp_path, text), ["learn.decoder=scratch"]).learn.decoder == "scratch"
 
 
 def test_missing_file(tmp_path: Path) -> None:
@@ -73,7 +85,49 @@ def test_dry_run_prints_the_resolved_recipe_and_writes_nothing(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "recipes").rglob("*.toml")), ids=lambda p: f"{p.parent.name}/{p.stem}")
+RECIPES = [p for p in sorted((ROOT / "recipes").rglob("*.toml")) if p.parent.name != "studies"]
+STUDIES = sorted((ROOT / "recipes" / "studies").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_recipes_of_the_repository(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train.main(path, [], path.parent / "unused", dry_run=True) == 0
-    assert "stage" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "stage" in out and json.loads(out[: out.index("\n}\n") + 2])["name"].split("/")[-1] == path.stem
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.stem)
+def test_studies_of_the_repository(path: Path) -> None:
+    """Every arm is a valid recipe whose plugins take its options, and no two arms are the same."""
+    found = study.arms(study.load(path))
+    assert len(found) > 1 and study.load(path).name == path.stem
+    assert len({recipe.to_json(arm) for arm in found.values()}) == len(found)
+    assert all("steps" in plan(arm) for arm in found.values())
+
+
+def test_an_arm_differs_where_it_says(tmp_path: Path) -> None:
+    write(tmp_path, 'stage = "autoencoder"\n[[data]]\ncount = 5\n[optim]\nlr = 1e-3')
+    text = 'name = "s"\nbase = "r.toml"\nseeds = [4]\nset = { steps = 9 }\n[[arm]]\nname = "a"\n[[arm]]\nname = "b"\n'
+    path = tmp_path / "s.toml"
+    path.write_text(text + 'set = { "optim.lr" = 2e-3, "data.0.count" = 7 }\n')
+    arms = study.arms(study.load(path))
+    assert [(r.steps, r.seed, r.optim.lr, r.data[0].count) for r in arms.values()] == [(9, 4, 1e-3, 5), (9, 4, 2e-3, 7)]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[[arm]]\nname = 'a'\n[[arm]]\nname = 'a'", "two arms are called a"),
+        ("[[arm]]\nnam = 'a'", "did you mean 'name'?"),
+        ("", "arm:"),
+        ("[[arm]]\nname = 'a'\nset = { 'optim.lrr' = 1 }", "arm 'a': optim.lrr: unknown key; did you mean 'lr'?"),
+        ("[[arm]]\nname = 'a'\nset = { 'data.3.count' = 1 }", "arm 'a': '3' is no position"),
+    ],
+)
+def test_wrong_studies(tmp_path: Path, text: str, says: str) -> None:
+    write(tmp_path, 'stage = "autoencoder"\n[[data]]\ncount = 5\n')
+    path = tmp_path / "s.toml"
+    path.write_text(f"name = 's'\nbase = 'r.toml'\n{text}\n")
+    with pytest.raises(ValueError) as error:
+        study.arms(study.load(path))
+    assert says in str(error.value) and "\n" not in str(error.value)

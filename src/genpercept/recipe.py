@@ -11,7 +11,7 @@ import os
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -30,6 +30,9 @@ def default_cache() -> Path:
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+S = TypeVar("S", bound=Section)
 
 
 class Model(Section):
@@ -89,7 +92,9 @@ class DataSet(Section):
     split: str = "train"
     root: Path | None = None  # None: the data set makes its own images
     count: int = Field(default=0, ge=0)  # first entries only; 0: all (a data set without an end needs a count)
+    fraction: float = Field(default=1.0, gt=0, le=1)  # of a set of files: as many entries, chosen by data.seed
     size: tuple[int, int] = (128, 128)  # rendered height, width
+    sizes: tuple[tuple[int, int], ...] = ()  # of its batches, with loader.one_set_per_batch; default: augment.sizes
     seed: int = 0
     far: float = Field(default=0.0, ge=0)  # metres at which depth is cut off; the sky counts as that far. 0: as it is
     weight: float = Field(default=1.0, gt=0)  # share of the samples, relative to the other sets
@@ -116,6 +121,7 @@ class Augment(Section):
 
     flip: float = Field(default=0.5, ge=0, le=1)  # probability; negates the x component of normals
     crop: tuple[float, float] = (1.0, 1.0)  # edge of the crop relative to the largest that fits: low, high
+    centre: bool = False  # crops lie in the middle; False: anywhere
     sizes: tuple[tuple[int, int], ...] = ()  # height, width, drawn per batch; default: the first data set's size
     colour: float = Field(
         default=0.0, ge=0, le=1
@@ -272,6 +278,8 @@ class Recipe(Section):
     def _complete(self) -> Recipe:
         if not self.data:
             raise ValueError("data: at least one data set is needed")
+        if any(d.sizes for d in self.data) and not self.loader.one_set_per_batch:
+            raise ValueError("data.sizes: sets of different sizes cannot share a batch: set loader.one_set_per_batch")
         if any(weight < 0 for weight in self.loss.values()):
             raise ValueError(f"loss: weights must not be negative, got {self.loss}")
         if self.stage != "autoencoder" and not self.model.base and not self.model.codec:
@@ -287,9 +295,9 @@ class Recipe(Section):
                 '(learn.denoiser = "scratch" takes its sizes only)'
             )
 
-    def sizes(self) -> tuple[tuple[int, int], ...]:
-        """Training sizes (height, width), one of which each batch has."""
-        return self.augment.sizes or (self.data[0].size,)
+    def sizes(self, which: int = 0) -> tuple[tuple[int, int], ...]:
+        """Training sizes (height, width), one of which each batch (of set `which`, where sets differ) has."""
+        return self.data[which].sizes or self.augment.sizes or (self.data[0].size,)
 
     def resolved(self) -> dict[str, Any]:
         """Everything, defaults included, as JSON types."""
@@ -298,23 +306,33 @@ class Recipe(Section):
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in a TOML file with `a.b=value` overrides (TOML values) applied. ValueError in one line names file and key."""
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such recipe") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
-        raise ValueError(f"{path}: not a TOML file: {error}") from None
+    table = read_table(path)
     for text in overrides:
         _override(table, text)
     return parse(table, str(path))
 
 
+def read_table(path: Path) -> dict[str, Any]:
+    """A TOML file. ValueError in one line when there is none, or it is something else."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such recipe") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
+        raise ValueError(f"{path}: not a TOML file: {error}") from None
+
+
 def parse(table: dict[str, Any], source: str = "recipe") -> Recipe:
     """A table as the recipe it is. ValueError lists what is wrong, with a suggestion for unknown keys."""
+    return validate(Recipe, table, source)
+
+
+def validate(model: type[S], table: dict[str, Any], source: str) -> S:
+    """A table as the model it is. ValueError on one line, begun by `source`."""
     try:
-        return Recipe.model_validate(table)
+        return model.model_validate(table)
     except ValidationError as error:
-        raise ValueError(f"{source}: " + "; ".join(_explain(e) for e in error.errors())) from None
+        raise ValueError(f"{source}: " + "; ".join(_explain(e, model) for e in error.errors())) from None
 
 
 def _override(table: dict[str, Any], text: str) -> None:
@@ -326,47 +344,52 @@ def _override(table: dict[str, Any], text: str) -> None:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         parsed = value.strip()
-    *path, last = key.strip().split(".")
+    assign(table, key.strip(), parsed, f"--set {text!r}")
+
+
+def assign(table: dict[str, Any], key: str, value: Any, source: str) -> None:
+    """Set `a.b.c` in nested tables, in place, making those that are missing. ValueError, begun by `source`, where it cannot."""
+    *path, last = key.split(".")
     node: Any = table
     for name in path:
-        node = _child(node, name, text)
+        node = _child(node, name, source)
     if isinstance(node, list):
-        node[_position(node, last, text)] = parsed
+        node[_position(node, last, source)] = value
     elif isinstance(node, dict):
-        node[last] = parsed
+        node[last] = value
     else:
-        raise ValueError(f"--set {text!r}: {'.'.join(path)} is a value, not a section")
+        raise ValueError(f"{source}: {'.'.join(path)} is a value, not a section")
 
 
-def _child(node: Any, name: str, text: str) -> Any:
+def _child(node: Any, name: str, source: str) -> Any:
     if isinstance(node, list):
-        return node[_position(node, name, text)]
+        return node[_position(node, name, source)]
     if not isinstance(node, dict):
-        raise ValueError(f"--set {text!r}: {name!r} lies inside a value, not a section")
+        raise ValueError(f"{source}: {name!r} lies inside a value, not a section")
     return node.setdefault(name, {})
 
 
-def _position(node: list[Any], name: str, text: str) -> int:
+def _position(node: list[Any], name: str, source: str) -> int:
     if not name.isdigit() or int(name) >= len(node):
-        raise ValueError(f"--set {text!r}: {name!r} is no position in a list of {len(node)}")
+        raise ValueError(f"{source}: {name!r} is no position in a list of {len(node)}")
     return int(name)
 
 
-def _explain(error: Any) -> str:
+def _explain(error: Any, model: type[Section]) -> str:
     """One pydantic error as `section.key: what is wrong`."""
     where = ".".join(str(part) for part in error["loc"])
     if error["type"] != "extra_forbidden":
         message = error["msg"].removeprefix("Value error, ")
         return message if not where else f"{where}: {message} (got {_shorten(error.get('input'))})"
-    known = _keys_at(error["loc"][:-1])
+    known = _keys_at(error["loc"][:-1], model)
     close = difflib.get_close_matches(str(error["loc"][-1]), known, 1)
     hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
     return f"{where}: unknown key; {hint}"
 
 
-def _keys_at(path: tuple[str | int, ...]) -> list[str]:
-    """The keys of the section that `path` leads to."""
-    section: Any = Recipe
+def _keys_at(path: tuple[str | int, ...], model: type[Section]) -> list[str]:
+    """The keys of the section of `model` that `path` leads to."""
+    section: Any = model
     for part in path:
         if isinstance(part, int):
             continue

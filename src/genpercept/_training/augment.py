@@ -21,7 +21,7 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 def augment(record: Record, size: tuple[int, int], options: Augment, rng: np.random.Generator) -> Record:
     """The record cropped and resized to `size` (height, width), mirrored or not, its image's colours changed."""
-    out = crop(record, size, options.crop, rng)
+    out = crop(record, size, options.crop, rng, options.centre)
     if rng.random() < options.flip:
         out = mirror(out)
     image = out["image"]
@@ -36,16 +36,20 @@ def augment(record: Record, size: tuple[int, int], options: Augment, rng: np.ran
     return {**out, "image": image}
 
 
-def crop(record: Record, size: tuple[int, int], scale: tuple[float, float], rng: np.random.Generator) -> Record:
+def crop(
+    record: Record, size: tuple[int, int], scale: tuple[float, float], rng: np.random.Generator, centre: bool = False
+) -> Record:
     """A box of `size`'s aspect, `scale` of the largest that fits, resized to `size`. Angles, so normals, are kept.
 
-    Bilinear (antialiased when shrinking) for the image, nearest for the labels: a mean across a depth edge is no depth.
+    It lies anywhere, or in the middle. Bilinear (antialiased when shrinking) for the image, nearest for the labels: a mean
+    across a depth edge is no depth.
     """
     height, width = record["image"].shape[:2]
     largest = min(height / size[0], width / size[1])
     factor = largest * float(rng.uniform(*scale))
     box_h, box_w = size[0] * factor, size[1] * factor
-    top, left = float(rng.random()) * (height - box_h), float(rng.random()) * (width - box_w)
+    down, right = (0.5, 0.5) if centre else (float(rng.random()), float(rng.random()))
+    top, left = down * (height - box_h), right * (width - box_w)
     if (height, width) == tuple(size) and factor == 1.0:
         return record
     out = dict(record)

@@ -82,7 +82,9 @@ def _shards(
 
     `key` is what the content depends on beside the data, the codec's weights and the number of samples.
     """
-    unread = {"weight", "count", "skip_bad"} | (set() if data.options else {"options"})
+    unread = {"weight", "count", "skip_bad"} | {
+        k for k in ("options", "sizes", "fraction") if getattr(data, k) in ({}, (), 1.0)
+    }
     key = {
         "data": data.model_dump(mode="json", exclude=unread),
         "folder": str(getattr(source, "folder", "")),
@@ -144,7 +146,7 @@ def open_pairs(
     key = {
         "size": recipe.sizes()[0],
         "variants": variants,
-        "augment": recipe.augment.model_dump(mode="json"),
+        "augment": recipe.augment.model_dump(mode="json", exclude=None if recipe.augment.centre else {"centre"}),
         "task": recipe.task,
         "seed": recipe.seed,
     }

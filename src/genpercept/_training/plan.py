@@ -8,27 +8,41 @@ from typing import Any
 import torch
 from torch import nn
 
-from genpercept import checkpoint, hub, plugins
+from genpercept import checkpoint, hub, losses, plugins
 from genpercept.recipe import Recipe
 
 
 def plan(recipe: Recipe) -> str:
-    """Parameters, steps, images and data in a few lines. ValueError for plugins that do not exist."""
-    for loss in recipe.loss:
-        plugins.find("losses", loss)
+    """Parameters, steps, images and data in a few lines. ValueError for plugins, or options of theirs, that do not exist."""
+    for name in recipe.loss:
+        losses.check_options(name, plugins.find("losses", name), recipe.loss_options.get(name, {}))
     if recipe.stage == "finetune":
-        plugins.find("tasks", recipe.task)
-        plugins.find("paradigms", recipe.paradigm)
+        plugins.find("paradigms", recipe.paradigm).with_options(**recipe.paradigm_options)
+        plugins.find("heads", recipe.model.head or plugins.find("tasks", recipe.task).head)
     images = recipe.steps * recipe.loader.batch_size * recipe.optim.accumulation
-    sets = ", ".join(f"{d.name}/{d.domain} {d.count or 'all'} x {d.weight:g}" for d in recipe.data)
+    known = plugins.names("datasets")
+    sets = ", ".join(
+        f"{d.name}/{d.domain} {d.count or 'all'} x {d.weight:g}"
+        + ("" if d.name in known else f" (this version has no data set {d.name!r}: it cannot run)")
+        for d in recipe.data
+    )
     lines = [
-        f"stage {recipe.stage}: {recipe.steps} steps, {images:,} images",
+        f"stage {recipe.stage}{_what(recipe)}: {recipe.steps} steps, {images:,} images",
         f"parameters: {_parameters(recipe)}",
         f"data: {sets}; sizes {', '.join(f'{h}x{w}' for h, w in recipe.sizes())}",
     ]
     if recipe.max_minutes:
         lines.append(f"stops after {recipe.max_minutes:g} min if that is sooner")
     return "\n".join(lines)
+
+
+def _what(recipe: Recipe) -> str:
+    """Task, paradigm and what learns, of a fine-tuning recipe."""
+    if recipe.stage != "finetune":
+        return ""
+    parts = {"denoiser": recipe.learn.denoiser, "decoder": recipe.learn.decoder}
+    said = ", ".join(f"{part} {how}" for part, how in parts.items() if how != "frozen" or part == "denoiser")
+    return f" ({recipe.task}, {recipe.paradigm}, {said}{f', head {recipe.model.head}' if recipe.model.head else ''})"
 
 
 def _parameters(recipe: Recipe) -> str:

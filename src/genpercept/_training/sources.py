@@ -11,6 +11,7 @@ from genpercept import plugins
 from genpercept._training import cache
 from genpercept._training.records import ARRAYS, TEXTS, Record, from_sample
 from genpercept.recipe import DataSet, Loader
+from genpercept.rng import generator
 
 
 class Source(Protocol):
@@ -48,7 +49,11 @@ class Files:
             plugin = plugin.with_options(**data.options)
         self._load, self._skip, self._report = plugin.load, data.skip_bad, report
         entries: Sequence[Any] = plugin.index(data.root, data.split)
-        self._entries = entries[: data.count] if data.count else entries
+        entries = entries[: data.count] if data.count else entries
+        if data.fraction < 1:
+            order = generator(data.seed, 0, 0, "data").permutation(len(entries))
+            entries = [entries[i] for i in sorted(order[: max(1, round(len(entries) * data.fraction))])]
+        self._entries = entries
         self._bad: set[int] = set()
         if not self._entries:
             raise ValueError(f"data set {data.name!r}, split {data.split!r} under {data.root}: no entries")
@@ -75,6 +80,8 @@ def open_source(data: DataSet, loader: Loader, report: Callable[[str], None] = p
     """The records of one set of a recipe. ValueError when there are none."""
     if data.name != "synthetic":
         return Files(data, report)
+    if data.fraction < 1:
+        raise ValueError("data.fraction: the synthetic world has no end to take a share of; set data.count")
     if data.count == 0:
         raise ValueError("data.count: the synthetic world has no end; say how many scenes the set has")
     return cache.scenes(loader.cache_dir, data, loader.workers, report) if loader.cache else Rendered(data)

@@ -116,7 +116,7 @@ class Draw:
         self._validation: list[Record] | None = None
 
     def records(self, step: int, slots: Sequence[int]) -> list[Record]:
-        sizes = self.recipe.sizes()
+        sizes = self.recipe.sizes(self.order[step, slots[0]][0])
         size = sizes[int(generator(self.recipe.seed, step, _BATCH_KEY, "augment").integers(len(sizes)))]
         return [self._record(step, slot, size) for slot in slots]
 
