@@ -53,14 +53,17 @@ def hdn(
 
 def _over_contexts(p: Tensor, t: Tensor, masks: Iterator[Tensor]) -> Tensor:
     """Maps (H, W) and contexts (H, W) bool -> ()."""
-    total, seen = p * 0, torch.zeros_like(p)  # p * 0: still a function of p where no context has enough pixels
+    p, t = p.flatten(), t.flatten()
+    seen = torch.zeros_like(p)
+    errors: list[tuple[Tensor, Tensor]] = []
     for mask in masks:
-        if int(mask.sum()) < _FEWEST:
-            continue
-        error = (_normalised(p[mask]) - _normalised(t[mask])).abs()
-        total = total.masked_scatter(mask, total[mask] + error)
-        seen += mask
-    return (total / seen.clamp_min(1)).sum() / (seen > 0).sum().clamp_min(1)
+        pixels = mask.flatten().nonzero()[:, 0]
+        if len(pixels) >= _FEWEST:
+            errors.append((pixels, (_normalised(p[pixels]) - _normalised(t[pixels])).abs()))
+            seen[pixels] += 1
+    # p * 0: still a function of p where no context has enough pixels
+    total = sum(((error / seen[pixels]).sum() for pixels, error in errors), p.sum() * 0)
+    return total / (seen > 0).sum().clamp_min(1)
 
 
 def _normalised(values: Tensor) -> Tensor:
