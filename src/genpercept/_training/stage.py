@@ -134,6 +134,7 @@ class Draw:
                 update={
                     "split": options.split,
                     "count": options.count,
+                    "fraction": 1.0,
                     "domain": options.domain or self.recipe.data[0].domain,
                 }
             )

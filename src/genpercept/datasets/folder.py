@@ -1,0 +1,334 @@
+"""Your own data: a folder of images and labels, or a manifest that lists them. docs/training.md describes both.
+
+ROOT/images/a.jpg    ROOT/depth/a.png (16 bits) or a.npy    ROOT/normals/a.png or a.npy    ROOT/valid/a.png ...
+ROOT/manifest.jsonl or .csv   (or ROOT is that file)   {"image": "x/a.jpg", "depth": "y/a.npy", "split": "val", ...}
+ROOT/dataset.toml    what the files do not say: depth_scale, normals_axes, intrinsics, licence
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import json
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path, PurePosixPath
+from typing import Any, Self
+
+import numpy as np
+import torch
+from PIL import Image
+
+from genpercept.imaging.read import SUFFIXES, read, shown
+from genpercept.types import Sample
+
+SPLITS = ("train", "val", "test")
+_VAL_EVERY = 20  # without declared splits, every so many-th sample is for validation
+_LABEL_SUFFIXES = (".npy", ".png", ".tif", ".tiff")
+_TEXT_KEYS = ("split", "intrinsics", "caption")
+
+
+@dataclass(frozen=True)
+class Options:
+    """dataset.toml, or data.options in a recipe, which come last.
+
+    depth_scale: units per metre of 16-bit depth images. normals_axes: "ours" (x right, y up, z towards the viewer) or
+    "opencv" (x right, y down, z away). intrinsics: fx, fy, cx, cy in pixels, of samples that do not say theirs.
+    """
+
+    depth_scale: float = 1000.0
+    normals_axes: str = "ours"
+    intrinsics: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.depth_scale, int | float) or not self.depth_scale > 0:
+            raise ValueError(f"depth_scale {self.depth_scale!r}: must be positive (1000 for millimetres)")
+        if self.normals_axes not in ("ours", "opencv"):
+            raise ValueError(f"normals_axes {self.normals_axes!r}: choose 'ours' or 'opencv'")
+        if self.intrinsics and len(self.intrinsics) != 4:
+            raise ValueError(f"intrinsics {list(self.intrinsics)}: give four numbers, fx, fy, cx, cy in pixels")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A sample's files. A label whose file is missing has the path at which it was looked for."""
+
+    name: str
+    image: Path
+    labels: Mapping[str, Path]
+    options: Options
+    split: str = ""
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Folder:
+    name = "folder"
+    licence = "yours"
+
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    def with_options(self, **options: Any) -> Self:
+        """Options that come before those of dataset.toml. ValueError for an unknown one."""
+        _checked(Options(), options, "data.options")
+        return replace(self, overrides=options)
+
+    def index(self, root: Path | None, split: str) -> Sequence[Entry]:
+        """Entries of "train", "val", "test" or "all". Where no split is declared, every 20th is for "val", none for "test".
+
+        Declared: in a manifest by its `split`, in a folder by ROOT/SPLIT.txt, one name a line.
+        """
+        if root is None:
+            raise ValueError("data set 'folder' needs its folder or manifest: set root")
+        if split not in (*SPLITS, "all"):
+            raise ValueError(f"split {split!r}: choose one of {', '.join(SPLITS)}, all")
+        manifest = _manifest(Path(root))
+        home = manifest.parent if manifest else Path(root)
+        options = _checked(_declared(home), dict(self.overrides), "data.options")
+        entries = list(_listed(manifest, options) if manifest else _found(home, options))
+        if not entries:
+            raise ValueError(
+                f"{shown(Path(root))}: no images in it; see docs/training.md for the layouts that are read"
+            )
+        entries = _with_splits(entries, home)
+        chosen = [e for e in entries if split in ("all", e.split)]
+        if not chosen:
+            there = sorted({e.split for e in entries})
+            raise ValueError(f"{shown(Path(root))}: no samples of split {split!r}; there are {', '.join(there)}, all")
+        return chosen
+
+    def load(self, entry: Entry) -> Sample:
+        """The image and its labels. ValueError that names the file, for what is missing, unreadable or does not fit."""
+        image = read(entry.image)
+        pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        pixels = pixels.float() / 255 if image.dtype == np.uint8 else pixels.float()
+        sample = Sample(entry.name, pixels, caption=entry.caption)
+        for kind, path in entry.labels.items():
+            label = READERS[kind](path, entry.options)
+            if label.shape[:2] != image.shape[:2]:
+                (h, w), (ih, iw) = label.shape[:2], image.shape[:2]
+                raise ValueError(f"{shown(path)}: {h} x {w} pixels, but its image has {ih} x {iw}; export one size")
+            array = label.transpose(2, 0, 1) if kind == "normals" else label
+            setattr(sample, kind, torch.from_numpy(np.ascontiguousarray(array)))
+        if entry.options.intrinsics:
+            fx, fy, cx, cy = entry.options.intrinsics
+            sample.intrinsics = torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=torch.float32)
+        if sample.depth is not None:
+            known = torch.isfinite(sample.depth) & (sample.depth > 0)
+            sample.valid = known if sample.valid is None else sample.valid & known
+        return sample
+
+
+# What is there ------------------------------------------------------------------------------------------------------------
+
+
+def _manifest(root: Path) -> Path | None:
+    if root.is_file():
+        if root.suffix not in (".csv", ".jsonl"):
+            raise ValueError(f"{shown(root)}: a manifest ends in .csv or .jsonl; or give the folder")
+        return root
+    if not root.is_dir():
+        raise ValueError(f"{shown(root)}: no such folder")
+    return next((p for p in (root / "manifest.jsonl", root / "manifest.csv") if p.is_file()), None)
+
+
+def _declared(home: Path) -> Options:
+    path = home / "dataset.toml"
+    if not path.is_file():
+        return Options()
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"{shown(path)}: not a TOML file: {error}") from None
+    table.pop("licence", None)
+    return _checked(Options(), table, shown(path))
+
+
+def _checked(options: Options, changes: Mapping[str, Any], source: str) -> Options:
+    known = [f.name for f in fields(Options)]
+    for key in changes:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+            raise ValueError(f"{source}: unknown key {key!r}; {hint}")
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()}
+    try:
+        return replace(options, **values)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from None
+
+
+def _found(home: Path, options: Options) -> Iterator[Entry]:
+    """Images under images/ and, for each folder of labels that there is, the file of the same name."""
+    if not (home / "images").is_dir():
+        raise ValueError(f"{shown(home)}: neither images/ nor manifest.jsonl nor manifest.csv in it")
+    images = sorted(p for p in (home / "images").rglob("*") if p.suffix.lower() in SUFFIXES)
+    kinds = [kind for kind in READERS if (home / kind).is_dir()]
+    seen: dict[str, Path] = {}
+    for image in images:
+        name = image.relative_to(home / "images").with_suffix("").as_posix()
+        if name in seen:
+            raise ValueError(f"{shown(image)}: {seen[name].name} has the same name, so their labels would be the same")
+        seen[name] = image
+        yield Entry(name, image, {kind: _label(home / kind, name) for kind in kinds}, options)
+
+
+def _label(folder: Path, name: str) -> Path:
+    candidates = [folder / f"{name}{suffix}" for suffix in _LABEL_SUFFIXES]
+    return next((p for p in candidates if p.is_file()), folder / f"{name}.*")
+
+
+def _listed(manifest: Path, options: Options) -> Iterator[Entry]:
+    for line, row in _rows(manifest):
+        where = f"{shown(manifest)}, line {line}"
+        known = ("image", *READERS, *_TEXT_KEYS)
+        if unknown := [key for key in row if key not in known]:
+            close = difflib.get_close_matches(str(unknown[0]), known, 1)
+            raise ValueError(
+                f"{where}: unknown key {unknown[0]!r}; {f'did you mean {close[0]!r}?' if close else known}"
+            )
+        if not row.get("image"):
+            raise ValueError(f"{where}: names no image")
+        split = str(row.get("split") or "")
+        if split and split not in SPLITS:
+            raise ValueError(f"{where}: split {split!r}: choose one of {', '.join(SPLITS)}")
+        own = {"intrinsics": _numbers(row["intrinsics"], where)} if row.get("intrinsics") else {}
+        labels = {kind: _inside(manifest, row[kind], where) for kind in READERS if row.get(kind)}
+        image = _inside(manifest, row["image"], where)
+        name = PurePosixPath(str(row["image"])).with_suffix("").as_posix()
+        yield Entry(name, image, labels, _checked(options, own, where), split, str(row.get("caption") or ""))
+
+
+def _rows(manifest: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        text = manifest.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{shown(manifest)}: cannot be read as text: {error}") from None
+    if manifest.suffix == ".csv":
+        yield from enumerate(csv.DictReader(text.splitlines()), 2)
+        return
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{shown(manifest)}, line {number}: not JSON: {error}") from None
+        if not isinstance(row, dict):
+            raise ValueError(f"{shown(manifest)}, line {number}: must be a JSON object")
+        yield number, row
+
+
+def _inside(manifest: Path, value: Any, where: str) -> Path:
+    path = Path(str(value))
+    if path.is_absolute():
+        raise ValueError(f"{where}: {value}: paths are relative to the manifest, so that the data can be moved")
+    return manifest.parent / path
+
+
+def _numbers(value: Any, where: str) -> list[float]:
+    try:
+        return [float(x) for x in (value.split() if isinstance(value, str) else value)]
+    except (TypeError, ValueError):
+        raise ValueError(f"{where}: intrinsics {value!r}: give four numbers, fx fy cx cy in pixels") from None
+
+
+def _with_splits(entries: list[Entry], home: Path) -> list[Entry]:
+    """Each entry with its split: the declared one, or every 20th (the last one of few) for validation."""
+    lists = {s: home / f"{s}.txt" for s in SPLITS if (home / f"{s}.txt").is_file()}
+    if lists:
+        of = {name.strip(): split for split, path in lists.items() for name in path.read_text("utf-8").splitlines()}
+        known = {e.name for e in entries}
+        if missing := [name for name in of if name and name not in known]:
+            raise ValueError(f"{shown(lists[of[missing[0]]])}: lists {missing[0]!r}, which is not among the images")
+        return [replace(e, split=of.get(e.name, "unlisted")) for e in entries]
+    if any(e.split for e in entries):
+        return [e if e.split else replace(e, split="train") for e in entries]
+    n, every = len(entries), min(_VAL_EVERY, len(entries))
+    return [replace(e, split="val" if n > 1 and i % every == every - 1 else "train") for i, e in enumerate(entries)]
+
+
+# Reading labels -----------------------------------------------------------------------------------------------------------
+
+
+def _array(path: Path) -> np.ndarray:
+    """A .npy file's array, or an image's values as they are stored."""
+    name = shown(path)
+    if not path.is_file():
+        raise ValueError(f"{name}: no such label")
+    try:
+        if path.suffix == ".npy":
+            return np.load(path, allow_pickle=False)
+        with Image.open(path) as image:
+            return np.asarray(image)
+    except (OSError, ValueError, EOFError, SyntaxError) as error:
+        raise ValueError(f"{name}: a damaged label ({' '.join(str(error).split())}); export it again") from None
+
+
+def _map(path: Path) -> np.ndarray:
+    """One value per pixel, (H, W)."""
+    array = _array(path)
+    array = array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
+    if array.ndim != 2 or array.size == 0:
+        raise ValueError(f"{shown(path)}: shape {list(array.shape)}; it must hold one value per pixel (height, width)")
+    return array
+
+
+def _depth(path: Path, options: Options) -> np.ndarray:
+    """Metres, (H, W) float32; 0 where unknown."""
+    array = _map(path)
+    if array.dtype == np.uint8 or array.dtype == np.bool_:
+        raise ValueError(f"{shown(path)}: 8 bits are too few for depth; write 16-bit PNG or .npy in metres")
+    metres = array.astype(np.float32) / (options.depth_scale if np.issubdtype(array.dtype, np.integer) else 1)
+    metres = np.where(np.isfinite(metres) & (metres > 0), metres, 0).astype(np.float32)
+    if not (metres > 0).any():
+        raise ValueError(f"{shown(path)}: no pixel has a depth above 0")
+    return metres
+
+
+def _normals(path: Path, options: Options) -> np.ndarray:
+    """Unit vectors in our axes, (H, W, 3) float32; 0 where unknown (black, gray or NaN)."""
+    array = _array(path)
+    if array.ndim != 3 or array.shape[-1] < 3:
+        raise ValueError(f"{shown(path)}: shape {list(array.shape)}; normals have three values per pixel")
+    array = array[..., :3]
+    if np.issubdtype(array.dtype, np.integer):
+        known = (array > 0).any(-1)
+        n = array.astype(np.float32) / np.iinfo(array.dtype).max * 2 - 1
+    else:
+        known, n = np.isfinite(array).all(-1), np.nan_to_num(array.astype(np.float32))
+    length = np.sqrt((n * n).sum(-1))
+    known &= length > 0.5
+    if not known.any():
+        raise ValueError(f"{shown(path)}: no pixel has a normal")
+    n = np.where(known[..., None], n / np.maximum(length, 1e-6)[..., None], 0)
+    return (n * (1 if options.normals_axes == "ours" else np.array([1, -1, -1]))).astype(np.float32)
+
+
+def _mask(path: Path, options: Options) -> np.ndarray:
+    """Anything but 0 is True, (H, W); a colour image by its first channel."""
+    array = _array(path)
+    return (array[..., 0] if array.ndim == 3 else _map(path)) > 0
+
+
+def _alpha(path: Path, options: Options) -> np.ndarray:
+    array = _map(path)
+    top = np.iinfo(array.dtype).max if np.issubdtype(array.dtype, np.integer) else 1
+    return np.clip(array.astype(np.float32) / top, 0, 1)
+
+
+def _class_ids(path: Path, options: Options) -> np.ndarray:
+    return _map(path).astype(np.int64)
+
+
+READERS: Mapping[str, Callable[[Path, Options], np.ndarray]] = {
+    "depth": _depth,
+    "normals": _normals,
+    "valid": _mask,
+    "mask": _mask,
+    "alpha": _alpha,
+    "class_ids": _class_ids,
+}
+
+PLUGIN = Folder()
