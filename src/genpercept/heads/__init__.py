@@ -4,7 +4,8 @@ A plugin declares, builds and wraps; a Head is what it wraps: a module with weig
 Spaces of raw maps, which also name what they are trained against (`Target.space`):
 
 - "image": 3 channels in [-1, 1], the label as a codec paints it.
-- "affine": 1 channel, right up to scale and shift; min-max per image when it becomes a Prediction.
+- "affine": 1 channel, right up to scale and shift, trained against the label in [-1, 1]; min-max per image when it becomes a
+  Prediction.
 """
 
 from __future__ import annotations

@@ -143,7 +143,10 @@ def _double(x: Tensor) -> Tensor:
 
 
 class WrappedDPT:
-    """A DPTHead as a Head. One channel is right up to scale and shift (space "affine"), three are an "image"."""
+    """A DPTHead as a Head. One channel is right up to scale and shift (space "affine"), three are an "image".
+
+    Raw maps are in the units of painted labels, [-1, 1], where losses compare them: behind ELU + 1, which gives [0, 1], too.
+    """
 
     consumes = "pyramid"
 
@@ -164,6 +167,8 @@ class WrappedDPT:
                 "set its neck_hidden_sizes to the backbone's pyramid_channels, finest first"
             )
         raw = self.module([x.to(input_dtype(self.module)) for x in features.pyramid])
+        if self.positive:
+            raw = raw * 2 - 1
         h, w = features.pyramid[-1].shape[-2:]
         size = (h * codec.stride, w * codec.stride)
         if tuple(raw.shape[-2:]) == size:
@@ -171,11 +176,10 @@ class WrappedDPT:
         return F.interpolate(raw, size, mode="bilinear", align_corners=False)
 
     def target(self, target: Target) -> Target:
-        """One channel: the mean of the painted ones, in [-1, 1], or in [0, 1] behind ELU + 1. Three: as they are."""
+        """One channel: the mean of the painted ones. Three: as they are."""
         if self.channels == 3:
             return target
-        gray = target.map.mean(dim=1, keepdim=True)
-        return Target((gray + 1) / 2 if self.positive else gray, target.valid, self.space)
+        return Target(target.map.mean(dim=1, keepdim=True), target.valid, self.space)
 
 
 class DPT:
