@@ -190,8 +190,8 @@ def test_rgb_blending_approaches_one_step() -> None:
 
 @pytest.mark.parametrize("spacing", eq.SPACINGS)
 @pytest.mark.parametrize("kind", eq.PREDICTION_TYPES)
-@pytest.mark.parametrize("steps", [1, 4, 9])
-def test_stochastic_sampling_is_a_loop_over_diffusers(spacing: str, kind: str, steps: int) -> None:
+@pytest.mark.parametrize(("steps", "to_one"), [(1, True), (4, False), (9, True)])
+def test_stochastic_sampling_is_a_loop_over_diffusers(spacing: str, kind: str, steps: int, to_one: bool) -> None:
     z_x, noise = latents(6)
     rescale = kind != "epsilon"
     oracle = DDIMScheduler(
@@ -201,7 +201,7 @@ def test_stochastic_sampling_is_a_loop_over_diffusers(spacing: str, kind: str, s
         prediction_type=kind,
         timestep_spacing=spacing,
         steps_offset=1,
-        set_alpha_to_one=False,
+        set_alpha_to_one=to_one,
         rescale_betas_zero_snr=rescale,
         clip_sample=False,
     )
@@ -211,7 +211,7 @@ def test_stochastic_sampling_is_a_loop_over_diffusers(spacing: str, kind: str, s
         output = toy(torch.cat([z_x, z_t], 1), t.expand(3)).require_latent()
         z_t = oracle.step(output, int(t), z_t).prev_sample
     ours = plugins.find("paradigms", "stochastic_multi_step").with_options(
-        spacing=spacing, prediction_type=kind, zero_terminal_snr=rescale
+        spacing=spacing, prediction_type=kind, zero_terminal_snr=rescale, set_alpha_to_one=to_one
     )
     got = ours.predict(toy, z_x, steps, latents=noise).require_latent()
     torch.testing.assert_close(got, z_t, rtol=1e-3, atol=1e-3 * float(z_t.abs().max()))

@@ -83,7 +83,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def load_part(
-    kind: Literal["backbones", "codecs"],
+    kind: Literal["backbones", "codecs", "heads"],
     plugin: str,
     folder: Path,
     dtype: torch.dtype | None = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.metadata
 import json
 from collections.abc import Iterator, Sequence
@@ -13,29 +14,46 @@ from diffusers import DiffusionPipeline
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from genpercept import checkpoint, hub, plugins
+from genpercept import checkpoint, ensemble, hub, plugins
 from genpercept.imaging.read import read_many, to_tensor
+from genpercept.paradigms import Paradigm
 from genpercept.prediction import Prediction
 from genpercept.rng import Rng
-from genpercept.types import Features, Geometry
+from genpercept.types import Features, Geometry, resize
 
 PROMPT_FILE = "prompt_embeds.safetensors"
 IDENTITY_AXES = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+_ARGUMENTS = (
+    "processing_resolution",
+    "num_inference_steps",
+    "ensemble_size",
+    "ensembling_kwargs",
+    "paradigm",
+    "generator",
+)
+_ARGUMENTS += ("latents", "batch_size", "resize_mode")
 
 
 class GenPerceptPipeline(DiffusionPipeline):
-    """A dense predictor made of a denoiser, a codec and a fixed prompt's embedding.
+    """A dense predictor made of a denoiser, a codec, a fixed prompt's embedding, and a head where it has weights of its own.
 
     Device moves, offload, VAE slicing and tiling, and `push_to_hub` are DiffusionPipeline's. Loading and saving are ours,
     because its loader refuses parts of other libraries.
     """
 
-    model_cpu_offload_seq = "unet->vae"
+    model_cpu_offload_seq = "unet->head->vae"
+    _optional_components = ["head"]  # noqa: RUF012  # the parent's attribute
     unet: nn.Module
     vae: nn.Module
+    head: nn.Module | None
 
     def __init__(
-        self, unet: nn.Module, vae: nn.Module, prompt_embeds: Tensor | None = None, info: dict[str, Any] | None = None
+        self,
+        unet: nn.Module,
+        vae: nn.Module,
+        prompt_embeds: Tensor | None = None,
+        info: dict[str, Any] | None = None,
+        head: nn.Module | None = None,
     ) -> None:
         """Parts and `info`, the contents of genpercept.json but for `parts`. Use `from_parts` or `from_pretrained`.
 
@@ -46,15 +64,15 @@ class GenPerceptPipeline(DiffusionPipeline):
             raise ValueError(
                 "GenPerceptPipeline needs the prompt's embedding and its settings: build it with from_parts"
             )
-        self.register_modules(unet=unet, vae=vae)
+        self.register_modules(unet=unet, vae=vae, head=head)
         self.prompt_embeds = prompt_embeds
         self.info = info
         self.task = str(info["task"])
         self.resolution = int(info["resolution"])
         self._task = plugins.find("tasks", self.task)
-        self._head = plugins.find("heads", info["head"])
+        self._head = plugins.find("heads", info["head"]).wrap(head)
         self._codec = plugins.find("codecs", info["codec"]).wrap(vae)
-        self._check_pairing(str(info["paradigm"]))
+        self.paradigm(None)
 
     # ---- inference -------------------------------------------------------------------------------------------------
 
@@ -66,24 +84,28 @@ class GenPerceptPipeline(DiffusionPipeline):
         processing_resolution: int | None = None,
         num_inference_steps: int | None = None,
         ensemble_size: int = 1,
+        ensembling_kwargs: dict[str, Any] | None = None,
         paradigm: str | None = None,
         generator: torch.Generator | None = None,
+        latents: Tensor | None = None,
         batch_size: int = 1,
         resize_mode: str = "fit",
+        **paradigm_options: Any,
     ) -> Any:
         """Predict for one image (-> Prediction) or a list of them (-> list, same order).
 
         image: path, PIL image, array (H, W[, C]) uint8 or float in [0, 1], tensor (3, H, W) in [0, 1]. processing_resolution:
         longest edge in pixels the network sees; None is the model's own, 0 the image's. resize_mode "official" follows the
-        public code. Images of one padded size share batches of up to batch_size. ValueError says which argument is wrong.
+        public code. num_inference_steps: None is the paradigm's own. ensemble_size: runs from different noise that are
+        merged, which fills `uncertainty`; ensembling_kwargs as diffusers has them (reduction, ...). generator: its seed keys
+        the noise, by run, so that an image gets the same answer wherever it stands. latents (images x ensemble_size, 4, h,
+        w), run by run within image by image: the noise to start from instead. Images of one padded size, and runs, share
+        batches of up to batch_size. paradigm and further keywords (betas=, spacing=, ...): another paradigm than the
+        model's, and its options. ValueError says which argument is wrong.
         """
-        steps = 1 if num_inference_steps is None else num_inference_steps
-        name = paradigm or str(self.info["paradigm"])
-        self._check_pairing(name)
-        if ensemble_size != 1:
-            raise ValueError(
-                f"ensemble_size={ensemble_size}: {name} is deterministic, every run would be the same; leave it at 1"
-            )
+        chosen = self.paradigm(paradigm, **paradigm_options)
+        steps = chosen.default_steps if num_inference_steps is None else num_inference_steps
+        _check_runs(chosen, ensemble_size, latents)
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: must be at least 1")
         resolution = self.resolution if processing_resolution is None else processing_resolution
@@ -92,49 +114,141 @@ class GenPerceptPipeline(DiffusionPipeline):
         sources, single = read_many(image)
         images = [to_tensor(source) for source in sources]
         geometries = [Geometry.plan(_size(x), resolution, self._codec.stride, resize_mode) for x in images]
+        start = self._start_latents(latents, geometries, ensemble_size)
         predictions: dict[int, Prediction] = {}
         for batch in _batches([g.padded for g in geometries], batch_size):
             x = torch.cat([geometries[i].apply(images[i]) for i in batch])
-            raw = self._forward(x, name, steps, Rng(seed, 0, batch))
-            for i, raw_1CHW in zip(batch, raw.split(1), strict=True):
-                predictions[i] = self._task.decode(raw_1CHW, geometries[i])
+            noise = None if start is None else start[batch].flatten(0, 1)
+            raw = self._forward(x, chosen, steps, seed, ensemble_size, batch_size, noise)
+            for i, raw_MCHW in zip(batch, raw.split(ensemble_size), strict=True):
+                predictions[i] = self._decode(raw_MCHW, geometries[i], ensembling_kwargs or {})
                 predictions[i].meta = self.meta | {
-                    "paradigm": name,
+                    "paradigm": chosen.name,
+                    "paradigm_options": chosen.options,
                     "steps": steps,
+                    "ensemble_size": ensemble_size,
+                    "seed": seed if chosen.stochastic else None,
                     "resolution": list(geometries[i].padded),
                 }
         self.maybe_free_model_hooks()
         return predictions[0] if single else [predictions[i] for i in range(len(images))]
 
-    def _forward(self, image_BCHW: Tensor, paradigm: str, steps: int, rng: Rng) -> Tensor:
-        """Padded images (B, 3, H, W) in [0, 1] -> raw maps (B, C, H, W) float32: encode, paradigm(denoiser), head."""
+    def _forward(
+        self,
+        image_BCHW: Tensor,
+        paradigm: Paradigm,
+        steps: int,
+        seed: int,
+        runs: int,
+        batch_size: int,
+        latents: Tensor | None,
+    ) -> Tensor:
+        """Padded images (B, 3, H, W) in [0, 1] -> raw maps (B runs, C, H, W) float32: encode, paradigm(denoiser), head.
+
+        Image by image, and run by run within each; an image is encoded once for all of its runs.
+        """
         device = self._execution_device
-        context = self.prompt_embeds.to(device, self.unet_dtype).expand(image_BCHW.shape[0], -1, -1)
         wants_latent = self._head.consumes == "latent"
 
         def denoise(x: Tensor, t: Tensor) -> Features:
+            context = self.prompt_embeds.to(device, self.unet_dtype).expand(x.shape[0], -1, -1)
             return cast(Any, self.unet).forward_features(x.to(self.unet_dtype), t, context, latent=wants_latent)
 
         z_x = self._codec.encode(image_BCHW.to(device) * 2 - 1)
-        features = plugins.find("paradigms", paradigm).predict(denoise, z_x, steps, rng)
-        return self._head(features, self._codec).float()
+        members = torch.arange(runs).repeat(len(z_x))
+        raw = []
+        for rows in torch.arange(len(members)).split(batch_size):
+            rng = Rng(seed, 0, members[rows].tolist())
+            start = None if latents is None else latents[rows].to(device)
+            features = paradigm.predict(denoise, z_x[(rows // runs).to(device)], steps, rng, start)
+            raw.append(self._head(features, self._codec).float())
+        return torch.cat(raw)
 
-    def _check_pairing(self, paradigm: str) -> None:
+    def _decode(self, raw_MCHW: Tensor, geometry: Geometry, options: dict[str, Any]) -> Prediction:
+        """One run's raw map -> its Prediction; several -> their merged one, with its uncertainty.
+
+        Maps are merged at the size the network saw, without its padding, then resized. What has no such map (class ids,
+        keypoints) is decoded from the mean of the raw maps.
+        """
+        if len(raw_MCHW) == 1:
+            return self._task.decode(raw_MCHW, geometry)
+        kind, mean = self._task.kind, raw_MCHW.mean(0, keepdim=True)
+        if kind not in (*ensemble.AFFINE_KINDS, *ensemble.MEAN_KINDS, "normals"):
+            return self._task.decode(mean, geometry)
+        seen = Geometry(geometry.resized, geometry.resized, geometry.padded, geometry.mode)
+        runs = [torch.from_numpy(self._task.decode(raw, seen).values) for raw in raw_MCHW.split(1)]
+        maps = torch.stack([x.permute(2, 0, 1) if x.ndim == 3 else x[None] for x in runs])
+        merged, spread = ensemble.merge(kind, maps, **options)
+        values, uncertainty = resize(merged[None], geometry.original)[0], resize(spread[None, None], geometry.original)
+        if kind == "normals":
+            values = nn.functional.normalize(values, dim=0).permute(1, 2, 0)
+        else:
+            values = values[0].clamp(0, 1) if kind != "anomaly" else values[0]
+        return Prediction(
+            values=values.numpy(),
+            kind=kind,
+            uncertainty=uncertainty[0, 0].clamp_min(0).numpy(),
+            raw=mean[0].cpu().numpy(),
+        )
+
+    def _start_latents(self, latents: Tensor | None, geometries: Sequence[Geometry], runs: int) -> Tensor | None:
+        """`latents` by image and run, (B, runs, 4, h, w). ValueError where their shape is not the images'."""
+        if latents is None:
+            return None
+        sizes = {tuple(edge // self._codec.stride for edge in g.padded) for g in geometries}
+        if len(sizes) != 1:
+            raise ValueError(f"latents for images of {len(sizes)} different padded sizes: pass one size at a time")
+        wanted = (len(geometries) * runs, self._codec.channels, *sizes.pop())
+        if tuple(latents.shape) != wanted:
+            raise ValueError(
+                f"latents {list(latents.shape)}: must be {list(wanted)}, one for each of {len(geometries)} images x {runs} runs"
+            )
+        return latents.unflatten(0, (len(geometries), runs))
+
+    # ---- what goes with what ---------------------------------------------------------------------------------------
+
+    def paradigm(self, name: str | None = None, **options: Any) -> Paradigm:
+        """The paradigm of this name (None: the model's own, with its stored options), with these options.
+
+        ValueError for unknown names and options, and for a paradigm that the parts cannot run.
+        """
+        own = str(self.info["paradigm"])
+        plugin = plugins.find("paradigms", name or own)
+        for option in options.keys() - plugin.options.keys():
+            if close := difflib.get_close_matches(option, _ARGUMENTS, 1):
+                raise ValueError(f"unknown argument {option!r}: did you mean {close[0]!r}?")
+        stored = self.info.get("paradigm_options") or {}
+        chosen = plugin.with_options(**{**(stored if plugin.name == own else {}), **options})
+        self._check_pairing(chosen)
+        return chosen
+
+    def check_request(self, num_inference_steps: int | None = None, ensemble_size: int = 1) -> None:
+        """ValueError for what no image could change: steps or an ensemble that the model's paradigm cannot do."""
+        chosen = self.paradigm()
+        _check_runs(chosen, ensemble_size, None)
+        if num_inference_steps is not None:
+            chosen.check_steps(num_inference_steps)
+
+    def _check_pairing(self, plugin: Paradigm) -> None:
         """Refuse parts that cannot work together, with the reason."""
-        plugin = plugins.find("paradigms", paradigm)
         if plugin.needs_latent and self._head.consumes != "latent":
             raise ValueError(
-                f"paradigm {paradigm!r} iterates on latents, but head {self.info['head']!r} gives none: use one_step"
+                f"paradigm {plugin.name!r} iterates on latents, but head {self.info['head']!r} gives none: use one_step"
             )
-        if self._head.channels != self._task.channels:
+        if not plugin.gives_latent and self._head.consumes == "latent":
             raise ValueError(
-                f"task {self.task!r} takes {self._task.channels} channels, "
-                f"head {self.info['head']!r} gives {self._head.channels}"
+                f"paradigm {plugin.name!r} gives no latent, but head {self.info['head']!r} reads one: use a pyramid head, "
+                "such as dpt, or one_step"
+            )
+        if self._head.space not in self._task.spaces:
+            raise ValueError(
+                f"task {self.task!r} takes raw maps of space {' or '.join(self._task.spaces)}, "
+                f"head {self.info['head']!r} gives {self._head.space}"
             )
         wanted, have = plugin.input_channels(self._codec.channels), int(cast(Any, self.unet).config.in_channels)
         if wanted != have:
             raise ValueError(
-                f"paradigm {paradigm!r} needs a denoiser with {wanted} input channels; this one has {have}"
+                f"paradigm {plugin.name!r} needs a denoiser with {wanted} input channels; this one has {have}"
             )
 
     @property
@@ -159,14 +273,19 @@ class GenPerceptPipeline(DiffusionPipeline):
         prompt_embeds: Tensor,
         task: str,
         paradigm: str = "one_step",
+        paradigm_options: dict[str, Any] | None = None,
         head: str | None = None,
+        head_module: nn.Module | None = None,
         codec: str = "kl",
         backbone: str = "sd21",
         resolution: int = 768,
         recipe: dict[str, Any] | None = None,
         **info: Any,
     ) -> GenPerceptPipeline:
-        """A pipeline over modules at hand. prompt_embeds (1, tokens, width). Further keywords go to genpercept.json."""
+        """A pipeline over modules at hand. prompt_embeds (1, tokens, width). Further keywords go to genpercept.json.
+
+        head_module: of a head with weights of its own. paradigm_options: those that are not the paradigm's defaults.
+        """
         prompt_width, unet_width = prompt_embeds.shape[-1], cast(Any, unet).config.cross_attention_dim
         if prompt_embeds.ndim != 3 or prompt_width != unet_width:
             raise ValueError(f"prompt_embeds {list(prompt_embeds.shape)}: the denoiser needs (1, tokens, {unet_width})")
@@ -175,6 +294,7 @@ class GenPerceptPipeline(DiffusionPipeline):
             "family": "genpercept",
             "task": task,
             "paradigm": paradigm,
+            "paradigm_options": plugins.find("paradigms", paradigm).with_options(**(paradigm_options or {})).options,
             "head": head or plugins.find("tasks", task).head,
             "codec": codec,
             "backbone": backbone,
@@ -182,7 +302,8 @@ class GenPerceptPipeline(DiffusionPipeline):
             "axes": IDENTITY_AXES,
             "recipe": recipe or {},
         }
-        return cls(unet.eval(), vae.eval(), prompt_embeds.float().cpu(), settings | info)
+        module = None if head_module is None else head_module.eval()
+        return cls(unet.eval(), vae.eval(), prompt_embeds.float().cpu(), settings | info, module)
 
     @classmethod
     def from_base(
@@ -191,6 +312,7 @@ class GenPerceptPipeline(DiffusionPipeline):
         task: str,
         *,
         paradigm: str = "one_step",
+        paradigm_options: dict[str, Any] | None = None,
         resolution: int = 768,
         prompt: str = "",
         torch_dtype: torch.dtype | None = None,
@@ -198,18 +320,28 @@ class GenPerceptPipeline(DiffusionPipeline):
     ) -> GenPerceptPipeline:
         """The starting point of training: a text-to-image model (Stable Diffusion layout) before fine-tuning.
 
-        Its predictions mean nothing yet. `where`: subfolder, revision, cache_dir, local_files_only, token.
+        Its predictions mean nothing yet. Its first convolution is widened where the paradigm needs more input channels. A
+        paradigm that takes several prediction types takes the base's, unless its options say otherwise. `where`: subfolder,
+        revision, cache_dir, local_files_only, token.
         """
         from genpercept import text
+        from genpercept.backbones.sd21 import widen
 
         folder = hub.resolve(base, **where)
         kind = checkpoint.read_json(folder / "scheduler" / "scheduler_config.json").get("prediction_type", "epsilon")
-        if kind != "v_prediction":
+        plugin = plugins.find("paradigms", paradigm)
+        options = dict(paradigm_options or {})
+        if "prediction_type" in plugin.options:
+            options.setdefault("prediction_type", kind)
+        elif kind != "v_prediction":
             raise ValueError(
-                f"{folder}: its denoiser predicts {kind!r}; one_step needs a v-prediction base (Stable Diffusion 2.1, 768)"
+                f"{folder}: its denoiser predicts {kind!r}; {paradigm} needs a v-prediction base (Stable Diffusion 2.1, 768)"
             )
         unet = checkpoint.load_part("backbones", "sd21", folder / "unet", torch_dtype)
         vae = checkpoint.load_part("codecs", "kl", folder / "vae", torch_dtype)
+        channels = plugin.input_channels(int(cast(Any, vae).config.latent_channels))
+        if int(cast(Any, unet).config.in_channels) < channels:
+            unet = widen(unet, channels)
         prompt_embeds = text.embed(*text.load(folder), prompt)
         return cls.from_parts(
             unet=unet,
@@ -217,6 +349,7 @@ class GenPerceptPipeline(DiffusionPipeline):
             prompt_embeds=prompt_embeds,
             task=task,
             paradigm=paradigm,
+            paradigm_options=options,
             resolution=resolution,
             prompt=prompt,
             base=str(base),
@@ -250,9 +383,13 @@ class GenPerceptPipeline(DiffusionPipeline):
         )
         info = read_manifest(folder)
         parts = info.pop("parts")
-        paths = {part: _part_path(folder, part, parts) for part in ("unet", "vae", "prompt_embeds")}
+        names = ["unet", "vae", "prompt_embeds"]
+        if plugins.find("heads", info["head"]).class_name is not None:
+            names.append("head")
+        paths = {part: _part_path(folder, part, parts) for part in names}
         unet = checkpoint.load_part("backbones", info["backbone"], paths["unet"], torch_dtype)
         vae = checkpoint.load_part("codecs", info["codec"], paths["vae"], torch_dtype)
+        head = checkpoint.load_part("heads", info["head"], paths["head"], torch_dtype) if "head" in paths else None
         prompt = checkpoint.read_tensors(paths["prompt_embeds"])
         checkpoint.check_shapes(
             paths["prompt_embeds"],
@@ -269,7 +406,7 @@ class GenPerceptPipeline(DiffusionPipeline):
                 )
         info["model"] = name if subfolder is None else f"{name}/{subfolder}"
         info["model_sha256"] = _model_hash(parts)
-        return cls(unet, vae, prompt["prompt_embeds"].float(), info)
+        return cls(unet, vae, prompt["prompt_embeds"].float(), info, head)
 
     def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> None:  # type: ignore[override]
         """Write a self-contained folder, atomically: diffusers' layout, genpercept.json, the prompt's embedding.
@@ -284,6 +421,9 @@ class GenPerceptPipeline(DiffusionPipeline):
             cast(Any, self.vae).save_pretrained(work / "vae", safe_serialization=True)
             save_file({"prompt_embeds": self.prompt_embeds.contiguous()}, work / PROMPT_FILE)
             paths = {"unet": "unet", "vae": "vae", "prompt_embeds": PROMPT_FILE}
+            if self.head is not None:
+                cast(Any, self.head).save_pretrained(work / "head", safe_serialization=True)
+                paths["head"] = "head"
             parts = {part: {"path": path, "sha256": checkpoint.sha256(work / path)} for part, path in paths.items()}
             kept = {k: v for k, v in self.info.items() if k not in ("model", "model_sha256")}
             _write_json(work / checkpoint.MANIFEST, kept | {"parts": parts})
@@ -343,6 +483,20 @@ def _model_hash(parts: dict[str, Any]) -> str:
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, default=str) + "\n", encoding="utf-8")
+
+
+def _check_runs(paradigm: Paradigm, ensemble_size: int, latents: Tensor | None) -> None:
+    """ValueError for an ensemble of no runs, and for an ensemble or noise of a paradigm that draws none."""
+    if ensemble_size < 1:
+        raise ValueError(f"ensemble_size={ensemble_size}: must be at least 1")
+    if paradigm.stochastic:
+        return
+    if ensemble_size != 1:
+        raise ValueError(
+            f"ensemble_size={ensemble_size}: {paradigm.name} is deterministic, every run would be the same; leave it at 1"
+        )
+    if latents is not None:
+        raise ValueError(f"latents: {paradigm.name} starts from the image, not from noise; leave them out")
 
 
 def _size(image_1CHW: Tensor) -> tuple[int, int]:

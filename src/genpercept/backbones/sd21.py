@@ -105,6 +105,24 @@ class SD21UNet(UNet2DConditionModel):
         return Features(out, tuple(pyramid))
 
 
+def widen(unet: nn.Module, channels: int) -> nn.Module:
+    """Let a denoiser take `channels` input channels: the first convolution repeated and divided, in place. Returns it.
+
+    As Marigold does for 8 out of 4 (Ke et al. 2024, section 3.2): an input that repeats the old one gets the old answer, so
+    activations keep their size. ValueError unless `channels` is a multiple of what it takes now.
+    """
+    net = cast(Any, unet)
+    old: nn.Conv2d = net.conv_in
+    times, rest = divmod(channels, old.in_channels)
+    if rest or times < 1:
+        raise ValueError(f"cannot widen a denoiser of {old.in_channels} input channels to {channels}: not a multiple")
+    with torch.no_grad():
+        weight = nn.Parameter(old.weight.repeat(1, times, 1, 1) / times, requires_grad=old.weight.requires_grad)
+    old.in_channels, old.weight = channels, weight
+    net.register_to_config(in_channels=channels)
+    return unet
+
+
 class SD21:
     name = "sd21"
     class_name = "UNet2DConditionModel"

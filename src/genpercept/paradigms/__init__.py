@@ -35,6 +35,10 @@ class Paradigm(Protocol):
         """The same paradigm with other options. ValueError names an unknown one, or a value that an option cannot have."""
         ...
 
+    def check_steps(self, steps: int) -> None:
+        """ValueError for a number of inference steps that it cannot take."""
+        ...
+
     def input_channels(self, latent_channels: int) -> int:
         """Channels of the network input for latents of this many channels."""
         ...

@@ -35,6 +35,9 @@ class MultiStep(Options):
         """Cumulated alphas of the schedule, (T,) float32 on the CPU."""
         return equations.alphas_cumprod(equations.scaled_linear_betas(*self.betas))
 
+    def check_steps(self, steps: int) -> None:
+        self.timesteps(steps)
+
     def timesteps(self, steps: int) -> list[int]:
         """Timesteps of inference, descending. ValueError for a number of steps that the spacing cannot give."""
         return equations.sample_timesteps(steps, self.spacing, self.steps_offset).tolist()

@@ -35,6 +35,16 @@ class Options:
         return replace(self, **values)  # type: ignore[type-var]
 
 
+class OnePass(Options):
+    """Base of paradigms that call the network once."""
+
+    default_steps = 1
+
+    def check_steps(self, steps: int) -> None:
+        if steps != 1:
+            raise ValueError(f"num_inference_steps={steps}: {self.name} takes exactly 1 step; leave the option out")
+
+
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
     """ValueError unless `value` is one of `choices`."""
     if value not in choices:

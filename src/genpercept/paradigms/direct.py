@@ -8,13 +8,13 @@ from torch import Tensor
 
 from genpercept import equations
 from genpercept.paradigms import Denoise
-from genpercept.paradigms._options import Options, check_timestep, full_timestep
+from genpercept.paradigms._options import OnePass, check_timestep, full_timestep
 from genpercept.rng import Rng
 from genpercept.types import Features
 
 
 @dataclass(frozen=True)
-class Direct(Options):
+class Direct(OnePass):
     """timestep: what a denoiser is told, 0 to 999. Losses compare the head's maps only: there is no latent to compare."""
 
     timestep: int = equations.ONE_STEP_TIMESTEP
@@ -23,7 +23,6 @@ class Direct(Options):
     needs_latent = False
     gives_latent = False
     stochastic = False
-    default_steps = 1
 
     def __post_init__(self) -> None:
         check_timestep("timestep", self.timestep)
@@ -43,10 +42,7 @@ class Direct(Options):
         self, denoise: Denoise, z_x: Tensor, steps: int = 1, rng: Rng | None = None, latents: Tensor | None = None
     ) -> Features:
         """One call of the backbone. ValueError for any other number of steps."""
-        if steps != 1:
-            raise ValueError(
-                f"num_inference_steps={steps}: paradigm 'direct' takes exactly 1 step; leave the option out"
-            )
+        self.check_steps(steps)
         return denoise(z_x, full_timestep(z_x, self.timestep))
 
 

@@ -8,13 +8,13 @@ from torch import Tensor
 
 from genpercept import equations
 from genpercept.paradigms import Denoise
-from genpercept.paradigms._options import Options, check_flag, check_timestep, full_timestep
+from genpercept.paradigms._options import OnePass, check_flag, check_timestep, full_timestep
 from genpercept.rng import Rng
 from genpercept.types import Features
 
 
 @dataclass(frozen=True)
-class OneStep(Options):
+class OneStep(OnePass):
     """timestep: what the network is told, 0 to 999. random_timestep: in training, uniform in [0, 999] instead."""
 
     timestep: int = equations.ONE_STEP_TIMESTEP
@@ -24,7 +24,6 @@ class OneStep(Options):
     needs_latent = False
     gives_latent = True
     stochastic = False
-    default_steps = 1
 
     def __post_init__(self) -> None:
         check_timestep("timestep", self.timestep)
@@ -48,10 +47,7 @@ class OneStep(Options):
         self, denoise: Denoise, z_x: Tensor, steps: int = 1, rng: Rng | None = None, latents: Tensor | None = None
     ) -> Features:
         """One call of the denoiser. ValueError for any other number of steps."""
-        if steps != 1:
-            raise ValueError(
-                f"num_inference_steps={steps}: a one-step model takes exactly 1 step; leave the option out"
-            )
+        self.check_steps(steps)
         features = denoise(z_x, full_timestep(z_x, self.timestep))
         if features.latent is None:
             return features

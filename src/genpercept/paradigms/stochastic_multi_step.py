@@ -22,7 +22,9 @@ _Network = Callable[[Tensor, int], Features]  # (z_t, t) -> Features; the condit
 
 @dataclass(frozen=True)
 class StochasticMultiStep(MultiStep):
-    """prediction_type, set_alpha_to_one, original_inference_steps, timestep_scaling: as diffusers' schedulers have them.
+    """prediction_type, original_inference_steps, timestep_scaling: as diffusers' schedulers have them. set_alpha_to_one, too:
+    the answer is the last estimate of the label latent, as the paper's public code takes it; False (Marigold's checkpoints)
+    leaves in it what noise the first step of the schedule has.
 
     zero_terminal_snr: the schedule rescaled so that the last step is pure noise (Marigold v1-1). sampler: ddim (eta 0), or lcm
     (multistep consistency sampling). Training only: multires_strength in [0, 1] adds coarser noise to the noise (0: none;
@@ -30,7 +32,7 @@ class StochasticMultiStep(MultiStep):
     """
 
     prediction_type: str = "v_prediction"
-    set_alpha_to_one: bool = False
+    set_alpha_to_one: bool = True
     zero_terminal_snr: bool = False
     sampler: str = "ddim"
     original_inference_steps: int = 50
@@ -75,6 +77,12 @@ class StochasticMultiStep(MultiStep):
         """Cumulated alphas of the schedule, (T,) float32 on the CPU, rescaled if asked."""
         abar_T = super().abar
         return equations.zero_terminal_snr(abar_T) if self.zero_terminal_snr else abar_T
+
+    def timesteps(self, steps: int) -> list[int]:
+        """Timesteps of inference, descending. The lcm sampler takes its own from those of its distillation."""
+        if self.sampler == "lcm":
+            return equations.lcm_timesteps(steps, self.original_inference_steps).tolist()
+        return super().timesteps(steps)
 
     def input_channels(self, latent_channels: int) -> int:
         return 2 * latent_channels
@@ -141,7 +149,7 @@ class StochasticMultiStep(MultiStep):
     def _lcm(self, network: _Network, z_t: Tensor, steps: int, rng: Rng | None) -> Features:
         """Noise is added anew between steps, keyed by the step; none after the last."""
         abar_T = self.abar
-        timesteps = equations.lcm_timesteps(steps, self.original_inference_steps).tolist()
+        timesteps = self.timesteps(steps)
         features, clean = Features(), z_t
         for i, t in enumerate(timesteps):
             features = network(z_t, t)

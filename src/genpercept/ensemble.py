@@ -1,0 +1,135 @@
+"""Several runs into one answer, with what they disagree on. Tensors in, tensors out; maps are (M, C, H, W), one per run.
+
+Affine maps follow Marigold (Ke et al. 2024, section 3.3): a scale and a shift per run that bring the runs together, then the
+median. The objective, its float32 arithmetic and its solver are those of diffusers' MarigoldDepthPipeline, on purpose: see
+`align_affine`.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+AFFINE_KINDS = ("depth_affine", "disparity_affine")
+MEAN_KINDS = ("mask", "alpha", "anomaly")
+_EPS = 1e-6
+
+
+def merge(kind: str, maps_MCHW: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
+    """Runs of one kind of Prediction -> merged (C, H, W) and uncertainty (H, W).
+
+    ValueError for a kind that has no map to merge, or an unknown option.
+    """
+    functions = {"normals": merge_normals} | dict.fromkeys(AFFINE_KINDS, merge_affine)
+    if kind not in (*functions, *MEAN_KINDS):
+        raise ValueError(f"predictions of kind {kind!r} are not merged as maps")
+    function = functions.get(kind, merge_mean)
+    known = (function.__kwdefaults__ or {}).keys()
+    if unknown := sorted(options.keys() - known):
+        raise ValueError(
+            f"ensembling_kwargs: unknown {', '.join(unknown)} for {kind}; choose from {', '.join(known) or '(none)'}"
+        )
+    return function(maps_MCHW, **options)
+
+
+def merge_affine(
+    maps_M1HW: Tensor,
+    *,
+    reduction: str = "median",
+    regularizer_strength: float = 0.02,
+    max_iter: int = 2,
+    tol: float = 1e-3,
+    max_res: int | None = 1024,
+) -> tuple[Tensor, Tensor]:
+    """Maps right up to scale and shift -> aligned, reduced (median or mean), min-max to [0, 1]: (1, H, W).
+
+    Uncertainty (H, W): median absolute deviation (mean: standard deviation) of the aligned runs, in units of the result.
+    """
+    small = maps_M1HW.float()
+    if max_res is not None and max(small.shape[-2:]) > max_res:
+        factor = max_res / max(small.shape[-2:])
+        size = [max(1, int(edge * factor)) for edge in small.shape[-2:]]
+        small = F.interpolate(small, size, mode="nearest-exact")
+    scale, shift = align_affine(small, reduction, regularizer_strength, max_iter, tol)
+    return combine_affine(maps_M1HW.float(), scale, shift, reduction)
+
+
+def align_affine(
+    maps_M1HW: Tensor, reduction: str, regularizer_strength: float, max_iter: int, tol: float
+) -> tuple[Tensor, Tensor]:
+    """A scale and a shift (M,) for each run: BFGS from each run's min-max, on the sum of pairwise RMS differences.
+
+    The regulariser pulls the reduced map's minimum to 0 and its maximum to 1; it is weak, so that the minimum of the
+    objective is the collapse of all scales to 0. What keeps the answer is that the solver hardly moves: in two iterations,
+    and with differences of 1.5e-8 taken in float32, where most of them vanish. Equal maps give diffusers' answer; maps
+    that differ by 1e-8 may give another (docs/decisions.md).
+    """
+    from scipy.optimize import minimize
+
+    low, high = torch.aminmax(maps_M1HW.flatten(1), dim=1)
+    scale = 1 / (high - low).clamp_min(_EPS)
+    start = torch.cat([scale, -scale * low]).cpu().numpy().astype(np.float64)
+
+    def cost(parameters: np.ndarray) -> float:
+        aligned = _aligned(maps_M1HW, *_split(parameters, maps_M1HW))
+        pairs = combinations(range(len(aligned)), 2)
+        distance = sum(((aligned[i] - aligned[j]) ** 2).mean().sqrt().item() for i, j in pairs)
+        merged = _reduce(aligned, reduction)
+        return distance + regularizer_strength * (merged.min().abs().item() + (1 - merged.max()).abs().item())
+
+    found = minimize(cost, start, method="BFGS", tol=tol, options={"maxiter": max_iter, "disp": False}).x
+    return _split(found, maps_M1HW)
+
+
+def combine_affine(maps_M1HW: Tensor, scale_M: Tensor, shift_M: Tensor, reduction: str) -> tuple[Tensor, Tensor]:
+    """Aligned runs -> reduced, min-max to [0, 1] (1, H, W), and their spread in the same units (H, W)."""
+    aligned = _aligned(maps_M1HW, scale_M, shift_M)
+    merged = _reduce(aligned, reduction)
+    spread = aligned.std(0) if reduction == "mean" else (aligned - merged).abs().median(0).values
+    low, high = torch.aminmax(merged)
+    unit = (high - low).clamp_min(_EPS)
+    return (merged - low) / unit, spread[0] / unit
+
+
+def merge_normals(maps_M3HW: Tensor, *, reduction: str = "closest") -> tuple[Tensor, Tensor]:
+    """Unit vectors -> the mean direction, or the run nearest to it, per pixel: (3, H, W).
+
+    Uncertainty (H, W): mean angle between the runs and the mean direction, divided by pi, as diffusers has it.
+    """
+    if reduction not in ("closest", "mean"):
+        raise ValueError(f"reduction={reduction!r} of normals: choose closest, mean")
+    mean = F.normalize(maps_M3HW.mean(0), dim=0, eps=_EPS)
+    cosine = (maps_M3HW * mean).sum(1).clamp(-1, 1)
+    uncertainty = cosine.arccos().mean(0) / torch.pi
+    if reduction == "mean":
+        opposed = mean.norm(dim=0) < 0.5  # runs that cancel out have no mean direction
+        return torch.where(opposed, maps_M3HW[0], mean), uncertainty
+    nearest = cosine.argmax(0)[None, None].expand(1, 3, -1, -1)
+    return maps_M3HW.gather(0, nearest)[0], uncertainty
+
+
+def merge_mean(maps_MCHW: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (C, H, W) and standard deviation, averaged over the channels (H, W)."""
+    return maps_MCHW.mean(0), maps_MCHW.std(0).mean(0)
+
+
+def _split(parameters: np.ndarray, like: Tensor) -> tuple[Tensor, Tensor]:
+    scale, shift = np.split(parameters, 2)
+    return torch.from_numpy(scale.copy()).to(like), torch.from_numpy(shift.copy()).to(like)
+
+
+def _aligned(maps_M1HW: Tensor, scale_M: Tensor, shift_M: Tensor) -> Tensor:
+    return maps_M1HW * scale_M.view(-1, 1, 1, 1) + shift_M.view(-1, 1, 1, 1)
+
+
+def _reduce(maps_MCHW: Tensor, reduction: str) -> Tensor:
+    if reduction == "median":
+        return maps_MCHW.median(0).values
+    if reduction == "mean":
+        return maps_MCHW.mean(0)
+    raise ValueError(f"reduction={reduction!r} of affine maps: choose median, mean")
