@@ -67,7 +67,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--depth", default="mini/depth")
     parser.add_argument("--normals", default="mini/normals")
-    parser.add_argument("--scratch-depth", help="the same network fine-tuned from random weights")
+    parser.add_argument("--latent-depth", help="the model before its stage with losses on pixels")
+    parser.add_argument("--latent-normals")
+    parser.add_argument("--scratch-depth", help="the same network, from random weights, after that same stage")
     parser.add_argument("--scratch-normals")
     parser.add_argument("--count", type=int, default=500, help="held-out scenes of the mixed domain")
     parser.add_argument("--domain-count", type=int, default=150, help="of each other domain; 0 leaves them out")
@@ -97,10 +99,14 @@ def numbers(text: str) -> tuple[int, ...]:
 
 
 def load_models(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """task -> {"model": pipeline, "from scratch": pipeline if given}."""
+    """task -> {"model": pipeline, and the others that are given}."""
     names = {
-        "depth": {"model": args.depth, "from scratch": args.scratch_depth},
-        "normals": {"model": args.normals, "from scratch": args.scratch_normals},
+        task: {
+            "model": getattr(args, task),
+            "latent loss only": getattr(args, f"latent_{task}"),
+            "the same from scratch": getattr(args, f"scratch_{task}"),
+        }
+        for task in ("depth", "normals")
     }
     return {
         task: {role: genpercept.load(name, device=args.device) for role, name in roles.items() if name}

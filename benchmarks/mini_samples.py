@@ -25,7 +25,8 @@ CAPTIONS = (
     "a person in a room with a window",
 )
 PER_CAPTION = 3
-SIZE = 128
+HEIGHT, WIDTH = 48, 64  # what it was trained at
+SHOWN = 2  # enlarged for the sheet
 STEPS = 50
 GUIDANCE = 3.0
 
@@ -38,19 +39,20 @@ def main() -> None:
     pipe = StableDiffusionPipeline.from_pretrained(args.base, torch_dtype=torch.float32)
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
-    sheet = Image.new("RGB", (SIZE * len(CAPTIONS), SIZE * PER_CAPTION))
+    tile = (WIDTH * SHOWN, HEIGHT * SHOWN)
+    sheet = Image.new("RGB", (tile[0] * len(CAPTIONS), tile[1] * PER_CAPTION))
     for column, caption in enumerate(CAPTIONS):
         images = pipe(
             caption,
-            height=SIZE,
-            width=SIZE,
+            height=HEIGHT,
+            width=WIDTH,
             num_inference_steps=STEPS,
             guidance_scale=GUIDANCE,
             num_images_per_prompt=PER_CAPTION,
             generator=torch.Generator().manual_seed(column),
         ).images
         for row, image in enumerate(images):
-            sheet.paste(image, (column * SIZE, row * SIZE))
+            sheet.paste(image.resize(tile, Image.Resampling.BICUBIC), (column * tile[0], row * tile[1]))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(args.out, optimize=True)
     print(f"{args.out}: {PER_CAPTION} of each of: " + "; ".join(CAPTIONS))

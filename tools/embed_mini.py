@@ -59,7 +59,7 @@ def write_predictor(source: Path, target: Path) -> None:
     for name, tensor in pipe.vae.state_dict().items():
         if not torch.equal(half(tensor), stored[name]):
             raise SystemExit(f"{source}: its codec differs from the base's at {name}: it cannot be shared")
-    pipe.to(torch.float16)
+    round_weights(pipe)
     with checkpoint.atomic_folder(target) as work:
         pipe.save_pretrained(work / "full")
         (work / "full" / "unet").rename(work / "unet")
@@ -73,6 +73,12 @@ def write_predictor(source: Path, target: Path) -> None:
         shutil.rmtree(work / "full")
 
 
+def round_weights(pipe: GenPerceptPipeline) -> None:
+    for module in (pipe.unet, pipe.vae):
+        module.load_state_dict({name: half(tensor) for name, tensor in module.state_dict().items()})
+    pipe.to(torch.float16)
+
+
 def portable(recipe: dict[str, Any]) -> dict[str, Any]:
     """The recipe without folders of the machine that it ran on."""
     recipe.get("loader", {}).pop("cache_dir", None)
@@ -80,10 +86,10 @@ def portable(recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def half(tensor: torch.Tensor) -> torch.Tensor:
-    """float16 where the values allow it. SystemExit where they overflow."""
+    """float16 rounded to bfloat16's eight bits, which pack a third smaller in git and in wheels. SystemExit on overflow."""
     if not tensor.is_floating_point():
         return tensor
-    small = tensor.to(torch.float16)
+    small = tensor.to(torch.bfloat16).to(torch.float16)
     if not bool(torch.isfinite(small).all()):
         raise SystemExit("a weight is beyond float16's range")
     return small.contiguous()
