@@ -136,9 +136,10 @@ def table(rows: list[Row], longest: float) -> str:
     lines = [
         "# Killed and resumed",
         "",
-        f"`python benchmarks/resume.py --runs {len(rows)}`: {len(rows)} runs of {STEPS} steps (checkpoint every {EVERY},"
-        f" {longest:.1f} s uninterrupted), {kills} times killed by SIGKILL at random moments, {halves} of them while a checkpoint"
-        " was being written or dropped. Compared with the run that nobody stopped: model, weights, moving average, Adam's moments.",
+        f"`python benchmarks/resume.py --runs {len(rows)}`: {len(rows)} runs of {STEPS} steps (checkpoint every"
+        f" {EVERY}, {longest:.1f} s uninterrupted), {kills} times killed by SIGKILL at random moments, {halves} of them while a"
+        " checkpoint was being written or dropped. Compared with the run that nobody stopped: model, weights, moving average,"
+        " Adam's moments.",
         "",
         f"**{same_rows} of {len(rows)} runs are equal to it in every bit.**",
         "",

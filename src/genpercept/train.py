@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
@@ -27,6 +27,7 @@ from genpercept.checkpoint import atomic_folder
 from genpercept.recipe import Recipe
 
 PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+_SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 _NORM_MEMORY = 0.98  # of the running mean that a spike is told by
 _NORM_STEPS = 100  # before which no step counts as a spike
 
@@ -59,6 +60,11 @@ class Training:
         # said outright: without an accelerator, accelerate does not see that there are several processes
         cpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
         self.accelerator = Accelerator(cpu=cpu, mixed_precision=PRECISION[recipe.precision])
+        if self.accelerator.distributed_type in _SHARDED:
+            raise ValueError(
+                f"{self.accelerator.distributed_type.value}: checkpoints here hold whole parameters; launch with plain data "
+                "parallelism (DDP), and save memory by speed.checkpointing, loader.batch_size and optim.accumulation"
+            )
         self.first = self.accelerator.is_main_process  # the one that reports, validates and saves
         self.share = _share(recipe.loader.batch_size, self.accelerator.num_processes)
         self.state = State()

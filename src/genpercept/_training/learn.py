@@ -11,6 +11,7 @@ from torch import nn
 from genpercept import adapters, hub, plugins
 from genpercept._training.parts import open_codec
 from genpercept._training.prompts import Prompts, open_prompts
+from genpercept.backbones.sd21 import widen
 from genpercept.checkpoint import MANIFEST
 from genpercept.codecs import Codec
 from genpercept.heads import Head
@@ -60,7 +61,6 @@ class Parts:
 
     def pipeline(self, recipe: Recipe, denoiser: nn.Module | None = None) -> GenPerceptPipeline:
         """The predictor as it is saved; `denoiser` in place of the one in training."""
-        more: dict[str, Any] = {"head_module": self.head_module} if self.head_module is not None else {}
         return GenPerceptPipeline.from_parts(
             unet=denoiser or self.denoiser,
             vae=self.vae,
@@ -75,7 +75,7 @@ class Parts:
             recipe=recipe.resolved(),
             base=recipe.model.base,
             prompt=self.prompts.text,
-            **more,
+            head_module=self.head_module,
         )
 
     def save(self, recipe: Recipe, folder: Path) -> None:
@@ -107,10 +107,9 @@ def build(recipe: Recipe) -> Parts:
         lora = recipe.lora
         adapters.add_lora(denoiser, lora.rank, lora.alpha, lora.targets, recipe.seed)
     prompts = open_prompts(recipe.prompt, hub.resolve(recipe.model.base), start.prompt_embeds, recipe.seed)
-    parts = Parts(
-        denoiser, vae, head_module, codec, head, paradigm, prompts, backbone, codec_name, head_name
-    )  # fmt: skip
+    parts = Parts(denoiser, vae, head_module, codec, head, paradigm, prompts, backbone, codec_name, head_name)
     _select(recipe, parts)
+    parts.pipeline(recipe)  # refuses what cannot be paired, before anything is trained
     return parts
 
 
@@ -151,8 +150,6 @@ def _denoiser(recipe: Recipe, base: nn.Module, backbone: str, channels: int) -> 
             f'learn.denoiser "{recipe.learn.denoiser}": {recipe.paradigm} needs {channels} input channels, the base has '
             f'{config["in_channels"]}, and a widened first convolution must learn: choose "finetune" or "scratch"'
         )
-    from genpercept.backbones.sd21 import widen
-
     return widen(base, channels)
 
 
@@ -163,9 +160,8 @@ def _head(recipe: Recipe, start: GenPerceptPipeline, name: str, denoiser: nn.Mod
         if recipe.model.head_config:
             raise ValueError(f"model.head_config: head {name!r} has no weights of its own and takes no configuration")
         return None
-    present = getattr(start, "head", None)
-    if present is not None and start.info["head"] == name and recipe.learn.head != "scratch":
-        return cast(nn.Module, present)
+    if start.head is not None and start.info["head"] == name and recipe.learn.head != "scratch":
+        return start.head
     if recipe.learn.head == "frozen":
         raise ValueError('learn.head "frozen": the base has no trained head of this kind; let it learn')
     gray = plugins.find("tasks", recipe.task).kind in GRAY_KINDS
