@@ -185,6 +185,27 @@ def train(recipe: Path, overrides: tuple[str, ...], out: Path, resume: bool, dry
     return module.main(recipe=recipe, overrides=list(overrides), out=out, resume=resume, dry_run=dry_run)
 
 
+@cli.group()
+def data() -> None:
+    """Your own images and labels: the data set `folder` (docs/training.md)."""
+
+
+@data.command("check")
+@click.argument("folder", type=_PATH)
+@click.option("--out", type=_PATH, metavar="DIR", help="Folder for contact_sheet.png; made if missing.")
+@click.option("--depth-scale", type=float, metavar="X", help="Units of 16-bit depth images per metre.  [default: 1000]")
+@click.option("--normals-axes", type=click.Choice(["ours", "opencv"]), help="Axes of the normals.  [default: ours]")
+@debuggable
+def data_check(folder: Path, out: Path | None, **options: Any) -> int:
+    """Read every sample of FOLDER (or of a manifest): what is there, what is broken, value ranges, a contact sheet.
+
+    Exit code 0 when all is well, 1 when some samples are broken (they are named), 2 when none can be read.
+    """
+    from genpercept import datacheck
+
+    return datacheck.main(folder, out, {k: v for k, v in options.items() if v is not None})
+
+
 @cli.command()
 @click.argument("task")
 @click.option("--pred", type=_PATH, required=True, metavar="P", help="Prediction, or folder of them.")
