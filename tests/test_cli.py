@@ -235,6 +235,30 @@ def test_predict_options_with_a_real_model(call: Call, tmp_path: Path, photo: Pa
     one_line(call(*common, "--out", tmp_path / "d", "--offload"), "--offload")
 
 
+def test_predict_steps_and_ensembles(call: Call, tmp_path: Path, photo: Path) -> None:
+    """A model that starts from noise: steps, runs and seed matter; the uncertainty is written; nonsense is refused."""
+    from genpercept import GenPerceptPipeline
+
+    golden = Path(__file__).parent / "golden" / "sd-tiny"
+    pipe = GenPerceptPipeline.from_base(golden, "depth", paradigm="stochastic_multi_step", resolution=32)
+    pipe.save_pretrained(tmp_path / "m")
+    common = ("predict", photo, "--model", tmp_path / "m", "--device", "cpu", "--format", "npy")
+    runs = {"a": ("--seed", "3"), "b": ("--seed", "3"), "c": ("--seed", "4"), "d": ("--seed", "3", "--steps", "2")}
+    runs["e"] = ("--seed", "3", "--ensemble-size", "3", "--batch-size", "2")
+    for name, more in runs.items():
+        steps = () if "--steps" in more else ("--steps", "3")
+        assert call(*common, *steps, *more, "--out", tmp_path / name)[0] == 0
+    a, b, *others = (np.load(tmp_path / name / "photo_depth.npy") for name in runs)
+    np.testing.assert_array_equal(a, b)
+    assert all(np.abs(a - other).max() > 1e-3 for other in others)
+    spread = np.load(tmp_path / "e" / "photo_depth_uncertainty.npy")
+    assert spread.shape == a.shape and spread.min() >= 0 and spread.max() > 0
+    sidecar = json.loads((tmp_path / "e" / "photo_depth.json").read_text())
+    assert sidecar["files"]["uncertainty"] == "photo_depth_uncertainty.npy"
+    assert sidecar["meta"]["steps"] == 3 and sidecar["meta"]["ensemble_size"] == 3 and sidecar["meta"]["seed"] == 3
+    one_line(call(*common, "--out", tmp_path / "f", "--steps", "1001"), "between 1 and 1000")
+
+
 def test_predictions_can_be_scored(call: Call, tmp_path: Path, photo: Path, model: Path) -> None:
     assert call("predict", photo, "--model", model, "--out", tmp_path / "p", "--format", "npy")[0] == 0
     values = np.load(tmp_path / "p" / "photo_depth.npy")

@@ -29,7 +29,12 @@ class Fake:
     def __init__(self) -> None:
         self.calls: list[int] = []
         self.options: dict[str, Any] = {}
+        self.refuse_request: Exception | None = None
         self.refuse: Callable[[np.ndarray], Exception | None] = lambda image: None
+
+    def check_request(self, *request: Any) -> None:
+        if error := self.refuse_request:
+            raise error
 
     def __call__(self, image: Any, **options: Any) -> list[Prediction]:
         self.calls.append(len(image))
@@ -141,6 +146,13 @@ def test_a_mistake_that_concerns_every_image_is_told_once(photos: Path, fake: Fa
     with pytest.raises(ValueError, match="is deterministic"):
         run([photos], tmp_path / "o", load=load_of(fake))
     assert len(fake.calls) == 2
+
+
+def test_a_request_the_model_cannot_do_is_told_before_any_image(photos: Path, fake: Fake, tmp_path: Path) -> None:
+    fake.refuse_request = ValueError("num_inference_steps=4: one_step takes exactly 1 step")
+    with pytest.raises(ValueError, match="exactly 1 step"):
+        run([photos], tmp_path / "o", load=load_of(fake))
+    assert not fake.calls and not list((tmp_path / "o").iterdir())
 
 
 def test_out_of_memory_says_what_helps(
@@ -290,6 +302,7 @@ from genpercept.prediction import Prediction
 
 class Slow:
     task = "depth"
+    def check_request(self, *request): pass
     def __call__(self, image, **options):
         time.sleep(0.02)
         return [Prediction(np.ones(one.shape[:2]) / 2, "depth_affine") for one in image]

@@ -124,7 +124,7 @@ def model_options(command: F) -> F:
     type=click.IntRange(min=1),
     default=1,
     metavar="N",
-    help="Predictions to merge, for models that draw noise.",
+    help="Runs to merge, for models that start from noise; also writes their uncertainty.",
 )
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the noise, where there is any."

@@ -1,8 +1,7 @@
 """Several runs into one answer, with what they disagree on. Tensors in, tensors out; maps are (M, C, H, W), one per run.
 
 Affine maps follow Marigold (Ke et al. 2024, section 3.3): a scale and a shift per run that bring the runs together, then the
-median. The objective, its float32 arithmetic and its solver are those of diffusers' MarigoldDepthPipeline, on purpose: see
-`align_affine`.
+median. Two solvers: diffusers' own, and a closed form that is continuous in its input.
 """
 
 from __future__ import annotations
@@ -17,7 +16,9 @@ from torch import Tensor
 
 AFFINE_KINDS = ("depth_affine", "disparity_affine")
 MEAN_KINDS = ("mask", "alpha", "anomaly")
+SOLVERS = ("bfgs", "least_squares")
 _EPS = 1e-6
+_ROUNDS = 3  # of least squares: the runs to their median, which then is another
 
 
 def merge(kind: str, maps_MCHW: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
@@ -41,6 +42,7 @@ def merge_affine(
     maps_M1HW: Tensor,
     *,
     reduction: str = "median",
+    solver: str = "bfgs",
     regularizer_strength: float = 0.02,
     max_iter: int = 2,
     tol: float = 1e-3,
@@ -49,7 +51,12 @@ def merge_affine(
     """Maps right up to scale and shift -> aligned, reduced (median or mean), min-max to [0, 1]: (1, H, W).
 
     Uncertainty (H, W): median absolute deviation (mean: standard deviation) of the aligned runs, in units of the result.
+    solver: bfgs as diffusers, with its regularizer_strength, max_iter, tol and max_res; or least_squares.
     """
+    if solver not in SOLVERS:
+        raise ValueError(f"solver={solver!r} of affine maps: choose {', '.join(SOLVERS)}")
+    if solver == "least_squares":
+        return combine_affine(maps_M1HW.float(), *align_least_squares(maps_M1HW.float(), reduction), reduction)
     small = maps_M1HW.float()
     if max_res is not None and max(small.shape[-2:]) > max_res:
         factor = max_res / max(small.shape[-2:])
@@ -66,14 +73,12 @@ def align_affine(
 
     The regulariser pulls the reduced map's minimum to 0 and its maximum to 1; it is weak, so that the minimum of the
     objective is the collapse of all scales to 0. What keeps the answer is that the solver hardly moves: in two iterations,
-    and with differences of 1.5e-8 taken in float32, where most of them vanish. Equal maps give diffusers' answer; maps
-    that differ by 1e-8 may give another (docs/decisions.md).
+    and with differences of 1.5e-8 taken in float32, where most of them vanish. Objective and arithmetic are diffusers', so
+    equal maps give its answer; maps that differ by 1e-8 may give another (docs/decisions.md).
     """
     from scipy.optimize import minimize
 
-    low, high = torch.aminmax(maps_M1HW.flatten(1), dim=1)
-    scale = 1 / (high - low).clamp_min(_EPS)
-    start = torch.cat([scale, -scale * low]).cpu().numpy().astype(np.float64)
+    start = torch.cat(_min_max(maps_M1HW)).cpu().numpy().astype(np.float64)
 
     def cost(parameters: np.ndarray) -> float:
         aligned = _aligned(maps_M1HW, *_split(parameters, maps_M1HW))
@@ -84,6 +89,22 @@ def align_affine(
 
     found = minimize(cost, start, method="BFGS", tol=tol, options={"maxiter": max_iter, "disp": False}).x
     return _split(found, maps_M1HW)
+
+
+def align_least_squares(maps_M1HW: Tensor, reduction: str) -> tuple[Tensor, Tensor]:
+    """A scale and a shift (M,) for each run: from each run's min-max, then least squares to the reduced map, three times.
+
+    Continuous in the maps: rounding errors stay rounding errors, whatever the batch.
+    """
+    scale, shift = _min_max(maps_M1HW)
+    x = maps_M1HW.flatten(1).double()
+    x = x - x.mean(1, keepdim=True)
+    for _ in range(_ROUNDS):
+        target = _reduce(_aligned(maps_M1HW, scale, shift), reduction).flatten().double()
+        slope = (x @ (target - target.mean())) / (x**2).sum(1).clamp_min(_EPS)
+        scale = slope.to(maps_M1HW)
+        shift = (target.mean() - slope * maps_M1HW.flatten(1).double().mean(1)).to(maps_M1HW)
+    return scale, shift
 
 
 def combine_affine(maps_M1HW: Tensor, scale_M: Tensor, shift_M: Tensor, reduction: str) -> tuple[Tensor, Tensor]:
@@ -116,6 +137,13 @@ def merge_normals(maps_M3HW: Tensor, *, reduction: str = "closest") -> tuple[Ten
 def merge_mean(maps_MCHW: Tensor) -> tuple[Tensor, Tensor]:
     """Mean (C, H, W) and standard deviation, averaged over the channels (H, W)."""
     return maps_MCHW.mean(0), maps_MCHW.std(0).mean(0)
+
+
+def _min_max(maps_M1HW: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale and shift (M,) that bring each run to [0, 1]."""
+    low, high = torch.aminmax(maps_M1HW.flatten(1), dim=1)
+    scale = 1 / (high - low).clamp_min(_EPS)
+    return scale, -scale * low
 
 
 def _split(parameters: np.ndarray, like: Tensor) -> tuple[Tensor, Tensor]:

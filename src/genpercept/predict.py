@@ -78,6 +78,8 @@ class Pipeline(Protocol):
 
     def __call__(self, image: Any, **options: Any) -> Any: ...
 
+    def check_request(self, num_inference_steps: int | None = None, ensemble_size: int = 1) -> None: ...
+
 
 @dataclass
 class Outcome:
@@ -204,6 +206,7 @@ class _Model:
             raise ValueError(
                 f"{request.model_name} does {pipe.task}, not {request.task}: leave --task out, or name another model"
             )
+        pipe.check_request(request.steps, request.ensemble_size)  # once, not for each image
         if machine.offload:
             pipe.enable_model_cpu_offload(device=device)
         for flag, method in ((machine.vae_slicing, "enable_slicing"), (machine.vae_tiling, "enable_tiling")):

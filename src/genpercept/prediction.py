@@ -98,8 +98,9 @@ class Prediction:
 
         `save("photo_depth.png")` takes the format from the suffix and adds `photo_depth.npz`, which holds all of it
         (values, valid, uncertainty, raw, meta). With `formats` (png, color, npy, npz, exr, ply) exactly those are
-        written, beside the sidecar. image (H, W, 3) colours points and carries skeletons; fov: horizontal, degrees, for
-        ply. Raises ValueError for an unknown format, or one that cannot hold this kind.
+        written, beside the sidecar, and `<stem>_uncertainty.npy` where there is an uncertainty that no npz holds. image
+        (H, W, 3) colours points and carries skeletons; fov: horizontal, degrees, for ply. Raises ValueError for an unknown
+        format, or one that cannot hold this kind.
         """
         stem, suffix = _split(Path(path).expanduser())
         if formats is None:
@@ -117,8 +118,13 @@ class Prediction:
             target = stem.with_name(stem.name + write.FORMATS[name].suffix)
             write.FORMATS[name].write(target, self, scene)
             written.append(target)
+        files = dict(zip(chosen, written, strict=True))
+        if self.uncertainty is not None and "npz" not in chosen:
+            files["uncertainty"] = stem.with_name(stem.name + "_uncertainty.npy")
+            write.write_array(files["uncertainty"], self.uncertainty)
+            written.append(files["uncertainty"])
         # Last, because it says that all is there.
-        write.write_json(sidecar, self._sidecar(dict(zip(chosen, written, strict=True))))
+        write.write_json(sidecar, self._sidecar(files))
         return [*written, sidecar]
 
     @classmethod

@@ -117,6 +117,12 @@ def write_bytes(path: Path, data: bytes) -> None:
         temp.write_bytes(data)
 
 
+def write_array(path: Path, array: np.ndarray) -> None:
+    """`array` to `path` as .npy, atomically."""
+    with atomic(path) as temp, temp.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Readable JSON to `path`, atomically; NumPy scalars as numbers, paths as text, NaN as null."""
     write_bytes(path, (to_json(value, indent=2) + "\n").encode())
@@ -201,8 +207,7 @@ def _color(path: Path, result: Result, scene: Scene) -> None:
 
 
 def _npy(path: Path, result: Result, scene: Scene) -> None:
-    with atomic(path) as temp, temp.open("wb") as file:
-        np.save(file, result.values, allow_pickle=False)
+    write_array(path, result.values)
 
 
 def _npz(path: Path, result: Result, scene: Scene) -> None:
