@@ -73,7 +73,11 @@ def test_save_by_suffix_writes_all_of_it_beside_the_pixels(tmp_path: Path) -> No
     sidecar = json.loads((tmp_path / "photo.v2_depth.json").read_text())
     assert sidecar["files"] == {"png": "photo.v2_depth.png", "npz": "photo.v2_depth.npz"}
     assert sidecar["kind"] == "depth_affine" and sidecar["png"] == "value = pixel / 65535"
-    assert [q.name for q in p.save(tmp_path / "photo.v3", ["npy"])] == ["photo.v3.npy", "photo.v3.json"]
+    written = p.save(tmp_path / "photo.v3", ["npy"])
+    assert [q.name for q in written] == ["photo.v3.npy", "photo.v3_uncertainty.npy", "photo.v3.json"]
+    np.testing.assert_array_equal(np.load(tmp_path / "photo.v3_uncertainty.npy"), p.uncertainty)
+    p.uncertainty = None
+    assert [q.name for q in p.save(tmp_path / "photo.v4", ["npy"])] == ["photo.v4.npy", "photo.v4.json"]
     with pytest.raises(ValueError, match="no format of that suffix"):
         p.save(tmp_path / "x.jpg")
     with pytest.raises(ValueError, match="did you mean 'png'"):
