@@ -57,6 +57,6 @@ def open_prompts(options: Prompt, folder: Path, present: Tensor, seed: int) -> P
 def _sentences(tokenizer: Any, seed: int) -> list[str]:
     """Random words of the vocabulary, the same for the same seed."""
     ends = (token.removesuffix("</w>") for token in sorted(tokenizer.get_vocab()) if token.endswith("</w>"))
-    words = [word for word in ends if len(word) > 1 and word.isalpha()]
+    words = [word for word in ends if word.isalpha()]
     draws = (generator(seed, i, 0, "caption").integers(0, len(words), _WORDS) for i in range(_SENTENCES))
     return [" ".join(words[int(k)] for k in draw) for draw in draws]
