@@ -85,8 +85,8 @@ def test_dry_run_prints_the_resolved_recipe_and_writes_nothing(
     assert not (tmp_path / "run").exists()
 
 
-RECIPES = [p for p in sorted((ROOT / "recipes").rglob("*.toml")) if p.parent.name != "studies"]
-STUDIES = sorted((ROOT / "recipes" / "studies").glob("*.toml"))
+RECIPES = [p for p in sorted((ROOT / "recipes").rglob("*.toml")) if "studies" not in p.parts]
+STUDIES = sorted((ROOT / "recipes" / "studies").rglob("*.toml"))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: f"{p.parent.name}/{p.stem}")
@@ -96,7 +96,7 @@ def test_recipes_of_the_repository(path: Path, capsys: pytest.CaptureFixture[str
     assert "stage" in out and json.loads(out[: out.index("\n}\n") + 2])["name"].split("/")[-1] == path.stem
 
 
-@pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", STUDIES, ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_studies_of_the_repository(path: Path) -> None:
     """Every arm is a valid recipe whose plugins take its options, and no two arms are the same."""
     found = study.arms(study.load(path))

@@ -207,6 +207,35 @@ def data_check(folder: Path, out: Path | None, **options: Any) -> int:
 
 
 @cli.command()
+@click.argument("name", metavar="NAME_OR_FILE.toml")
+@click.option(
+    "--scale",
+    type=click.Choice(["mini", "full"]),
+    default="mini",
+    show_default=True,
+    help="Which study of that NAME: with the embedded base on the synthetic world, or at the paper's size.",
+)
+@click.option("--out", type=_PATH, required=True, metavar="RUN", help="Folder of the study's runs and its report.")
+@click.option("--resume", is_flag=True, help="Go on: finished runs are left as they are.")
+@click.option("--arms", default="", metavar="A,B", help="Only these arms.")
+@click.option("--seeds", default="", metavar="0,1", help="Only these seeds.")
+@click.option("--jobs", "at_once", type=click.IntRange(min=1), default=1, show_default=True, help="Runs side by side.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="K=V", help="Override a key of every recipe, or study.K. Repeatable."
+)
+@click.option("--dry-run", is_flag=True, help="Print the runs and the time they would take, and stop.")
+@debuggable
+def study(**options: Any) -> int:
+    """Train and compare the arms of a study: NAME.md, NAME.json and NAME.png in RUN.
+
+    Exit code 0 when all runs went well, 1 when some failed, 2 when all did.
+    """
+    from genpercept import study as module  # pyright: ignore[reportAttributeAccessIssue]
+
+    return module.main(**options)
+
+
+@cli.command()
 @click.argument("task")
 @click.option("--pred", type=_PATH, required=True, metavar="P", help="Prediction, or folder of them.")
 @click.option("--gt", type=_PATH, required=True, metavar="G", help="Ground truth, or folder; matched by name.")

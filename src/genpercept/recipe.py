@@ -308,7 +308,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in a TOML file with `a.b=value` overrides (TOML values) applied. ValueError in one line names file and key."""
     table = read_table(path)
     for text in overrides:
-        _override(table, text)
+        override(table, text)
     return parse(table, str(path))
 
 
@@ -335,7 +335,7 @@ def validate(model: type[S], table: dict[str, Any], source: str) -> S:
         raise ValueError(f"{source}: " + "; ".join(_explain(e, model) for e in error.errors())) from None
 
 
-def _override(table: dict[str, Any], text: str) -> None:
+def override(table: dict[str, Any], text: str) -> None:
     """Apply `a.b=value`; `data.0.count=5` reaches into a list. A value that is no TOML is taken as a string."""
     key, separator, value = text.partition("=")
     if not separator or not key.strip():

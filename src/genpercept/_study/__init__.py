@@ -1,0 +1,1 @@
+"""Running a study: jobs side by side, held-out scores, paired statistics, the report."""

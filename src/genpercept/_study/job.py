@@ -1,0 +1,89 @@
+"""One run of a study in a process of its own: train, measure, write scores.json. `python -m genpercept._study.job FOLDER`.
+
+What was done already is not done again: training goes on from its last checkpoint, and a finished model is only measured.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from genpercept import recipe as recipes
+from genpercept._study.measure import HeldOut, Inference, measure
+from genpercept._training.checkpoint import Checkpoints, write_text_atomic
+
+JOB, SCORES, LOG = "job.json", "scores.json", "job.log"
+
+
+def main(folder: Path) -> int:
+    """Run the job that lies in `folder`; returns the exit status of its training. ValueError for what cannot be run."""
+    import torch
+
+    from genpercept import train  # pyright: ignore[reportAttributeAccessIssue]
+
+    job = json.loads((folder / JOB).read_text(encoding="utf-8"))
+    settings = recipes.parse(job["recipe"], str(folder / JOB))
+    if not (folder / "model").is_dir() and (code := train.main(Path(job["base"]), job["overrides"], folder, True)):
+        return code
+    if settings.speed.threads:
+        torch.set_num_threads(settings.speed.threads)
+    begin = time.perf_counter()
+    figures = measure(
+        folder / "model",
+        [HeldOut(**data) for data in job["test"]],
+        [Inference(**way) for way in job["inference"]],
+        job["metrics"],
+        settings.seed,
+        settings.loader.batch_size,
+        settings.loader,
+    )
+    scores = {"train": _state(folder), "measure_seconds": time.perf_counter() - begin}
+    scores |= {"curve": curve(folder / "log.jsonl"), "figures": figures}
+    write_text_atomic(folder / SCORES, json.dumps(scores))
+    for name in ("checkpoints", "best", *(() if job["keep_models"] else ("model",))):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    return 0
+
+
+def curve(log: Path) -> list[dict[str, float]]:
+    """Validation figures by step, ascending. Of a step that was validated again after a stop, the last ones count."""
+    rows: dict[int, dict[str, float]] = {}
+    for line in log.read_text(encoding="utf-8").splitlines() if log.exists() else ():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:  # a killed run may leave half a line
+            continue
+        rows[row["step"]] = row
+    return [rows[step] for step in sorted(rows)]
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    """Steps, seconds and left-out steps of the finished training; nothing where its checkpoint is gone."""
+    checkpoints = Checkpoints(folder, 1).list()
+    if not checkpoints:
+        return {}
+    state = json.loads((checkpoints[-1] / "state.json").read_text(encoding="utf-8"))
+    return {key: state[key] for key in ("step", "seconds", "skipped")}
+
+
+def _end_with(parent: int) -> None:
+    """Stop, as SIGTERM does, when the study is gone: killed outright, it cannot tell its runs."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    try:
+        sys.exit(main(Path(sys.argv[1])))
+    except (ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        sys.exit(2)

@@ -1,0 +1,119 @@
+"""What a trained arm scores: figures of every image of the held-out sets, for every way of predicting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from genpercept import loading, plugins
+from genpercept._training.records import to_sample
+from genpercept._training.sources import Source, open_source
+from genpercept.recipe import DataSet, Loader, Section
+from genpercept.types import Sample
+
+_CHUNK = 32  # images handed to the pipeline at once
+Figures = dict[str, list[Any]]  # "name" -> of each image; metric -> its figure of each image (NaN: no valid pixel)
+
+
+class Inference(Section):
+    """One way in which a trained model predicts."""
+
+    name: str = ""  # default: told by the steps and the ensemble
+    steps: int = Field(default=0, ge=0)  # 0: the paradigm's own
+    ensemble_size: int = Field(default=1, ge=1)
+    ensembling: dict[str, Any] = Field(default_factory=dict)  # the pipeline's ensembling_kwargs, such as solver
+    options: dict[str, Any] = Field(default_factory=dict)  # of the paradigm, such as spacing
+
+    @property
+    def title(self) -> str:
+        if self.name:
+            return self.name
+        steps = f"{self.steps} step{'s' if self.steps > 1 else ''}" if self.steps else "its own steps"
+        return steps + (f", ensemble of {self.ensemble_size}" if self.ensemble_size > 1 else "")
+
+
+class HeldOut(DataSet):
+    """A set that arms are scored on. Every arm sees the same entries, so that figures can be compared image by image."""
+
+    title: str = ""  # default: the domain
+    split: str = "test"
+    protocol: str = ""  # of the metric; default: its own rule
+
+    @property
+    def label(self) -> str:
+        return self.title or self.domain
+
+    def data(self) -> DataSet:
+        """The set alone, as sources take it."""
+        return DataSet(**self.model_dump(exclude={"title", "protocol"}))
+
+
+def measure(
+    model: Path,
+    sets: Sequence[HeldOut],
+    ways: Sequence[Inference],
+    metrics: Sequence[str],
+    seed: int = 0,
+    batch_size: int = 16,
+    loader: Loader | None = None,
+) -> dict[str, dict[str, Figures]]:
+    """Title of the inference -> label of the set -> figures. `seed` keys the noise of paradigms that draw some.
+
+    ValueError for a metric that the task does not have, and for a task without a metric.
+    """
+    pipe = loading.load(str(model))
+    found: dict[str, dict[str, Figures]] = {way.title: {} for way in ways}
+    for data in sets:
+        source = open_source(data.data(), loader or Loader())
+        for way in ways:
+            found[way.title][data.label] = _score(pipe, source, data, way, metrics, seed, batch_size)
+    return found
+
+
+def _score(
+    pipe: Any,
+    source: Source,
+    data: HeldOut,
+    way: Inference,
+    metrics: Sequence[str],
+    seed: int,
+    batch_size: int,
+) -> Figures:
+    kind = plugins.find("tasks", pipe.task).metric
+    metric: Any = plugins.find("metrics", kind)(**({"protocol": data.protocol} if data.protocol else {}))
+    figures: Figures = {"name": [], **{key: [] for key in metrics}}
+    for start in range(0, len(source), _CHUNK):
+        records = [source[i] for i in range(start, min(start + _CHUNK, len(source)))]
+        predictions = pipe(
+            [np.asarray(record["image"]) for record in records],
+            num_inference_steps=way.steps or None,
+            ensemble_size=way.ensemble_size,
+            ensembling_kwargs=way.ensembling,
+            generator=torch.Generator().manual_seed(seed),
+            batch_size=batch_size,
+            **way.options,
+        )
+        for i, (record, prediction) in enumerate(zip(records, predictions, strict=True), start):
+            sample = to_sample(record)
+            name = f"{i:06d} {sample.name}"
+            row = metric.update(prediction, _truth(kind, sample), sample.valid_or_all().numpy(), name=name)
+            if unknown := [key for key in metrics if key not in row]:
+                raise ValueError(f"metrics: {kind} has no {', '.join(unknown)}; it has {', '.join(row)}")
+            figures["name"].append(name)
+            for key in metrics:
+                figures[key].append(float(row[key]))
+    return figures
+
+
+def _truth(kind: str, sample: Sample) -> np.ndarray:
+    """What a metric compares with: (H, W) metres, or (H, W, 3) normals."""
+    if kind == "normals":
+        return sample.label("normals").permute(1, 2, 0).numpy()
+    if kind in ("depth", "disparity"):
+        return sample.label("depth").numpy()
+    raise ValueError(f"a study measures depth, disparity and normals; this model's metric is {kind!r}")
