@@ -11,8 +11,8 @@ from diffusers.utils import logging as diffusers_logging
 
 import genpercept
 from genpercept import GenPerceptPipeline, checkpoint, ensemble, plugins
+from genpercept._folder import read_manifest
 from genpercept.backbones.sd21 import widen
-from genpercept.pipeline import read_manifest
 
 GOLDEN = Path(__file__).parent / "golden"
 MARIGOLD = {"set_alpha_to_one": False}  # as the schedulers of its checkpoints

@@ -11,9 +11,9 @@ from PIL import Image
 
 import genpercept
 from genpercept import GenPerceptPipeline, plugins
+from genpercept._folder import read_manifest
 from genpercept.backbones.sd21 import SD21_CONFIG, SD21UNet
 from genpercept.codecs.kl import SD_VAE_CONFIG
-from genpercept.pipeline import read_manifest
 from genpercept.types import Geometry
 
 GOLDEN = Path(__file__).parent / "golden"

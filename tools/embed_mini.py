@@ -17,7 +17,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from genpercept import checkpoint
-from genpercept.pipeline import PROMPT_FILE, GenPerceptPipeline
+from genpercept._folder import PROMPT_FILE
+from genpercept.pipeline import GenPerceptPipeline
 
 ASSETS = Path(__file__).parent.parent / "src" / "genpercept" / "assets" / "mini"
 BUDGET_MB = 64

@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 
 from genpercept import checkpoint, hub, plugins
-from genpercept.pipeline import read_manifest
+from genpercept._folder import read_manifest
 
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 

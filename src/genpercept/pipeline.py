@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import difflib
 import importlib.metadata
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from diffusers import DiffusionPipeline
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from genpercept import checkpoint, ensemble, hub, plugins
+from genpercept import _folder, checkpoint, ensemble, hub, plugins
 from genpercept.imaging.read import read_many, to_tensor
 from genpercept.paradigms import Paradigm
 from genpercept.prediction import Prediction
 from genpercept.rng import Rng
 from genpercept.types import Features, Geometry, resize
 
-PROMPT_FILE = "prompt_embeds.safetensors"
 IDENTITY_AXES = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
 _ARGUMENTS = (
     "processing_resolution",
@@ -97,15 +94,15 @@ class GenPerceptPipeline(DiffusionPipeline):
         image: path, PIL image, array (H, W[, C]) uint8 or float in [0, 1], tensor (3, H, W) in [0, 1]. processing_resolution:
         longest edge in pixels the network sees; None is the model's own, 0 the image's. resize_mode "official" follows the
         public code. num_inference_steps: None is the paradigm's own. ensemble_size: runs from different noise that are
-        merged, which fills `uncertainty`; ensembling_kwargs as diffusers has them (reduction, ...). generator: its seed keys
-        the noise, by run, so that an image gets the same answer wherever it stands. latents (images x ensemble_size, 4, h,
-        w), run by run within image by image: the noise to start from instead. Images of one padded size, and runs, share
-        batches of up to batch_size. paradigm and further keywords (betas=, spacing=, ...): another paradigm than the
-        model's, and its options. ValueError says which argument is wrong.
+        merged, which fills `uncertainty`; ensembling_kwargs as diffusers has them (reduction, ...), not for one run. generator:
+        its seed keys the noise, by run, so that an image gets the same answer wherever it stands. latents (images x
+        ensemble_size, 4, h, w), run by run within image by image: the noise to start from instead. Images of one padded size,
+        and runs, share batches of up to batch_size. paradigm and further keywords (betas=, spacing=, ...): another paradigm
+        than the model's, and its options. ValueError says which argument is wrong.
         """
         chosen = self.paradigm(paradigm, **paradigm_options)
         steps = chosen.default_steps if num_inference_steps is None else num_inference_steps
-        _check_runs(chosen, ensemble_size, latents)
+        _check_runs(chosen, ensemble_size, latents, ensembling_kwargs)
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: must be at least 1")
         resolution = self.resolution if processing_resolution is None else processing_resolution
@@ -225,7 +222,7 @@ class GenPerceptPipeline(DiffusionPipeline):
     def check_request(self, num_inference_steps: int | None = None, ensemble_size: int = 1) -> None:
         """ValueError for what no image could change: steps or an ensemble that the model's paradigm cannot do."""
         chosen = self.paradigm()
-        _check_runs(chosen, ensemble_size, None)
+        _check_runs(chosen, ensemble_size)
         if num_inference_steps is not None:
             chosen.check_steps(num_inference_steps)
 
@@ -324,36 +321,18 @@ class GenPerceptPipeline(DiffusionPipeline):
         paradigm that takes several prediction types takes the base's, unless its options say otherwise. `where`: subfolder,
         revision, cache_dir, local_files_only, token.
         """
-        from genpercept import text
-        from genpercept.backbones.sd21 import widen
-
         folder = hub.resolve(base, **where)
-        kind = checkpoint.read_json(folder / "scheduler" / "scheduler_config.json").get("prediction_type", "epsilon")
-        plugin = plugins.find("paradigms", paradigm)
-        options = dict(paradigm_options or {})
-        if "prediction_type" in plugin.options:
-            options.setdefault("prediction_type", kind)
-        elif kind != "v_prediction":
-            raise ValueError(
-                f"{folder}: its denoiser predicts {kind!r}; {paradigm} needs a v-prediction base (Stable Diffusion 2.1, 768)"
-            )
-        unet = checkpoint.load_part("backbones", "sd21", folder / "unet", torch_dtype)
-        vae = checkpoint.load_part("codecs", "kl", folder / "vae", torch_dtype)
-        channels = plugin.input_channels(int(cast(Any, vae).config.latent_channels))
-        if int(cast(Any, unet).config.in_channels) < channels:
-            unet = widen(unet, channels)
-        prompt_embeds = text.embed(*text.load(folder), prompt)
+        parts = _folder.read_base(folder, paradigm, paradigm_options or {}, prompt, torch_dtype)
         return cls.from_parts(
-            unet=unet,
-            vae=vae,
-            prompt_embeds=prompt_embeds,
+            unet=parts.unet,
+            vae=parts.vae,
+            prompt_embeds=parts.prompt_embeds,
             task=task,
             paradigm=paradigm,
-            paradigm_options=options,
             resolution=resolution,
-            prompt=prompt,
             base=str(base),
             model=f"{base} (not fine-tuned)",
+            **parts.info,
         )
 
     @classmethod
@@ -381,32 +360,9 @@ class GenPerceptPipeline(DiffusionPipeline):
             local_files_only=local_files_only,
             token=token,
         )
-        info = read_manifest(folder)
-        parts = info.pop("parts")
-        names = ["unet", "vae", "prompt_embeds"]
-        if plugins.find("heads", info["head"]).class_name is not None:
-            names.append("head")
-        paths = {part: _part_path(folder, part, parts) for part in names}
-        unet = checkpoint.load_part("backbones", info["backbone"], paths["unet"], torch_dtype)
-        vae = checkpoint.load_part("codecs", info["codec"], paths["vae"], torch_dtype)
-        head = checkpoint.load_part("heads", info["head"], paths["head"], torch_dtype) if "head" in paths else None
-        prompt = checkpoint.read_tensors(paths["prompt_embeds"])
-        checkpoint.check_shapes(
-            paths["prompt_embeds"],
-            {"prompt_embeds": tuple(prompt.get("prompt_embeds", torch.empty(0)).shape)},
-            {k: tuple(v.shape) for k, v in prompt.items()},
-        )
-        checkpoint.check_finite(paths["prompt_embeds"], prompt)
-        for part, path in paths.items():
-            if (found := checkpoint.sha256(path)) != parts[part]["sha256"]:
-                raise ValueError(
-                    f"{path}: its SHA-256 {found[:12]}... is not the {parts[part]['sha256'][:12]}... of "
-                    f"{checkpoint.MANIFEST}: the file was changed or damaged; copy the model again, or save it again with "
-                    "save_pretrained"
-                )
-        info["model"] = name if subfolder is None else f"{name}/{subfolder}"
-        info["model_sha256"] = _model_hash(parts)
-        return cls(unet, vae, prompt["prompt_embeds"].float(), info, head)
+        parts = _folder.read(folder, torch_dtype)
+        parts.info["model"] = name if subfolder is None else f"{name}/{subfolder}"
+        return cls(parts.unet, parts.vae, parts.prompt_embeds, parts.info, parts.head)
 
     def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> None:  # type: ignore[override]
         """Write a self-contained folder, atomically: diffusers' layout, genpercept.json, the prompt's embedding.
@@ -414,89 +370,29 @@ class GenPerceptPipeline(DiffusionPipeline):
         Tensors keep their present dtype. `push_to_hub` and `repo_id` as DiffusionPipeline has them.
         """
         target = Path(save_directory)
-        if target.exists() and not target.is_dir():
-            raise ValueError(f"{target}: is a file; pass a folder to save the model into")
-        with checkpoint.atomic_folder(target) as work:
-            cast(Any, self.unet).save_pretrained(work / "unet", safe_serialization=True)
-            cast(Any, self.vae).save_pretrained(work / "vae", safe_serialization=True)
-            save_file({"prompt_embeds": self.prompt_embeds.contiguous()}, work / PROMPT_FILE)
-            paths = {"unet": "unet", "vae": "vae", "prompt_embeds": PROMPT_FILE}
-            if self.head is not None:
-                cast(Any, self.head).save_pretrained(work / "head", safe_serialization=True)
-                paths["head"] = "head"
-            parts = {part: {"path": path, "sha256": checkpoint.sha256(work / path)} for part, path in paths.items()}
-            kept = {k: v for k, v in self.info.items() if k not in ("model", "model_sha256")}
-            _write_json(work / checkpoint.MANIFEST, kept | {"parts": parts})
-            _write_json(work / "model_index.json", self._model_index())
+        parts = _folder.Parts(self.unet, self.vae, self.head, self.prompt_embeds, self.info)
+        _folder.write(target, parts, type(self).__name__)
         if push_to_hub:
             self.push_to_hub(kwargs.pop("repo_id", target.name), **kwargs)
 
-    def _model_index(self) -> dict[str, Any]:
-        return {
-            "_class_name": type(self).__name__,
-            "_diffusers_version": importlib.metadata.version("diffusers"),
-            "unet": ["diffusers", plugins.find("backbones", self.info["backbone"]).class_name],
-            "vae": ["diffusers", plugins.find("codecs", self.info["codec"]).class_name],
-        }
 
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """genpercept.json of a model folder. ValueError when the folder is something else, or newer than this version reads."""
-    if not (folder / checkpoint.MANIFEST).is_file():
-        if (folder / "model_index.json").is_file():
-            kind = checkpoint.read_json(folder / "model_index.json").get("_class_name")
-            raise ValueError(
-                f"{folder}: a {kind}, which is not trained to predict anything; fine-tune it first (genpercept train), "
-                "or build the untrained pipeline with GenPerceptPipeline.from_base"
-            )
-        raise ValueError(f"{folder}: no {checkpoint.MANIFEST} in it: not a model that genpercept saved; check the path")
-    info = checkpoint.read_json(folder / checkpoint.MANIFEST)
-    needed = ("format", "task", "paradigm", "head", "codec", "backbone", "resolution", "parts")
-    if absent := [key for key in needed if key not in info]:
-        raise ValueError(f"{folder / checkpoint.MANIFEST}: lacks {', '.join(absent)}; copy or save the model again")
-    if info["format"] != checkpoint.FORMAT:
-        raise ValueError(
-            f"{folder}: format {info['format']}, but this version reads {checkpoint.FORMAT}; upgrade genpercept"
-        )
-    return info
-
-
-def _part_path(folder: Path, part: str, parts: dict[str, Any]) -> Path:
-    """Where a part lies; embedded models share parts by a path beside their own folder."""
-    if part not in parts:
-        raise ValueError(f"{folder / checkpoint.MANIFEST}: names no part {part!r}; copy or save the model again")
-    path = (folder / parts[part]["path"]).resolve()
-    if folder.resolve().parent not in path.parents:
-        raise ValueError(
-            f"{folder / checkpoint.MANIFEST}: part {part!r} lies outside the model's folder ({parts[part]['path']})"
-        )
-    if not path.exists():
-        raise ValueError(f"{path}: missing, but {checkpoint.MANIFEST} names it as part {part!r}; copy the model again")
-    return path
-
-
-def _model_hash(parts: dict[str, Any]) -> str:
-    import hashlib
-
-    return hashlib.sha256("".join(parts[k]["sha256"] for k in sorted(parts)).encode()).hexdigest()
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2, default=str) + "\n", encoding="utf-8")
-
-
-def _check_runs(paradigm: Paradigm, ensemble_size: int, latents: Tensor | None) -> None:
-    """ValueError for an ensemble of no runs, and for an ensemble or noise of a paradigm that draws none."""
+def _check_runs(
+    paradigm: Paradigm, ensemble_size: int, latents: Tensor | None = None, options: dict[str, Any] | None = None
+) -> None:
+    """ValueError for an ensemble of no runs, for one or noise where none is drawn, and for options without an ensemble."""
     if ensemble_size < 1:
         raise ValueError(f"ensemble_size={ensemble_size}: must be at least 1")
-    if paradigm.stochastic:
-        return
-    if ensemble_size != 1:
+    if not paradigm.stochastic and ensemble_size != 1:
         raise ValueError(
             f"ensemble_size={ensemble_size}: {paradigm.name} is deterministic, every run would be the same; leave it at 1"
         )
-    if latents is not None:
+    if not paradigm.stochastic and latents is not None:
         raise ValueError(f"latents: {paradigm.name} starts from the image, not from noise; leave them out")
+    if options and ensemble_size == 1:
+        more = ", or raise ensemble_size" if paradigm.stochastic else ""
+        raise ValueError(
+            f"ensembling_kwargs={options}: says how runs are merged, but ensemble_size is 1: leave it out{more}"
+        )
 
 
 def _size(image_1CHW: Tensor) -> tuple[int, int]:
