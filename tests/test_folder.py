@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 from genpercept import datacheck
 from genpercept._training.sources import open_source
+from genpercept.cli import cli
 from genpercept.datasets.folder import PLUGIN
 from genpercept.recipe import DataSet, Loader
 
@@ -187,6 +189,14 @@ def test_check(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     damage(root / "depth" / "b.png", "cut")
     assert datacheck.main(root) == 1
     assert "broken 1" in (out := capsys.readouterr().out) and "depth/b.png" in out
+
+
+def test_the_command(root: Path) -> None:
+    result = CliRunner().invoke(
+        cli, ["data", "check", str(root), "--depth-scale", "500", "--out", str(root / "out")], standalone_mode=False
+    )
+    assert result.return_value == 0 and "depth [m]   5 to 5" in result.output
+    assert (root / "out" / "contact_sheet.png").is_file()
 
 
 def test_check_advises(root: Path) -> None:
