@@ -268,6 +268,7 @@ def test_ten_runs_of_ten_steps(depth: GenPerceptPipeline, normals: GenPerceptPip
         ({"processing_resolutoin": 3}, "unknown argument .*did you mean 'processing_resolution'"),
         ({"paradigm": "one_step"}, "needs a denoiser with 4 input channels; this one has 8"),
         ({"paradigm": "direct"}, "gives no latent"),
+        ({"ensembling_kwargs": {"reduction": "mean"}}, "ensemble_size is 1: leave it out, or raise ensemble_size"),
         ({"ensemble_size": 2, "ensembling_kwargs": {"reducton": "mean"}}, "unknown reducton"),
         ({"ensemble_size": 2, "ensembling_kwargs": {"reduction": "max"}}, "choose median, mean"),
         ({"sampler": "lcm", "num_inference_steps": 51}, "takes 1 to original_inference_steps=50"),

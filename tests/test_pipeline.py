@@ -8,11 +8,13 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import genpercept
-from genpercept import GenPerceptPipeline, plugins
+from genpercept import GenPerceptPipeline, inspect, plugins
 from genpercept._folder import read_manifest
 from genpercept.backbones.sd21 import SD21_CONFIG, SD21UNet
+from genpercept.checkpoint import load_part
 from genpercept.codecs.kl import SD_VAE_CONFIG
 from genpercept.types import Geometry
 
@@ -66,6 +68,45 @@ def test_normals_are_the_official_answer(
     length = np.linalg.norm(n, axis=-1)
     cosine = (pred.values * n).sum(-1)[length > 0.1] / length[length > 0.1]
     assert np.degrees(np.arccos(np.clip(cosine, -1, 1))).max() < 0.1
+
+
+@pytest.mark.parametrize("paradigm", ["one_step", "direct"])
+def test_dpt_disparity_is_the_official_answer_also_after_saving(
+    depth: GenPerceptPipeline,
+    official: dict[str, np.ndarray],
+    paradigm: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pipe = GenPerceptPipeline.from_parts(
+        unet=depth.unet,
+        vae=depth.vae,
+        prompt_embeds=depth.prompt_embeds,
+        task="disparity",
+        paradigm=paradigm,
+        head="dpt",
+        head_module=load_part("heads", "dpt", GOLDEN / "dpt_head_identity"),
+        resolution=0,
+    )
+    pred = pipe(official["image_a"])
+    with np.load(GOLDEN / "dpt.npz") as file:
+        np.testing.assert_allclose(pred.values, file["one_step_dpt_disparity_a"], atol=1e-5, rtol=0)
+    pipe.save_pretrained(tmp_path / "m")
+    again = genpercept.load(tmp_path / "m", device="cpu")
+    np.testing.assert_array_equal(again(official["image_a"]).values, pred.values)
+    assert again.meta["paradigm"] == paradigm and pred.kind == "disparity_affine"
+    assert inspect.main(str(tmp_path / "m")) == 0
+    said = capsys.readouterr().out
+    assert "head        dpt" in said and "part head" in said
+    drop(tmp_path / "m" / "head" / "diffusion_pytorch_model.safetensors", "head.projection.bias")
+    assert inspect.main(str(tmp_path / "m")) == 1
+    assert "missing head.projection.bias" in capsys.readouterr().out
+
+
+def drop(path: Path, name: str) -> None:
+    tensors = load_file(path)
+    del tensors[name]
+    save_file(tensors, path)
 
 
 def test_depth_labels_are_the_official_ones(official: dict[str, np.ndarray]) -> None:
@@ -172,6 +213,7 @@ def test_accepts_what_users_have(depth: GenPerceptPipeline, tmp_path: Path, offi
         ({"processing_resolution": -1}, "must be positive"),
         ({"resize_mode": "stretch"}, "'fit' or 'official'"),
         ({"batch_size": 0}, "at least 1"),
+        ({"ensembling_kwargs": {"reduction": "mean"}}, "ensemble_size is 1: leave it out$"),
     ],
 )
 def test_wrong_arguments_say_what_to_do(depth: GenPerceptPipeline, kwargs: dict, message: str) -> None:
@@ -216,8 +258,6 @@ def test_dtype_and_overwrite(depth: GenPerceptPipeline, tmp_path: Path) -> None:
 
 def test_legacy_attention_names_load(depth: GenPerceptPipeline, tmp_path: Path) -> None:
     """Stable Diffusion's published VAE files name the mid-block attention query / key / value / proj_attn."""
-    from safetensors.torch import load_file, save_file
-
     depth.save_pretrained(tmp_path / "m")
     path = tmp_path / "m" / "vae" / "diffusion_pytorch_model.safetensors"
     old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
@@ -228,8 +268,6 @@ def test_legacy_attention_names_load(depth: GenPerceptPipeline, tmp_path: Path) 
         tensors[name] = tensor
     assert any(".proj_attn." in name for name in tensors)
     save_file(tensors, path)
-    from genpercept.checkpoint import load_part
-
     vae = load_part("codecs", "kl", tmp_path / "m" / "vae")
     for name, tensor in depth.vae.state_dict().items():
         assert torch.equal(tensor, vae.state_dict()[name])
@@ -248,46 +286,6 @@ def test_base_that_predicts_noise_is_refused(tmp_path: Path) -> None:
 def test_untrained_base_is_not_loaded_as_a_predictor() -> None:
     with pytest.raises(ValueError, match="not trained to predict anything"):
         genpercept.load(GOLDEN / "sd-tiny")
-
-
-# ---- public checkpoints ----------------------------------------------------------------------------------------------
-
-
-def test_released_layout_loads_over_its_base(
-    depth: GenPerceptPipeline, tmp_path: Path, official: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """unet_depth_v2/ holds a U-Net and nothing else."""
-    from diffusers import UNet2DConditionModel
-
-    tuned = UNet2DConditionModel.from_pretrained(GOLDEN / "sd-tiny" / "unet")
-    with torch.no_grad():
-        tuned.conv_out.bias.add_(0.1)
-    tuned.save_pretrained(tmp_path / "unet_depth_v2")
-    monkeypatch.setenv("GENPERCEPT_BASE", str(GOLDEN / "sd-tiny"))
-    by_name = genpercept.load(tmp_path / "unet_depth_v2", family="genpercept", task="depth", device="cpu")
-    pipe = genpercept.load(tmp_path / "unet_depth_v2", base=GOLDEN / "sd-tiny", task="depth", device="cpu")
-    assert all(torch.equal(a, b) for a, b in zip(by_name.unet.parameters(), pipe.unet.parameters(), strict=True))
-    got = pipe(official["image_a"], processing_resolution=0).values
-    assert np.abs(got - depth(official["image_a"]).values).max() > 1e-4
-    assert pipe.meta["family"] == "genpercept" and pipe.resolution == 768
-
-
-@pytest.mark.parametrize(
-    ("kwargs", "message"),
-    [
-        ({"base": GOLDEN / "sd-tiny", "task": "depth"}, "bit by bit those of the base"),
-        ({"base": GOLDEN / "sd-tiny"}, "pass task="),
-        ({"family": "genpercept", "task": "depth"}, "pass base= .* or set GENPERCEPT_BASE"),
-        (
-            {"base": GOLDEN / "sd-tiny", "task": "depth", "family": "genprecept"},
-            "unknown family 'genprecept': did you mean 'genpercept'",
-        ),
-        ({"task": "dept"}, "unknown task 'dept': did you mean 'depth'"),
-    ],
-)
-def test_public_checkpoints_never_guess(kwargs: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        genpercept.load(GOLDEN / "sd-tiny" / "unet", **kwargs)
 
 
 def test_a_model_for_another_task_is_refused(depth: GenPerceptPipeline, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -88,12 +88,15 @@ def load_part(
     folder: Path,
     dtype: torch.dtype | None = None,
     rename: Callable[[str], str] | None = None,
+    config: dict[str, Any] | None = None,
+    extra: Mapping[str, Tensor] | None = None,
 ) -> nn.Module:
     """Build the plugin's module from `folder`/config.json and fill it. Evaluation mode; float32 unless `dtype`.
 
-    The module is built on the meta device, so nothing is initialised twice. ValueError lists what does not fit.
+    The module is built on the meta device, so nothing is initialised twice. config: in place of the file's. extra: tensors
+    that the folder is known not to hold. ValueError lists what does not fit.
     """
-    config = read_json(folder / "config.json")
+    config = read_json(folder / "config.json") if config is None else config
     part = plugins.find(kind, plugin)
     if config.get("_class_name", part.class_name) != part.class_name:
         raise ValueError(
@@ -103,11 +106,11 @@ def load_part(
         module = part.build(config)
     files = weight_files(folder)
     name_of = rename or getattr(part, "rename", None) or _same
-    stored: dict[str, tuple[int, ...]] = {}
+    stored = {k: tuple(v.shape) for k, v in (extra or {}).items()}
     for path in files:
         stored.update({name_of(k): s for k, s in tensor_shapes(path).items()})
     check_shapes(folder, {k: tuple(v.shape) for k, v in module.state_dict().items()}, stored)
-    tensors: dict[str, Tensor] = {}
+    tensors = dict(extra or {})
     for path in files:
         tensors.update({name_of(k): t for k, t in read_tensors(path).items()})
     check_finite(folder, tensors)

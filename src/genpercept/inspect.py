@@ -78,12 +78,14 @@ def _describe(folder: Path, name: str, part: dict[str, Any], info: dict[str, Any
 
 def _check(path: Path, name: str, shapes: dict[str, tuple[int, ...]], info: dict[str, Any]) -> None:
     """Compare what is stored with what the part's own config needs, on the meta device."""
-    kind = {"unet": "backbones", "vae": "codecs"}.get(name)
-    if kind is None:
+    if name == "unet":
+        plugin: Any = plugins.find("backbones", info["backbone"])
+    elif name == "vae":
+        plugin = plugins.find("codecs", info["codec"])
+    elif name == "head":
+        plugin = plugins.find("heads", info["head"])
+    else:
         return
-    plugin: Any = (
-        plugins.find("backbones", info["backbone"]) if kind == "backbones" else plugins.find("codecs", info["codec"])
-    )
     with torch.device("meta"):
         module = plugin.build(checkpoint.read_json(path / "config.json"))
     rename = getattr(plugin, "rename", str)

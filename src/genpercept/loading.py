@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import torch
 
@@ -52,7 +52,11 @@ def load(
                 f"{name}: a public checkpoint does not say what it predicts: pass task= ({', '.join(plugins.names('tasks'))})"
             )
         folder = hub.resolve(name, subfolder=subfolder, **where)
-        pipe = plugins.find("families", family or "genpercept").load(folder, base, task, torch_dtype, where)
+        layout = plugins.find("families", family or "genpercept")
+        if subfolder:  # a repository of which only this folder was brought
+            for part in layout.beside(folder):
+                hub.resolve(name, subfolder=str(PurePosixPath(subfolder).with_name(part)), **where)
+        pipe = layout.load(folder, base, task, torch_dtype, where)
     else:
         pipe = GenPerceptPipeline.from_pretrained(name, torch_dtype=torch_dtype, subfolder=subfolder, **where)
     if task not in (None, pipe.task):

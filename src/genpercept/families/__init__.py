@@ -13,6 +13,10 @@ from genpercept.pipeline import GenPerceptPipeline
 class Family(Protocol):
     name: str
 
+    def beside(self, folder: Path) -> tuple[str, ...]:
+        """Names of folders that the checkpoint in `folder` needs from beside it, for downloads to bring them too."""
+        ...
+
     def load(
         self, folder: Path, base: str | Path, task: str, torch_dtype: torch.dtype | None, where: dict[str, Any]
     ) -> GenPerceptPipeline:
