@@ -159,11 +159,12 @@ def markdown(result: Mapping[str, Any], picture: str = "") -> str:
 def _method(result: Mapping[str, Any]) -> str:
     study, runs = result["study"], result["runs"]
     minutes = sum(run.get("seconds", 0) + run["measure_seconds"] for run in runs) / 60
+    seeds = ", ".join(str(seed) for seed in sorted({run["seed"] for run in runs})) or "none"
     sets = ", ".join(f"{held['title'] or held['domain']} ({held['split']} split)" for held in study["test"])
     return (
-        f"Made by `genpercept study`: {len(runs)} runs, {minutes:.0f} minutes of training and measuring in all. Seeds "
-        f"{', '.join(str(seed) for seed in sorted({run['seed'] for run in runs})) or 'none'}; scored on {sets}, the same images for every arm. A figure of an "
-        "image is averaged over the seeds first; the standard error is over images."
+        f"Made by `genpercept study`: {len(runs)} runs, {minutes:.0f} minutes of training and measuring in all. Seeds: {seeds}. "
+        f"Scored on {sets}, the same images for every arm. A figure of an image is averaged over the seeds first; the "
+        "standard error is over images."
     )
 
 
