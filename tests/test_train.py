@@ -230,6 +230,25 @@ def test_damaged_checkpoint_falls_back(codec_recipe: Path, tmp_path: Path, capsy
     assert "falling back" in said and "resumed at step 2" in said
 
 
+def test_a_full_disk_does_not_end_the_run(
+    codec_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A checkpoint that cannot be written is a line; the one before stays, and training goes on to its end."""
+    original = checkpoint.save_file
+
+    def save_file(tensors: Any, path: Path) -> None:
+        if "step-0000002" in str(path):
+            raise OSError(28, "No space left on device")
+        original(tensors, path)
+
+    monkeypatch.setattr(checkpoint, "save_file", save_file)
+    settings = ["checkpoint.every=1", "validation.every=0"]
+    assert train.main(codec_recipe, settings, tmp_path / "run") == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "could not be written" in line]
+    assert said == ["checkpoint of step 2 could not be written: [Errno 28] No space left on device; kept: step-0000001"]
+    assert [p.name for p in checkpoint.Checkpoints(tmp_path / "run", 2).list()] == ["step-0000001", "step-0000003"]
+
+
 def test_another_run_is_not_overwritten(codec: Path, codec_recipe: Path) -> None:
     with pytest.raises(ValueError, match="--resume"):
         train.main(codec_recipe, [], codec)
