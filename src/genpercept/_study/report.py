@@ -162,7 +162,7 @@ def _method(result: Mapping[str, Any]) -> str:
     seeds = ", ".join(str(seed) for seed in sorted({run["seed"] for run in runs})) or "none"
     sets = ", ".join(f"{held['title'] or held['domain']} ({held['split']} split)" for held in study["test"])
     return (
-        f"Made by `genpercept study`: {len(runs)} runs, {minutes:.0f} minutes of training and measuring in all. Seeds: {seeds}. "
+        f"Made by `genpercept study`: {len(runs)} runs, {minutes:.0f} minutes of training and measuring. Seeds: {seeds}. "
         f"Scored on {sets}, the same images for every arm. A figure of an image is averaged over the seeds first; the "
         "standard error is over images."
     )
