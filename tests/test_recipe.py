@@ -93,7 +93,8 @@ STUDIES = sorted((ROOT / "recipes" / "studies").rglob("*.toml"))
 def test_recipes_of_the_repository(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train.main(path, [], path.parent / "unused", dry_run=True) == 0
     out = capsys.readouterr().out
-    assert "stage" in out and json.loads(out[: out.index("\n}\n") + 2])["name"].split("/")[-1] == path.stem
+    name = json.loads(out[: out.index("\n}\n") + 2])["name"]
+    assert "stage" in out and name == (f"paper/{path.stem}" if path.parent.name == "paper" else name)
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda p: f"{p.parent.name}/{p.stem}")

@@ -55,7 +55,9 @@ def save_lora(denoiser: nn.Module, folder: Path) -> None:
     save_file({_PEFT_PREFIX + name: t for name, t in state.items()}, folder / "adapter_model.safetensors")
     config.save_pretrained(str(folder))
     metadata = {k: sorted(v) if isinstance(v, set) else v for k, v in config.to_dict().items()}
-    StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=state, unet_lora_adapter_metadata=metadata)
+    StableDiffusionPipeline.save_lora_weights(
+        folder, unet_lora_layers=cast(Any, state), unet_lora_adapter_metadata=metadata
+    )
 
 
 def load_lora(denoiser: nn.Module, folder: Path) -> None:

@@ -216,7 +216,7 @@ class FinetuneStage:
             return
         size = (raw_1CHW.shape[-2], raw_1CHW.shape[-1])
         values = self.task.decode(raw_1CHW, Geometry(size, size, size)).values
-        gt = sample.normals.permute(1, 2, 0) if self.task.metric == "normals" else sample.depth
+        gt = sample.label("normals").permute(1, 2, 0) if self.task.metric == "normals" else sample.label("depth")
         valid = sample.valid_or_all() & (torch.isfinite(sample.depth) if sample.depth is not None else True)
         if bool(valid.any()):
             metric.update(values, gt.numpy(), valid.numpy(), name=sample.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import torch
@@ -21,9 +22,9 @@ def build(groups: list[dict[str, Any]], options: Optim) -> torch.optim.Optimizer
             return torch.optim.AdamW(groups, **common, fused=True)
         case "8bit":
             try:
-                from bitsandbytes.optim import AdamW8bit
+                adamw = importlib.import_module("bitsandbytes.optim").AdamW8bit
             except ImportError:
                 raise ValueError(
                     'optim.kind "8bit" needs the package bitsandbytes: pip install bitsandbytes, or choose "fused"'
                 ) from None
-            return AdamW8bit(groups, **common)
+            return adamw(groups, **common)
