@@ -29,7 +29,7 @@ def test_folder_is_within_its_budget() -> None:
 
 
 def test_depth_beats_a_vertical_ramp(scenes) -> None:
-    """In the median: single portraits before a far background give either one an AbsRel of several (docs/log.md)."""
+    """In the median, so that no single scene decides."""
     pipe = genpercept.load("mini/depth", device="cpu")
     ramp = np.tile(np.linspace(1, 0, 96, dtype=np.float32)[:, None], (1, 128))
     medians = []
@@ -38,7 +38,7 @@ def test_depth_beats_a_vertical_ramp(scenes) -> None:
         for i, answer in enumerate(answers):
             metric.update(answer, scenes.depth[i], scenes.valid[i] & (scenes.depth[i] < 25), name=str(i))
         medians.append(np.median([row["abs_rel"] for row in metric.rows.values()]))
-    assert medians[0] < 0.85 * medians[1]
+    assert medians[0] < 0.75 * medians[1]
 
 
 def test_normals_beat_facing_the_viewer(scenes) -> None:
@@ -50,7 +50,7 @@ def test_normals_beat_facing_the_viewer(scenes) -> None:
         "normals", [p.values for p in pipe(list(scenes.image), batch_size=SCENES)], list(scenes.normals), **options
     )
     theirs = score("normals", [facing] * SCENES, list(scenes.normals), **options)
-    assert ours["mean"] < 0.6 * theirs["mean"]
+    assert ours["mean"] < 0.5 * theirs["mean"]
 
 
 @pytest.mark.parametrize("task", ["depth", "normals"])
@@ -78,12 +78,12 @@ def test_base_is_a_plain_diffusers_pipeline() -> None:
     pipe = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
     assert type(pipe.unet).__module__.startswith("diffusers.")
     pipe.set_progress_bar_config(disable=True)
-    draw = {"height": 128, "width": 128, "num_inference_steps": 10, "guidance_scale": 3.0, "output_type": "np"}
+    draw = {"height": 48, "width": 64, "num_inference_steps": 10, "guidance_scale": 3.0, "output_type": "np"}
     room, street = (
         pipe(caption, generator=torch.Generator().manual_seed(0), **draw).images[0]
         for caption in ("a room with a sofa, warm light", "a park with grass and a hill, sunny")
     )
-    assert room.shape == (128, 128, 3) and np.isfinite(room).all()
+    assert room.shape == (48, 64, 3) and np.isfinite(room).all()
     assert np.abs(room - street).mean() > 0.02  # the caption matters
     assert 0.05 < room.std() < 0.5  # neither blank nor noise at the ends of the range
 
