@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
 from genpercept import plugins
 from genpercept._training.records import Record, to_sample
-from genpercept.types import Sample
 
 
 def paint(kind: str, record: Record) -> Tensor:
@@ -22,15 +19,8 @@ def paint(kind: str, record: Record) -> Tensor:
             return (sample.label(kind).float() * 2 - 1).expand(3, -1, -1)
         case "class_ids":
             return _palette(sample.label(kind))
-        case "disparity" if "disparity" not in plugins.names("tasks"):
-            return plugins.find("tasks", "depth").encode(_disparity(sample)).map[0]
         case _:
             return plugins.find("tasks", kind).encode(sample).map[0]
-
-
-def _disparity(sample: Sample) -> Sample:
-    depth = sample.label("depth")
-    return replace(sample, depth=torch.where(depth > 0, 1 / depth, 0.0))
 
 
 def _palette(ids_HW: Tensor) -> Tensor:
