@@ -242,6 +242,25 @@ def test_hdn_ignores_scale_and_shift_and_sees_detail(contexts: str) -> None:
     assert float(call("hdn", target.flip(-1), target, valid, contexts=contexts)) > 0.5
 
 
+@pytest.mark.parametrize("name", ["l1", "ssi"])
+def test_near_weighs_the_error_by_inverse_depth(name: str) -> None:
+    """With near = 1 / 7 the weight is exactly 1 / depth where the far end is 8 times the near one."""
+    generator = torch.Generator().manual_seed(0)
+    depth = 1 + 7 * torch.rand(1, 1, 24, 24, generator=generator)
+    wrong = depth + 0.5 * torch.randn(depth.shape, generator=generator)
+    everywhere = torch.ones_like(depth, dtype=torch.bool)
+    if name == "ssi":
+        a = torch.stack([wrong.flatten(), torch.ones(wrong.numel())], 1)
+        answer = torch.linalg.lstsq(a, depth.flatten()[:, None]).solution
+        aligned = (a @ answer).view_as(depth)
+    else:
+        aligned = wrong
+    expected = ((aligned - depth).abs() / depth).mean() / (1 / depth).mean() * 2 / 7  # painted: 7 m are 2 units
+    pred, target = ((x - 1) / 7 * 2 - 1 for x in (wrong, depth))
+    value = plugins.find("losses", name)(pred, target, everywhere, near=1 / 7)
+    torch.testing.assert_close(value[0], expected, rtol=1e-4, atol=0)
+
+
 def test_hdn_over_the_whole_image_is_ssi() -> None:
     """Without rectangles only the whole image is left: the scale and shift of medians, which ssi has too."""
     pred, gt, valid = golden("loss")

@@ -293,6 +293,44 @@ def test_two_processes_train_as_one(codec_recipe: Path, tmp_path: Path) -> None:
     assert all(torch.allclose(one[k], two[k], rtol=1e-3, atol=1e-5) for k in one)
 
 
+@pytest.mark.slow
+def test_sharded_processes_train_as_one(
+    work: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FSDP by accelerate's settings, over gloo; stopped and resumed. Its checkpoints hold whole tensors, as any other's."""
+    path = write(tmp_path / "r.toml", "finetune", f'[model]\nbase = "{base / "model"}"\n', cache=work / "cache")
+    settings = ["loss={latent = 1.0, l1 = 1.0}", "optim.decay_steps=4", "checkpoint.every=2"]
+    assert train.main(path, [*settings, "steps=4"], tmp_path / "plain") == 0
+    for name, value in (
+        ("ACCELERATE_USE_FSDP", "true"),
+        ("FSDP_VERSION", "2"),
+        ("FSDP_AUTO_WRAP_POLICY", "TRANSFORMER_BASED_WRAP"),
+        ("FSDP_TRANSFORMER_CLS_TO_WRAP", "BasicTransformerBlock,ResnetBlock2D"),
+    ):
+        monkeypatch.setenv(name, value)
+    settings.append("speed.processes=2")
+    assert train.main(path, [*settings, "steps=2"], tmp_path / "sharded") == 0
+    assert train.main(path, [*settings, "steps=4"], tmp_path / "sharded", resume=True) == 0
+    at_the_end = Path("checkpoints", "step-0000004")
+    for file in (
+        at_the_end / "weights.safetensors",
+        at_the_end / "average.safetensors",
+        Path("model/unet/diffusion_pytorch_model.safetensors"),
+    ):
+        plain, sharded = (load_file(tmp_path / run / file) for run in ("plain", "sharded"))
+        assert plain.keys() == sharded.keys()
+        assert all(torch.allclose(plain[k], sharded[k], rtol=1e-3, atol=1e-5) for k in plain)
+
+
+def test_version_1_of_fsdp_is_refused(codec_recipe: Path, tmp_path: Path) -> None:
+    environment = os.environ | {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"}
+    command = [sys.executable, "-m", "genpercept", "train", str(codec_recipe), "--out", str(tmp_path / "run")]
+    done = subprocess.run(
+        [*command, "--set", "speed.processes=2"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and "fsdp_version: 2" in done.stderr
+
+
 # Parts of the loop ------------------------------------------------------------------------------------------------------
 
 

@@ -174,3 +174,62 @@ def test_log_is_json_lines(tmp_path: Path) -> None:
     reporter = Reporter(tmp_path, Logging(tensorboard=False), 10)
     reporter.validation(4, {"loss": 0.25}, None)
     assert json.loads((tmp_path / "log.jsonl").read_text()) == {"step": 4, "loss": 0.25}
+
+
+# Muon -------------------------------------------------------------------------------------------------------------------
+
+
+def gradients(shapes: list[tuple[int, ...]], steps: int = 5) -> list[list[torch.Tensor]]:
+    noise = torch.Generator().manual_seed(0)
+    return [[torch.randn(shape, generator=noise) for shape in shapes] for _ in range(steps)]
+
+
+def descend(
+    optimiser: torch.optim.Optimizer, params: list[torch.nn.Parameter], steps: list[list[torch.Tensor]]
+) -> None:
+    for grads in steps:
+        for p, grad in zip(params, grads, strict=True):
+            p.grad = grad.reshape(p.shape).clone()
+        optimiser.step()
+
+
+def test_muon_is_torchs_on_matrices_and_adamw_on_the_rest() -> None:
+    shapes = [(64, 96), (96, 64), (4, 64), (64,)]
+    steps = gradients(shapes)
+    ours = [torch.nn.Parameter(torch.ones(shape)) for shape in shapes]
+    theirs = [torch.nn.Parameter(torch.ones(shape)) for shape in shapes]
+    settings: dict[str, Any] = {"lr": 1e-2, "weight_decay": 0.1}
+    descend(optimiser.build([{"params": ours, "lr": 1e-2}], Optim(kind="muon", weight_decay=0.1)), ours, steps)
+    descend(
+        torch.optim.Muon(theirs[:2], adjust_lr_fn="match_rms_adamw", **settings), theirs[:2], [s[:2] for s in steps]
+    )
+    descend(torch.optim.AdamW(theirs[2:], **settings), theirs[2:], [s[2:] for s in steps])
+    for a, b in zip(ours[:2], theirs[:2], strict=True):
+        assert (
+            float(((a - b).norm() / (b - 1).norm()).detach()) < 0.02
+        )  # bfloat16 inside, and a different order of sums
+    for a, b in zip(ours[2:], theirs[2:], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+
+
+def test_muon_takes_a_convolution_as_a_matrix() -> None:
+    steps = gradients([(48, 4 * 9)])
+    flat, kernel = torch.nn.Parameter(torch.ones(48, 36)), torch.nn.Parameter(torch.ones(48, 4, 3, 3))
+    for p in (flat, kernel):
+        descend(optimiser.build([{"params": [p], "lr": 1e-2}], Optim(kind="muon")), [p], steps)
+    torch.testing.assert_close(kernel.flatten(1), flat)
+
+
+def test_muon_goes_on_from_its_state() -> None:
+    shapes = [(64, 32, 3, 3), (64,)]
+    steps = gradients(shapes)
+    whole = [torch.nn.Parameter(torch.ones(shape)) for shape in shapes]
+    descend(optimiser.build([{"params": whole, "lr": 1e-2}], Optim(kind="muon")), whole, steps)
+    parts = [torch.nn.Parameter(torch.ones(shape)) for shape in shapes]
+    first = optimiser.build([{"params": parts, "lr": 1e-2}], Optim(kind="muon"))
+    descend(first, parts, steps[:2])
+    second = optimiser.build([{"params": parts, "lr": 1e-2}], Optim(kind="muon"))
+    second.load_state_dict(first.state_dict())
+    descend(second, parts, steps[2:])
+    for a, b in zip(whole, parts, strict=True):
+        assert torch.equal(a, b)

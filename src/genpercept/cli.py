@@ -172,17 +172,19 @@ def predict(
 @cli.command()
 @click.argument("recipe", type=_PATH, metavar="RECIPE.toml")
 @click.option(
-    "--set", "overrides", multiple=True, metavar="K=V", help="Override a key, such as optimiser.lr=1e-4. Repeatable."
+    "--set", "overrides", multiple=True, metavar="K=V", help="Override a key, such as optim.lr=1e-4. Repeatable."
 )
-@click.option("--out", type=_PATH, required=True, metavar="RUN", help="Folder of the run.")
+@click.option("--out", type=_PATH, metavar="RUN", help="Folder of the run.")
 @click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint.")
-@click.option("--dry-run", is_flag=True, help="Print the resolved recipe and stop.")
+@click.option("--dry-run", is_flag=True, help="Print the resolved recipe and stop; needs no --out.")
 @debuggable
-def train(recipe: Path, overrides: tuple[str, ...], out: Path, resume: bool, dry_run: bool) -> int:
-    """Train what RECIPE.toml describes: an autoencoder, a denoiser, or a one-step predictor."""
+def train(recipe: Path, overrides: tuple[str, ...], out: Path | None, resume: bool, dry_run: bool) -> int:
+    """Train what RECIPE.toml describes: an autoencoder, a denoiser, or a predictor."""
     from genpercept import train as module  # pyright: ignore[reportAttributeAccessIssue]
 
-    return module.main(recipe=recipe, overrides=list(overrides), out=out, resume=resume, dry_run=dry_run)
+    if out is None and not dry_run:
+        raise click.UsageError("--out RUN is missing: the folder that the run is to be written to")
+    return module.main(recipe=recipe, overrides=list(overrides), out=out or Path(), resume=resume, dry_run=dry_run)
 
 
 @cli.group()

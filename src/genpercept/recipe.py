@@ -153,8 +153,9 @@ class Denoiser(Section):
 
 
 class Optim(Section):
-    # adamw: torch's; fused: the same in one kernel; adam: weight decay added to the gradient; 8bit: AdamW of bitsandbytes
-    kind: Literal["adam", "adamw", "fused", "8bit"] = "fused"
+    # adamw: torch's; fused: the same in one kernel; adam: weight decay added to the gradient; 8bit: AdamW of bitsandbytes;
+    # muon: orthogonal updates of weight matrices and AdamW for the rest (fewer steps, each a little slower)
+    kind: Literal["adam", "adamw", "fused", "8bit", "muon"] = "fused"
     lr: float = Field(default=1e-4, gt=0)  # of the denoiser, its adapters, or whatever else the stage trains
     lr_decoder: float = Field(default=0.0, ge=0)  # 0: as lr
     lr_head: float = Field(default=0.0, ge=0)  # 0: as lr

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from accelerate import Accelerator, DistributedType
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from genpercept import recipe as recipes
-from genpercept._training import launch, optimiser, stages, trackers
+from genpercept._training import launch, optimiser, sharding, stages, trackers
 from genpercept._training.checkpoint import UNWRITABLE, Checkpoints, State, write_text_atomic
 from genpercept._training.meter import Meter
 from genpercept._training.plan import plan
@@ -27,7 +27,6 @@ from genpercept.checkpoint import atomic_folder
 from genpercept.recipe import Recipe
 
 PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
-_SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 _NORM_MEMORY = 0.98  # of the running mean that a spike is told by
 _NORM_STEPS = 100  # before which no step counts as a spike
 
@@ -60,11 +59,9 @@ class Training:
         # said outright: without an accelerator, accelerate does not see that there are several processes
         cpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
         self.accelerator = Accelerator(cpu=cpu, mixed_precision=PRECISION[recipe.precision])
-        if self.accelerator.distributed_type in _SHARDED:
-            raise ValueError(
-                f"{self.accelerator.distributed_type.value}: checkpoints here hold whole parameters; launch with plain data "
-                "parallelism (DDP), and save memory by speed.checkpointing, loader.batch_size and optim.accumulation"
-            )
+        self.sharded = sharding.adopt(self.accelerator)
+        if self.sharded and recipe.optim.kind == "muon":
+            raise ValueError('optim.kind "muon" needs whole matrices, which FSDP does not leave: choose "fused"')
         self.first = self.accelerator.is_main_process  # the one that reports, validates and saves
         self.share = _share(recipe.loader.batch_size, self.accelerator.num_processes)
         self.state = State()
@@ -80,9 +77,10 @@ class Training:
             self.stage.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimiser = optimiser.build(self.stage.groups(), recipe.optim)
         self.base_rates = [group["lr"] for group in self.optimiser.param_groups]
+        prepare = sharding.prepare if self.sharded else Accelerator.prepare
+        self.net, self.optimiser = prepare(self.accelerator, self.stage.net, self.optimiser)
         self.average = Average(self.stage.net.named_parameters(), recipe.ema)
-        self.net, self.optimiser = self.accelerator.prepare(self.stage.net, self.optimiser)
-        self.average.to(self.accelerator.device)
+        self._copy: Stage | None = None  # with whole parameters, where those in training are sharded
         if resume:
             self._restore()
         if recipe.speed.compile:
@@ -134,7 +132,7 @@ class Training:
         """One optimiser step over the parts of a batch. Returns the figures of the step."""
         state, recipe = self.state, self.recipe
         self.net.train()
-        total, parts = torch.zeros(()), {}
+        figures: dict[str, Tensor] = {}
         for number, batch in enumerate(batches, 1):
             batch = batch.to(self.accelerator.device, recipe.speed.channels_last)
             with torch.no_grad(), self.accelerator.autocast():
@@ -145,15 +143,15 @@ class Training:
                 losses, terms = self.stage.loss(output, pair)
                 loss = losses.mean() / len(batches)
                 self.accelerator.backward(loss)
-            total = total + loss.detach().cpu()
-            for name, term in terms.items():
-                parts[name] = parts.get(name, 0.0) + float(term.detach().mean()) / len(batches)
-        total = cast(Tensor, self.accelerator.reduce(total.to(self.accelerator.device), "mean"))
-        norm = float(self._clip())
+            for name, value in {"loss": losses, **terms}.items():
+                figures[name] = figures.get(name, 0.0) + value.detach().float().mean() / len(batches)
+        means = cast(Tensor, self.accelerator.reduce(torch.stack(list(figures.values())), "mean")).tolist()
+        total, *parts = means
+        norm = float(sharding.whole(self._clip()))
         factor = rate(recipe.optim, state.step, self.progress())
         for group, base in zip(self.optimiser.param_groups, self.base_rates, strict=True):
             group["lr"] = base * factor
-        if self._usable(float(total), norm):
+        if self._usable(total, norm):
             self.optimiser.step()
             self.average.update(state.step)
         elif self.accelerator.scaler is not None:
@@ -161,8 +159,8 @@ class Training:
         self.optimiser.zero_grad()
         state.step += 1
         return {
-            "loss": float(total),
-            **(parts if len(parts) > 1 else {}),
+            "loss": total,
+            **(dict(zip([*figures][1:], parts, strict=True)) if len(parts) > 1 else {}),
             "norm": norm,
             "lr": self.base_rates[0] * factor,
         }
@@ -231,50 +229,75 @@ class Training:
     # Validation and saving ------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """The network in eval mode with the moving average as its weights."""
+    def _averaged(self) -> Iterator[Stage | None]:
+        """The stage in eval mode, with the moving average as its weights, whole; None where another process has it.
+
+        All processes enter together where the parameters are sharded, the first one alone where they are not.
+        """
         self.average.swap()
-        self.net.eval()
+        stage = self._gathered() if self.sharded else self.stage
         try:
-            yield
+            if stage is not None:
+                stage.net.eval()
+            yield stage
         finally:
             self.average.swap()
             self.net.train()
+            if self._copy is not None:
+                self._copy.net.cpu()  # the accelerator's memory is what sharding saves
+
+    def _gathered(self) -> Stage | None:
+        weights = sharding.whole(dict(self._learning()))
+        if not self.first:
+            return None
+        if self._copy is None:
+            self._copy = stages.build(self.recipe, self.reporter.line)
+        with torch.no_grad():
+            for name, p in self._copy.net.named_parameters():
+                if name in weights:
+                    p.copy_(weights[name])
+        self._copy.net.to(self.accelerator.device)
+        return self._copy
 
     def _validate(self) -> None:
-        if not self.first:
-            self.accelerator.wait_for_everyone()
-            return
-        with self._averaged():
-            with torch.no_grad(), self.accelerator.autocast():
-                figures, picture = self.stage.validate()
-            self.reporter.validation(self.state.step, figures, picture)
-            value, best, sign = figures[self.stage.best], self.state.best, self.stage.best_sign
-            if best is None or sign * value > sign * best:
-                try:
-                    self._export("best")
-                    self.state.best = value
-                except UNWRITABLE as error:
-                    self.reporter.line(f"the best model so far could not be written: {_reason(error)}")
+        if self.first or self.sharded:
+            with self._averaged() as stage:
+                if stage is not None:
+                    self._judge(stage)
         self.accelerator.wait_for_everyone()
 
-    def _export(self, name: str) -> None:
+    def _judge(self, stage: Stage) -> None:
+        """Report the figures, and keep the model when it is the best one so far."""
+        with torch.no_grad(), self.accelerator.autocast():
+            figures, picture = stage.validate()
+        self.reporter.validation(self.state.step, figures, picture)
+        value, best, sign = figures[stage.best], self.state.best, stage.best_sign
+        if best is None or sign * value > sign * best:
+            try:
+                self._export(stage, "best")
+                self.state.best = value
+            except UNWRITABLE as error:
+                self.reporter.line(f"the best model so far could not be written: {_reason(error)}")
+
+    def _export(self, stage: Stage, name: str) -> None:
         with atomic_folder(self.out / name) as folder:
-            self.stage.save(folder)
+            stage.save(folder)
 
     def _save(self) -> Path:
-        """A checkpoint from which --resume goes on; every process holds the same state, the first one writes it.
+        """A checkpoint from which --resume goes on, with whole tensors however they are spread; the first process writes it.
 
         Where it cannot be written, a full disk for one, a line says so and the ones before are kept.
         """
+        if not (self.first or self.sharded):
+            return self.checkpoints.folder
+        held = dict(self._learning()), self.average.shadow, self.optimiser.state_dict()
+        weights, average, optimiser_state = sharding.whole(held)
         if not self.first:
             return self.checkpoints.folder
-        weights = {name: p.detach().cpu().contiguous() for name, p in self._learning()}
-        average = {name: x.cpu().contiguous() for name, x in self.average.shadow.items()}
         scaler = self.accelerator.scaler
         self.state.scaler = None if scaler is None else scaler.state_dict()
         try:
-            return self.checkpoints.save(self.state, weights, average, self.optimiser.state_dict())
+            return self.checkpoints.save(self.state, weights, average, optimiser_state)
         except UNWRITABLE as error:
             kept = self.checkpoints.list()
             self.reporter.line(
@@ -288,7 +311,7 @@ class Training:
         if found is None:
             self.reporter.line(f"no checkpoint in {self.checkpoints.folder}: starting from the first step")
             return
-        self.state, weights, average, optimiser = found
+        self.state, weights, average, optimiser_state = found
         learning = self._learning()
         if {name for name, _ in learning} != weights.keys():
             raise ValueError(
@@ -296,9 +319,9 @@ class Training:
             )
         with torch.no_grad():
             for name, p in learning:
-                p.copy_(weights[name])
+                p.copy_(sharding.like(weights[name], p))
         self.average.load(average)
-        self.optimiser.load_state_dict(optimiser)
+        self.optimiser.load_state_dict(sharding.spread_state(optimiser_state, self.optimiser))
         if self.accelerator.scaler is not None and self.state.scaler:
             self.accelerator.scaler.load_state_dict(self.state.scaler)
         self.reporter.line(f"resumed at step {self.state.step}")
@@ -309,19 +332,24 @@ class Training:
     def _finish(self) -> None:
         self._save()
         self._validate()
+        if self.first or self.sharded:
+            with self._averaged() as stage:
+                if stage is not None:
+                    self._export_final(stage)
         if not self.first:
             return
-        with self._averaged():
-            try:
-                self._export("model")
-            except UNWRITABLE as error:
-                raise ValueError(
-                    f"{self.out / 'model'} could not be written: {_reason(error)}; make room and run again with --resume"
-                ) from None
         left_out = f", {self.state.skipped} steps left out" if self.state.skipped else ""
         self.reporter.line(
             f"done: {self.state.step} steps in {self.state.seconds / 60:.1f} min{left_out}; model in {self.out / 'model'}"
         )
+
+    def _export_final(self, stage: Stage) -> None:
+        try:
+            self._export(stage, "model")
+        except UNWRITABLE as error:
+            raise ValueError(
+                f"{self.out / 'model'} could not be written: {_reason(error)}; make room and run again with --resume"
+            ) from None
 
     def _tell(self, meter: Meter) -> None:
         step = self.state.step

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from genpercept._training.muon import Muon
 from genpercept.recipe import Optim
 
 
@@ -20,6 +21,8 @@ def build(groups: list[dict[str, Any]], options: Optim) -> torch.optim.Optimizer
             return torch.optim.AdamW(groups, **common)
         case "fused":
             return torch.optim.AdamW(groups, **common, fused=True)
+        case "muon":
+            return Muon(groups, **common)
         case "8bit":
             try:
                 adamw = importlib.import_module("bitsandbytes.optim").AdamW8bit

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from genpercept._training.sharding import like
 from genpercept.recipe import Ema, Optim
 
 
@@ -54,9 +55,6 @@ class Average:
             live.copy_(average)
             average.copy_(kept)
 
-    def to(self, device: torch.device) -> None:
-        self.shadow = {name: average.to(device) for name, average in self.shadow.items()}
-
     def load(self, state: dict[str, Tensor]) -> None:
         for name, average in self.shadow.items():
-            average.copy_(state[name])
+            average.copy_(like(state[name], average))

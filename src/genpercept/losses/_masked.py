@@ -28,3 +28,14 @@ def hide(x: Tensor, valid: Tensor, fill: float = 0.0) -> Tensor:
 def unit(x: Tensor, painted: bool) -> Tensor:
     """Values in [0, 1] out of ones painted in [-1, 1], or as they are."""
     return (x + 1) / 2 if painted else x
+
+
+def near_weight(target: Tensor, valid: Tensor, near: float) -> Tensor:
+    """1 / (near + (target + 1) / 2) for depth painted in [-1, 1], scaled to mean 1 over each image's valid pixels.
+
+    1 everywhere for near 0.
+    """
+    if near <= 0:
+        return torch.ones_like(target)
+    weight = 1 / (near + (torch.where(valid, target.float(), 0.0).clamp(-1, 1) + 1) / 2)
+    return weight / masked_mean(weight, valid).clamp_min(1e-6).view(-1, 1, 1, 1)

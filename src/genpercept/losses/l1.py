@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from genpercept.losses._masked import difference, masked_mean
+from genpercept.losses._masked import difference, masked_mean, near_weight
 
 
 def l1(pred: Tensor, target: Tensor, valid: Tensor, near: float = 0.0) -> Tensor:
@@ -14,11 +13,7 @@ def l1(pred: Tensor, target: Tensor, valid: Tensor, near: float = 0.0) -> Tensor
     near > 0, for depth painted in [-1, 1], weighs a pixel by 1 / (near + (target + 1) / 2), scaled to mean 1 over the
     image: closer to the relative error that depth is judged by. Smaller is steeper; 0 weighs all alike.
     """
-    error = difference(pred, target, valid).abs()
-    if near > 0:
-        weight = 1 / (near + (torch.where(valid, target.float(), 0.0).clamp(-1, 1) + 1) / 2)
-        error = error * weight / masked_mean(weight, valid).clamp_min(1e-6).view(-1, 1, 1, 1)
-    return masked_mean(error, valid)
+    return masked_mean(difference(pred, target, valid).abs() * near_weight(target, valid, near), valid)
 
 
 PLUGIN = l1

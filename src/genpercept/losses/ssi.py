@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from genpercept.losses._masked import difference, masked_mean
+from genpercept.losses._masked import difference, masked_mean, near_weight
 
 
 def ssi(
@@ -17,14 +17,17 @@ def ssi(
     *,
     align: Literal["least_squares", "median"] = "least_squares",
     paper_exact: bool = False,
+    near: float = 0.0,
 ) -> Tensor:
-    """(B, C, H, W) twice, valid (B, 1, H, W) -> (B,).
+    """(B, C, H, W) twice, valid (B, 1, H, W) -> (B,). near: as in `l1`, with least_squares alone.
 
     least_squares: the prediction's best scale and shift. median: both maps to median 0 and mean absolute deviation 1;
     paper_exact then takes these statistics over invalid pixels too, as the released code does.
     """
     zero = torch.zeros_like(pred)
     if align == "median":
+        if near:
+            raise ValueError("ssi near: weighs errors in the target's own units, so it goes with align 'least_squares'")
         everywhere = torch.ones_like(valid) if paper_exact else valid
         p, t = difference(pred, zero, everywhere), difference(target, zero, everywhere)
         return masked_mean((_unit(p, everywhere, valid) - _unit(t, everywhere, valid)).abs(), valid)
@@ -32,7 +35,7 @@ def ssi(
         raise ValueError(f"ssi align {align!r}: choose 'least_squares' or 'median'")
     p, t = difference(pred, zero, valid), difference(target, zero, valid)
     scale, shift = least_squares(p, t, valid)
-    return masked_mean((scale * p + shift - t).abs(), valid)
+    return masked_mean((scale * p + shift - t).abs() * near_weight(target, valid, near), valid)
 
 
 def least_squares(p: Tensor, t: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
