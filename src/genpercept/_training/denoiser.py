@@ -16,7 +16,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from genpercept import equations, plugins, text
 from genpercept._training import latents
-from genpercept._training.parts import open_codec, use_attention
+from genpercept._training.parts import open_codec, own_device, use_attention
 from genpercept._training.records import image_tensor
 from genpercept._training.report import grid
 from genpercept._training.stage import Batch, Draw, Pair
@@ -69,8 +69,8 @@ class DenoiserStage:
         self.recipe = recipe
         self.draw = Draw(recipe, report)
         self.samples = self.draw.samples
-        self.vae = cast(AutoencoderKL, open_codec(recipe))
-        self.codec = plugins.find("codecs", "kl").wrap(self.vae.requires_grad_(False))
+        self.vae = cast(AutoencoderKL, open_codec(recipe).requires_grad_(False).to(own_device()))
+        self.codec = plugins.find("codecs", "kl").wrap(self.vae)
         self.abar = equations.alphas_cumprod(equations.scaled_linear_betas(*equations.SD_BETAS))
         if recipe.model.base and recipe.model.init == "base":
             base = StableDiffusionPipeline.from_pretrained(recipe.model.base, vae=self.vae)
@@ -196,7 +196,6 @@ class DenoiserStage:
         if self._validation is None:
             records = self.draw.validation()
             device = next(self.net.parameters()).device
-            self.vae.to(cast(Any, device))
             images = torch.stack([image_tensor(r["image"]) * 2 - 1 for r in records])
             z = torch.cat(
                 [self.codec.encode(x.to(device)).float().cpu() for x in images.split(self.recipe.loader.batch_size)]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from genpercept import losses, plugins
 from genpercept._training import latents, learn
-from genpercept._training.parts import use_attention
+from genpercept._training.parts import own_device, use_attention
 from genpercept._training.records import Record, image_tensor, to_sample
 from genpercept._training.report import grid, to_picture
 from genpercept._training.stage import Batch, Draw, Pair
@@ -90,6 +90,7 @@ class FinetuneStage:
                 "loader.latent_variants: cached latents serve the latent loss alone, but loss has"
                 f" {', '.join(n for n in self._weights if n != 'latent')}; leave those out, or set it to 0"
             )
+        self.parts.vae.to(own_device())
         return latents.open_pairs(self.recipe, self.draw.sources, self.parts.codec, self._encode_pair, report)
 
     def groups(self) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
+from accelerate import PartialState
 from diffusers.models.attention_processor import AttnProcessor
 from torch import nn
 
@@ -24,3 +25,8 @@ def open_codec(recipe: Recipe) -> nn.Module:
     if not (folder / "config.json").exists():
         folder = folder / "vae"
     return checkpoint.load_part("codecs", "kl", folder)
+
+
+def own_device() -> torch.device:
+    """The device that accelerate gave this process: caches are filled there, before anything is prepared for training."""
+    return PartialState().device
