@@ -171,7 +171,8 @@ def markdown(found: dict[str, dict[str, Any]], tiny: bool) -> str:
             f"# {title}",
             "",
             f"{time.strftime('%Y-%m-%d')}, {device}, PyTorch {torch.__version__}. By `python"
-            " benchmarks/full_size_training.py`: random weights, losses behind the frozen decoder, encoding and optimiser in the step. Operations are counted, recomputed ones included.",
+            " benchmarks/full_size_training.py`: random weights, losses behind the frozen decoder,"
+            " encoding and optimiser in the step. Operations are counted, recomputed ones included.",
             "",
             head.replace("480 x 640", "96 x 128") if tiny else head,
             "| --- | ---: | ---: | ---: | ---: | ---: |",

@@ -1,4 +1,4 @@
-"""The paper's recipes take a step: as they are but for size, and at full size on the meta device, where shapes alone are computed."""
+"""The paper's recipes take a step: as they are but for size, and at full size on the meta device (shapes without memory)."""
 
 from __future__ import annotations
 
