@@ -29,4 +29,4 @@ def open_codec(recipe: Recipe) -> nn.Module:
 
 def own_device() -> torch.device:
     """The device that accelerate gave this process: caches are filled there, before anything is prepared for training."""
-    return PartialState().device
+    return torch.device(PartialState().device or "cpu")
