@@ -20,8 +20,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 _EXTRAS = {
     **dict.fromkeys(("accelerate", "tensorboard"), "train"),
     **dict.fromkeys(("numba", "skimage"), "synthetic"),
-    "sklearn": "demo",
+    **dict.fromkeys(("py_sod_metrics", "pycocotools", "sklearn", "cv2"), "evaluate"),
     "OpenEXR": "exr",
+    "h5py": "data",
+    "pymatting": "matting",
 }
 _PATH = click.Path(path_type=Path)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -79,8 +80,10 @@ class Sample:
 
     image (3, H, W) float32 in [0, 1]. depth (H, W) metres along the optical axis. normals (3, H, W) unit vectors in the
     camera frame, x right, y up, z towards the viewer. class_ids (H, W) int64. mask (H, W) and defect (H, W) bool. alpha
-    (H, W) in [0, 1]. keypoints (N, 17, 3): x, y in pixels, visibility 0, 1 or 2 (COCO). intrinsics (3, 3) in pixels.
-    valid (H, W) bool: where depth and normals are meaningful (False at the sky).
+    (H, W) in [0, 1], trimap (H, W) uint8: 0, 128 (unknown), 255. keypoints (N, 17, 3): x, y in pixels, visibility 0, 1 or 2
+    (COCO), and of the same N people boxes (N, 4): x, y, width, height in pixels. intrinsics (3, 3) in pixels. valid (H, W)
+    bool: where dense labels are meaningful (False at the sky; for class_ids, where there is a class). meta: what else a
+    data set says and a metric reads, such as the ids and areas of annotated people; plain values.
     """
 
     name: str
@@ -94,8 +97,11 @@ class Sample:
     defect: Tensor | None = None
     valid: Tensor | None = None
     intrinsics: Tensor | None = None
+    trimap: Tensor | None = None
+    boxes: Tensor | None = None
     caption: str = ""
     domain: str = ""
+    meta: dict[str, Any] = field(default_factory=dict)
 
     def label(self, field_name: str) -> Tensor:
         """The label called `field_name`, or a ValueError that names the sample and what it lacks."""

@@ -1,0 +1,166 @@
+"""What the adapters of published data sets share: what they say of themselves, options, reading files, and errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn, Self, cast
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from genpercept.imaging.read import read, shown
+from genpercept.names import choose
+from genpercept.types import Sample
+
+_SHOWN = 6  # names listed of what a folder holds
+
+
+@dataclass(frozen=True)
+class About:
+    """A published data set, in words and names: what `genpercept data list` and docs/datasets.md say of it.
+
+    layout: one line per pattern under the root, as published. provides: the fields of Sample that are filled. protocols:
+    task -> the named protocol of `genpercept.metrics` that the field evaluates it by ("" where a task has only one).
+    """
+
+    title: str
+    url: str
+    obtain: str
+    licence: str
+    layout: tuple[str, ...]
+    provides: tuple[str, ...]
+    splits: tuple[str, ...]
+    protocols: Mapping[str, str]
+    classes: str | None = None  # name of the class table in genpercept.classes
+    reference: str = ""  # paper
+
+
+class FileDataset:
+    """Base of the adapters, frozen dataclasses whose fields are the options. Subclasses give name, about, index, load."""
+
+    name: ClassVar[str]
+    about: ClassVar[About]
+
+    @property
+    def licence(self) -> str:
+        return self.about.licence
+
+    def with_options(self, **options: Any) -> Self:
+        """The same data set with these options. ValueError for an unknown one."""
+        known = tuple(f.name for f in fields(cast(Any, self)))
+        for key in options:
+            if not known:
+                raise ValueError(f"data set {self.name!r} has no options, but got {key!r}")
+            choose(f"option of data set {self.name!r}", key, known)
+        return replace(cast(Any, self), **options)
+
+    def index(self, root: Path | None, split: str) -> Sequence[Any]:
+        raise NotImplementedError
+
+    def load(self, entry: Any) -> Sample:
+        raise NotImplementedError
+
+    # ---- checks --------------------------------------------------------------------------------------------------------
+
+    def folder(self, root: Path | None, split: str) -> Path:
+        """The root as a folder that exists, after checking the split's name. ValueError otherwise."""
+        if split not in self.about.splits:
+            raise ValueError(f"{self.name}: split {split!r}: choose one of {', '.join(self.about.splits)}")
+        if root is None:
+            raise ValueError(f"data set {self.name!r} needs its folder: set root (--root). {self.about.obtain}")
+        root = Path(root).expanduser()
+        if not root.is_dir():
+            raise ValueError(f"{shown(root)}: no such folder; expected {self.about.title} there")
+        return root
+
+    def wrong_layout(self, root: Path, expected: str) -> NoReturn:
+        """ValueError: what was looked for, what the root holds instead, and the whole layout."""
+        names = sorted(p.name + ("/" if p.is_dir() else "") for p in root.iterdir())
+        found = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+        layout = "; ".join(self.about.layout)
+        raise ValueError(
+            f"{shown(root)}: not the layout of {self.about.title}: expected {expected}; found {found or 'nothing'}. "
+            f"Layout: {layout}"
+        )
+
+
+# Reading ------------------------------------------------------------------------------------------------------------------
+
+
+def need(path: Path) -> Path:
+    """The path, or a ValueError where no such file is."""
+    if not path.is_file():
+        raise ValueError(f"{shown(path)}: no such file; the data set is incomplete")
+    return path
+
+
+def read_rgb(path: Path) -> Tensor:
+    """Image file -> (3, H, W) float32 in [0, 1]. ValueError that names the file."""
+    image = read(need(path))
+    pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+    return pixels.float() / 255 if image.dtype == np.uint8 else pixels.float()
+
+
+def read_values(path: Path, dtypes: tuple[str, ...] = (), ndim: int = 2) -> np.ndarray:
+    """The values of a PNG, TIFF or .npy file as they are stored. ValueError for a damaged one, other types or dimensions.
+
+    dtypes: names such as "uint16" that the format may have; Pillow's 32-bit reading of 16-bit PNGs is taken back.
+    """
+    need(path)
+    try:
+        if path.suffix == ".npy":
+            array = np.load(path, allow_pickle=False)
+        else:
+            with Image.open(path) as image:
+                array = np.asarray(image)
+    except (OSError, ValueError, EOFError, SyntaxError) as error:
+        raise ValueError(f"{shown(path)}: a damaged file ({' '.join(str(error).split())}); fetch it again") from None
+    if array.dtype == np.int32 and "uint16" in dtypes and array.min(initial=0) >= 0 and array.max(initial=0) < 65536:
+        array = array.astype(np.uint16)
+    if dtypes and str(array.dtype) not in dtypes:
+        raise ValueError(f"{shown(path)}: stored as {array.dtype}, but the data set has {' or '.join(dtypes)}")
+    if array.ndim != ndim:
+        raise ValueError(f"{shown(path)}: shape {list(array.shape)}; expected {ndim} dimensions")
+    return array
+
+
+def read_hdf5(path: Path, key: str = "dataset") -> np.ndarray:
+    """One array of an HDF5 file. ValueError for a damaged file or a missing key. Needs the extra `data`."""
+    import h5py
+
+    need(path)
+    try:
+        with h5py.File(path, "r") as file:
+            if key not in file:
+                raise ValueError(f"{shown(path)}: no array {key!r} in it; there are {', '.join(file.keys())}")
+            return np.asarray(cast(Any, file[key])[()])
+    except OSError as error:
+        raise ValueError(
+            f"{shown(path)}: a damaged HDF5 file ({' '.join(str(error).split())}); fetch it again"
+        ) from None
+
+
+def read_list(path: Path, columns: int) -> list[list[str]]:
+    """A public split list: so many paths a line, separated by spaces; further columns are kept. ValueError with the line."""
+    try:
+        lines = Path(path).expanduser().read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{shown(Path(path))}: cannot be read as a split list: {error}") from None
+    rows = [line.split() for line in lines]
+    for number, row in enumerate(rows, 1):
+        if row and len(row) < columns:
+            raise ValueError(
+                f"{shown(Path(path))}, line {number}: {len(row)} columns; a list for this set has {columns}"
+            )
+    return [row for row in rows if row]
+
+
+def same_size(path: Path, label: np.ndarray | Tensor, image: Tensor) -> None:
+    """ValueError where a label (H, W[, C]) is not of its image's size."""
+    if tuple(label.shape[:2]) != tuple(image.shape[-2:]):
+        h, w = label.shape[:2]
+        raise ValueError(f"{shown(path)}: {h} x {w} pixels, but its image has {image.shape[-2]} x {image.shape[-1]}")
