@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from genpercept.imaging.read import read, shown
+from genpercept.imaging.read import SUFFIXES, read, shown
 from genpercept.names import choose
 from genpercept.types import Sample
 
@@ -37,6 +38,7 @@ class About:
     protocols: Mapping[str, str]
     classes: str | None = None  # name of the class table in genpercept.classes
     reference: str = ""  # paper
+    extra: str = ""  # of pip install 'genpercept[EXTRA]', where reading it needs one
 
 
 class FileDataset:
@@ -142,6 +144,41 @@ def read_hdf5(path: Path, key: str = "dataset") -> np.ndarray:
         raise ValueError(
             f"{shown(path)}: a damaged HDF5 file ({' '.join(str(error).split())}); fetch it again"
         ) from None
+
+
+def read_grey(path: Path) -> np.ndarray:
+    """An 8-bit mask, matte or trimap as (H, W) uint8, however its file stores grey: palette, RGB, RGBA, 1 bit."""
+    need(path)
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):
+                raise ValueError(f"{shown(path)}: stored with {image.mode} values, but the data set has 8 bits")
+            return np.asarray(image if image.mode == "L" else image.convert("RGB").convert("L"))
+    except (OSError, EOFError, SyntaxError) as error:
+        raise ValueError(f"{shown(path)}: a damaged file ({' '.join(str(error).split())}); fetch it again") from None
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds. ValueError for a missing or damaged one."""
+    try:
+        return json.loads(need(path).read_text(encoding="utf-8", errors="replace"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"{shown(path)}: not a JSON file: {error}; fetch it again") from None
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The image files directly in a folder, by name; none where it does not exist."""
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+
+
+def same_stem(folder: Path, image: Path, default: str = ".png") -> Path:
+    """The file of a label folder that has the image's name, whatever its suffix; a path that is not there if none has."""
+    for suffix in (default, *SUFFIXES):
+        if (path := folder / f"{image.stem}{suffix}").is_file():
+            return path
+    return folder / f"{image.stem}{default}"
 
 
 def read_list(path: Path, columns: int) -> list[list[str]]:

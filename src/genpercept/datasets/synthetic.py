@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from genpercept import classes
+from genpercept.datasets._files import About, FileDataset
 from genpercept.datasets._world.words import CLASSES, WORDS
 from genpercept.types import Sample
 
@@ -28,33 +30,7 @@ DOMAINS = ("indoor", "outdoor", "closeup", "mixed", "heldout_shapes", "heldout_t
 SPLITS = ("train", "val", "test")
 DEFAULT_COUNT = 500  # entries of a split when its name gives no number
 
-PALETTE = np.array(
-    [
-        (135, 186, 230),
-        (121, 97, 69),
-        (176, 137, 104),
-        (214, 207, 190),
-        (240, 240, 232),
-        (150, 84, 72),
-        (90, 90, 96),
-        (64, 140, 60),
-        (220, 60, 60),
-        (230, 150, 40),
-        (140, 90, 160),
-        (40, 70, 170),
-        (60, 190, 180),
-        (250, 230, 90),
-        (230, 110, 170),
-        (120, 210, 250),
-        (100, 60, 30),
-        (20, 20, 20),
-        (190, 60, 120),
-        (70, 110, 120),
-        (200, 170, 230),
-        (170, 190, 60),
-    ],
-    np.uint8,
-)
+PALETTE = classes.find("synthetic").colours
 
 
 @dataclass
@@ -175,13 +151,47 @@ class Entry:
     domain: str
     index: int
     size: tuple[int, int] = (128, 128)
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.domain}-{self.split}-{self.seed}-{self.index:06d}"
 
 
-class SyntheticWorld:
-    """The world as a data set: split "test", "test/indoor" or "test/mixed:500". It needs no files; root is ignored."""
+@dataclass(frozen=True)
+class SyntheticWorld(FileDataset):
+    """The world as a data set: split "test", "test/indoor" or "test/mixed:500". It needs no files; root is ignored.
+
+    size: height, width. seed: another world.
+    """
 
     name = "synthetic"
-    licence = "Apache-2.0"
+    about = About(
+        title="the synthetic world",
+        url="docs/world.md",
+        obtain="Nothing to fetch: scenes are rendered when they are asked for, the same bits for the same key.",
+        licence="Apache-2.0",
+        layout=("no files; a split is SPLIT, SPLIT/DOMAIN or SPLIT/DOMAIN:COUNT, as in test/indoor:100",),
+        provides=(
+            *("depth", "normals", "class_ids", "mask", "alpha", "keypoints", "defect", "valid", "intrinsics", "caption"),
+        ),
+        splits=SPLITS,
+        protocols={"depth": "synthetic", "disparity": "synthetic", "normals": "dsine", "segmentation": ""}
+        | {"dis": "", "matting": "p3m", "pose": "", "anomaly": ""},
+        classes="synthetic",
+        extra="synthetic",
+    )
+
+    size: tuple[int, int] = (128, 128)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        size: Any = self.size
+        if not isinstance(size, Sequence) or len(size) != 2 or not all(isinstance(n, int) and n >= 8 for n in size):
+            raise ValueError(f"synthetic: size {self.size!r}: give height and width, both at least 8 pixels")
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise ValueError(f"synthetic: seed {self.seed!r}: must be a whole number from 0 up")
+        object.__setattr__(self, "size", (size[0], size[1]))
 
     def index(self, root: Path | None, split: str) -> Sequence[Entry]:
         """Entries of a split: its domain (mixed unless given) and their number (500 unless given)."""
@@ -194,10 +204,11 @@ class SyntheticWorld:
                 f"with SPLIT one of {', '.join(SPLITS)} "
                 f"and DOMAIN one of {', '.join(DOMAINS)}"
             )
-        return [Entry(base, domain, i) for i in range(int(count) if count else DEFAULT_COUNT)]
+        number = int(count) if count else DEFAULT_COUNT
+        return [Entry(base, domain, i, self.size, self.seed) for i in range(number)]
 
     def load(self, entry: Entry) -> Sample:
-        return _sample(render([entry.index], entry.domain, entry.split, entry.size), 0)
+        return _sample(render([entry.index], entry.domain, entry.split, entry.size, entry.seed), 0)
 
 
 PLUGIN = SyntheticWorld()
