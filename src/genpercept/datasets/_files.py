@@ -100,11 +100,22 @@ def need(path: Path) -> Path:
     return path
 
 
-def read_rgb(path: Path) -> Tensor:
-    """Image file -> (3, H, W) float32 in [0, 1]. ValueError that names the file."""
-    image = read(need(path))
+def read_rgb(path: Path, upright: bool = True) -> Tensor:
+    """Image file -> (3, H, W) float32 in [0, 1]. ValueError that names the file.
+
+    upright=False: pixels as they are stored, whatever the EXIF orientation says, for labels that go with those.
+    """
+    image = read(need(path)) if upright else read(_stored(path))
     pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
     return pixels.float() / 255 if image.dtype == np.uint8 else pixels.float()
+
+
+def _stored(path: Path) -> np.ndarray:
+    try:
+        with Image.open(need(path)) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, ValueError, EOFError, SyntaxError) as error:
+        raise ValueError(f"{shown(path)}: a damaged image ({' '.join(str(error).split())}); fetch it again") from None
 
 
 def read_values(path: Path, dtypes: tuple[str, ...] = (), ndim: int = 2) -> np.ndarray:
@@ -130,8 +141,11 @@ def read_values(path: Path, dtypes: tuple[str, ...] = (), ndim: int = 2) -> np.n
     return array
 
 
-def read_hdf5(path: Path, key: str = "dataset") -> np.ndarray:
-    """One array of an HDF5 file. ValueError for a damaged file or a missing key. Needs the extra `data`."""
+def read_hdf5(path: Path, key: str = "dataset", item: int | None = None) -> np.ndarray:
+    """One array of an HDF5 file, or only its `item`-th row. ValueError for a damaged file or a missing key or row.
+
+    Needs the extra `data`.
+    """
     import h5py
 
     need(path)
@@ -139,7 +153,10 @@ def read_hdf5(path: Path, key: str = "dataset") -> np.ndarray:
         with h5py.File(path, "r") as file:
             if key not in file:
                 raise ValueError(f"{shown(path)}: no array {key!r} in it; there are {', '.join(file.keys())}")
-            return np.asarray(cast(Any, file[key])[()])
+            values = cast(Any, file[key])
+            if item is not None and not 0 <= item < len(values):
+                raise ValueError(f"{shown(path)}: {key!r} has {len(values)} items; number {item} was wanted")
+            return np.asarray(values[() if item is None else item])
     except OSError as error:
         raise ValueError(
             f"{shown(path)}: a damaged HDF5 file ({' '.join(str(error).split())}); fetch it again"
@@ -201,3 +218,53 @@ def same_size(path: Path, label: np.ndarray | Tensor, image: Tensor) -> None:
     if tuple(label.shape[:2]) != tuple(image.shape[-2:]):
         h, w = label.shape[:2]
         raise ValueError(f"{shown(path)}: {h} x {w} pixels, but its image has {image.shape[-2]} x {image.shape[-1]}")
+
+
+# Depth and normals --------------------------------------------------------------------------------------------------------
+
+
+def as_depth(metres: np.ndarray, known: np.ndarray | bool = True) -> tuple[Tensor, Tensor]:
+    """Metres (H, W) -> depth float32, 0 where unknown, and valid: `known`, finite and above 0."""
+    valid = np.isfinite(metres) & (metres > 0) & known
+    return torch.from_numpy(np.where(valid, metres, 0).astype(np.float32)), torch.from_numpy(valid)
+
+
+def as_normals(vectors: np.ndarray, rays: np.ndarray | None = None) -> Tensor:
+    """Vectors (H, W, 3) in our axes -> unit normals (3, H, W) float32, 0 where unknown (zero or not finite).
+
+    rays (H, W, 3) from the camera, in our axes: normals that point away from the viewer along them are turned around.
+    """
+    n = vectors.astype(np.float32)
+    length = np.sqrt((n * n).sum(-1))
+    known = np.isfinite(length) & (length > 0.5)
+    n = np.where(known[..., None], n, 0) / np.where(known, length, 1)[..., None]
+    if rays is not None:
+        unit = rays / np.linalg.norm(rays, axis=-1, keepdims=True)
+        n = np.where(((n * unit).sum(-1) > 1e-3)[..., None], -n, n)
+    return torch.from_numpy(np.ascontiguousarray(n.transpose(2, 0, 1), dtype=np.float32))
+
+
+def pinhole(fx: float, fy: float, cx: float, cy: float) -> Tensor:
+    """Intrinsics (3, 3) float32 in pixels."""
+    return torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=torch.float32)
+
+
+def pinhole_rays(k: Tensor, size: tuple[int, int]) -> np.ndarray:
+    """Intrinsics (3, 3) -> directions (H, W, 3) from the camera through the pixels, in our axes (z = -1)."""
+    y, x = np.mgrid[: size[0], : size[1]].astype(np.float64)
+    fx, fy, cx, cy = float(k[0, 0]), float(k[1, 1]), float(k[0, 2]), float(k[1, 2])
+    return np.stack([(x - cx) / fx, -(y - cy) / fy, np.full_like(x, -1)], -1)
+
+
+def read_eval_normals(path: Path) -> np.ndarray:
+    """Ground-truth normals (H, W, 3) as the public evaluations ship them, in our axes; 0 where unknown.
+
+    .png, 8 bits, of DSINE and FrameNet: (n + 1) / 2 with x left, y up, z towards the viewer, black unknown (DSINE's
+    words: x right, y down, z front, normals outward, a wall facing the camera is (0, 0, 1)). .npy, floats, of Marigold:
+    our axes.
+    """
+    if path.suffix == ".npy":
+        return read_values(path, ("float16", "float32", "float64"), ndim=3)
+    values = read_values(path, ("uint8",), ndim=3)[..., :3]
+    known = (values.sum(-1, keepdims=True, dtype=np.int64) > 0).astype(np.float32)
+    return (values.astype(np.float32) / 255 * 2 - 1) * known * np.array([-1, 1, 1], np.float32)
