@@ -178,13 +178,27 @@ _TABLES: dict[str, tuple[str, str]] = {
 
 # ADE20K classes that have a class of their own among the NYU-40, which Hypersim labels; all others have none. Where ADE20K
 # is finer (armchair, swivel chair) several meet in one.
+_SAME = """wall, floor, cabinet, bed, chair, sofa, table, door, counter, desk, curtain, pillow, mirror, ceiling, refrigerator,
+towel, box, person, toilet, sink, lamp, bathtub, bag"""
 _ADE20K_TO_NYU40: Mapping[str, str] = {
-    **{n: n for n in ("wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "counter", "desk", "curtain")},
-    **{n: n for n in ("pillow", "mirror", "ceiling", "refrigerator", "towel", "box", "person", "toilet", "sink", "lamp")},
-    **{n: n for n in ("bathtub", "bag")},
-    **{"windowpane": "window", "bookcase": "bookshelf", "painting": "picture", "poster": "picture", "blind": "blinds"},
-    **{"shelf": "shelves", "chest of drawers": "dresser", "rug": "floor mat", "apparel": "clothes", "book": "books"},
-    **{"television receiver": "television", "armchair": "chair", "swivel chair": "chair", "coffee table": "table"},
-    **{"countertop": "counter", "kitchen island": "counter", "cushion": "pillow", "screen door": "door"},
+    **{name.strip(): name.strip() for name in _SAME.split(",")},
+    "windowpane": "window",
+    "bookcase": "bookshelf",
+    "painting": "picture",
+    "poster": "picture",
+    "blind": "blinds",
+    "shelf": "shelves",
+    "chest of drawers": "dresser",
+    "rug": "floor mat",
+    "apparel": "clothes",
+    "book": "books",
+    "television receiver": "television",
+    "armchair": "chair",
+    "swivel chair": "chair",
+    "coffee table": "table",
+    "countertop": "counter",
+    "kitchen island": "counter",
+    "cushion": "pillow",
+    "screen door": "door",
 }
 _MAPPINGS: Mapping[tuple[str, str], Mapping[str, str]] = {("ade20k150", "nyu40"): _ADE20K_TO_NYU40}

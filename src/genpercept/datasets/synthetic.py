@@ -121,6 +121,7 @@ def render(
 def _sample(s: Scenes, i: int) -> Sample:
     figure = s.keypoints[i, :, 2].any()
     t = torch.from_numpy
+    box = np.concatenate([s.box[i, :2], s.box[i, 2:] - s.box[i, :2]])[None]  # corners -> corner and size
     return Sample(
         name=s.name[i],
         image=t(s.image[i].transpose(2, 0, 1).astype(np.float32) / 255),
@@ -130,6 +131,7 @@ def _sample(s: Scenes, i: int) -> Sample:
         mask=t(s.mask[i]),
         alpha=t(s.alpha[i]),
         keypoints=t(s.keypoints[i][None] if figure else np.zeros((0, 17, 3), np.float32)),
+        boxes=t(box if figure else np.zeros((0, 4), np.float32)),
         defect=t(s.defect[i]),
         valid=t(s.valid[i]),
         intrinsics=t(s.intrinsics[i]),
@@ -173,7 +175,8 @@ class SyntheticWorld(FileDataset):
         licence="Apache-2.0",
         layout=("no files; a split is SPLIT, SPLIT/DOMAIN or SPLIT/DOMAIN:COUNT, as in test/indoor:100",),
         provides=(
-            *("depth", "normals", "class_ids", "mask", "alpha", "keypoints", "defect", "valid", "intrinsics", "caption"),
+            *("depth", "normals", "class_ids", "mask", "alpha", "keypoints", "boxes", "defect", "valid"),
+            *("intrinsics", "caption"),
         ),
         splits=SPLITS,
         protocols={"depth": "synthetic", "disparity": "synthetic", "normals": "dsine", "segmentation": ""}
