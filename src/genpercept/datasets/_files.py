@@ -213,6 +213,14 @@ def read_list(path: Path, columns: int) -> list[list[str]]:
     return [row for row in rows if row]
 
 
+def check_first(first: Path, split_list: Path | str) -> None:
+    """ValueError unless the first file that a split list names is there: most often root is another folder than it means."""
+    if not first.is_file():
+        raise ValueError(
+            f"{shown(Path(split_list))}: its first file is not there ({shown(first)}): give the root that its paths start from"
+        )
+
+
 def same_size(path: Path, label: np.ndarray | Tensor, image: Tensor) -> None:
     """ValueError where a label (H, W[, C]) is not of its image's size."""
     if tuple(label.shape[:2]) != tuple(image.shape[-2:]):
