@@ -1,0 +1,128 @@
+"""Dichotomous segmentation: a soft mask against a binary one (DIS5K), by PySODMetrics and the DIS authors' HCE."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from py_sod_metrics import MAE, Emeasure, FmeasureHandler, FmeasureV2, Smeasure, WeightedFmeasure
+
+from genpercept.metrics import _arrays, _unit
+from genpercept.metrics._arrays import BoolArray
+from genpercept.metrics._hce import correction_effort
+from genpercept.metrics._protocols import resolve
+
+KEYS = ("max_f", "weighted_f", "mae", "s_measure", "e_measure", "hce")
+HCE_MAPS = ("raw", "normalised")
+
+
+@dataclass(frozen=True)
+class DisProtocol:
+    """How masks are compared. The first five figures see each prediction stretched to its own [0, 1].
+
+    hce: False leaves it out. hce_map: what its binary prediction comes from, "raw" (above 128 of 255, the authors) or
+    "normalised" (above half of the stretched map, PySODMetrics). relax: erosions, gamma in the paper. epsilon:
+    tolerance of an outline in pixels.
+    """
+
+    hce: bool = True
+    hce_map: str = "raw"
+    relax: int = 5
+    epsilon: float = 2.0
+
+    def __post_init__(self) -> None:
+        _arrays.choose("map for the HCE", self.hce_map, HCE_MAPS)
+        if self.relax < 1:
+            raise ValueError(f"relax {self.relax}: must be at least 1 erosion")
+        if not 0 <= self.epsilon < float("inf"):
+            raise ValueError(f"epsilon {self.epsilon}: must be a number of pixels, 0 or more")
+
+
+DIS_PROTOCOLS = {"dis5k": DisProtocol(), "pysodmetrics": DisProtocol(hce_map="normalised")}
+
+
+class DisMetric:
+    """max_f (beta^2 = 0.3), weighted_f (beta^2 = 1), mae, s_measure (alpha = 0.5), e_measure (mean over thresholds; up
+    to N / (N - 1) for N pixels) are fractions; hce is a number of clicks.
+
+    Averaged over images, except max_f: the highest point of the mean curve of the set, over 256 thresholds. A row has
+    the highest point of its own curve. Maps are taken at 8 bits, as saved ones are; truth is what lies above 128 there.
+    """
+
+    def __init__(self, protocol: DisProtocol) -> None:
+        self.protocol = protocol
+        self.rows: dict[str, dict[str, float]] = {}
+        self._curves = np.zeros(256)  # F at each threshold, summed over the images
+
+    def update(self, pred: Any, gt: Any, valid: Any = None, name: str = "", skeleton: Any = None) -> dict[str, float]:
+        """Add one image: pred (H, W) in [0, 1] or 0..255, gt (H, W) bool, in [0, 1] or 0..255. Returns its figures.
+
+        skeleton: (H, W) bool of gt where a data set brings one; thinned from gt otherwise. A constant prediction is not
+        stretched. With an empty gt max_f and weighted_f are 0. The protocol has no mask: ValueError when valid leaves
+        pixels out.
+        """
+        name = _arrays.unique_name(name, self.rows)
+        p, g = (_eight_bits(m) for m in _unit.pair(pred, gt, name))
+        if g.size < 2:
+            raise ValueError(f"{_arrays.label(name)}one pixel: the E-measure is not defined for fewer than two")
+        _unit.whole(valid, g.shape, name, "dis scores whole images and has no mask")
+        if skeleton is not None:
+            _arrays.same_shape(_arrays.to_numpy(skeleton).shape, g.shape, "skeleton", name)
+            skeleton = _arrays.as_mask(skeleton, g.shape, name)
+        row, curve = figures(p, g)
+        if self.protocol.hce:
+            row["hce"] = float(sum(self._effort(p, g > 128, skeleton)))
+        self._curves += curve
+        self.rows[name] = row
+        return row
+
+    def compute(self) -> dict[str, float]:
+        """Means over the images so far, and the maximum of their mean F curve; NaN when there are none."""
+        keys = KEYS if self.protocol.hce else KEYS[:-1]
+        means = _arrays.mean_over_images(keys, self.rows, set())
+        if self.rows:
+            means["max_f"] = float(self._curves.max() / len(self.rows))
+        return means
+
+    def _effort(self, p: NDArray[np.uint8], g: BoolArray, skeleton: BoolArray | None) -> tuple[int, ...]:
+        rule = self.protocol
+        above = p > 128 if rule.hce_map == "raw" else _stretched(p) > 0.5
+        return correction_effort(above, g, skeleton, rule.relax, rule.epsilon)
+
+
+def _eight_bits(unit: Any) -> NDArray[np.uint8]:
+    return np.rint(255 * unit).astype(np.uint8)
+
+
+def _stretched(p: NDArray[np.uint8]) -> NDArray[np.float64]:
+    unit = p / 255
+    low, high = unit.min(), unit.max()
+    return (unit - low) / (high - low) if high > low else unit
+
+
+def figures(p: NDArray[np.uint8], g: NDArray[np.uint8]) -> tuple[dict[str, float], NDArray[np.float64]]:
+    """The figures but for the HCE, and F at the thresholds 255 ... 0 (256,)."""
+    f = FmeasureV2({"f": FmeasureHandler(with_dynamic=True, with_adaptive=False, beta=0.3)})
+    measures = {"weighted_f": WeightedFmeasure(), "mae": MAE(), "s_measure": Smeasure(), "e_measure": Emeasure()}
+    stretched, truth = _stretched(p), g > 128
+    for measure in (f, *measures.values()):
+        measure.step(stretched, truth, normalize=False)
+    curve = np.asarray(f.get_results()["f"]["dynamic"], np.float64)
+    row = {"max_f": float(curve.max())}
+    for key, measure in measures.items():
+        row[key] = _number(measure.get_results())
+    return row, curve
+
+
+def _number(results: Mapping[str, Any]) -> float:
+    """The one figure of a measure; of the E-measure, the mean of its curve."""
+    (value,) = results.values()
+    return float(np.mean(value["curve"]) if isinstance(value, dict) else value)
+
+
+def PLUGIN(*, protocol: str | None = None, **options: Any) -> DisMetric:
+    """See `DisProtocol` for the options. protocol: dis5k (the default), pysodmetrics."""
+    return DisMetric(resolve(DIS_PROTOCOLS, DisProtocol(), protocol, options))

@@ -1,0 +1,107 @@
+"""Alpha mattes against true ones, as P3M and Deep Image Matting evaluate them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from genpercept.metrics import _arrays, _matting, _unit
+from genpercept.metrics._arrays import BoolArray, FloatArray
+from genpercept.metrics._protocols import resolve
+
+KEYS = ("sad", "mad", "mse", "grad", "conn")
+RULES = {"p3m": _matting.p3m, "dim": _matting.dim}
+REGIONS = ("all", "trimap")
+
+
+@dataclass(frozen=True)
+class MattingProtocol:
+    """How mattes are compared.
+
+    rules: "p3m" or "dim", how each figure is defined and scaled, see `_matting`. region: "all", the whole image, or
+    "trimap", where the trimap says unknown; predictions are set to the trimap's 0 and 1 elsewhere.
+    """
+
+    rules: str = "p3m"
+    region: str = "all"
+
+    def __post_init__(self) -> None:
+        _arrays.choose("rules", self.rules, tuple(RULES))
+        _arrays.choose("region", self.region, REGIONS)
+
+
+MATTING_PROTOCOLS = {
+    "p3m": MattingProtocol("p3m", "all"),
+    "p3m_trimap": MattingProtocol("p3m", "trimap"),
+    "dim": MattingProtocol("dim", "trimap"),
+}
+
+
+class MattingMetric:
+    """sad, mad, mse, grad, conn, scaled as the protocol's public evaluation does; averaged over the images.
+
+    Deep Image Matting has no mad; here it is the mean over the unknown pixels. P3M's grad and conn look at the whole
+    image under either region, as its code has no others.
+    """
+
+    def __init__(self, protocol: MattingProtocol) -> None:
+        self.protocol = protocol
+        self.rows: dict[str, dict[str, float]] = {}
+        self.empty: set[str] = set()  # samples without an unknown pixel
+
+    def update(self, pred: Any, gt: Any, valid: Any = None, name: str = "", trimap: Any = None) -> dict[str, float]:
+        """Add one image: pred, gt (H, W) alpha in [0, 1] or 0..255, trimap (H, W) 0, 128, 255. Returns its figures.
+
+        Region "trimap" needs the trimap, or valid (H, W) bool, True where alpha is unknown: known pixels then count as
+        predicted without error. Region "all" looks at neither: ValueError when valid leaves pixels out. An image
+        without an unknown pixel gives NaN and does not count.
+        """
+        name = _arrays.unique_name(name, self.rows)
+        p, g = _unit.pair(pred, gt, name)
+        if self.protocol.region == "all":
+            shown, unknown = p, _unit.whole(valid, g.shape, name, f"region 'all' has no mask; {_ADVICE}")
+        else:
+            shown, unknown = _known_set(p, g, valid, trimap, name)
+        if unknown.any():
+            row = RULES[self.protocol.rules](p, g, unknown, shown)
+        else:
+            row = {key: float("nan") for key in KEYS}
+            self.empty.add(name)
+        self.rows[name] = row
+        return row
+
+    def compute(self) -> dict[str, float]:
+        """Mean of the images that had an unknown pixel."""
+        return _arrays.mean_over_images(KEYS, self.rows, self.empty)
+
+
+_ADVICE = "choose region 'trimap', or protocol 'dim'"
+
+
+def _known_set(pred: FloatArray, gt: FloatArray, valid: Any, trimap: Any, name: str) -> tuple[FloatArray, BoolArray]:
+    """(prediction with its known pixels set, where alpha is unknown) out of the trimap or else the mask."""
+    if trimap is None and valid is None:
+        raise ValueError(f"{_arrays.label(name)}no trimap: region 'trimap' needs one, or valid= True where unknown")
+    if trimap is None:
+        mask = _arrays.as_mask(valid, gt.shape, name)
+        if _arrays.to_numpy(valid).dtype != bool and np.any(_arrays.to_numpy(valid) == 128):
+            raise ValueError(f"{_arrays.label(name)}valid holds 128: give a trimap as trimap=")
+        return np.where(mask, pred, gt), mask
+    array = _arrays.as_map(trimap, "trimap", name)
+    _arrays.same_shape(array.shape, gt.shape, "trimap", name)
+    found = np.unique(array)
+    if not set(found.tolist()) <= {0, 128, 255}:
+        values = ", ".join(f"{v:g}" for v in found[:6]) + (", ..." if found.size > 6 else "")
+        raise ValueError(f"{_arrays.label(name)}trimap holds {values}: expected 0, 128 (unknown) and 255")
+    unknown = array == 128
+    given = _arrays.as_mask(valid, gt.shape, name)
+    if not given.all() and not np.array_equal(given, unknown):
+        raise ValueError(f"{_arrays.label(name)}valid and trimap disagree on what is unknown: give one of them")
+    return np.where(unknown, pred, array / 255), unknown
+
+
+def PLUGIN(*, protocol: str | None = None, **options: Any) -> MattingMetric:
+    """See `MattingProtocol` for the options. protocol: p3m (whole image, the default), p3m_trimap, dim."""
+    return MattingMetric(resolve(MATTING_PROTOCOLS, MattingProtocol(), protocol, options))
