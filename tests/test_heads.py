@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from genpercept import GenPerceptPipeline, plugins
 from genpercept.checkpoint import read_json
 from genpercept.codecs import Codec
 from genpercept.heads.dpt import DPTHead, WrappedDPT
-from genpercept.types import Features, Geometry, Target
+from genpercept.types import Features, Geometry
 
 GOLDEN = Path(__file__).parent / "golden"
 DPT = plugins.find("heads", "dpt")
@@ -54,7 +55,7 @@ def pyramid(h: int, w: int, channels: tuple[int, ...] = (8, 8, 4, 4)) -> Feature
 @pytest.mark.parametrize("name", plugins.names("heads"))
 def test_contract(name: str) -> None:
     plugin = plugins.find("heads", name)
-    assert plugin.name == name and plugin.consumes in ("latent", "pyramid") and plugin.space in ("image", "affine")
+    assert plugin.name == name and plugin.consumes in ("latent", "pyramid") and plugin.space in plugin.spaces
     if plugin.class_name is None:
         head = plugin.wrap(None)
         with pytest.raises(ValueError, match="no weights of its own"):
@@ -67,9 +68,39 @@ def test_contract(name: str) -> None:
         with pytest.raises(ValueError, match=f"needs a {plugin.class_name}, not Linear"):
             plugin.wrap(nn.Linear(1, 1))
     assert (head.consumes, head.channels, head.space) == (plugin.consumes, plugin.channels, plugin.space)
-    label = Target(torch.rand(2, 3, 4, 4) * 2 - 1, torch.ones(2, 1, 4, 4, dtype=torch.bool))
-    target = head.target(label)
-    assert target.map.shape == (2, head.channels, 4, 4) and target.space == head.space
+    takers = [
+        t for t in map(partial(plugins.find, "tasks"), plugins.names("tasks")) if set(plugin.spaces) & set(t.spaces)
+    ]
+    assert takers, "no task takes what it gives"
+
+
+@pytest.mark.parametrize("name", ["upernet", "keypoints"])
+def test_pyramid_heads_learn_in_their_space(codec: Codec, name: str) -> None:
+    """Odd latents too: logits have the image's size, heatmaps a quarter of it; and both fit a target."""
+    torch.manual_seed(0)
+    plugin = plugins.find("heads", name)
+    module = plugin.build({"neck_hidden_sizes": [4, 4, 8, 8], "out_channels": 3, "hidden_size": 16})
+    head = plugin.wrap(module)
+    size = {
+        "upernet": (7 * codec.stride, 5 * codec.stride),
+        "keypoints": (7 * codec.stride // 4, 5 * codec.stride // 4),
+    }
+    assert tuple(head(pyramid(7, 5), codec).shape) == (2, 3, *size[name])
+    with pytest.raises(ValueError, match="neck_hidden_sizes"):
+        head(pyramid(4, 4, channels=(8, 8, 4, 5)), codec)
+    features, optimiser = pyramid(4, 4), torch.optim.Adam(module.parameters(), 1e-2)
+    want = torch.randn(head(features, codec).shape[1:], generator=torch.Generator().manual_seed(1))
+    want = torch.nn.functional.interpolate(want[None, :, ::8, ::8], want.shape[-2:], mode="bilinear").expand(
+        2, -1, -1, -1
+    )
+    losses = []
+    for _ in range(40):
+        loss = (head(features, codec) - want).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.3 * losses[0]
 
 
 def test_released_dpt_head_gives_the_official_disparity(pipe: GenPerceptPipeline, codec: Codec) -> None:
@@ -140,11 +171,10 @@ def test_learns_its_targets(codec: Codec, activation: str) -> None:
     module = DPT.build(TINY | {"activation": activation})
     head, features = DPT.wrap(module), pyramid(4, 4)
     ramp = torch.linspace(-1, 1, 32).expand(2, 3, 32, 32)
-    target = head.target(Target(ramp, torch.ones(2, 1, 32, 32, dtype=torch.bool)))
     optimiser = torch.optim.Adam(module.parameters(), 1e-2)
     losses = []
     for _ in range(60):
-        loss = (head(features, codec) - target.map).square().mean()
+        loss = (head(features, codec) - ramp[:, :1]).square().mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

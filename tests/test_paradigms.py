@@ -50,7 +50,7 @@ def test_options_survive_json_and_do_not_touch_the_default(name: str) -> None:
     ("name", "options", "message"),
     [
         ("one_step", {"timestap": 1}, "no option 'timestap': did you mean 'timestep'"),
-        ("one_step", {"betas": (1, 1)}, "no option 'betas': its options are timestep, random_timestep"),
+        ("one_step", {"betas": (1, 1)}, "no option 'betas': choose one of timestep, random_timestep"),
         ("one_step", {"timestep": 1000}, "integer from 0 to 999"),
         ("one_step", {"timestep": True}, "integer from 0 to 999"),
         ("one_step", {"random_timestep": "no"}, "true or false"),

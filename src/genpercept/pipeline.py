@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import difflib
 import importlib.metadata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
-from genpercept import _folder, checkpoint, ensemble, hub, plugins
+from genpercept import _folder, checkpoint, hub, plugins
+from genpercept._runs import Run, batches, boxes_of, check_runs, decode
 from genpercept.imaging.read import read_many, to_tensor
 from genpercept.paradigms import Paradigm
 from genpercept.prediction import Prediction
 from genpercept.rng import Rng
-from genpercept.types import Features, Geometry, resize
+from genpercept.tasks import RegionTask, Task
+from genpercept.types import Features, Geometry, Region
 
 IDENTITY_AXES = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
 _ARGUMENTS = (
@@ -28,7 +31,7 @@ _ARGUMENTS = (
     "paradigm",
     "generator",
 )
-_ARGUMENTS += ("latents", "batch_size", "resize_mode")
+_ARGUMENTS += ("latents", "batch_size", "resize_mode", "boxes", "flip_test")
 
 
 class GenPerceptPipeline(DiffusionPipeline):
@@ -66,7 +69,7 @@ class GenPerceptPipeline(DiffusionPipeline):
         self.info = info
         self.task = str(info["task"])
         self.resolution = int(info["resolution"])
-        self._task = plugins.find("tasks", self.task)
+        self._task = plugins.find("tasks", self.task).with_options(**(info.get("task_options") or {}))
         self._head = plugins.find("heads", info["head"]).wrap(head)
         self._codec = plugins.find("codecs", info["codec"]).wrap(vae)
         self.paradigm(None)
@@ -87,6 +90,8 @@ class GenPerceptPipeline(DiffusionPipeline):
         latents: Tensor | None = None,
         batch_size: int = 1,
         resize_mode: str = "fit",
+        boxes: Any = None,
+        flip_test: bool = False,
         **paradigm_options: Any,
     ) -> Any:
         """Predict for one image (-> Prediction) or a list of them (-> list, same order).
@@ -97,12 +102,15 @@ class GenPerceptPipeline(DiffusionPipeline):
         merged, which fills `uncertainty`; ensembling_kwargs as diffusers has them (reduction, ...), not for one run. generator:
         its seed keys the noise, by run, so that an image gets the same answer wherever it stands. latents (images x
         ensemble_size, 4, h, w), run by run within image by image: the noise to start from instead. Images of one padded size,
-        and runs, share batches of up to batch_size. paradigm and further keywords (betas=, spacing=, ...): another paradigm
+        and runs, share batches of up to batch_size. boxes, for tasks on regions (pose): (N, 4) x, y, width, height in
+        pixels, or (N, 5) with a score; a list of such arrays for a list of images; None: the whole image. flip_test: the
+        mean of the raw maps of the image and of its mirror image, at twice the time. paradigm and further keywords
+        (betas=, spacing=, ...): another paradigm
         than the model's, and its options. ValueError says which argument is wrong.
         """
         chosen = self.paradigm(paradigm, **paradigm_options)
         steps = chosen.default_steps if num_inference_steps is None else num_inference_steps
-        _check_runs(chosen, ensemble_size, latents, ensembling_kwargs)
+        check_runs(chosen, ensemble_size, latents, ensembling_kwargs)
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: must be at least 1")
         resolution = self.resolution if processing_resolution is None else processing_resolution
@@ -110,36 +118,53 @@ class GenPerceptPipeline(DiffusionPipeline):
 
         sources, single = read_many(image)
         images = [to_tensor(source) for source in sources]
+        regions = self._regions(images, boxes_of(boxes, len(images), single))
+        run = Run(chosen, steps, seed, ensemble_size, batch_size, flip_test)
+        if regions is None:
+            predictions = self._predict(images, resolution, resize_mode, run, latents, ensembling_kwargs or {})
+        else:
+            parts = [region.image for each in regions for region in each]
+            found = iter(self._predict(parts, 0, "fit", run, latents, ensembling_kwargs or {}))
+            predictions = [cast(RegionTask, self._task).merge([next(found) for _ in each], each) for each in regions]
+        for prediction in predictions:
+            prediction.meta = self._meta_of(run) | prediction.meta
+        self.maybe_free_model_hooks()
+        return predictions[0] if single else predictions
+
+    def _regions(self, images: Sequence[Tensor], boxes: Sequence[np.ndarray | None]) -> list[list[Region]] | None:
+        """The parts that a task on regions looks at, by image; None for other tasks, which have no use for boxes."""
+        if isinstance(self._task, RegionTask):
+            return [self._task.regions(x, rows) for x, rows in zip(images, boxes, strict=True)]
+        if any(rows is not None for rows in boxes):
+            raise ValueError(f"boxes: task {self.task!r} looks at whole images; leave them out")
+        return None
+
+    def _predict(
+        self,
+        images: Sequence[Tensor],
+        resolution: int,
+        resize_mode: str,
+        run: Run,
+        latents: Tensor | None,
+        options: dict[str, Any],
+    ) -> list[Prediction]:
+        """Images (1, 3, H, W) in [0, 1] of any sizes -> their predictions; those of one padded size share batches."""
         geometries = [Geometry.plan(_size(x), resolution, self._codec.stride, resize_mode) for x in images]
-        start = self._start_latents(latents, geometries, ensemble_size)
+        start = self._start_latents(latents, geometries, run.members)
         predictions: dict[int, Prediction] = {}
-        for batch in _batches([g.padded for g in geometries], batch_size):
+        for batch in batches([g.padded for g in geometries], run.batch_size):
             x = torch.cat([geometries[i].apply(images[i]) for i in batch])
             noise = None if start is None else start[batch].flatten(0, 1)
-            raw = self._forward(x, chosen, steps, seed, ensemble_size, batch_size, noise)
-            for i, raw_MCHW in zip(batch, raw.split(ensemble_size), strict=True):
-                predictions[i] = self._decode(raw_MCHW, geometries[i], ensembling_kwargs or {})
-                predictions[i].meta = self.meta | {
-                    "paradigm": chosen.name,
-                    "paradigm_options": chosen.options,
-                    "steps": steps,
-                    "ensemble_size": ensemble_size,
-                    "seed": seed if chosen.stochastic else None,
-                    "resolution": list(geometries[i].padded),
-                }
-        self.maybe_free_model_hooks()
-        return predictions[0] if single else [predictions[i] for i in range(len(images))]
+            raw = self._forward(x, run, noise)
+            if run.flip_test:
+                mirrored = self._forward(x.flip(-1), run, None if noise is None else noise.flip(-1))
+                raw = (raw + self._task.flip(mirrored)) / 2
+            for i, raw_MCHW in zip(batch, raw.split(run.members), strict=True):
+                predictions[i] = decode(self._task, raw_MCHW, geometries[i], options)
+                predictions[i].meta["resolution"] = list(geometries[i].padded)
+        return [predictions[i] for i in range(len(images))]
 
-    def _forward(
-        self,
-        image_BCHW: Tensor,
-        paradigm: Paradigm,
-        steps: int,
-        seed: int,
-        runs: int,
-        batch_size: int,
-        latents: Tensor | None,
-    ) -> Tensor:
+    def _forward(self, image_BCHW: Tensor, run: Run, latents: Tensor | None) -> Tensor:
         """Padded images (B, 3, H, W) in [0, 1] -> raw maps (B runs, C, H, W) float32: encode, paradigm(denoiser), head.
 
         Image by image, and run by run within each; an image is encoded once for all of its runs.
@@ -152,41 +177,14 @@ class GenPerceptPipeline(DiffusionPipeline):
             return cast(Any, self.unet).forward_features(x.to(self.unet_dtype), t, context, latent=wants_latent)
 
         z_x = self._codec.encode(image_BCHW.to(device) * 2 - 1)
-        members = torch.arange(runs).repeat(len(z_x))
+        members = torch.arange(run.members).repeat(len(z_x))
         raw = []
-        for rows in torch.arange(len(members)).split(batch_size):
-            rng = Rng(seed, 0, members[rows].tolist())
+        for rows in torch.arange(len(members)).split(run.batch_size):
+            rng = Rng(run.seed, 0, members[rows].tolist())
             start = None if latents is None else latents[rows].to(device)
-            features = paradigm.predict(denoise, z_x[(rows // runs).to(device)], steps, rng, start)
+            features = run.paradigm.predict(denoise, z_x[(rows // run.members).to(device)], run.steps, rng, start)
             raw.append(self._head(features, self._codec).float())
         return torch.cat(raw)
-
-    def _decode(self, raw_MCHW: Tensor, geometry: Geometry, options: dict[str, Any]) -> Prediction:
-        """One run's raw map -> its Prediction; several -> their merged one, with its uncertainty.
-
-        Maps are merged at the size the network saw, without its padding, then resized. What has no such map (class ids,
-        keypoints) is decoded from the mean of the raw maps.
-        """
-        if len(raw_MCHW) == 1:
-            return self._task.decode(raw_MCHW, geometry)
-        kind, mean = self._task.kind, raw_MCHW.mean(0, keepdim=True)
-        if kind not in (*ensemble.AFFINE_KINDS, *ensemble.MEAN_KINDS, "normals"):
-            return self._task.decode(mean, geometry)
-        seen = Geometry(geometry.resized, geometry.resized, geometry.padded, geometry.mode)
-        runs = [torch.from_numpy(self._task.decode(raw, seen).values) for raw in raw_MCHW.split(1)]
-        maps = torch.stack([x.permute(2, 0, 1) if x.ndim == 3 else x[None] for x in runs])
-        merged, spread = ensemble.merge(kind, maps, **options)
-        values, uncertainty = resize(merged[None], geometry.original)[0], resize(spread[None, None], geometry.original)
-        if kind == "normals":
-            values = nn.functional.normalize(values, dim=0).permute(1, 2, 0)
-        else:
-            values = values[0].clamp(0, 1) if kind != "anomaly" else values[0]
-        return Prediction(
-            values=values.numpy(),
-            kind=kind,
-            uncertainty=uncertainty[0, 0].clamp_min(0).numpy(),
-            raw=mean[0].cpu().numpy(),
-        )
 
     def _start_latents(self, latents: Tensor | None, geometries: Sequence[Geometry], runs: int) -> Tensor | None:
         """`latents` by image and run, (B, runs, 4, h, w). ValueError where their shape is not the images'."""
@@ -222,7 +220,7 @@ class GenPerceptPipeline(DiffusionPipeline):
     def check_request(self, num_inference_steps: int | None = None, ensemble_size: int = 1) -> None:
         """ValueError for what no image could change: steps or an ensemble that the model's paradigm cannot do."""
         chosen = self.paradigm()
-        _check_runs(chosen, ensemble_size)
+        check_runs(chosen, ensemble_size)
         if num_inference_steps is not None:
             chosen.check_steps(num_inference_steps)
 
@@ -249,6 +247,11 @@ class GenPerceptPipeline(DiffusionPipeline):
             )
 
     @property
+    def task_plugin(self) -> Task:
+        """The task with this model's options: its class table, its crop size, ..."""
+        return self._task
+
+    @property
     def unet_dtype(self) -> torch.dtype:
         return next(self.unet.parameters()).dtype
 
@@ -258,6 +261,16 @@ class GenPerceptPipeline(DiffusionPipeline):
         keys = ("model", "model_sha256", "family", "task", "paradigm", "axes")
         version = importlib.metadata.version("genpercept")
         return {k: self.info.get(k) for k in keys} | {"software": f"genpercept {version}"}
+
+    def _meta_of(self, run: Run) -> dict[str, Any]:
+        return self.meta | {
+            "paradigm": run.paradigm.name,
+            "paradigm_options": run.paradigm.options,
+            "steps": run.steps,
+            "ensemble_size": run.members,
+            "flip_test": run.flip_test,
+            "seed": run.seed if run.paradigm.stochastic else None,
+        }
 
     # ---- building, loading, saving ---------------------------------------------------------------------------------
 
@@ -269,6 +282,7 @@ class GenPerceptPipeline(DiffusionPipeline):
         vae: nn.Module,
         prompt_embeds: Tensor,
         task: str,
+        task_options: dict[str, Any] | None = None,
         paradigm: str = "one_step",
         paradigm_options: dict[str, Any] | None = None,
         head: str | None = None,
@@ -290,6 +304,7 @@ class GenPerceptPipeline(DiffusionPipeline):
             "format": checkpoint.FORMAT,
             "family": "genpercept",
             "task": task,
+            "task_options": plugins.find("tasks", task).with_options(**(task_options or {})).options,
             "paradigm": paradigm,
             "paradigm_options": plugins.find("paradigms", paradigm).with_options(**(paradigm_options or {})).options,
             "head": head or plugins.find("tasks", task).head,
@@ -376,34 +391,5 @@ class GenPerceptPipeline(DiffusionPipeline):
             self.push_to_hub(kwargs.pop("repo_id", target.name), **kwargs)
 
 
-def _check_runs(
-    paradigm: Paradigm, ensemble_size: int, latents: Tensor | None = None, options: dict[str, Any] | None = None
-) -> None:
-    """ValueError for an ensemble of no runs, for one or noise where none is drawn, and for options without an ensemble."""
-    if ensemble_size < 1:
-        raise ValueError(f"ensemble_size={ensemble_size}: must be at least 1")
-    if not paradigm.stochastic and ensemble_size != 1:
-        raise ValueError(
-            f"ensemble_size={ensemble_size}: {paradigm.name} is deterministic, every run would be the same; leave it at 1"
-        )
-    if not paradigm.stochastic and latents is not None:
-        raise ValueError(f"latents: {paradigm.name} starts from the image, not from noise; leave them out")
-    if options and ensemble_size == 1:
-        more = ", or raise ensemble_size" if paradigm.stochastic else ""
-        raise ValueError(
-            f"ensembling_kwargs={options}: says how runs are merged, but ensemble_size is 1: leave it out{more}"
-        )
-
-
 def _size(image_1CHW: Tensor) -> tuple[int, int]:
     return int(image_1CHW.shape[-2]), int(image_1CHW.shape[-1])
-
-
-def _batches(sizes: Sequence[tuple[int, int]], batch_size: int) -> Iterator[list[int]]:
-    """Indices grouped by size, at most batch_size together, in order of first appearance."""
-    groups: dict[tuple[int, int], list[int]] = {}
-    for i, size in enumerate(sizes):
-        groups.setdefault(size, []).append(i)
-    for members in groups.values():
-        for start in range(0, len(members), batch_size):
-            yield members[start : start + batch_size]

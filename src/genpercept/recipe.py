@@ -226,6 +226,9 @@ class Recipe(Section):
     name: str = ""
     seed: int = Field(default=0, ge=0)
     task: str = "depth"
+    task_options: dict[str, Any] = Field(
+        default_factory=dict
+    )  # such as classes of segmentation, height and width of pose
     paradigm: str = "one_step"
     paradigm_options: dict[str, Any] = Field(
         default_factory=dict

@@ -13,7 +13,19 @@ import torch
 from torch import Tensor
 
 # What the numbers are for: streams of one (seed, step, sample) that must not be correlated have different purposes.
-PURPOSES = ("data", "augment", "timestep", "noise", "caption", "posterior", "scene", "init", "multires", "loss")
+PURPOSES = (
+    "data",
+    "augment",
+    "timestep",
+    "noise",
+    "caption",
+    "posterior",
+    "scene",
+    "init",
+    "multires",
+    "loss",
+    "prepare",
+)
 
 
 def generator(seed: int, step: int, sample: int, purpose: str) -> np.random.Generator:

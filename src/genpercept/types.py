@@ -82,8 +82,8 @@ class Sample:
     camera frame, x right, y up, z towards the viewer. class_ids (H, W) int64. mask (H, W) and defect (H, W) bool. alpha
     (H, W) in [0, 1], trimap (H, W) uint8: 0, 128 (unknown), 255. keypoints (N, 17, 3): x, y in pixels, visibility 0, 1 or 2
     (COCO), and of the same N people boxes (N, 4): x, y, width, height in pixels. intrinsics (3, 3) in pixels. valid (H, W)
-    bool: where dense labels are meaningful (False at the sky; for class_ids, where there is a class). meta: what else a
-    data set says and a metric reads, such as the ids and areas of annotated people; plain values.
+    bool: where depth and normals are meaningful (False at the sky). meta: what else a data set says and a metric reads, such as
+    the ids and areas of annotated people; plain values.
     """
 
     name: str
@@ -117,9 +117,21 @@ class Sample:
         return torch.ones(self.image.shape[-2:], dtype=torch.bool, device=self.image.device)
 
 
+@dataclass(frozen=True)
+class Region:
+    """A part of an image as a network is to see it: image (1, 3, h, w) in [0, 1], and the box (x, y, width, height) it shows.
+
+    Edges of the box are edges of the part: x + u / w * width is where its column edge u lies in the image.
+    """
+
+    image: Tensor
+    box: tuple[float, float, float, float]
+    score: float = 1.0
+
+
 @dataclass
 class Target:
-    """A label as the network is to give it: `map` (B, C, H, W) float32, `valid` (B, 1, H, W) bool, in `space`.
+    """A label as the network is to give it: `map` (B, C, H, W) float32, `valid` (B, 1 or C, H, W) bool, in `space`.
 
     space "image": 3 channels in [-1, 1], which a codec can encode. Other spaces are named by the head that makes them.
     """

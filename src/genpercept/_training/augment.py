@@ -20,8 +20,8 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def augment(record: Record, size: tuple[int, int], options: Augment, rng: np.random.Generator) -> Record:
-    """The record cropped and resized to `size` (height, width), mirrored or not, its image's colours changed."""
-    out = crop(record, size, options.crop, rng, options.centre)
+    """The record cropped and resized to `size` (height, width), mirrored or not, its image's colours changed. Boxes go."""
+    out = crop({k: v for k, v in record.items() if k != "boxes"}, size, options.crop, rng, options.centre)
     if rng.random() < options.flip:
         out = mirror(out)
     image = out["image"]

@@ -21,6 +21,7 @@ from genpercept._training.report import grid, to_picture
 from genpercept._training.stage import Batch, Draw, Pair
 from genpercept.recipe import Recipe
 from genpercept.rng import Rng, generator
+from genpercept.tasks import PreparedTask
 from genpercept.types import Features, Geometry, Sample, Target
 
 
@@ -63,7 +64,7 @@ class FinetuneStage:
 
     def __init__(self, recipe: Recipe, report: Callable[[str], None]) -> None:
         self.recipe = recipe
-        self.task = plugins.find("tasks", recipe.task)
+        self.task = learn.find_task(recipe)
         self.parts = learn.build(recipe)
         self._weights = _weights(recipe, self.parts)
         self._losses = {name: plugins.find("losses", name) for name in self._weights}
@@ -75,7 +76,7 @@ class FinetuneStage:
             raise ValueError(
                 "learn.decoder: only a loss behind the decoder can train it; add one, such as loss.mse = 1"
             )
-        self.draw = Draw(recipe, report)
+        self.draw = Draw(recipe, report, self.task.prepare if isinstance(self.task, PreparedTask) else None)
         self.samples = self.draw.samples
         for part in (self.parts.denoiser, self.parts.vae):
             use_attention(part, recipe.speed.attention)
@@ -91,7 +92,9 @@ class FinetuneStage:
                 f" {', '.join(n for n in self._weights if n != 'latent')}; leave those out, or set it to 0"
             )
         self.parts.vae.to(own_device())
-        return latents.open_pairs(self.recipe, self.draw.sources, self.parts.codec, self._encode_pair, report)
+        return latents.open_pairs(
+            self.recipe, self.draw.sources, self.parts.codec, self.draw.prepared, self._encode_pair, report
+        )
 
     def groups(self) -> list[dict[str, Any]]:
         return self.parts.groups(self.recipe)
@@ -106,7 +109,7 @@ class FinetuneStage:
     def _batch(self, samples: Sequence[Sample], rng: Rng) -> Batch:
         """Images in [-1, 1], labels as the head is to give them, and intrinsics where a loss reads them."""
         images = torch.stack([sample.image for sample in samples]) * 2 - 1
-        target = Target.cat([self.task.encode(sample) for sample in samples])
+        target = Target.cat([self.task.encode(sample, self.parts.head.space) for sample in samples])
         intrinsics = torch.stack([s.label("intrinsics") for s in samples]) if self._intrinsics else None
         return Batch(rng, images=images, target=target, intrinsics=intrinsics)
 
@@ -166,7 +169,7 @@ class FinetuneStage:
 
     def _map_loss(self, name: str, loss: losses.Loss, maps: Tensor, pair: Pair) -> Tensor:
         """(B,), zero for samples whose maps were not made, with the others scaled up to keep the loss's weight."""
-        n, label = len(maps), self.parts.head.target(cast(Target, pair.label))
+        n, label = len(maps), cast(Target, pair.label)
         context = {key: _first(pair.extra[key], n) for key in losses.needs(loss) if key in pair.extra}
         options = self.recipe.loss_options.get(name, {}) | context
         part = loss(self._comparable(maps.float()), self._comparable(label.map[:n]), label.valid[:n], **options)
@@ -204,36 +207,34 @@ class FinetuneStage:
 
     def _picture(self, rows: list[list[np.ndarray]], sample: Sample, raw_1CHW: Tensor) -> None:
         """Append the image, its label and the prediction, each (3, H, W) in [-1, 1]."""
-        label = self.parts.head.target(self.task.encode(sample))
+        label = self.task.encode(sample, self.parts.head.space)
         shown = (sample.image * 2 - 1, *(self._comparable(x).expand(1, 3, -1, -1)[0] for x in (label.map, raw_1CHW)))
         for row, picture in zip(rows, shown, strict=True):
             row.append(to_picture(picture))
 
     def _metric(self) -> Any:
-        return plugins.find("metrics", self.task.metric)() if self.task.metric in _SCORED else None
+        return plugins.find("metrics", self.task.metric)(**self.task.metric_options())
 
     def _score(self, metric: Any, raw_1CHW: Tensor, sample: Sample) -> None:
-        if metric is None:
-            return
-        size = (raw_1CHW.shape[-2], raw_1CHW.shape[-1])
-        values = self.task.decode(raw_1CHW, Geometry(size, size, size)).values
-        gt = sample.label("normals").permute(1, 2, 0) if self.task.metric == "normals" else sample.label("depth")
-        valid = sample.valid_or_all() & (torch.isfinite(sample.depth) if sample.depth is not None else True)
-        if bool(valid.any()):
-            metric.update(values, gt.numpy(), valid.numpy(), name=sample.name)
+        size = (sample.image.shape[-2], sample.image.shape[-1])
+        prediction = self.task.decode(raw_1CHW, Geometry(size, size, size))
+        truth = self.task.truth(sample)
+        if "valid" not in truth or truth["valid"].any():
+            metric.update(prediction.values, **truth, name=sample.name)
 
     def save(self, folder: Path) -> None:
         self.parts.save(self.recipe, folder)
 
 
 _ONE_PASS = ("one_step", "direct")  # paradigms whose network input does not hold the label
-_SCORED = ("depth", "disparity", "normals")
-_SHOWN = ("abs_rel", "delta1", "rmse", "mean", "median", "a11_25", "a30")
+# Of a metric's figures, those that validation reports
+_SHOWN = ("abs_rel", "delta1", "rmse", "mean", "median", "a11_25", "a30", "miou", "max_f", "mae", "sad", "mse", "grad")
+_SHOWN += ("ap", "ap50", "pixel_auroc", "image_auroc", "aupro")
 
 
 def _weights(recipe: Recipe, parts: learn.Parts) -> dict[str, float]:
     """The losses of a recipe, or the task's own. ValueError where there is no latent for a latent loss to compare."""
-    weights = dict(recipe.loss or plugins.find("tasks", recipe.task).losses)
+    weights = dict(recipe.loss or learn.find_task(recipe).losses[parts.head.space])
     if "latent" in weights and parts.head.consumes != "latent":
         raise ValueError(
             f"loss.latent: head {parts.head_name!r} reads the denoiser's features, so there is no latent to compare; "

@@ -23,6 +23,7 @@ _CHUNK = 32  # images encoded together
 
 # A record -> image (3, H, W) and label map (3, H, W), both in [-1, 1], and the label's validity (1, h, w) at latent resolution.
 EncodePair = Callable[[Record], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
+PrepareRecord = Callable[[Record, np.random.Generator | None], Record]
 
 
 class Latents:
@@ -137,9 +138,17 @@ class Pairs:
 
 
 def open_pairs(
-    recipe: Recipe, sources: Sequence[Source], codec: codecs.Codec, encode: EncodePair, report: Callable[[str], None]
+    recipe: Recipe,
+    sources: Sequence[Source],
+    codec: codecs.Codec,
+    prepare: PrepareRecord,
+    encode: EncodePair,
+    report: Callable[[str], None],
 ) -> list[Pairs]:
-    """The cached pairs of every set; encodes those that are missing. `encode`: a record to image, label map and validity."""
+    """The cached pairs of every set; encodes those that are missing.
+
+    prepare: a record to the one to train on. encode: an augmented record to image, label map and validity.
+    """
     if len(recipe.sizes()) > 1:
         raise ValueError("augment.sizes: cached latents have one size; name one, or set loader.latent_variants = 0")
     variants = recipe.loader.latent_variants
@@ -149,11 +158,11 @@ def open_pairs(
         "augment": recipe.augment.model_dump(mode="json", exclude=None if recipe.augment.centre else {"centre"}),
         "task": recipe.task,
         "seed": recipe.seed,
-    }
+    } | ({"task_options": recipe.task_options} if recipe.task_options else {})
 
     def open_one(data: DataSet, source: Source) -> Pairs:
         def encode_shard(folder: Path, number: int, rows: range) -> None:
-            _encode_pairs(folder, number, source, rows, recipe, data.far, codec, encode)
+            _encode_pairs(folder, number, source, rows, recipe, data.far, codec, prepare, encode)
 
         return Pairs(_shards("pairs", key, recipe, data, source, codec, encode_shard, report), variants)
 
@@ -169,6 +178,7 @@ def _encode_pairs(
     recipe: Recipe,
     far: float,
     codec: codecs.Codec,
+    prepare: PrepareRecord,
     encode: EncodePair,
 ) -> None:
     """One shard: pair (N, variants, 2, 4, h, w) float16, valid (N, variants, 1, h, w) bool."""
@@ -179,7 +189,12 @@ def _encode_pairs(
     for row in rows:
         record = cut_off(source[row], far)
         cuts = [
-            augment(record, recipe.sizes()[0], recipe.augment, generator(recipe.seed, variant, row, "augment"))
+            augment(
+                prepare(record, generator(recipe.seed, variant, row, "prepare")),
+                recipe.sizes()[0],
+                recipe.augment,
+                generator(recipe.seed, variant, row, "augment"),
+            )
             for variant in range(variants)
         ]
         images, labels, masks = zip(*(encode(cut) for cut in cuts), strict=True)

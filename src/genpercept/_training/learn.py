@@ -18,6 +18,7 @@ from genpercept.heads import Head
 from genpercept.paradigms import Paradigm
 from genpercept.pipeline import GenPerceptPipeline
 from genpercept.recipe import Recipe
+from genpercept.tasks import Task
 
 # Predictions of these kinds are one value per pixel, painted on three channels; so are the maps that the losses see.
 GRAY_KINDS = ("depth_affine", "disparity_affine", "mask", "alpha", "anomaly")
@@ -66,6 +67,7 @@ class Parts:
             vae=self.vae,
             prompt_embeds=self.prompts.fixed,
             task=recipe.task,
+            task_options=recipe.task_options,
             paradigm=recipe.paradigm,
             paradigm_options=self.paradigm.options,
             head=self.head_name,
@@ -164,9 +166,20 @@ def _head(recipe: Recipe, start: GenPerceptPipeline, name: str, denoiser: nn.Mod
         return start.head
     if recipe.learn.head == "frozen":
         raise ValueError('learn.head "frozen": the base has no trained head of this kind; let it learn')
-    gray = plugins.find("tasks", recipe.task).kind in GRAY_KINDS
+    task = find_task(recipe)
+    space = next((s for s in plugin.spaces if s in task.spaces), None)
+    if space is None:
+        raise ValueError(
+            f"model.head {name!r} gives {' or '.join(plugin.spaces)}, but task {task.name} takes {' or '.join(task.spaces)}: "
+            f"leave it out for {task.head!r}"
+        )
     sizes = list(reversed(cast(Any, denoiser).pyramid_channels))
-    return plugin.build({"neck_hidden_sizes": sizes, "out_channels": 1 if gray else 3} | recipe.model.head_config)
+    return plugin.build({"neck_hidden_sizes": sizes, "out_channels": task.outputs(space)} | recipe.model.head_config)
+
+
+def find_task(recipe: Recipe) -> Task:
+    """The recipe's task with its options."""
+    return plugins.find("tasks", recipe.task).with_options(**recipe.task_options)
 
 
 def _select(recipe: Recipe, parts: Parts) -> None:

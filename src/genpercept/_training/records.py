@@ -1,8 +1,8 @@
 """A record: one labelled image as numpy arrays (HWC), the form in which data is cached, cropped and augmented.
 
 Fields, those that a data set has: image (H, W, 3) uint8; depth (H, W) float, metres; normals (H, W, 3) float; class_ids
-(H, W) integer; mask, defect, valid (H, W) bool; alpha (H, W) float in [0, 1]; keypoints (17, 3) or (N, 17, 3);
-intrinsics (3, 3); caption, domain, name: str.
+(H, W) integer; mask, defect, valid (H, W) bool; alpha (H, W) float in [0, 1]; keypoints (17, 3) or (N, 17, 3),
+boxes (N, 4) until the record is augmented; meta: plain values; intrinsics (3, 3); caption, domain, name: str.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ _DTYPES: Mapping[str, Any] = {
     "defect": np.bool_,
     "valid": np.bool_,
     "keypoints": np.float32,
+    "boxes": np.float32,
     "intrinsics": np.float32,
 }
 
@@ -48,6 +49,7 @@ def to_sample(record: Record) -> Sample:
     if points is not None and points.ndim == 2:  # one figure, or none
         fields["keypoints"] = points[None][: int(bool((points[:, 2] > 0).any()))]
     sample = Sample(name=str(record.get("name", "")), image=image_tensor(record["image"]))
+    sample.meta = dict(record.get("meta", {}))
     sample.caption, sample.domain = str(record.get("caption", "")), str(record.get("domain", ""))
     return replace(sample, **fields)
 
@@ -60,6 +62,7 @@ def image_tensor(image_HWC: np.ndarray) -> Tensor:
 def from_sample(sample: Sample) -> Record:
     """A data set's sample as a record; the image is rounded to 8 bits."""
     record: Record = {key: getattr(sample, key) for key in TEXTS}
+    record["meta"] = sample.meta
     record["image"] = (sample.image * 255).round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
     for key in _DTYPES:
         value = getattr(sample, key)

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from genpercept._training.augment import augment
 from genpercept._training.order import Order
-from genpercept._training.records import Record, cut_off
+from genpercept._training.records import Record, cut_off, from_sample, to_sample
 from genpercept._training.sources import Source, open_source
 from genpercept.recipe import DataSet, Recipe
 from genpercept.rng import Rng, generator
-from genpercept.types import Target
+from genpercept.types import Sample, Target
+
+Prepare = Callable[[Sample, np.random.Generator | None], Sample]
 
 _BATCH_KEY = -1  # the "sample" of what is drawn once per batch; no slot has this number
 
@@ -102,10 +104,13 @@ class Stage(Protocol):
 
 
 class Draw:
-    """Augmented records for (step, slots), and the fixed ones for validation."""
+    """Augmented records for (step, slots), and the fixed ones for validation.
 
-    def __init__(self, recipe: Recipe, report: Callable[[str], None]) -> None:
-        self.recipe = recipe
+    prepare: what a task makes of a sample before it is augmented; see `genpercept.tasks.PreparedTask`.
+    """
+
+    def __init__(self, recipe: Recipe, report: Callable[[str], None], prepare: Prepare | None = None) -> None:
+        self.recipe, self._prepare = recipe, prepare
         loader, data = recipe.loader, recipe.data
         self.sources: list[Source] = [open_source(d, loader, report) for d in data]
         effective = loader.batch_size * recipe.optim.accumulation
@@ -124,7 +129,13 @@ class Draw:
         which, index = self.order[step, slot]
         rng = generator(self.recipe.seed, step, slot, "augment")
         record = cut_off(self.sources[which][index], self.recipe.data[which].far)
-        return augment(record, size, self.recipe.augment, rng)
+        return augment(
+            self.prepared(record, generator(self.recipe.seed, step, slot, "prepare")), size, self.recipe.augment, rng
+        )
+
+    def prepared(self, record: Record, rng: np.random.Generator | None) -> Record:
+        """The record that the task trains on; without `rng`, the one it validates on."""
+        return record if self._prepare is None else from_sample(self._prepare(to_sample(record), rng))
 
     def validation(self) -> list[Record]:
         """The first `validation.count` records of the validation split, cut to the first training size."""
@@ -145,6 +156,7 @@ class Draw:
             size = self.recipe.sizes()[0]
             count = min(options.count, len(source))
             self._validation = [
-                augment(cut_off(source[i], data.far), size, plain, generator(0, 0, i, "augment")) for i in range(count)
+                augment(self.prepared(cut_off(source[i], data.far), None), size, plain, generator(0, 0, i, "augment"))
+                for i in range(count)
             ]
         return self._validation

@@ -1,11 +1,13 @@
-"""Heads: Features -> raw map at the padded image's size.
+"""Heads: Features -> raw map at the padded image's size (heatmaps: a quarter of it).
 
 A plugin declares, builds and wraps; a Head is what it wraps: a module with weights, or none (the codec's own decoder).
 Spaces of raw maps, which also name what they are trained against (`Target.space`):
 
 - "image": 3 channels in [-1, 1], the label as a codec paints it.
 - "affine": 1 channel, right up to scale and shift, trained against the label in [-1, 1]; min-max per image when it becomes a
-  Prediction.
+  Prediction of depth or disparity.
+- "classes": logits of classes, trained against their ids.
+- "heatmaps": one channel per joint, at a quarter of the image's size.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from genpercept.codecs import Codec
-from genpercept.types import Features, Target
+from genpercept.types import Features
 
 
 class Head(Protocol):
@@ -27,10 +29,6 @@ class Head(Protocol):
         """Features -> raw map (B, channels, H, W) at the padded image's size. ValueError where they lack what it consumes."""
         ...
 
-    def target(self, target: Target) -> Target:
-        """A task's target (space "image") in this head's space, to compare raw maps with."""
-        ...
-
 
 class HeadPlugin(Protocol):
     name: str
@@ -38,6 +36,7 @@ class HeadPlugin(Protocol):
     consumes: str
     channels: int  # of the default configuration; a wrapped Head says its own
     space: str  # of the default configuration; a wrapped Head says its own
+    spaces: tuple[str, ...]  # that a configuration may give
 
     def build(self, config: dict) -> nn.Module:
         """The module with random weights: it has `.config` and `save_pretrained`. ValueError when there is none."""

@@ -15,7 +15,8 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from genpercept.codecs import Codec, input_dtype
-from genpercept.types import Features, Target
+from genpercept.heads._pyramid import check_pyramid, image_size
+from genpercept.types import Features
 
 ACTIVATIONS = ("identity", "elu")
 _LAST_CHANNELS = 32
@@ -160,26 +161,14 @@ class WrappedDPT:
 
     def __call__(self, features: Features, codec: Codec) -> Tensor:
         """Pyramid, coarsest first -> (B, channels, h stride, w stride), h and w of its finest map. ValueError if unfit."""
-        found = tuple(x.shape[1] for x in features.pyramid)
-        if found != self.sizes:
-            raise ValueError(
-                f"DPT head for feature maps of {list(self.sizes)} channels, coarsest first, got {list(found)}: "
-                "set its neck_hidden_sizes to the backbone's pyramid_channels, finest first"
-            )
+        check_pyramid("DPT", self.sizes, features)
         raw = self.module([x.to(input_dtype(self.module)) for x in features.pyramid])
         if self.positive:
             raw = raw * 2 - 1
-        h, w = features.pyramid[-1].shape[-2:]
-        size = (h * codec.stride, w * codec.stride)
+        size = image_size(features, codec)
         if tuple(raw.shape[-2:]) == size:
             return raw
         return F.interpolate(raw, size, mode="bilinear", align_corners=False)
-
-    def target(self, target: Target) -> Target:
-        """One channel: the mean of the painted ones. Three: as they are."""
-        if self.channels == 3:
-            return target
-        return Target(target.map.mean(dim=1, keepdim=True), target.valid, self.space)
 
 
 class DPT:
@@ -188,6 +177,7 @@ class DPT:
     consumes = "pyramid"
     channels = 1
     space = "affine"
+    spaces = ("affine", "image")
 
     def build(self, config: dict) -> nn.Module:
         """From our config.json or the published one, whose further keys are those of parts the head does not have."""

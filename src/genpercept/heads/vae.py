@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from genpercept.codecs import Codec
-from genpercept.types import Features, Target
+from genpercept.types import Features
 
 
 class VaeHead:
@@ -16,6 +16,7 @@ class VaeHead:
     consumes = "latent"
     channels = 3
     space = "image"
+    spaces = ("image",)
 
     def build(self, config: dict) -> nn.Module:
         raise ValueError("head 'vae' is the codec's decoder and has no weights of its own: leave its configuration out")
@@ -30,9 +31,6 @@ class VaeHead:
     def __call__(self, features: Features, codec: Codec) -> Tensor:
         """Latent (B, 4, h, w) -> (B, 3, h stride, w stride), not clipped. ValueError without a latent."""
         return codec.decode(features.require_latent())
-
-    def target(self, target: Target) -> Target:
-        return target
 
 
 PLUGIN = VaeHead()

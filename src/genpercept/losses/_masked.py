@@ -9,10 +9,10 @@ LIMIT = 1e4  # values beyond this are cut: squares of them must not overflow flo
 
 
 def masked_mean(value: Tensor, valid: Tensor) -> Tensor:
-    """value (B, C, H, W), valid (B, 1, H, W) bool -> mean over valid pixels and channels (B,); 0 where none is valid."""
+    """value (B, C, H, W), valid (B, 1 or C, H, W) bool -> mean over what is valid (B,); 0 where nothing is."""
     # where, not a product: NaN x 0 is NaN
     kept = torch.where(valid, value, 0.0).flatten(1).sum(1)
-    return kept / (valid.flatten(1).sum(1) * value.shape[1]).clamp_min(1)
+    return kept / (valid.flatten(1).sum(1) * (value.shape[1] // valid.shape[1])).clamp_min(1)
 
 
 def difference(pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:

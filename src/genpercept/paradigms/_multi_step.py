@@ -21,6 +21,7 @@ class MultiStep(Options):
     spacing: str = "leading"
     steps_offset: int = 1
 
+    noun = "paradigm"
     needs_latent = True
     gives_latent = True
     default_steps = 10

@@ -1,27 +1,44 @@
-"""Tasks: how a label becomes the network's target, and how its answer becomes a Prediction. One file each."""
+"""Tasks: how a label becomes the network's target, and how its answer becomes a Prediction. One file each.
+
+A task on regions (pose) also has `regions` before the network and `merge` after it; one that makes its training samples out of
+what a data set gives (pose: crops of people; anomaly: defects on good images) has `prepare`. See `RegionTask`, `PreparedTask`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, Self, runtime_checkable
 
+import numpy as np
 from torch import Tensor
 
 from genpercept.prediction import Prediction
-from genpercept.types import Geometry, Sample, Target
+from genpercept.types import Geometry, Region, Sample, Target
 
 
 class Task(Protocol):
     name: str
     kind: str  # of the Prediction: fixes shape, range and meaning of its values
-    channels: int  # of the label as a codec paints it
     spaces: tuple[str, ...]  # of the raw maps that `decode` takes; see genpercept.heads
     labels: tuple[str, ...]  # the fields of Sample that `encode` reads
     head: str  # the default head
-    losses: Mapping[str, float]  # the default losses and their weights; "latent" compares latents, the others pixels
+    losses: Mapping[str, Mapping[str, float]]  # of each space, the default losses and their weights
     metric: str
 
-    def encode(self, sample: Sample) -> Target:
+    @property
+    def options(self) -> dict[str, Any]:
+        """Every option with its value, as JSON holds it."""
+        ...
+
+    def with_options(self, **options: Any) -> Self:
+        """The task with these options. ValueError for an unknown one, or for a value it cannot have."""
+        ...
+
+    def outputs(self, space: str) -> int:
+        """Channels of a raw map of this space."""
+        ...
+
+    def encode(self, sample: Sample, space: str = "image") -> Target:
         """The label of one sample, physical units -> Target of batch size 1. ValueError that names a sample without it."""
         ...
 
@@ -31,4 +48,34 @@ class Task(Protocol):
 
     def flip(self, map_BCHW: Tensor) -> Tensor:
         """A target or raw map mirrored left to right, with what mirroring does to its values."""
+        ...
+
+    def truth(self, sample: Sample) -> dict[str, Any]:
+        """What the metric's `update` takes beside the prediction: gt, valid and the like. ValueError without a label."""
+        ...
+
+    def metric_options(self) -> dict[str, Any]:
+        """Options of the metric that the task decides, such as the number of classes."""
+        ...
+
+
+@runtime_checkable
+class RegionTask(Protocol):
+    """A task that looks at parts of an image, one by one."""
+
+    def regions(self, image: Tensor, boxes: np.ndarray | None) -> list[Region]:
+        """The parts of an image (1, 3, H, W) in [0, 1]; boxes (N, 4): x, y, width, height in pixels; None: all of it."""
+        ...
+
+    def merge(self, predictions: Sequence[Prediction], regions: Sequence[Region]) -> Prediction:
+        """One Prediction for the image out of one for each region, in the regions' order."""
+        ...
+
+
+@runtime_checkable
+class PreparedTask(Protocol):
+    """A task that trains on something else than a data set's samples as they are."""
+
+    def prepare(self, sample: Sample, rng: np.random.Generator | None) -> Sample:
+        """The sample to train on; without `rng`, the one to validate on, always the same."""
         ...

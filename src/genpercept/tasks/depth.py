@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -28,6 +30,7 @@ def normalise(depth_HW: Tensor, valid_HW: Tensor) -> Tensor:
     return torch.where(valid_HW, scaled.clamp(-1, 1), -1.0)
 
 
+@dataclass(frozen=True)
 class Depth(AffineTask):
     name = "depth"
     kind = "depth_affine"

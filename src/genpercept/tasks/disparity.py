@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -21,6 +23,7 @@ def normalise(depth_HW: Tensor, valid_HW: Tensor) -> Tensor:
     return torch.where(valid_HW, scaled.float(), -1.0)
 
 
+@dataclass(frozen=True)
 class Disparity(AffineTask):
     name = "disparity"
     kind = "disparity_affine"

@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from genpercept.prediction import Prediction
+from genpercept.tasks._task import TaskOptions
 from genpercept.types import Geometry, Sample, Target
 
 _EPS = 1e-6
 
 
-class Normals:
+@dataclass(frozen=True)
+class Normals(TaskOptions):
     name = "normals"
     kind = "normals"
-    channels = 3
     spaces = ("image",)
     labels = ("normals",)
     head = "vae"
-    losses: Mapping[str, float] = {"angular": 1.0}
+    losses: ClassVar[Mapping[str, Mapping[str, float]]] = {"image": {"angular": 1.0}}
     metric = "normals"
 
-    def encode(self, sample: Sample) -> Target:
+    def encode(self, sample: Sample, space: str = "image") -> Target:
         """Unit vectors (3, H, W) -> map (1, 3, H, W) in [-1, 1]; zero vectors and invalid pixels are 0 and not valid."""
-        normals = sample.label("normals").float()
-        valid = sample.valid_or_all() & torch.isfinite(normals).all(dim=0) & (normals.norm(dim=0) > 0.5)
+        normals, valid = sample.label("normals").float(), _known(sample)
         unit = torch.where(valid, F.normalize(torch.nan_to_num(normals), dim=0, eps=_EPS), 0.0)
         return Target(unit[None], valid[None, None])
 
@@ -42,6 +44,14 @@ class Normals:
     def flip(self, map_BCHW: Tensor) -> Tensor:
         """Mirrored, with the x component negated."""
         return map_BCHW.flip(-1) * torch.tensor([-1.0, 1.0, 1.0], device=map_BCHW.device).view(1, 3, 1, 1)
+
+    def truth(self, sample: Sample) -> dict[str, Any]:
+        return {"gt": sample.label("normals").permute(1, 2, 0).numpy(), "valid": _known(sample).numpy()}
+
+
+def _known(sample: Sample) -> Tensor:
+    normals = sample.label("normals").float()
+    return sample.valid_or_all() & torch.isfinite(normals).all(dim=0) & (normals.norm(dim=0) > 0.5)
 
 
 PLUGIN = Normals()

@@ -1,0 +1,98 @@
+"""What the pipeline's call is made of beside the networks: its settings checked, batches, and merged runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from genpercept import ensemble
+from genpercept.paradigms import Paradigm
+from genpercept.prediction import Prediction
+from genpercept.tasks import Task
+from genpercept.types import Geometry, resize
+
+
+@dataclass(frozen=True)
+class Run:
+    """How an image is predicted: `members` runs of `steps` steps each, merged; mirrored ones beside them with flip_test."""
+
+    paradigm: Paradigm
+    steps: int
+    seed: int = 0
+    members: int = 1
+    batch_size: int = 1
+    flip_test: bool = False
+
+
+def check_runs(
+    paradigm: Paradigm, ensemble_size: int, latents: Tensor | None = None, options: dict[str, Any] | None = None
+) -> None:
+    """ValueError for an ensemble of no runs, for one or noise where none is drawn, and for options without an ensemble."""
+    if ensemble_size < 1:
+        raise ValueError(f"ensemble_size={ensemble_size}: must be at least 1")
+    if not paradigm.stochastic and ensemble_size != 1:
+        raise ValueError(
+            f"ensemble_size={ensemble_size}: {paradigm.name} is deterministic, every run would be the same; leave it at 1"
+        )
+    if not paradigm.stochastic and latents is not None:
+        raise ValueError(f"latents: {paradigm.name} starts from the image, not from noise; leave them out")
+    if options and ensemble_size == 1:
+        more = ", or raise ensemble_size" if paradigm.stochastic else ""
+        raise ValueError(
+            f"ensembling_kwargs={options}: says how runs are merged, but ensemble_size is 1: leave it out{more}"
+        )
+
+
+def batches(sizes: Sequence[tuple[int, int]], batch_size: int) -> Iterator[list[int]]:
+    """Indices grouped by size, at most batch_size together, in order of first appearance."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for i, size in enumerate(sizes):
+        groups.setdefault(size, []).append(i)
+    for members in groups.values():
+        for start in range(0, len(members), batch_size):
+            yield members[start : start + batch_size]
+
+
+def decode(task: Task, raw_MCHW: Tensor, geometry: Geometry, options: dict[str, Any]) -> Prediction:
+    """One run's raw map -> its Prediction; several -> their merged one, with its uncertainty.
+
+    Maps are merged at the size the network saw, without its padding, then resized. What has no such map (class ids,
+    keypoints) is decoded from the mean of the raw maps.
+    """
+    if len(raw_MCHW) == 1:
+        return task.decode(raw_MCHW, geometry)
+    kind, mean = task.kind, raw_MCHW.mean(0, keepdim=True)
+    if kind not in (*ensemble.AFFINE_KINDS, *ensemble.MEAN_KINDS, "normals"):
+        return task.decode(mean, geometry)
+    seen = Geometry(geometry.resized, geometry.resized, geometry.padded, geometry.mode)
+    runs = [torch.from_numpy(task.decode(raw, seen).values) for raw in raw_MCHW.split(1)]
+    maps = torch.stack([x.permute(2, 0, 1) if x.ndim == 3 else x[None] for x in runs])
+    merged, spread = ensemble.merge(kind, maps, **options)
+    values, uncertainty = resize(merged[None], geometry.original)[0], resize(spread[None, None], geometry.original)
+    if kind == "normals":
+        values = nn.functional.normalize(values, dim=0).permute(1, 2, 0)
+    else:
+        values = values[0].clamp(0, 1) if kind != "anomaly" else values[0]
+    return Prediction(
+        values=values.numpy(),
+        kind=kind,
+        uncertainty=uncertainty[0, 0].clamp_min(0).numpy(),
+        raw=mean[0].cpu().numpy(),
+    )
+
+
+def boxes_of(boxes: Any, images: int, single: bool) -> list[np.ndarray | None]:
+    """`boxes` as given to the pipeline, by image. ValueError where they are not as many as the images."""
+    if boxes is None:
+        return [None] * images
+    rows = [boxes] if single else list(boxes)
+    if len(rows) != images:
+        raise ValueError(f"boxes for {len(rows)} images, but {images} images: give one array of boxes for each")
+    return [
+        None if b is None else np.asarray(b, np.float64).reshape(-1, np.shape(b)[-1] if np.size(b) else 4) for b in rows
+    ]

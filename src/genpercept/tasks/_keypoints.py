@@ -1,0 +1,135 @@
+"""Keypoints and heatmaps. Pixel centres lie at half-integers; a heatmap has a quarter of its image's size.
+
+Gaussian heatmaps: Xiao et al. 2018, "Simple Baselines". Sub-pixel decoding: Zhang et al. 2020, "DARK".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+from torch import Tensor
+
+from genpercept.types import Region, Size, resize
+
+JOINTS = 17
+MIRRORED = (0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15)
+STRIDE = 4  # image pixels per heatmap pixel
+SIGMA = 2.0  # heatmap pixels, for a map of 64 x 48; smaller maps have a smaller one
+_FULL_HEIGHT = 64
+_EXTENT = 1.25  # of the joints' bounding box, as a stand-in for a person's
+_SEEN = 0.2  # joints that count in a person's score, as in Simple Baselines
+
+
+def sigma(height: int) -> float:
+    """Standard deviation in heatmap pixels: 2 at 64 rows, in proportion below, at least 0.75."""
+    return max(0.75, SIGMA * min(1.0, height / _FULL_HEIGHT))
+
+
+def heatmaps(points_J3: Tensor, size: Size) -> tuple[Tensor, Tensor]:
+    """Joints (J, 3) in pixels of an image of `size` -> (maps (J, H / 4, W / 4) with peaks of 1, labelled (J,) bool)."""
+    h, w = max(1, size[0] // STRIDE), max(1, size[1] // STRIDE)
+    labelled = points_J3[:, 2] > 0
+    x = points_J3[:, 0] * (w / size[1]) - 0.5
+    y = points_J3[:, 1] * (h / size[0]) - 0.5
+    dx = (torch.arange(w) - x[:, None]).square()
+    dy = (torch.arange(h) - y[:, None]).square()
+    maps = torch.exp(-(dy[:, :, None] + dx[:, None, :]) / (2 * sigma(h) ** 2))
+    return torch.where(labelled[:, None, None], maps, 0.0), labelled
+
+
+def locate(maps_JHW: Tensor, size: Size) -> np.ndarray:
+    """Heatmaps of an image of `size` -> joints (J, 3): x, y in its pixels, and the peak's height in [0, 1]."""
+    maps = maps_JHW.cpu().numpy().astype(np.float64)
+    joints, h, w = maps.shape
+    top = maps.reshape(joints, -1).argmax(1)
+    rows, columns = np.divmod(top, w)
+    scores = maps.reshape(joints, -1).max(1).clip(0, 1)
+    offsets = _refine(maps, rows, columns, sigma(h) / 2)  # half of it: a whole one widens peaks into the border
+    x = (columns + offsets[:, 0] + 0.5) * size[1] / w
+    y = (rows + offsets[:, 1] + 0.5) * size[0] / h
+    return np.stack([x, y, scores], 1).astype(np.float32)
+
+
+def _refine(maps: np.ndarray, rows: np.ndarray, columns: np.ndarray, blur: float) -> np.ndarray:
+    """DARK: one Newton step on the log of the smoothed map from its highest pixel, (J, 2) in x, y; at most one pixel."""
+    smooth = np.log(np.maximum(ndimage.gaussian_filter(maps, (0, blur, blur), mode="nearest"), 1e-10))
+    padded = np.pad(smooth, ((0, 0), (2, 2), (2, 2)), mode="edge")
+    j = np.arange(len(maps))
+
+    def at(dy: int, dx: int) -> np.ndarray:
+        return padded[j, rows + 2 + dy, columns + 2 + dx]
+
+    gradient = np.stack([(at(0, 1) - at(0, -1)) / 2, (at(1, 0) - at(-1, 0)) / 2], 1)
+    xx, yy = at(0, 1) - 2 * at(0, 0) + at(0, -1), at(1, 0) - 2 * at(0, 0) + at(-1, 0)
+    xy = (at(1, 1) - at(1, -1) - at(-1, 1) + at(-1, -1)) / 4
+    determinant = xx * yy - xy**2
+    curved = (determinant > 1e-12) & (xx < 0)
+    safe = np.where(curved, determinant, 1.0)
+    step = (
+        -np.stack([yy * gradient[:, 0] - xy * gradient[:, 1], xx * gradient[:, 1] - xy * gradient[:, 0]], 1)
+        / safe[:, None]
+    )
+    return np.where(curved[:, None], step, 0.0).clip(-1, 1)
+
+
+def crop(image_1CHW: Tensor, box: Sequence[float], padding: float, size: Size, score: float = 1.0) -> Region:
+    """The box, padded and brought to the aspect of `size`, as a Region of that size; black beyond the image's edge."""
+    x, y, w, h = box
+    aspect = size[1] / size[0]
+    width, height = max(w, h * aspect) * padding, max(h, w / aspect) * padding
+    left, top = round(x + w / 2 - width / 2), round(y + h / 2 - height / 2)
+    width, height = max(1, round(width)), max(1, round(height))
+    ih, iw = image_1CHW.shape[-2:]
+    x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + width, iw), min(top + height, ih)
+    if x0 >= x1 or y0 >= y1:
+        raise ValueError(f"box {[round(v, 1) for v in box]}: lies outside of the image of {ih} x {iw} pixels")
+    inside = image_1CHW[..., y0:y1, x0:x1]
+    part = F.pad(inside, (x0 - left, left + width - x1, y0 - top, top + height - y1))
+    return Region(resize(part, size), (float(left), float(top), float(width), float(height)), score)
+
+
+def to_image(points_J3: np.ndarray, region: Region) -> np.ndarray:
+    """Joints in pixels of a region's part -> in pixels of the image."""
+    (x, y, w, h), (rows, columns) = region.box, region.image.shape[-2:]
+    out = np.array(points_J3, np.float32)
+    out[:, 0], out[:, 1] = x + out[:, 0] * (w / columns), y + out[:, 1] * (h / rows)
+    return out
+
+
+def to_region(points_J3: np.ndarray, region: Region) -> np.ndarray:
+    """Joints in pixels of the image -> in pixels of the region's part; those outside become unlabelled."""
+    (x, y, w, h), (rows, columns) = region.box, region.image.shape[-2:]
+    out = np.array(points_J3, np.float32)
+    out[:, 0], out[:, 1] = (out[:, 0] - x) * (columns / w), (out[:, 1] - y) * (rows / h)
+    gone = (out[:, 0] < 0) | (out[:, 1] < 0) | (out[:, 0] > columns) | (out[:, 1] > rows) | (points_J3[:, 2] <= 0)
+    out[gone] = 0
+    return out
+
+
+def extent(points_J3: np.ndarray) -> tuple[float, float, float, float]:
+    """A person's box (x, y, width, height) by its labelled joints."""
+    seen = points_J3[points_J3[:, 2] > 0, :2]
+    low, high = seen.min(0), seen.max(0)
+    middle, size = (low + high) / 2, np.maximum((high - low) * _EXTENT, 4.0)
+    (x, y), (w, h) = middle - size / 2, size
+    return float(x), float(y), float(w), float(h)
+
+
+def jitter(box: Sequence[float], rng: np.random.Generator | None) -> tuple[float, ...]:
+    """The box, in training scaled by 0.75 to 1.25 and shifted by up to a tenth of its size."""
+    if rng is None:
+        return tuple(box)
+    x, y, w, h = box
+    scale = rng.uniform(0.75, 1.25)
+    cx, cy = x + w / 2 + rng.uniform(-0.1, 0.1) * w, y + h / 2 + rng.uniform(-0.1, 0.1) * h
+    return (cx - w * scale / 2, cy - h * scale / 2, w * scale, h * scale)
+
+
+def person_score(scores_J: np.ndarray) -> float:
+    """Mean of the joints' scores above 0.2; 0 where there is none."""
+    seen = scores_J[scores_J > _SEEN]
+    return float(seen.mean()) if seen.size else 0.0

@@ -1,0 +1,83 @@
+"""What tasks share: options, and the tasks whose label is one value per pixel in [0, 1]."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genpercept.options import Options
+from genpercept.prediction import Prediction
+from genpercept.types import Geometry, Sample, Target
+
+CHANNELS = {"image": 3, "affine": 1}
+
+
+class TaskOptions(Options):
+    """Base of tasks on maps: options as dataclass fields, channels by space, a plain mirror."""
+
+    noun = "task"
+
+    def outputs(self, space: str) -> int:
+        return CHANNELS[space]
+
+    def flip(self, map_BCHW: Tensor) -> Tensor:
+        return map_BCHW.flip(-1)
+
+    def metric_options(self) -> dict[str, Any]:
+        return {}
+
+
+def painted(map_HW: Tensor, valid_HW: Tensor, space: str) -> Target:
+    """One value per pixel in [-1, 1] as a target: three equal channels in space "image", one in "affine"."""
+    return Target(
+        map_HW.float()[None, None].expand(1, CHANNELS[space], -1, -1).contiguous(), valid_HW[None, None], space
+    )
+
+
+def unpainted(raw_BCHW: Tensor) -> Tensor:
+    """Mean of the channels, clipped to [-1, 1], as (B, 1, H, W) in [0, 1]."""
+    return (raw_BCHW.float().mean(dim=1, keepdim=True).clamp(-1, 1) + 1) / 2
+
+
+def min_max(map_B1HW: Tensor, geometry: Geometry, least: float = 0.0) -> Tensor:
+    """Stretched to [0, 1] per image, its padding left out.
+
+    A map whose range is not above `least` stays as it is; without `least`, a flat map becomes zeros.
+    """
+    h, w = geometry.resized
+    low, high = torch.aminmax(map_B1HW[..., :h, :w].flatten(1), dim=1)
+    low, spread = low.view(-1, 1, 1, 1), (high - low).view(-1, 1, 1, 1)
+    # padding may lie outside
+    stretched = ((map_B1HW - low) / torch.where(spread > 0, spread, 1.0)).clamp(0, 1)
+    return torch.where(spread > least, stretched, map_B1HW) if least else stretched
+
+
+class ScalarTask(TaskOptions, ABC):
+    """Tasks whose label is in [0, 1] per pixel: masks, alpha, defects. Subclasses give `label` and may refine `finish`."""
+
+    kind: str
+    spaces = ("image", "affine")
+
+    @abstractmethod
+    def label(self, sample: Sample) -> Tensor:
+        """(H, W) in [0, 1]. ValueError that names the sample without one."""
+
+    def finish(self, values_B1HW: Tensor, geometry: Geometry) -> Tensor:
+        """Values in [0, 1] at the network's size, before they are resized to the image."""
+        return values_B1HW
+
+    def encode(self, sample: Sample, space: str = "image") -> Target:
+        """(H, W) in [0, 1] -> [-1, 1], every pixel valid."""
+        label = self.label(sample).float()
+        return painted(label * 2 - 1, torch.ones_like(label, dtype=torch.bool), space)
+
+    def decode(self, raw: Tensor, geometry: Geometry) -> Prediction:
+        """Mean of the channels, clipped to [-1, 1], to [0, 1], at the image's size."""
+        values = geometry.invert(self.finish(unpainted(raw), geometry))[0, 0].clamp(0, 1)
+        return Prediction(values.cpu().numpy(), self.kind, raw=raw[0].float().cpu().numpy())
+
+    def truth(self, sample: Sample) -> dict[str, Any]:
+        return {"gt": self.label(sample).numpy()}

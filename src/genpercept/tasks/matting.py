@@ -1,0 +1,56 @@
+"""Matting: the opacity of the foreground (P3M-10k, Composition-1k)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from genpercept.options import check_flag, check_fraction
+from genpercept.tasks._task import ScalarTask, min_max
+from genpercept.types import Geometry, Sample
+
+_LEAST_RANGE = 0.1  # below this an image has no foreground, or nothing else: stretching would make one out of noise
+
+
+@dataclass(frozen=True)
+class Matting(ScalarTask):
+    """postprocess: min-max per image, then alpha above `opaque` is 1 and below `clear` 0 (FACTS 4, [v1])."""
+
+    postprocess: bool = True
+    opaque: float = 0.95
+    clear: float = 0.1
+
+    name = "matting"
+    kind = "alpha"
+    labels = ("alpha",)
+    head = "vae"
+    losses: ClassVar[Mapping[str, Mapping[str, float]]] = {"image": {"mse": 1.0}, "affine": {"mse": 1.0}}
+    metric = "matting"
+
+    def __post_init__(self) -> None:
+        check_flag("postprocess", self.postprocess)
+        check_fraction("opaque", self.opaque)
+        check_fraction("clear", self.clear)
+        if self.clear >= self.opaque:
+            raise ValueError(f"clear={self.clear} and opaque={self.opaque}: clear must be the smaller one")
+
+    def label(self, sample: Sample) -> Tensor:
+        return sample.label("alpha").float().clamp(0, 1)
+
+    def finish(self, values_B1HW: Tensor, geometry: Geometry) -> Tensor:
+        if not self.postprocess:
+            return values_B1HW
+        alpha = min_max(values_B1HW, geometry, _LEAST_RANGE)
+        return torch.where(alpha > self.opaque, 1.0, torch.where(alpha < self.clear, 0.0, alpha))
+
+    def truth(self, sample: Sample) -> dict[str, Any]:
+        """The alpha, and the trimap where the data set has one."""
+        trimap = {} if sample.trimap is None else {"trimap": sample.trimap.numpy()}
+        return super().truth(sample) | trimap
+
+
+PLUGIN = Matting()

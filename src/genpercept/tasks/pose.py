@@ -1,0 +1,115 @@
+"""Top-down human pose: each person's box is cropped, its 17 COCO keypoints come as heatmaps (Simple Baselines, ViTPose)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genpercept.options import check_integer
+from genpercept.prediction import Prediction
+from genpercept.tasks import _keypoints
+from genpercept.tasks._keypoints import JOINTS
+from genpercept.tasks._task import TaskOptions
+from genpercept.types import Geometry, Region, Sample, Target
+
+_PADDING = 1.25  # of a person's box, as in Simple Baselines
+_SPACE = "heatmaps"
+
+
+@dataclass(frozen=True)
+class Pose(TaskOptions):
+    """height, width: of the crops, in pixels; a box is widened or heightened to their aspect."""
+
+    height: int = 256
+    width: int = 192
+
+    name = "pose"
+    kind = "keypoints"
+    spaces = (_SPACE,)
+    labels = ("keypoints",)
+    head = "keypoints"
+    losses: ClassVar[Mapping[str, Mapping[str, float]]] = {_SPACE: {"heatmap": 1.0}}
+    metric = "pose"
+
+    def __post_init__(self) -> None:
+        check_integer("height", self.height, 8, 4096)
+        check_integer("width", self.width, 8, 4096)
+
+    def outputs(self, space: str) -> int:
+        return JOINTS
+
+    def encode(self, sample: Sample, space: str = _SPACE) -> Target:
+        """The first person's joints -> Gaussian heatmaps (1, 17, H / 4, W / 4); unlabelled joints are not valid."""
+        size = (sample.image.shape[-2], sample.image.shape[-1])
+        people = sample.label("keypoints")
+        points = people[0] if len(people) else torch.zeros(JOINTS, 3)
+        maps, valid = _keypoints.heatmaps(points, size)
+        return Target(maps[None], valid.view(1, JOINTS, 1, 1).expand(1, *maps.shape).contiguous(), space)
+
+    def decode(self, raw: Tensor, geometry: Geometry) -> Prediction:
+        """Heatmaps of one person -> its joints in pixels of the image, refined below a heatmap's pixel (DARK)."""
+        points = _keypoints.locate(raw[0].float(), geometry.padded)
+        scale = [o / r for o, r in zip(geometry.original[::-1], geometry.resized[::-1], strict=True)]
+        points[:, :2] *= np.array(scale, np.float32)
+        return Prediction(points[None], self.kind, raw=raw[0].float().cpu().numpy())
+
+    def flip(self, map_BCHW: Tensor) -> Tensor:
+        """Mirrored, left and right joints exchanged."""
+        return map_BCHW.flip(-1)[:, list(_keypoints.MIRRORED)]
+
+    def truth(self, sample: Sample) -> dict[str, Any]:
+        boxes = {} if sample.boxes is None else {"boxes": sample.boxes.numpy()}
+        return {"gt": sample.label("keypoints").numpy(), "meta": boxes | sample.meta}
+
+    # ---- regions -------------------------------------------------------------------------------------------------------
+
+    def regions(self, image: Tensor, boxes: np.ndarray | None) -> list[Region]:
+        """A crop for each box (N, 4 or 5): x, y, width, height in pixels, and the detector's score. None: the whole image."""
+        h, w = image.shape[-2:]
+        rows = np.array([[0, 0, w, h]], np.float64) if boxes is None else np.asarray(boxes, np.float64)
+        if rows.ndim != 2 or rows.shape[1] not in (4, 5) or not np.isfinite(rows).all() or (rows[:, 2:4] <= 0).any():
+            raise ValueError(
+                f"boxes of shape {list(rows.shape)}: must be (N, 4) x, y, width, height in pixels (or 5, with a score), "
+                "finite, width and height above 0"
+            )
+        padding = 1.0 if boxes is None else _PADDING
+        return [
+            self._crop(image, tuple(row[:4].tolist()), padding, float(row[4]) if len(row) == 5 else 1.0) for row in rows
+        ]
+
+    def merge(self, predictions: Sequence[Prediction], regions: Sequence[Region]) -> Prediction:
+        """Joints of all people, in pixels of the image; `meta` has each one's score: mean joint score times the box's."""
+        people = np.zeros((len(regions), JOINTS, 3), np.float32)
+        for i, (prediction, region) in enumerate(zip(predictions, regions, strict=True)):
+            people[i] = _keypoints.to_image(prediction.values[0], region)
+        scores = [_keypoints.person_score(p[:, 2]) * r.score for p, r in zip(people, regions, strict=True)]
+        raw = np.stack([p.raw for p in predictions if p.raw is not None]) if predictions else None
+        return Prediction(people, self.kind, raw=raw, meta={"scores": scores, "boxes": [list(r.box) for r in regions]})
+
+    def prepare(self, sample: Sample, rng: np.random.Generator | None) -> Sample:
+        """The crop of one labelled person, in training drawn and jittered; the whole image where there is none."""
+        people = sample.label("keypoints")
+        found = [i for i in range(len(people)) if bool((people[i, :, 2] > 0).any())]
+        image = sample.image[None]
+        if not found:
+            region = self.regions(image, None)[0]
+            return replace(sample, image=region.image[0], keypoints=torch.zeros(0, JOINTS, 3), boxes=None)
+        i = found[0 if rng is None else int(rng.integers(len(found)))]
+        box = sample.boxes[i].tolist() if sample.boxes is not None else _keypoints.extent(people[i].numpy())
+        region = self._crop(image, _keypoints.jitter(box, rng), _PADDING)
+        points = _keypoints.to_region(people[i].numpy(), region)
+        meta = {"areas": [region.image.shape[-1] * region.image.shape[-2] / _PADDING**2]}
+        return replace(
+            sample, image=region.image[0], keypoints=torch.from_numpy(points)[None], boxes=None, valid=None, meta=meta
+        )
+
+    def _crop(self, image: Tensor, box: tuple[float, ...], padding: float, score: float = 1.0) -> Region:
+        return _keypoints.crop(image, box, padding, (self.height, self.width), score)
+
+
+PLUGIN = Pose()
