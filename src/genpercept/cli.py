@@ -191,23 +191,77 @@ def train(recipe: Path, overrides: tuple[str, ...], out: Path | None, resume: bo
 
 @cli.group()
 def data() -> None:
-    """Your own images and labels: the data set `folder` (docs/training.md)."""
+    """Data sets: the published ones (docs/datasets.md), and your own images and labels (docs/training.md)."""
+
+
+@data.command("list")
+@click.option("--json", "as_json", is_flag=True, help="All that is known of them, as JSON.")
+@debuggable
+def data_list(as_json: bool) -> int:
+    """List the data sets: what each provides, its tasks and protocols, licence, and the extra that it needs."""
+    from genpercept import datalist
+
+    return datalist.main(as_json)
+
+
+_DATA_OPTIONS = (
+    click.option("--option", "pairs", multiple=True, metavar="K=V", help="Option of the data set. Repeatable."),
+    click.option("--split", metavar="S", help="Such as train, val or test; `genpercept data list --json` has all."),
+    click.option("--root", type=_PATH, metavar="R", help="The data set's folder, in its published layout."),
+)
+
+
+def data_options(command: F) -> F:
+    """--root, --split, --option."""
+    for option in _DATA_OPTIONS:
+        command = option(command)
+    return command
 
 
 @data.command("check")
-@click.argument("folder", type=_PATH)
+@click.argument("name", metavar="NAME_OR_FOLDER")
+@data_options
+@click.option("--limit", type=click.IntRange(min=0), default=0, metavar="N", help="Read only N samples, evenly spaced.")
+@click.option("--skip-bad", is_flag=True, help="Broken samples are counted and named, but are no failure.")
 @click.option("--out", type=_PATH, metavar="DIR", help="Folder for contact_sheet.png; made if missing.")
-@click.option("--depth-scale", type=float, metavar="X", help="Units of 16-bit depth images per metre.  [default: 1000]")
-@click.option("--normals-axes", type=click.Choice(["ours", "opencv"]), help="Axes of the normals.  [default: ours]")
+@click.option(
+    "--depth-scale", type=float, metavar="X", help="FOLDER: units of 16-bit depth per metre.  [default: 1000]"
+)
+@click.option("--normals-axes", type=click.Choice(["ours", "opencv"]), help="FOLDER: axes of normals.  [default: ours]")
 @debuggable
-def data_check(folder: Path, out: Path | None, **options: Any) -> int:
-    """Read every sample of FOLDER (or of a manifest): what is there, what is broken, value ranges, a contact sheet.
+def data_check(
+    name: str,
+    root: Path | None,
+    split: str | None,
+    pairs: tuple[str, ...],
+    limit: int,
+    skip_bad: bool,
+    out: Path | None,
+    **short: Any,
+) -> int:
+    """Read a data set, or every sample of your own FOLDER (or manifest): what is there, what is broken, value ranges.
 
     Exit code 0 when all is well, 1 when some samples are broken (they are named), 2 when none can be read.
     """
     from genpercept import datacheck
 
-    return datacheck.main(folder, out, {k: v for k, v in options.items() if v is not None})
+    options = {k: v for k, v in short.items() if v is not None} | datacheck.options_of(pairs)
+    if datacheck.named(name, root):
+        return datacheck.check_named(name, root, split, out, options, limit, skip_bad)
+    return datacheck.main(Path(name), out, options, split or "all", limit, skip_bad)
+
+
+@data.command("preview")
+@click.argument("name")
+@data_options
+@click.option("--out", type=_PATH, required=True, metavar="FILE.png", help="The sheet; its folder is made if missing.")
+@click.option("--count", type=click.IntRange(1, 200), default=12, show_default=True, help="Samples, evenly spaced.")
+@debuggable
+def data_preview(name: str, root: Path | None, split: str | None, pairs: tuple[str, ...], out: Path, count: int) -> int:
+    """Draw a contact sheet of the data set NAME: images beside their labels."""
+    from genpercept import datacheck
+
+    return datacheck.preview(name, root, split, out, count, datacheck.options_of(pairs))
 
 
 @cli.command()

@@ -1,98 +1,261 @@
-"""`genpercept data check FOLDER`: what a folder of your own holds, what is broken, value ranges, a contact sheet."""
+"""`genpercept data check` and `preview`: what a data set on disk holds, what is broken, value ranges, a contact sheet."""
 
 from __future__ import annotations
 
+import tomllib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from genpercept import plugins
-from genpercept.imaging.colour import colourise
+from genpercept import classes, plugins
+from genpercept.datasheet import sheet
 from genpercept.imaging.write import atomic
+from genpercept.names import hint
 from genpercept.types import Sample
 
-_SHEET_SAMPLES, _SHEET_HEIGHT, _GAP = 12, 120, 4
+__all__ = ["Report", "check", "check_named", "main", "named", "options_of", "preview", "sheet"]
+
+_SHEET_SAMPLES = 12
 _LISTED = 20  # broken files named in the text
-_KINDS = {"depth": "depth_affine", "normals": "normals", "mask": "mask", "alpha": "alpha", "class_ids": "class_ids"}
+_MOST = 8  # classes named in the text
+_LABELS = (
+    *(
+        "depth",
+        "normals",
+        "mask",
+        "alpha",
+        "trimap",
+        "class_ids",
+        "keypoints",
+        "boxes",
+        "defect",
+        "valid",
+        "intrinsics",
+    ),
+)
 
 
 @dataclass
 class Report:
-    """What was found. `ranges`: label -> lines of figures; `broken`: one line per sample that cannot be used."""
+    """What was found. `ranges`: label -> lowest, median, highest, share of the pixels that are known; `shares`: label ->
+    mean over the samples; `pixels`: class id -> share of the labelled pixels; `broken`: a line per unusable sample."""
 
     samples: int = 0
     splits: Counter[str] = field(default_factory=Counter)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     labels: Counter[str] = field(default_factory=Counter)
     ranges: dict[str, list[float]] = field(default_factory=dict)
+    shares: dict[str, float] = field(default_factory=dict)
+    pixels: Counter[int] = field(default_factory=Counter)
+    table: str = ""
+    people: Counter[str] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
     advice: list[str] = field(default_factory=list)
+    total: int = 0  # samples of the split, where a limit left some unread
 
     def lines(self) -> list[str]:
         """The report as text, a line each."""
+        left = f" (of {self.total}, evenly spaced)" if self.total > self.samples else ""
         said = [
-            f"samples     {self.samples}: {_counts(self.splits)}",
+            f"samples     {self.samples}{left}: {_counts(self.splits)}",
             f"readable    {self.samples - len(self.broken)}, broken {len(self.broken)}",
             f"sizes       {_counts(Counter({f'{h}x{w}': n for (h, w), n in self.sizes.most_common(6)}))}",
             f"labels      {_counts(self.labels) or 'none'}",
         ]
         for name, (low, median, high, share) in self.ranges.items():
             said.append(f"{name:<11} {low:.4g} to {high:.4g}, median {median:.4g}; known on {share:.1%} of the pixels")
+        for name, share in self.shares.items():
+            said.append(f"{name:<11} {share:.1%} of the pixels on average")
+        if self.pixels:
+            said.append(f"classes     {self._classes()}")
+        if self.people:
+            said.append(f"people      {_counts(self.people)}")
         said += [f"broken: {line}" for line in self.broken[:_LISTED]]
         if len(self.broken) > _LISTED:
             said.append(f"broken: and {len(self.broken) - _LISTED} more")
         return said + [f"note: {line}" for line in self.advice]
 
+    def _classes(self) -> str:
+        known = classes.find(self.table).names if self.table in classes.names() else ()
+        seen = [(i, n) for i, n in self.pixels.most_common() if i != classes.IGNORED]
+        everything, labelled = sum(self.pixels.values()), sum(n for _, n in seen)
+        name = dict(enumerate(known))
+        most = ", ".join(f"{name.get(i, i)} {n / labelled:.1%}" for i, n in seen[:_MOST])
+        of = f" of the {len(known)} of {self.table}" if known else ""
+        return f"{len(seen)}{of} on {labelled / everything:.1%} of the pixels: {most}{', ...' if len(seen) > _MOST else ''}"
 
-def main(folder: Path, out: Path | None = None, options: dict[str, Any] | None = None) -> int:
-    """Print the report and write OUT/contact_sheet.png; 0 when all is well, 1 when samples are broken, 2 when none is readable.
 
-    options: of the data set `folder`, such as depth_scale. ValueError when the folder has no readable layout.
+def main(
+    folder: Path,
+    out: Path | None = None,
+    options: dict[str, Any] | None = None,
+    split: str = "all",
+    limit: int = 0,
+    skip_bad: bool = False,
+) -> int:
+    """Print the report of your own folder; OUT/contact_sheet.png. 0 when all is well, 1 broken samples, 2 none is readable.
+
+    options: of the data set `folder`, such as depth_scale. limit: read so many, evenly spaced (0: all). skip_bad: broken
+    ones are no failure. ValueError when the folder has no readable layout.
     """
-    report, samples = check(folder, options or {})
-    for line in report.lines():
-        print(line)
-    if samples and out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        with atomic(out / "contact_sheet.png") as part:
-            sheet(samples).save(part, format="PNG")
-        print(f"contact sheet: {out / 'contact_sheet.png'}")
-    if len(report.broken) == report.samples:
-        return 2
+    report, samples = check(folder, options or {}, split, limit)
+    return _said(report, samples, out, skip_bad)
+
+
+def check_named(
+    name: str,
+    root: Path | None,
+    split: str | None,
+    out: Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    limit: int = 0,
+    skip_bad: bool = False,
+) -> int:
+    """The same for a data set by name. limit: read so many, evenly spaced (0: all). skip_bad: broken ones are not a failure.
+
+    ValueError for an unknown name, split or option, or another layout than the published one.
+    """
+    plugin, entries, total = _entries(name, root, split, options or {}, limit)
+    report, samples = _examine(plugin, entries, _table(plugin), sheet_samples=_SHEET_SAMPLES if out else 0)
+    report.splits[str(split)] = len(entries)
+    report.total = total
+    return _said(report, samples, out, skip_bad)
+
+
+def preview(
+    name: str,
+    root: Path | None,
+    split: str | None,
+    out: Path,
+    count: int = 12,
+    options: Mapping[str, Any] | None = None,
+) -> int:
+    """A contact sheet of `count` evenly spaced samples at OUT; 0, or 1 when some of them could not be read (they are named)."""
+    plugin, entries, _ = _entries(name, root, split, options or {}, count)
+    report, samples = _examine(plugin, entries, _table(plugin), sheet_samples=count)
+    for line in report.broken:
+        print(f"broken: {line}")
+    if not samples:
+        raise ValueError(f"{name}, split {split!r}: none of {len(entries)} samples can be read; {report.broken[0]}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(out) as part:
+        sheet(samples, captions=True, table=_table(plugin)).save(part, format=_format(out))
+    print(f"{len(samples)} samples: {out}")
     return 1 if report.broken else 0
 
 
-def check(folder: Path, options: dict[str, Any]) -> tuple[Report, list[Sample]]:
-    """Read every sample; the report, and some evenly spaced samples for the sheet."""
-    plugin: Any = plugins.find("datasets", "folder")
-    plugin = plugin.with_options(**options)
-    entries = plugin.index(folder, "all")
-    report, shown = Report(samples=len(entries)), []
+def check(folder: Path, options: dict[str, Any], split: str = "all", limit: int = 0) -> tuple[Report, list[Sample]]:
+    """Read the samples of your own folder; the report, and some evenly spaced samples for the sheet."""
+    plugin, entries, total = _entries("folder", folder, split, options, limit)
+    report, shown = _examine(plugin, entries, "", _SHEET_SAMPLES)
     report.splits.update(e.split for e in entries)
-    wanted = set(np.linspace(0, len(entries) - 1, min(_SHEET_SAMPLES, len(entries))).round().astype(int).tolist())
+    report.total = total
+    report.advice = _advice(report) if split == "all" and total == len(entries) else []
+    return report, shown
+
+
+def named(text: str, root: Path | None) -> bool:
+    """Whether `data check` is asked for a data set rather than for a folder of your own. ValueError if it is neither."""
+    known = plugins.names("datasets")
+    if root is None and Path(text).exists():
+        return False
+    if text not in known:
+        raise ValueError(f"{text!r} is neither a data set nor a folder: {hint(text, known)}")
+    return True
+
+
+def options_of(pairs: Sequence[str]) -> dict[str, Any]:
+    """("a=1", "b=c") -> {"a": 1, "b": "c"}: values are TOML, or else strings. ValueError for one without `=`."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator or not key.strip():
+            raise ValueError(f"--option {pair!r}: write key=value, as in category=hazelnut")
+        try:
+            found[key.strip()] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            found[key.strip()] = value.strip()
+    return found
+
+
+# Reading ------------------------------------------------------------------------------------------------------------------
+
+
+def _entries(
+    name: str, root: Path | None, split: str | None, options: Mapping[str, Any], limit: int
+) -> tuple[Any, list[Any], int]:
+    """The data set, the entries to read, evenly spaced, and how many the split has."""
+    plugin: Any = plugins.find("datasets", name)
+    if split is None:
+        about = getattr(plugin, "about", None)
+        splits = about.splits if about else ("train", "val", "test", "all")
+        raise ValueError(f"data set {name!r}: say which split (--split): {', '.join(splits)}")
+    plugin = plugin.with_options(**options) if options else plugin
+    entries = list(plugin.index(root, split))
+    if not limit or limit >= len(entries):
+        return plugin, entries, len(entries)
+    return plugin, [entries[i] for i in _spaced(len(entries), limit)], len(entries)
+
+
+def _spaced(length: int, count: int) -> list[int]:
+    return np.linspace(0, length - 1, min(count, length)).round().astype(int).tolist()
+
+
+def _examine(plugin: Any, entries: Sequence[Any], table: str, sheet_samples: int) -> tuple[Report, list[Sample]]:
+    """Read the entries; what they hold, and the evenly spaced ones for a sheet."""
+    report, shown = Report(samples=len(entries), total=len(entries), table=table), []
+    wanted = set(_spaced(len(entries), sheet_samples))
     figures: dict[str, list[tuple[float, float, float, float]]] = {}
+    shares: dict[str, list[float]] = {}
     for number, entry in enumerate(entries):
         try:
             sample = plugin.load(entry)
+            _same_table(report, sample)
         except ValueError as error:
             report.broken.append(str(error))
             continue
         report.sizes[sample.image.shape[-2], sample.image.shape[-1]] += 1
-        report.labels.update(name for name in (*_KINDS, "valid", "intrinsics") if getattr(sample, name) is not None)
+        report.labels.update(name for name in _LABELS if getattr(sample, name) is not None)
         for name, values, known in _figures(sample):
             figures.setdefault(name, []).append(_summary(values, known))
+        for name in ("mask", "alpha", "defect"):
+            if (label := getattr(sample, name)) is not None:
+                shares.setdefault(name, []).append(float(label.float().mean()))
+        _count(report, sample)
         if number in wanted:
             shown.append(sample)
     for name, rows in figures.items():
         low, median, high, share = zip(*rows, strict=True)
-        report.ranges[name] = [min(low), float(np.median(median)), max(high), float(np.mean(share))]
-    report.advice = _advice(report)
+        report.ranges[name] = [min(low), float(np.nanmedian(median)), max(high), float(np.mean(share))]
+    report.shares = {name: float(np.mean(values)) for name, values in shares.items()}
     return report, shown
+
+
+def _same_table(report: Report, sample: Sample) -> None:
+    """The sample's own table goes before the data set's; its ids must be of that table."""
+    report.table = str(sample.meta.get("classes") or report.table)
+    if sample.class_ids is None or report.table not in classes.names():
+        return
+    highest, known = int(sample.class_ids.max()), len(classes.find(report.table))
+    if highest >= known:
+        raise ValueError(f"{sample.name}: class {highest}, but {report.table} has {known} classes")
+
+
+def _count(report: Report, sample: Sample) -> None:
+    if sample.class_ids is not None:
+        ids, counts = np.unique(sample.class_ids.numpy(), return_counts=True)
+        report.pixels.update(dict(zip(ids.tolist(), counts.tolist(), strict=True)))
+    if sample.keypoints is not None:
+        seen = sample.keypoints[..., 2] > 0
+        crowds = sum(map(bool, sample.meta.get("iscrowd", ())))
+        report.people.update(
+            {"annotated": len(seen), "with joints": int(seen.any(-1).sum()), "joints": int(seen.sum())}
+        )
+        report.people.update({"crowds": crowds, "images without people": int(len(seen) == 0)})
 
 
 def _figures(sample: Sample) -> list[tuple[str, np.ndarray, np.ndarray]]:
@@ -114,6 +277,22 @@ def _summary(values: np.ndarray, known: np.ndarray) -> tuple[float, float, float
     return float(inside.min()), float(np.median(inside)), float(inside.max()), float(known.mean())
 
 
+# Saying -------------------------------------------------------------------------------------------------------------------
+
+
+def _said(report: Report, samples: Sequence[Sample], out: Path | None, skip_bad: bool) -> int:
+    for line in report.lines():
+        print(line)
+    if samples and out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        with atomic(out / "contact_sheet.png") as part:
+            sheet(samples, table=report.table).save(part, format="PNG")
+        print(f"contact sheet: {out / 'contact_sheet.png'}")
+    if len(report.broken) == report.samples:
+        return 2
+    return 1 if report.broken and not skip_bad else 0
+
+
 def _advice(report: Report) -> list[str]:
     """What looks like a wrong setting."""
     said = []
@@ -131,42 +310,17 @@ def _advice(report: Report) -> list[str]:
     return said
 
 
-def sheet(samples: Sequence[Sample]) -> Image.Image:
-    """Each sample's image and labels in a row."""
-    rows = [[_thumbnail(picture) for picture in _pictures(sample)] for sample in samples]
-    width = max(sum(p.width + _GAP for p in row) for row in rows)
-    page = Image.new("RGB", (width, len(rows) * (_SHEET_HEIGHT + _GAP)), "white")
-    for i, row in enumerate(rows):
-        x = 0
-        for picture in row:
-            page.paste(picture, (x, i * (_SHEET_HEIGHT + _GAP)))
-            x += picture.width + _GAP
-    return page
+def _table(plugin: Any) -> str:
+    about = getattr(plugin, "about", None)
+    return (about.classes or "") if about else ""
 
 
-def _pictures(sample: Sample) -> list[Image.Image]:
-    pictures = [Image.fromarray((sample.image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8))]
-    for name, kind in _KINDS.items():
-        label = getattr(sample, name)
-        if label is None:
-            continue
-        values, valid = label.numpy(), None
-        if name == "depth":
-            valid = sample.valid_or_all().numpy()
-            low, high = np.quantile(values[valid], (0.02, 0.98)) if valid.any() else (0.0, 1.0)
-            values = ((values - low) / max(high - low, 1e-6)).clip(0, 1)
-        elif name == "normals":
-            values = values.transpose(1, 2, 0)
-        elif name == "mask":
-            values = values.astype(np.float32)
-        pictures.append(colourise(values, kind, valid))
-    return pictures
-
-
-def _thumbnail(picture: Image.Image) -> Image.Image:
-    width = max(1, round(picture.width * _SHEET_HEIGHT / picture.height))
-    return picture.resize((width, _SHEET_HEIGHT), Image.Resampling.BOX)
+def _format(out: Path) -> str:
+    kinds = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+    if out.suffix.lower() not in kinds:
+        raise ValueError(f"--out {out}: must end in .png or .jpg")
+    return kinds[out.suffix.lower()]
 
 
 def _counts(counter: Counter[str]) -> str:
-    return ", ".join(f"{n} {name}" for name, n in sorted(counter.items()))
+    return ", ".join(f"{n} {name}" for name, n in sorted(counter.items()) if n)

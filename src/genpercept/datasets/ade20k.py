@@ -60,7 +60,7 @@ class Ade20k(FileDataset):
             "the full data set: images/ADE/{training,validation}/KIND/SCENE/ADE_*.jpg with ADE_*_seg.png (index = "
             "R // 10 * 256 + G) and ADE_*.json, or in ADE20K_2021_17_01/",
         ),
-        provides=("class_ids", "valid"),
+        provides=("class_ids",),
         splits=tuple(_FOLDERS),
         protocols={"segmentation": ""},
         classes="ade20k150",
@@ -94,7 +94,7 @@ class Ade20k(FileDataset):
         return [Entry(f"{part}/{i.stem}", i, i.with_name(f"{i.stem}_seg.png"), True, i.parent.name) for i in images]
 
     def load(self, entry: Entry) -> Sample:
-        """class_ids with -1 for no class, valid where there is one; domain: the scene."""
+        """class_ids with -1 for no class; domain: the scene."""
         image = read_rgb(entry.image)
         ids = _full_ids(entry.label) if entry.full else _benchmark_ids(entry.label)
         same_size(entry.label, ids, image)
@@ -105,8 +105,7 @@ class Ade20k(FileDataset):
             ids = np.where(ids >= 0, _from_full()[np.maximum(ids, 0)], IGNORED)
         if self.classes == "shared":
             ids = convert(ids, "ade20k150", "nyu40")
-        labels = torch.from_numpy(ids)
-        return Sample(entry.name, image, class_ids=labels, valid=labels != IGNORED, domain=entry.scene, meta=meta)
+        return Sample(entry.name, image, class_ids=torch.from_numpy(ids), domain=entry.scene, meta=meta)
 
 
 def _benchmark_ids(path: Path) -> np.ndarray:

@@ -102,7 +102,7 @@ class Cityscapes(FileDataset):
             )
 
     def load(self, entry: Entry) -> Sample:
-        """class_ids 0 ... 18, -1 elsewhere; depth in metres. valid: where there is depth, or a class where no depth is read."""
+        """class_ids 0 ... 18, -1 elsewhere; depth in metres, 0 where unknown; valid: where it is known."""
         sample = Sample(entry.name, read_rgb(entry.image), domain=entry.city, meta={"classes": self.about.classes})
         if entry.label_ids is not None and entry.train_ids is not None:
             by_name = entry.label_ids.is_file() or not entry.train_ids.is_file()
@@ -110,7 +110,6 @@ class Cityscapes(FileDataset):
             ids = _classes(path, by_name)
             same_size(path, ids, sample.image)
             sample.class_ids = torch.from_numpy(ids)
-            sample.valid = sample.class_ids != IGNORED
         if entry.disparity is not None and entry.camera is not None:
             stored = read_values(entry.disparity, ("uint16",))
             same_size(entry.disparity, stored, sample.image)

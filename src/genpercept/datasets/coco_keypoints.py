@@ -107,23 +107,22 @@ class CocoKeypoints(FileDataset):
         return [e for e in entries if any(p.labelled for p in e.people)] if self.people_only else entries
 
     def load(self, entry: Entry) -> Sample:
-        """keypoints and boxes of the labelled people. meta: image_id; ids, areas, iscrowd and num_keypoints of the same
-        people; ignored: the crowds and the people without a joint, which the metric passes over, as COCO rows; detections
+        """keypoints and boxes of all annotated people. meta: image_id, and of the same people ids, areas, iscrowd and
+        num_keypoints (a crowd, and someone without a joint, is a region that the metric passes over); detections
         [x, y, width, height, score] where boxes_file is set."""
         image = read_rgb(entry.image)
         if tuple(image.shape[-2:]) != entry.size:
             (h, w), (ih, iw) = entry.size, image.shape[-2:]
             raise ValueError(f"{shown(entry.image)}: {ih} x {iw} pixels, but its annotation has {h} x {w}")
-        known = [p for p in entry.people if p.labelled]
-        points = np.array([p.keypoints for p in known], np.float32).reshape(-1, _JOINTS, 3)
-        boxes = np.array([p.box for p in known], np.float32).reshape(-1, 4)
+        people = entry.people
+        points = np.array([p.keypoints for p in people], np.float32).reshape(-1, _JOINTS, 3)
+        boxes = np.array([p.box for p in people], np.float32).reshape(-1, 4)
         meta: dict[str, Any] = {
             "image_id": entry.image_id,
-            "ids": [p.id for p in known],
-            "areas": [p.area for p in known],
-            "iscrowd": [p.crowd for p in known],
-            "num_keypoints": [p.num_keypoints for p in known],
-            "ignored": [_row(p, entry.image_id) for p in entry.people if not p.labelled],
+            "ids": [p.id for p in people],
+            "areas": [p.area for p in people],
+            "iscrowd": [p.crowd for p in people],
+            "num_keypoints": [p.num_keypoints for p in people],
         }
         if entry.detections is not None:
             meta["detections"] = [list(d) for d in entry.detections]
@@ -154,19 +153,6 @@ def _person(row: Mapping[str, Any], path: Path) -> Person:
     labelled = int(row.get("num_keypoints", sum(v > 0 for v in points[2::3])))
     points = points or (0.0,) * (3 * _JOINTS)
     return Person(int(row["id"]), box, float(row["area"]), int(row.get("iscrowd", 0)), labelled, points)
-
-
-def _row(person: Person, image_id: int) -> dict[str, Any]:
-    return {
-        "id": person.id,
-        "image_id": image_id,
-        "category_id": _PERSON,
-        "bbox": list(person.box),
-        "area": person.area,
-        "iscrowd": person.crowd,
-        "num_keypoints": person.num_keypoints,
-        "keypoints": list(person.keypoints),
-    }
 
 
 PLUGIN = CocoKeypoints()
