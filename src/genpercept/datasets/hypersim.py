@@ -46,7 +46,7 @@ LABELS = ("depth", "normals", "class_ids")
 CLASSES = 40
 _FRAME = re.compile(r"(ai_\d{3}_\d{3})/rgb_(cam_\d+)_fr(\d+)\.png$")
 _ORIGINAL = re.compile(r"(ai_\d{3}_\d{3})/images/scene_(cam_\d+)_final_hdf5/frame\.(\d+)\.color\.hdf5$")
-_LUMA = np.array([0.3, 0.59, 0.11])
+_LUMA = np.array([0.3, 0.59, 0.11], np.float32)
 
 Matrix = tuple[tuple[float, float, float], ...]  # M_cam_from_uv, row by row
 # 60 degrees across, square pixels, 1024 x 768: what the scenes without a tilted or shifted lens have.
@@ -85,9 +85,10 @@ class Entry:
 class Hypersim(FileDataset):
     """split_list: a public list of rgb and depth PNGs, for both layouts; it takes the place of the split.
 
-    labels: those to read. nan_depth: a depth map with NaN, where no surface is (a sky in the window), is refused as the
-    paper leaves it out ("refuse"), or those pixels are not valid ("mask"). Refused in any case, as in the paper: colours
-    with NaN or infinity, all-zero colours, depth without any positive value.
+    exclude: scenes or their cameras to leave out, such as ai_038_007 or ai_004_009/cam_01 (the data set's issue 22 names
+    broken ones). labels: those to read. nan_depth: a depth map with NaN, where no surface is (a sky in the window), is
+    refused, as the paper leaves it out ("refuse"), or those pixels are not valid ("mask"). Refused in any case, as in the
+    paper: colours with NaN or infinity, all-zero colours, depth without any positive value.
     """
 
     name = "hypersim"
@@ -113,6 +114,7 @@ class Hypersim(FileDataset):
     )
 
     split_list: Path | str | None = None
+    exclude: tuple[str, ...] = ()
     labels: tuple[str, ...] = LABELS
     nan_depth: str = "refuse"
 
@@ -121,7 +123,12 @@ class Hypersim(FileDataset):
         for label in labels:
             choose("label of hypersim", label, LABELS)
         choose("nan_depth of hypersim", self.nan_depth, ("refuse", "mask"))
+        exclude = (self.exclude,) if isinstance(self.exclude, str) else tuple(self.exclude)
+        for name in exclude:
+            if not re.fullmatch(r"ai_\d{3}_\d{3}(/cam_\d+)?", name):
+                raise ValueError(f"exclude {name!r} of hypersim: write ai_VVV_NNN or ai_VVV_NNN/cam_XX")
         object.__setattr__(self, "labels", labels)
+        object.__setattr__(self, "exclude", exclude)
 
     # ---- what is there -------------------------------------------------------------------------------------------------
 
@@ -131,18 +138,21 @@ class Hypersim(FileDataset):
         scenes, original = self._scenes(root, split)
         cameras = _cameras(_beside(root, CAMERA_CSV))
 
-        def entry(scene: str, camera: str, frame: int) -> Entry:
-            return Entry(scenes / scene, camera, frame, original, cameras.get(scene, STRAIGHT))
-
         if self.split_list is not None:
-            entries = [entry(*frame) for frame in _listed(self.split_list)]
-            if entries:
-                check_first(entries[0].image, self.split_list)
-            return entries
-        found = _found(scenes, original) if split == "all" or not original else self._of_split(root, scenes, split)
-        entries = [entry(*frame) for frame in found]
+            frames = _listed(self.split_list)
+        elif not original:
+            frames = _found(scenes, original)
+        else:
+            frames = self._of_split(root, scenes, split)
+        entries = [
+            Entry(scenes / scene, camera, frame, original, cameras.get(scene, STRAIGHT))
+            for scene, camera, frame in frames
+            if scene not in self.exclude and f"{scene}/{camera}" not in self.exclude
+        ]
         if not entries:
             self.wrong_layout(root, f"frames of split {split!r}")
+        if self.split_list is not None:
+            check_first(entries[0].image, self.split_list)
         return entries
 
     def _scenes(self, root: Path, split: str) -> tuple[Path, bool]:
@@ -159,17 +169,26 @@ class Hypersim(FileDataset):
         return folder, original
 
     def _of_split(self, root: Path, scenes: Path, split: str) -> Iterator[tuple[str, str, int]]:
+        """Released frames of a split by the CSV, of the scenes that are there; of "all" the files that are there."""
         path = _beside(root, SPLIT_CSV)
         if path is None:
+            if split == "all":
+                yield from _found(scenes, original=True)
+                return
             raise ValueError(
                 f"{shown(root)}: no {SPLIT_CSV}, which says what split {split!r} is: put it there (from the data set's "
                 "evermotion_dataset/analysis), or give split_list, or the split 'all'"
             )
-        there = {p.name for p in scenes.glob("ai_*_*/")}
+        released: dict[tuple[str, str, int], str] = {}
         for row in _rows(path, ("scene_name", "camera_name", "frame_id", "included_in_public_release")):
-            released = row["included_in_public_release"].strip().lower() == "true"
-            if released and row.get("split_partition_name") == split and row["scene_name"] in there:
-                yield row["scene_name"], row["camera_name"], int(row["frame_id"])
+            if row["included_in_public_release"].strip().lower() == "true":
+                frame = (row["scene_name"], row["camera_name"], int(row["frame_id"]))
+                released[frame] = row.get("split_partition_name", "")
+        if split == "all":
+            yield from (frame for frame in _found(scenes, original=True) if frame in released)
+            return
+        there = {p.name for p in scenes.glob("ai_*_*/")}
+        yield from (frame for frame, part in released.items() if part == split and frame[0] in there)
 
     # ---- reading -------------------------------------------------------------------------------------------------------
 
@@ -206,7 +225,7 @@ class Hypersim(FileDataset):
     def _add_depth(self, sample: Sample, entry: Entry, rays: np.ndarray) -> None:
         path = entry.label("depth_meters" if entry.original else "depth_plane")
         if entry.original:
-            distance = read_hdf5(path).astype(np.float64)
+            distance = read_hdf5(path)
             same_size(path, distance, sample.image)
             metres = distance * -rays[..., 2] / np.linalg.norm(rays, axis=-1)
             broken = int((~np.isfinite(metres)).sum())
@@ -244,7 +263,7 @@ def tone_map(colour: np.ndarray, hit: np.ndarray | None = None) -> np.ndarray:
 
 
 def _original_image(entry: Entry) -> Sample:
-    colour = read_hdf5(entry.image).astype(np.float64)
+    colour = read_hdf5(entry.image).astype(np.float32)
     if colour.ndim != 3 or colour.shape[-1] != 3:
         raise ValueError(f"{shown(entry.image)}: shape {list(colour.shape)}; expected height, width, 3")
     if not np.isfinite(colour).all():
