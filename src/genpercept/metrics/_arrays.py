@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,15 +18,25 @@ _KINDS = {
     "depth_affine": ("depth",),
     "disparity_affine": ("disparity", "depth"),
     "normals": ("normals",),
+    "class_ids": ("segmentation",),
+    "mask": ("dis",),
+    "alpha": ("matting",),
+    "keypoints": ("pose",),
+    "anomaly": ("anomaly",),
 }
-_SAMPLE_NDIM = {"depth": 2, "disparity": 2, "normals": 3}
+_SAMPLE_NDIM = {
+    **dict.fromkeys(("depth", "disparity", "segmentation", "dis", "matting", "anomaly"), 2),
+    **dict.fromkeys(("normals", "pose"), 3),
+}
+_CONTRACT = {"self", "pred", "gt", "valid", "name"}  # what every metric's `update` takes
 
 
 def to_numpy(value: Any) -> NDArray[Any]:
     """An array out of an array, a tensor on any device, a nested list or a Prediction (its values)."""
     value = getattr(value, "values", value) if hasattr(value, "kind") else value
     if hasattr(value, "detach"):
-        value = value.detach().float().cpu() if value.is_floating_point() else value.detach().cpu()
+        value = value.detach().cpu()
+        value = value.float() if value.is_floating_point() and value.element_size() < 4 else value  # numpy has no bf16
     array = np.asarray(value)
     if array.dtype == object:
         raise ValueError("expected an array of numbers; got a list of arrays of different sizes or other objects")
@@ -39,6 +50,24 @@ def as_set(task: str, pred: Any, gt: Any, valid: Any) -> tuple[list[Any], list[A
     if not len(preds) == len(gts) == len(valids):
         raise ValueError(f"{len(preds)} predictions, {len(gts)} ground truths and {len(valids)} masks: must be as many")
     return preds, gts, valids
+
+
+def extras_for(metric: Any, extras: Mapping[str, Any], one: bool, count: int) -> list[dict[str, Any]]:
+    """Further keywords of each `update` out of those of the whole call: {"trimap": [a, b]} -> [{"trimap": a}, ...].
+
+    one: the call was for one sample, whose extras are not lists. A text is the same for all samples. ValueError for
+    what this metric does not take, and for lists of another length.
+    """
+    taken = [p for p in inspect.signature(metric.update).parameters if p not in _CONTRACT]
+    given = {key: value for key, value in extras.items() if value is not None}
+    for key, value in given.items():
+        if key not in taken:
+            has = f"it takes {', '.join(taken)}" if taken else "it takes the mask valid= alone"
+            raise ValueError(f"this metric takes no {key}=: {has}")
+        if not one and not isinstance(value, str) and len(value) != count:
+            raise ValueError(f"{key}= has {len(value)} entries for {count} samples: must be as many")
+    each = one or count == 0
+    return [{key: v if each or isinstance(v, str) else v[i] for key, v in given.items()} for i in range(count)]
 
 
 def _listed(task: str, value: Any, mask: bool = False) -> list[Any]:
@@ -66,12 +95,29 @@ def options_for(task: str, kinds: set[str], options: dict[str, Any]) -> dict[str
 
 def as_map(value: Any, what: str, name: str) -> FloatArray:
     """(H, W) float64 out of (H, W), (1, H, W) or (H, W, 1); float32 values are kept exactly."""
-    array = to_numpy(value)
+    return squeezed(to_numpy(value), what, name).astype(np.float64)
+
+
+def squeezed(array: NDArray[Any], what: str, name: str) -> NDArray[Any]:
+    """(H, W), of its own type, out of (H, W), (1, H, W) or (H, W, 1)."""
     if array.ndim == 3 and 1 in (array.shape[0], array.shape[-1]):
         array = array[0] if array.shape[0] == 1 else array[..., 0]
     if array.ndim != 2:
         raise ValueError(f"{label(name)}{what} has shape {array.shape}: expected (height, width)")
-    return array.astype(np.float64)
+    return array
+
+
+def as_ids(value: Any, what: str, name: str) -> NDArray[np.int64]:
+    """(H, W) int64 out of whole numbers of any type. ValueError for fractions, NaN and infinite values."""
+    array = squeezed(to_numpy(value), what, name)
+    if array.dtype.kind == "f":
+        whole = np.isfinite(array) & (array == np.rint(array))
+        if not whole.all():
+            bad = int(np.count_nonzero(~whole))
+            raise ValueError(f"{label(name)}{what} has {bad} values that are no whole numbers: class ids are expected")
+    elif array.dtype.kind not in "uib":
+        raise ValueError(f"{label(name)}{what} holds {array.dtype} values: class ids are expected")
+    return array.astype(np.int64)
 
 
 def as_vectors(value: Any, what: str, name: str) -> FloatArray:
@@ -94,6 +140,14 @@ def as_mask(value: Any, shape: tuple[int, ...], name: str) -> BoolArray:
     if array.ndim == 3 and 1 in (array.shape[0], array.shape[-1]):
         array = array[0] if array.shape[0] == 1 else array[..., 0]
     same_shape(array.shape, shape, "valid", name)
+    return array if array.dtype == bool else array > 0
+
+
+def as_bools(value: Any, shape: tuple[int, ...], what: str, name: str) -> BoolArray:
+    """Bool of that very shape. Numbers are True where they are above 0."""
+    array = to_numpy(value)
+    if array.shape != shape:
+        raise ValueError(f"{label(name)}{what} has shape {array.shape}: expected {shape}")
     return array if array.dtype == bool else array > 0
 
 

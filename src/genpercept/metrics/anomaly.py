@@ -1,0 +1,130 @@
+"""Anomaly maps against masks of defects: AUROC over pixels and over images, and AUPRO (MVTec AD)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genpercept.metrics import _arrays, _aupro
+from genpercept.metrics._arrays import BoolArray, FloatArray
+from genpercept.names import choose
+
+KEYS = ("pixel_auroc", "image_auroc", "aupro")
+
+
+@dataclass
+class Category:
+    """What one kind of object has so far: scores of pixels, split by the truth, and of images."""
+
+    normal: list[FloatArray] = field(default_factory=list)
+    anomalous: list[FloatArray] = field(default_factory=list)
+    weights: list[NDArray[np.float64]] = field(default_factory=list)  # of the anomalous pixels: 1 / size of the region
+    images: tuple[list[float], list[float]] = field(default_factory=lambda: ([], []))  # normal, anomalous
+
+    def add(self, scores: FloatArray, defect: BoolArray, mask: BoolArray, image_score: float) -> None:
+        defect = defect & mask
+        self.normal.append(scores[mask & ~defect])
+        self.anomalous.append(scores[defect])
+        self.weights.append(_aupro.region_weights(defect)[defect])
+        self.images[int(defect.any())].append(image_score)
+
+    def figures(self, fpr_limit: float) -> dict[str, float]:
+        normal, anomalous, weights = (np.concatenate(x) for x in (self.normal, self.anomalous, self.weights))
+        normal, order = np.sort(normal), np.argsort(anomalous)
+        anomalous, weights = anomalous[order], weights[order]
+        good, bad = (np.sort(np.asarray(x)) for x in self.images)
+        values = (
+            _aupro.auroc(normal, anomalous),
+            _aupro.auroc(good, bad),
+            _aupro.aupro(normal, anomalous, weights, fpr_limit),
+        )
+        return dict(zip(KEYS, values, strict=True))
+
+
+class AnomalyMetric:
+    """pixel_auroc image_auroc aupro, fractions, each over all images of a category, then averaged over categories.
+
+    AUROC as scikit-learn's roc_auc_score. An image is anomalous where its mask has a pixel. AUPRO: 8-connected regions,
+    all thresholds, up to a false positive rate of `fpr_limit` and divided by it, as the official MVTec code (`_aupro`).
+    A figure is NaN where a category has normal or anomalous ones alone, and such a category does not count in its mean.
+    A constant map has AUROC 0.5 and AUPRO 0. Keeps 4 bytes per pixel of float32 maps until it is dropped.
+    """
+
+    def __init__(self, fpr_limit: float = 0.3) -> None:
+        if not 0 < fpr_limit <= 1:
+            raise ValueError(f"fpr_limit {fpr_limit}: must be above 0 and at most 1")
+        self.fpr_limit = fpr_limit
+        self.rows: dict[str, dict[str, float]] = {}
+        self.empty: set[str] = set()  # samples without a valid pixel
+        self._categories: dict[str, Category] = {}
+
+    def update(
+        self,
+        pred: Any,
+        gt: Any,
+        valid: Any = None,
+        name: str = "",
+        *,
+        category: str | None = None,
+        image_score: float | None = None,
+    ) -> dict[str, float]:
+        """Add one image: pred (H, W), higher is stranger; gt (H, W), above 0 where defective; valid (H, W) bool.
+
+        category: None takes what stands before the first / of the name, if there is one. image_score: None takes the
+        map's maximum over valid pixels. Returns the image's own figures, which for a good image, and always for
+        image_auroc, are NaN.
+        """
+        if category is None:
+            category = name.partition("/")[0] if "/" in name else ""
+        elif category and name and not name.startswith(category + "/"):
+            name = f"{category}/{name}"
+        name = _arrays.unique_name(name, self.rows)
+        scores = _arrays.squeezed(_arrays.to_numpy(pred), "prediction", name)
+        scores = scores if scores.dtype in (np.float32, np.float64) else scores.astype(np.float64)
+        truth = _arrays.as_map(gt, "ground truth", name)
+        _arrays.same_shape(scores.shape, truth.shape, "prediction", name)
+        mask = _arrays.as_mask(valid, truth.shape, name)
+        _arrays.require_finite(scores[mask], name)
+        if not mask.any():
+            self.empty.add(name)
+            self.rows[name] = dict.fromkeys(KEYS, float("nan"))
+            return self.rows[name]
+        image_score = float(scores[mask].max() if image_score is None else image_score)
+        if not np.isfinite(image_score):
+            raise ValueError(f"{_arrays.label(name)}image_score is {image_score}: must be finite")
+        image = Category()
+        for part in (image, self._categories.setdefault(category, Category())):
+            part.add(scores, truth > 0, mask, image_score)
+        self.rows[name] = image.figures(self.fpr_limit)
+        return self.rows[name]
+
+    def compute(self) -> dict[str, float]:
+        """The mean over the categories that have the figure."""
+        rows = list(self.categories.values())
+        return {key: _mean([row[key] for row in rows]) for key in KEYS}
+
+    @property
+    def categories(self) -> dict[str, dict[str, float]]:
+        """The figures of each category."""
+        return {name: part.figures(self.fpr_limit) for name, part in sorted(self._categories.items())}
+
+    def details(self) -> dict[str, Any]:
+        """The figures of each category, where there are several."""
+        return {"categories": self.categories} if len(self._categories) > 1 else {}
+
+
+def _mean(values: list[float]) -> float:
+    there = [v for v in values if not np.isnan(v)]
+    return float(np.mean(there)) if there else float("nan")
+
+
+def PLUGIN(*, protocol: str | None = None, **options: Any) -> AnomalyMetric:
+    """The option is fpr_limit, of AUPRO. protocol: mvtec, the only one."""
+    if protocol is not None:
+        choose("protocol", protocol, ("mvtec",))
+    for key in options:
+        choose("option", key, ("fpr_limit",))
+    return AnomalyMetric(**options)

@@ -1,0 +1,126 @@
+"""Class ids against class ids, accumulated over the set as mmsegmentation's IoUMetric does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genpercept.metrics import _arrays
+from genpercept.names import choose
+
+KEYS = ("miou", "macc", "aacc")
+IGNORED = (-1, 255)  # ours, and the one of most data sets
+_MOST = 65536  # classes; what sixteen bits can hold
+
+
+class SegmentationMetric:
+    """miou, macc: mean over classes of IoU and of recall; aacc: share of pixels that are right. All fractions.
+
+    Intersections and areas are summed over the set before they are divided. A class that occurs neither in the ground
+    truth nor in the predictions has no IoU (NaN) and does not count in the mean; one that is only predicted has IoU 0
+    and no recall. Pixels whose ground truth is in `ignore_index` do not count; a prediction outside `num_classes` on a
+    pixel that counts is a miss.
+
+    num_classes None: every id that occurs is a class, except those of `ignore_index`, which are a miss when predicted.
+    That gives the same figures unless a prediction holds other ids that are none. All three are NaN where no pixel counts.
+    """
+
+    def __init__(self, num_classes: int | None = None, ignore_index: int | Iterable[int] = IGNORED) -> None:
+        if num_classes is not None and not 1 <= num_classes <= _MOST:
+            raise ValueError(f"num_classes {num_classes}: must be 1 to {_MOST}, or None to take what occurs")
+        self.num_classes = num_classes
+        self.ignore_index = (ignore_index,) if isinstance(ignore_index, int) else tuple(ignore_index)
+        self.rows: dict[str, dict[str, float]] = {}
+        self.empty: set[str] = set()  # samples without a pixel that counts
+        self._areas = np.zeros((3, num_classes or 0), dtype=np.int64)
+
+    def update(self, pred: Any, gt: Any, valid: Any = None, name: str = "") -> dict[str, float]:
+        """Add one image: pred, gt (H, W) whole numbers, valid (H, W) bool. Returns its own figures.
+
+        ValueError naming the sample for numbers that are not whole, and for a ground truth outside `num_classes`.
+        """
+        name = _arrays.unique_name(name, self.rows)
+        p, g = _arrays.as_ids(pred, "prediction", name), _arrays.as_ids(gt, "ground truth", name)
+        _arrays.same_shape(p.shape, g.shape, "prediction", name)
+        mask = _arrays.as_mask(valid, g.shape, name)
+        for ignored in self.ignore_index:
+            mask = mask & (g != ignored)
+        if not mask.any():
+            self.empty.add(name)
+        areas = self._count(p[mask], g[mask], name)
+        width = max(areas.shape[1], self._areas.shape[1])
+        self._areas = _widened(self._areas, width) + _widened(areas, width)
+        self.rows[name] = figures(areas)
+        return self.rows[name]
+
+    def compute(self) -> dict[str, float]:
+        """The figures over all images so far."""
+        return figures(self._areas)
+
+    @property
+    def iou(self) -> NDArray[np.float64]:
+        """(C,) IoU of each class over the set; NaN where the class does not occur."""
+        return per_class(self._areas)[0]
+
+    @property
+    def accuracy(self) -> NDArray[np.float64]:
+        """(C,) recall of each class over the set; NaN where the ground truth has none of it."""
+        return per_class(self._areas)[1]
+
+    def details(self) -> dict[str, Any]:
+        """IoU and recall of each class over the set."""
+        return {"iou_per_class": self.iou.tolist(), "acc_per_class": self.accuracy.tolist()}
+
+    def _count(self, p: NDArray[np.int64], g: NDArray[np.int64], name: str) -> NDArray[np.int64]:
+        """(3, C): pixels of each class that are right, in the ground truth, in the prediction."""
+        classes = self.num_classes or _MOST
+        if g.min(initial=0) < 0 or g.max(initial=0) >= classes:
+            wrong = g[(g < 0) | (g >= classes)][0]
+            raise ValueError(
+                f"{_arrays.label(name)}ground truth holds {wrong}, classes are 0 to {classes - 1}: "
+                "add it to ignore_index, or raise num_classes"
+            )
+        predicted = np.bincount(p[(p >= 0) & (p < classes)])
+        if self.num_classes is None:
+            predicted[[i for i in self.ignore_index if 0 <= i < predicted.size]] = 0
+        true = np.bincount(g)
+        width = self.num_classes or max(true.size, int(np.flatnonzero(predicted).max(initial=-1)) + 1)
+        counts = np.bincount(g[p == g]), true, predicted[:width]
+        return np.stack([np.pad(c, (0, width - c.size)) for c in counts])
+
+
+def figures(areas: NDArray[np.int64]) -> dict[str, float]:
+    """miou, macc, aacc of areas (3, C): right, in the ground truth, in the prediction."""
+    iou, accuracy = per_class(areas)
+    right, true = int(areas[0].sum()), int(areas[1].sum())
+    if true == 0:
+        return dict.fromkeys(KEYS, float("nan"))
+    return {"miou": _nanmean(iou), "macc": _nanmean(accuracy), "aacc": right / true}
+
+
+def per_class(areas: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """IoU and recall (C,), NaN where they are 0 / 0."""
+    right, true, predicted = areas
+    with np.errstate(invalid="ignore"):
+        return right / (true + predicted - right), right / true
+
+
+def _nanmean(values: NDArray[np.float64]) -> float:
+    kept = values[~np.isnan(values)]
+    return float(kept.mean()) if kept.size else float("nan")
+
+
+def _widened(areas: NDArray[np.int64], width: int) -> NDArray[np.int64]:
+    return np.pad(areas, ((0, 0), (0, width - areas.shape[1])))
+
+
+def PLUGIN(*, protocol: str | None = None, **options: Any) -> SegmentationMetric:
+    """See `SegmentationMetric` for the options, num_classes and ignore_index. protocol: mmseg, the only one."""
+    if protocol is not None:
+        choose("protocol", protocol, ("mmseg",))
+    for key in options:
+        choose("option", key, ("num_classes", "ignore_index"))
+    return SegmentationMetric(**options)
