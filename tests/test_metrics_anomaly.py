@@ -145,6 +145,22 @@ def test_categories_are_pooled_one_by_one_and_averaged():
     assert {"nut/000", "pill/000"} <= set(metric.rows)
 
 
+def test_parts_give_what_the_whole_gives():
+    pred, gt = arrays("many_ties_9_levels")
+    whole, joined = find("metrics", "anomaly")(), find("metrics", "anomaly")()
+    for i, (p, g) in enumerate(zip(pred, gt, strict=True)):
+        part = find("metrics", "anomaly")()
+        for metric in (whole, part):
+            metric.update(p, g, name=f"{'ab'[i % 2]}/{i}")
+        joined.merge(part)  # type: ignore[attr-defined]
+    assert (
+        joined.compute() == pytest.approx(whole.compute(), abs=0, nan_ok=True)
+        and joined.rows.keys() == whole.rows.keys()
+    )
+    with pytest.raises(ValueError, match="sample 'b/3' was given twice"):
+        joined.merge(part)  # type: ignore[attr-defined]
+
+
 def test_a_category_without_defects_does_not_spoil_the_mean():
     pred, gt = arrays("basic_4_images")
     names = [*(f"a/{i}" for i in range(4)), *(f"b/{i}" for i in range(4))]

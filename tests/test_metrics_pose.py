@@ -89,6 +89,24 @@ def as_coco(scene: Scene) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return truth, results
 
 
+def test_parts_give_what_the_whole_gives():
+    scene = make_scene(11, images=4)
+    for numbered in (True, False):
+        for sample in scene:
+            sample["meta"] = {k: v for k, v in sample["meta"].items() if numbered or k != "image_id"}
+        whole, joined = pose.PLUGIN(), pose.PLUGIN()
+        for i, sample in enumerate(scene):
+            arguments = {"meta": sample["meta"], "scores": sample["scores"], "name": f"image {i}"}
+            part = pose.PLUGIN()
+            for metric in (whole, part):
+                metric.update(sample["pred"], sample["gt"], **arguments)
+            joined.merge(part)
+        assert joined.compute() == pytest.approx(whole.compute(), nan_ok=True, abs=0)
+        assert joined.results == whole.results and list(joined.rows) == list(whole.rows)
+        with pytest.raises(ValueError, match="sample 'image 3' was given twice"):
+            joined.merge(part)
+
+
 # ---- COCO's rules written out, person by person
 
 

@@ -110,6 +110,19 @@ def test_large_and_growing_ids():
     assert list(metric.rows) == ["a", "b", "c"] and metric.rows["c"]["aacc"] == 0
 
 
+def test_parts_give_what_the_whole_gives():
+    whole, joined = find("metrics", "segmentation")(), find("metrics", "segmentation")()
+    for name, ids in {"a": 3, "b": 9, "c": 5}.items():
+        gt = RNG.integers(0, ids, (8, 8))
+        part = find("metrics", "segmentation")()
+        for metric in (whole, part):
+            metric.update(gt * (gt != 1), gt, gt != 2, name=name)
+        joined.merge(part)  # type: ignore[attr-defined]
+    assert joined.compute() == whole.compute() and joined.rows == whole.rows
+    with pytest.raises(ValueError, match="sample 'c' was given twice"):
+        joined.merge(part)  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize(
     ("pred", "gt", "options", "message"),
     [

@@ -166,3 +166,213 @@ def test_unknown_names_are_refused_before_any_file_is_read(tmp_path: Path):
             score.main("depth", tmp_path / "a", tmp_path / "b", **options)
     with pytest.raises(ValueError, match="unknown metric 'deep'"):
         score.main("deep", tmp_path / "a", tmp_path / "b")
+
+
+# ---- the other tasks
+
+IDS = RNG.integers(0, 6, (3, 20, 26))
+WRONG = np.where(RNG.random(IDS.shape) < 0.3, (IDS + 1) % 6, IDS)
+
+
+def two_folders(tmp_path: Path) -> tuple[Path, Path]:
+    pred, gt = tmp_path / "pred", tmp_path / "gt"
+    pred.mkdir(), gt.mkdir()
+    return pred, gt
+
+
+def png(path: Path, array: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+    return path
+
+
+def test_class_ids_in_every_kind_of_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    pred, gt = two_folders(tmp_path)
+    hidden = IDS.copy()
+    hidden[:, :4] = 255
+    Prediction(WRONG[0], "class_ids").save(pred / "a_segmentation.png", ["png", "color"])
+    np.save(pred / "b.npy", WRONG[1])
+    np.savez(pred / "c.npz", values=WRONG[2], other=IDS[0])
+    coloured = Image.fromarray(hidden[0].astype(np.uint8), "P")
+    coloured.putpalette([128, 64, 128, 244, 35, 232] * 128)  # two colours alone: only the indices tell six classes
+    coloured.save(gt / "a_gtFine_labelTrainIds.png")
+    png(gt / "b.png", hidden[1].astype(np.uint8))
+    png(gt / "c.png", hidden[2].astype(np.uint16))
+    wanted = score_arrays("segmentation", list(WRONG), list(hidden))
+    got = run(capsys, "segmentation", pred, gt, details=True, per_image=True)
+    assert {k: got[k] for k in wanted} == pytest.approx(wanted)
+    assert len(got["details"]["iou_per_class"]) == 6 and list(got["per_image"]) == ["a", "b", "c"]
+    got = run(capsys, "segmentation", pred, gt, num_classes=6, ignore_index=(255, 3))
+    wanted = score_arrays("segmentation", list(WRONG), list(hidden), num_classes=6, ignore_index=(255, 3))
+    assert {k: got[k] for k in wanted} == pytest.approx(wanted) and got["options"]["num_classes"] == 6
+
+
+def test_pixels_without_a_class_in_sixteen_bits_are_misses(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    none = WRONG[0].copy()
+    none[:, :5] = -1
+    Prediction(none, "class_ids").save(tmp_path / "p.png", ["png"])
+    got = run(capsys, "segmentation", tmp_path / "p.png", png(tmp_path / "g.png", IDS[0].astype(np.uint8)))
+    assert got["miou"] == pytest.approx(score_arrays("segmentation", none, IDS[0])["miou"])
+
+
+def soft(*shape: int) -> np.ndarray:
+    """A blurred disc and noise, in [0, 1]."""
+    y, x = np.indices(shape)
+    disc = 1 / (1 + np.exp(np.hypot(y - shape[0] / 2, x - shape[1] / 2) - shape[0] / 4))
+    return np.clip(disc + RNG.normal(0, 0.05, shape), 0, 1)
+
+
+@pytest.mark.parametrize("task", ["dis", "matting"])
+def test_masks_and_mattes_in_eight_and_sixteen_bits(task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    pred, gt = two_folders(tmp_path)
+    maps = [soft(32, 40) for _ in range(3)]
+    truths = [np.where(soft(32, 40) > 0.5, 255, 0).astype(np.uint8) for _ in range(3)]
+    png(pred / "a.png", np.rint(maps[0] * 255).astype(np.uint8))
+    Prediction(maps[1], {"dis": "mask", "matting": "alpha"}[task]).save(pred / f"b_{task}.png", ["png", "color"])
+    np.save(pred / "c.npy", maps[2].astype(np.float32))
+    png(gt / "a.png", truths[0])
+    png(gt / "b.png", np.stack([truths[1]] * 3, -1))  # grey, stored as colours
+    png(gt / "c_gt.png", truths[2] > 0)
+    got = run(capsys, task, pred, gt)
+    eight, sixteen = (np.rint(m * top) / top for m, top in zip(maps, (255, 65535), strict=False))
+    wanted = score_arrays(task, [eight, sixteen, maps[2].astype(np.float32)], truths)
+    assert {k: got[k] for k in wanted} == pytest.approx(wanted)
+    png(gt / "b.png", np.stack([truths[1], truths[0], truths[2]], -1))
+    with pytest.raises(ValueError, match=r"b.png: has shape \(32, 40, 3\): expected a single-channel map"):
+        score.main(task, pred, gt)
+
+
+def test_trimaps_lie_beside(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    pred, gt = two_folders(tmp_path)
+    maps = [np.rint(soft(24, 30) * 255).astype(np.uint8) for _ in range(4)]
+    trimap = np.full((24, 30), 128, np.uint8)
+    trimap[:6], trimap[-6:] = 0, 255
+    for i in range(2):
+        png(pred / f"{i}.png", maps[i]), png(gt / f"{i}.png", maps[2 + i]), png(tmp_path / "tri" / f"{i}.png", trimap)
+    got = run(capsys, "matting", pred, gt, protocol="dim", trimap=tmp_path / "tri")
+    wanted = score_arrays("matting", maps[:2], maps[2:], protocol="dim", trimap=[trimap, trimap])
+    assert {k: got[k] for k in wanted} == pytest.approx(wanted) and got["protocol"] == "dim"
+    assert run(capsys, "matting", pred, gt, region="trimap", trimap=tmp_path / "tri")["options"] == {"region": "trimap"}
+    (tmp_path / "tri" / "1.png").unlink()
+    with pytest.raises(ValueError, match=r"ground truth without a partner of the same stem in .*tri: 1.png"):
+        score.main("matting", pred, gt, protocol="dim", trimap=tmp_path / "tri")
+    with pytest.raises(ValueError, match="segmentation takes no --trimap"):
+        score.main("segmentation", pred, gt, trimap=tmp_path / "tri")
+
+
+def anomalies(pred: Path, gt: Path, layout: str, offset: float = 0) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Four pictures of one category under pred and gt, as `layout` says; the maps and the masks."""
+    maps = [soft(20, 20).astype(np.float32) + offset for _ in range(4)]
+    masks = [np.where(soft(20, 20) > 0.8, 255, 0).astype(np.uint8) for _ in range(3)] + [np.zeros((20, 20), np.uint8)]
+    for i, kind in enumerate(("crack", "crack", "hole", "good")):
+        folder = {"mvtec": f"test/{kind}", "kinds": kind, "flat": ""}[layout]
+        (pred / folder).mkdir(parents=True, exist_ok=True)
+        np.save(pred / folder / f"{i:03d}_anomaly.npy", maps[i])
+        if layout == "mvtec":
+            png(gt / folder / f"{i:03d}.png", np.zeros((5, 5, 3), np.uint8))  # the picture itself, no truth
+        if kind != "good" or layout == "flat":
+            truth = {"mvtec": f"ground_truth/{kind}", "kinds": kind, "flat": ""}[layout]
+            png(gt / truth / f"{i:03d}_mask.png", masks[i])
+    return maps, masks
+
+
+@pytest.mark.parametrize("layout", ["mvtec", "kinds", "flat"])
+def test_anomaly_maps_of_one_category(layout: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    maps, masks = anomalies(tmp_path / "p", tmp_path / "g", layout)
+    got = run(capsys, "anomaly", tmp_path / "p", tmp_path / "g", details=True)
+    wanted = score_arrays("anomaly", maps, masks)
+    assert {k: got[k] for k in wanted} == pytest.approx(wanted)
+    assert got["images"] == 4 and got["empty"] == [] and got["details"] == {}
+
+
+@pytest.mark.parametrize("layout", ["mvtec", "kinds", "flat"])
+def test_anomaly_maps_of_several_categories(layout: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    each = {
+        name: score_arrays("anomaly", *anomalies(tmp_path / "p" / name, tmp_path / "g" / name, layout, offset))
+        for name, offset in {"nut": 0, "pill": 50}.items()
+    }
+    got = run(capsys, "anomaly", tmp_path / "p", tmp_path / "g", details=True)
+    assert got["details"]["categories"]["pill"] == pytest.approx(each["pill"])
+    assert got["aupro"] == pytest.approx((each["nut"]["aupro"] + each["pill"]["aupro"]) / 2)
+
+
+def test_anomaly_maps_in_png_and_their_partners(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    maps, masks = anomalies(tmp_path / "p", tmp_path / "g", "kinds", offset=3)
+    for kind, i in (("crack", 0), ("crack", 1), ("hole", 2), ("good", 3)):
+        (tmp_path / "q" / kind).mkdir(parents=True, exist_ok=True)
+        Prediction(maps[i] * (i + 1), "anomaly").save(tmp_path / "q" / kind / f"{i:03d}_anomaly.png", ["png"])
+    wanted = score_arrays("anomaly", [m * (i + 1) for i, m in enumerate(maps)], masks)
+    got = run(capsys, "anomaly", tmp_path / "q", tmp_path / "g")  # each PNG has a range of its own
+    assert {k: got[k] for k in wanted} == pytest.approx(wanted, abs=2e-3)
+    file = run(capsys, "anomaly", tmp_path / "p" / "hole" / "002_anomaly.npy", tmp_path / "g" / "hole" / "002_mask.png")
+    assert file["pixel_auroc"] == pytest.approx(score_arrays("anomaly", maps[2], masks[2])["pixel_auroc"])
+    (tmp_path / "g" / "crack" / "000_mask.png").unlink()
+    with pytest.raises(ValueError, match=r"prediction without a partner .*: 000_anomaly.npy"):
+        score.main("anomaly", tmp_path / "p", tmp_path / "g")
+    with pytest.raises(ValueError, match="anomaly takes no --valid"):
+        score.main("anomaly", tmp_path / "p", tmp_path / "g", tmp_path / "g")
+
+
+@pytest.fixture
+def people(tmp_path: Path) -> tuple[np.ndarray, Path]:
+    """(3, 17, 3) keypoints of two images, 5 with two people and 8 with one, and their annotations."""
+    joints = np.concatenate([RNG.uniform(0, 90, (3, 17, 2)) + 100, np.full((3, 17, 1), 2)], -1).round(2)
+    annotations = [
+        {"id": i, "image_id": image, "category_id": 1, "keypoints": joints[i].ravel().tolist(), "num_keypoints": 17}
+        | {"area": 4000.0, "bbox": [100, 100, 90, 90], "iscrowd": 0}
+        for i, image in enumerate((5, 5, 8))
+    ]
+    images = [{"id": 5, "file_name": "000000000005.jpg"}, {"id": 8, "file_name": "000000000008.jpg"}]
+    path = tmp_path / "annotations.json"
+    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "p"}]}))
+    return joints, path
+
+
+def test_coco_results(people: tuple[np.ndarray, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    joints, gt = people
+    results = [
+        {"image_id": image, "category_id": 1, "keypoints": joints[i].ravel().tolist(), "score": 0.5 + 0.1 * i}
+        for i, image in enumerate((5, 5, 8))
+    ]
+    (tmp_path / "dt.json").write_text(json.dumps(results[1:]))
+    got = run(capsys, "pose", tmp_path / "dt.json", gt, details=True, per_image=True)
+    assert got["ap"] == pytest.approx(67 / 101)  # recall 2 / 3 holds at 67 of the 101 points
+    assert got["ap_l"] is None and got["ap_m"] == got["ap"] and got["details"]["ar"] == pytest.approx(2 / 3)
+    assert list(got["per_image"]) == ["000000000005", "000000000008"] and got["images"] == 2
+    for path, message in (
+        (tmp_path, "is a folder: the ground truth of pose"),
+        (tmp_path / "no.json", "no such ground"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            score.main("pose", tmp_path / "dt.json", path)
+
+
+def test_keypoints_of_images_in_a_folder(
+    people: tuple[np.ndarray, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    joints, gt = people
+    joints[..., 2] = 0.9
+    folder = tmp_path / "pred"
+    folder.mkdir()
+    Prediction(joints[:2], "keypoints").save(folder / "000000000005_pose.npz", ["npz"])
+    np.save(folder / "000000000008_pose.npy", joints[2:])
+    assert run(capsys, "pose", folder, gt)["ap"] == pytest.approx(1)
+    np.save(folder / "000000000008_pose.npy", np.zeros((0, 17, 3)))
+    assert run(capsys, "pose", folder, gt)["ap"] == pytest.approx(67 / 101)
+    np.save(folder / "strange.npy", joints[2:])
+    with pytest.raises(ValueError, match="prediction without an image: strange"):
+        score.main("pose", folder, gt)
+    (folder / "strange.npy").unlink()
+    np.save(folder / "000000000008_pose.npy", joints[2:, :5])
+    with pytest.raises(ValueError, match=r"000000000008_pose.npy: keypoints of shape \(1, 5, 3\)"):
+        score.main("pose", folder, gt)
+    (folder / "000000000008_pose.npy").unlink()
+    with pytest.raises(ValueError, match="image without a prediction: 000000000008"):
+        score.main("pose", folder, gt)
+
+
+def test_scales_are_of_depth(tmp_path: Path):
+    png(tmp_path / "a.png", IDS[0].astype(np.uint8))
+    for task in ("segmentation", "normals", "dis"):
+        with pytest.raises(ValueError, match="has no --pred-scale and --gt-scale"):
+            score.main(task, tmp_path / "a.png", tmp_path / "a.png", gt_scale=256)

@@ -253,6 +253,8 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
 
 def _read(path: Path, keys: tuple[str, ...], palette: bool = False) -> NDArray[Any]:
     """An array from npy, npz (the only one, or the first of `keys`) or an image; ValueError names the file."""
+    if path.suffix.lower() not in _EXTENSIONS:
+        raise ValueError(f"{path}: is no {', '.join(_EXTENSIONS)} file")
     try:
         if path.suffix.lower() == ".png":
             with Image.open(path) as image:

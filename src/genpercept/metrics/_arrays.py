@@ -176,6 +176,14 @@ def unique_name(name: str, rows: Mapping[str, Any]) -> str:
     return name
 
 
+def join_rows(total: Any, part: Any) -> None:
+    """Rows and empty samples of another metric of the same options into `total`'s. ValueError for one that both have."""
+    for name in part.rows:
+        unique_name(name, total.rows)
+    total.rows.update(part.rows)
+    total.empty |= part.empty
+
+
 def mean_over_images(keys: tuple[str, ...], rows: Mapping[str, dict[str, float]], empty: set[str]) -> dict[str, float]:
     """Mean of each figure over the samples that had a valid pixel; NaN when there is none."""
     used = [row for name, row in rows.items() if name not in empty]

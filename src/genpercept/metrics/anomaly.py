@@ -31,6 +31,13 @@ class Category:
         self.weights.append(_aupro.region_weights(defect)[defect])
         self.images[int(defect.any())].append(image_score)
 
+    def extend(self, other: Category) -> None:
+        self.normal += other.normal
+        self.anomalous += other.anomalous
+        self.weights += other.weights
+        for mine, more in zip(self.images, other.images, strict=True):
+            mine += more
+
     def figures(self, fpr_limit: float) -> dict[str, float]:
         normal, anomalous, weights = (np.concatenate(x) for x in (self.normal, self.anomalous, self.weights))
         normal, order = np.sort(normal), np.argsort(anomalous)
@@ -100,6 +107,12 @@ class AnomalyMetric:
             part.add(scores, truth > 0, mask, image_score)
         self.rows[name] = image.figures(self.fpr_limit)
         return self.rows[name]
+
+    def merge(self, part: AnomalyMetric) -> None:
+        """Add the images of another metric of the same options. ValueError for an image that both have."""
+        _arrays.join_rows(self, part)
+        for name, category in part._categories.items():
+            self._categories.setdefault(name, Category()).extend(category)
 
     def compute(self) -> dict[str, float]:
         """The mean over the categories that have the figure."""

@@ -31,6 +31,7 @@ class PoseMetric:
         self.rows: dict[str, dict[str, float]] = {}
         self.empty: set[str] = set()  # an image without people is no gap: whoever is found there is wrong
         self._images: dict[int, str] = {}
+        self._running: set[int] = set()  # ids that are ours, of images without one
         self._truth: list[_coco.Record] = []
         self._found: list[_coco.Record] = []
         self._categories: list[_coco.Record] = [_coco.PERSON]
@@ -88,6 +89,17 @@ class PoseMetric:
                 raise ValueError(f"{what}: {', '.join(alone[:3])}{f' and {len(alone) - 3} more' if alone[3:] else ''}")
         self.add_coco(annotations, [r for stem, p in people.items() for r in _found(p, ids[stem], None, None, stem)])
 
+    def merge(self, part: PoseMetric) -> None:
+        """Add the images of another metric. ValueError for an image that both have."""
+        _arrays.join_rows(self, part)
+        ids = {}
+        for old, name in part._images.items():
+            ids[old] = self._image_id(None if old in part._running else old, name)
+            self._images[ids[old]] = name
+        self._truth += [{**r, "image_id": ids[r["image_id"]]} for r in part._truth]
+        self._found += [{**r, "image_id": ids[r["image_id"]]} for r in part._found]
+        self._categories = part._categories if part._images else self._categories
+
     def compute(self) -> dict[str, float]:
         """The figures over all images so far."""
         return {key: value for key, value in self._all().items() if key in KEYS}
@@ -113,7 +125,11 @@ class PoseMetric:
         return self.rows[name]
 
     def _image_id(self, given: Any, name: str) -> int:
-        image_id = int(given) if given is not None else max(self._images, default=0) + 1
+        if given is None:
+            image_id = max(self._images, default=0) + 1
+            self._running.add(image_id)
+            return image_id
+        image_id = int(given)
         if image_id in self._images:
             raise ValueError(f"{_arrays.label(name)}image_id {image_id} is that of {self._images[image_id]!r} already")
         return image_id

@@ -51,10 +51,14 @@ class SegmentationMetric:
         if not mask.any():
             self.empty.add(name)
         areas = self._count(p[mask], g[mask], name)
-        width = max(areas.shape[1], self._areas.shape[1])
-        self._areas = _widened(self._areas, width) + _widened(areas, width)
+        self._areas = _sum(self._areas, areas)
         self.rows[name] = figures(areas)
         return self.rows[name]
+
+    def merge(self, part: SegmentationMetric) -> None:
+        """Add the images of another metric of the same options. ValueError for an image that both have."""
+        _arrays.join_rows(self, part)
+        self._areas = _sum(self._areas, part._areas)
 
     def compute(self) -> dict[str, float]:
         """The figures over all images so far."""
@@ -113,8 +117,11 @@ def _nanmean(values: NDArray[np.float64]) -> float:
     return float(kept.mean()) if kept.size else float("nan")
 
 
-def _widened(areas: NDArray[np.int64], width: int) -> NDArray[np.int64]:
-    return np.pad(areas, ((0, 0), (0, width - areas.shape[1])))
+def _sum(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Of areas (3, C) and (3, D): (3, max(C, D))."""
+    width = max(a.shape[1], b.shape[1])
+    a, b = (np.pad(x, ((0, 0), (0, width - x.shape[1]))) for x in (a, b))
+    return a + b
 
 
 def PLUGIN(*, protocol: str | None = None, **options: Any) -> SegmentationMetric:
