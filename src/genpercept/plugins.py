@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from genpercept.backbones import BackbonePlugin
     from genpercept.codecs import CodecPlugin
     from genpercept.datasets import Dataset
+    from genpercept.detectors import DetectorPlugin
     from genpercept.families import Family
     from genpercept.heads import HeadPlugin
     from genpercept.losses import Loss
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from genpercept.paradigms import Paradigm
     from genpercept.tasks import Task
 
-KINDS = ("codecs", "backbones", "heads", "paradigms", "tasks", "losses", "datasets", "metrics", "families")
+KINDS = ("codecs", "backbones", "heads", "paradigms", "tasks", "losses", "datasets", "metrics", "families", "detectors")
 
 _SINGULAR = {"losses": "loss", "families": "family", "datasets": "data set"}
 
@@ -51,6 +52,8 @@ def find(kind: Literal["losses"], name: str) -> Loss: ...
 def find(kind: Literal["datasets"], name: str) -> Dataset: ...
 @overload
 def find(kind: Literal["metrics"], name: str) -> MetricPlugin: ...
+@overload
+def find(kind: Literal["detectors"], name: str) -> DetectorPlugin: ...
 @overload
 def find(kind: Literal["families"], name: str) -> Family: ...
 

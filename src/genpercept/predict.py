@@ -14,8 +14,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from genpercept import plugins
+from genpercept.detectors import Detector
 from genpercept.devices import pick_device
 from genpercept.imaging import write
+from genpercept.imaging.boxes import read_boxes
 from genpercept.imaging.inputs import gather, name_results
 from genpercept.imaging.jobs import (
     Job,
@@ -37,7 +39,11 @@ _READERS, _WRITERS = 2, 2
 
 @dataclass(frozen=True)
 class Request:
-    """What decides the pixels of a result; `--resume` compares it. model None: the embedded one of the task."""
+    """What decides the pixels of a result; `--resume` compares it. model None: the embedded one of the task.
+
+    boxes: a JSON file of people's boxes (genpercept.imaging.boxes); detector: "yolos" or "yolos=MODEL", which finds them;
+    box_score: least score of either's. flip_test: mean with the mirror image's.
+    """
 
     model: str | None = None
     base: str | None = None
@@ -50,6 +56,10 @@ class Request:
     seed: int = 0
     dtype: str = "fp32"
     fov: float = write.DEFAULT_FOV
+    flip_test: bool = False
+    boxes: str | None = None
+    detector: str | None = None
+    box_score: float = 0.3
 
     @property
     def model_name(self) -> str:
@@ -57,7 +67,10 @@ class Request:
 
     def record(self) -> dict[str, Any]:
         """For the sidecar: as plain values, the model spelt out."""
-        return {**asdict(self), "model": self.model_name}
+        plain = Request()
+        later = ("flip_test", "boxes", "detector", "box_score")  # unknown to older sidecars
+        kept = {k: v for k, v in asdict(self).items() if k not in later or v != getattr(plain, k)}
+        return {**kept, "model": self.model_name}
 
 
 @dataclass(frozen=True)
@@ -101,7 +114,7 @@ def run(
     out: Path,
     request: Request | None = None,
     *,
-    formats: Iterable[str] = ("png", "color"),
+    formats: Iterable[str] | None = None,
     machine: Machine | None = None,
     resume: bool = False,
     load: Callable[..., Pipeline] | None = None,
@@ -109,8 +122,9 @@ def run(
     """Predict files, folders and patterns into `out`/<stem>_<task>.<ext>. The exit code: Outcome's, 130 on Ctrl-C.
 
     Nothing is loaded before the arguments are known to be good and a first image has been read. Files appear whole or
-    not at all; `resume` skips images whose files are there and were made from the same file by the same request. `load`
-    stands in for genpercept.load. Raises ValueError for what concerns all images: folders, formats, model, device.
+    not at all; formats None: those of the kind (png and color; coco and color of keypoints). `resume` skips images
+    whose files are there and were made from the same file by the same request. `load` stands in for genpercept.load.
+    Raises ValueError for what concerns all images: folders, formats, model, device.
     """
     request, machine = request or Request(), machine or Machine()
     chosen = _check(request, machine, formats)
@@ -130,9 +144,13 @@ def run(
     return outcome.exit_code
 
 
-def _check(request: Request, machine: Machine, formats: Iterable[str]) -> tuple[str, ...]:
+def _check(request: Request, machine: Machine, formats: Iterable[str] | None) -> tuple[str, ...] | None:
     """Refuse what is wrong whatever the images are. Returns the formats, each once."""
-    chosen = write.check_formats(formats)
+    chosen = None if formats is None else write.check_formats(formats)
+    if request.boxes and request.detector:
+        raise ValueError("--boxes and --detector both say where people are: give one of them")
+    if not 0 <= request.box_score <= 1:
+        raise ValueError(f"box score {request.box_score:g}: must lie between 0 and 1")
     if request.task is not None and request.task not in plugins.names("tasks"):
         plugins.find("tasks", request.task)  # which says what there is
     if request.dtype not in DTYPES:
@@ -156,6 +174,8 @@ class _Model:
     def __init__(self, request: Request, machine: Machine, load: Callable[..., Pipeline]) -> None:
         self.request, self.machine, self._load = request, machine, load
         self._pipe: Pipeline | None = None
+        self._people = None if request.boxes is None else read_boxes(Path(request.boxes), request.box_score)
+        self._detector: Detector | None = None
 
     def load(self) -> Pipeline:
         """The pipeline, loaded at the first call."""
@@ -173,7 +193,11 @@ class _Model:
             return name
         return self.load().task
 
-    def predict(self, images: list[np.ndarray]) -> list[Prediction]:
+    @property
+    def kind(self) -> str:
+        return plugins.find("tasks", self.task).kind
+
+    def predict(self, images: list[np.ndarray], paths: list[Path]) -> list[Prediction]:
         """One Prediction per image (H, W, 3). Each call has the same seed, so that a resumed run gives the same."""
         import torch
 
@@ -181,7 +205,20 @@ class _Model:
         options: dict[str, Any] = {"processing_resolution": request.processing_resolution}
         options |= {"num_inference_steps": request.steps, "ensemble_size": request.ensemble_size}
         options |= {"generator": torch.Generator().manual_seed(request.seed), "batch_size": self.machine.batch_size}
+        if request.flip_test:
+            options["flip_test"] = True
+        if self._people is not None:
+            options["boxes"] = [self._people.of(path) for path in paths]
+        elif request.detector is not None:
+            options["boxes"] = [self._detect(image) for image in images]
         return self.load()(images, **options)
+
+    def _detect(self, image: np.ndarray) -> np.ndarray:
+        if self._detector is None:
+            name, _, model = str(self.request.detector).partition("=")
+            device = pick_device(self.machine.device)
+            self._detector = plugins.find("detectors", name).load(model or None, device, self.request.box_score)
+        return self._detector(image)
 
     def _loaded(self) -> Pipeline:
         import torch
@@ -225,9 +262,10 @@ def _genpercept_load(model: str, **options: Any) -> Pipeline:
     return genpercept.load(model, **options)  # type: ignore[attr-defined]
 
 
-def _all(jobs: list[Job], model: _Model, formats: tuple[str, ...], resume: bool, outcome: Outcome) -> None:
+def _all(jobs: list[Job], model: _Model, formats: tuple[str, ...] | None, resume: bool, outcome: Outcome) -> None:
     """Fill `outcome`. Reading and writing overlap with the network; an interrupt waits only for files being written."""
     if resume:
+        formats = formats or write.default_formats(model.kind)
         todo = [job for job in jobs if not is_done(job, model.request.record(), model.task, formats)]
         outcome.skipped = len(jobs) - len(todo)
         jobs = todo
@@ -239,8 +277,11 @@ def _all(jobs: list[Job], model: _Model, formats: tuple[str, ...], resume: bool,
         with Progress(len(jobs), outcome) as progress:
             for batch in batches(read_ahead(jobs, readers, batch_size + _READERS, outcome.failures), batch_size):
                 if not outcome.predicted:
+                    model.load()
+                    formats = formats or write.default_formats(model.kind)
                     protect_inputs(jobs, model.load().task, formats)
                     progress.restart()
+                assert formats is not None  # the first batch has chosen them
                 for job, image, prediction in _predict(batch, model, formats, outcome):
                     writing.append((job, writers.submit(_save, job, image, prediction, model, formats)))
                 _finish(writing, 2 * _WRITERS, outcome)
@@ -259,7 +300,7 @@ def _predict(
     """The batch's predictions; when it fails, one by one, so that only the guilty are left out."""
     model.load()  # outside `try`: what is wrong with the model is wrong for every image
     try:
-        predictions = model.predict([image for _, image in batch])
+        predictions = model.predict([image for _, image in batch], [job.path for job, _ in batch])
     except _ONE_IMAGE as error:
         if len(batch) > 1:
             return [done for item in batch for done in _predict([item], model, formats, outcome)]
@@ -276,7 +317,7 @@ def _predict(
 def _save(job: Job, image: np.ndarray, prediction: Prediction, model: _Model, formats: tuple[str, ...]) -> None:
     traced = {**prediction.meta, "input": source(job.path), "request": model.request.record()}
     path = job.stem.with_name(f"{job.stem.name}_{model.load().task}.json")  # with a suffix of ours, dots in names stay
-    replace(prediction, meta=traced).save(path, formats, image=image, fov=model.request.fov)
+    replace(prediction, meta=traced).save(path, formats, image=image, fov=model.request.fov, name=job.path.stem)
 
 
 def _finish(writing: deque[tuple[Job, Future[Any]]], leave: int, outcome: Outcome) -> None:

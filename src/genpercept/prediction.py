@@ -84,7 +84,7 @@ class Prediction:
 
     def colourise(self, image: np.ndarray | None = None) -> Image.Image:
         """A picture to look at; keypoints are drawn on `image` (H, W, 3). Grey where not valid."""
-        return colourise(self.values, self.kind, self.valid, image)
+        return colourise(self.values, self.kind, self.valid, image, self.meta.get("colours"))
 
     def save(
         self,
@@ -93,18 +93,19 @@ class Prediction:
         *,
         image: np.ndarray | None = None,
         fov: float = write.DEFAULT_FOV,
+        name: str = "",
     ) -> list[Path]:
         """Write it and return the paths; the last is the sidecar `<stem>.json` with kind, encodings and meta.
 
         `save("photo_depth.png")` takes the format from the suffix and adds `photo_depth.npz`, which holds all of it
-        (values, valid, uncertainty, raw, meta). With `formats` (png, color, npy, npz, exr, ply) exactly those are
+        (values, valid, uncertainty, raw, meta). With `formats` (see genpercept.imaging.write) exactly those are
         written, beside the sidecar, and `<stem>_uncertainty.npy` where there is an uncertainty that no npz holds. image
-        (H, W, 3) colours points and carries skeletons; fov: horizontal, degrees, for ply. Raises ValueError for an unknown
-        format, or one that cannot hold this kind.
+        (H, W, 3) colours points, carries skeletons and is cut out; fov: horizontal, degrees, for ply; name: of the
+        image, for coco. Raises ValueError for an unknown format, or one that cannot hold this kind.
         """
         stem, suffix = _split(Path(path).expanduser())
         if formats is None:
-            by_suffix = {f.suffix: name for name, f in write.FORMATS.items() if name != "color"}
+            by_suffix = {f.suffix: name for name, f in write.FORMATS.items() if "_" not in f.suffix}
             if suffix not in by_suffix:
                 raise ValueError(f"{path}: no format of that suffix; end in {', '.join(by_suffix)}, or give formats=")
             chosen = write.check_formats((by_suffix[suffix], "npz"), self.kind)
@@ -112,7 +113,7 @@ class Prediction:
             chosen = write.check_formats(formats, self.kind)
         sidecar = stem.with_name(stem.name + ".json")
         sidecar.unlink(missing_ok=True)  # an older one would vouch for files of which some are new
-        scene = write.Scene(image, fov)
+        scene = write.Scene(image, fov, name or stem.name)
         written = []
         for name in chosen:
             target = stem.with_name(stem.name + write.FORMATS[name].suffix)
@@ -186,5 +187,5 @@ def _split(path: Path) -> tuple[Path, str]:
     """The stem and a suffix that is ours: `a.b_depth` keeps its dot, `a_depth_color.png` is the stem `a_depth`."""
     for suffix in sorted({f.suffix for f in write.FORMATS.values()} | {".json"}, key=len, reverse=True):
         if path.name.endswith(suffix) and len(path.name) > len(suffix):
-            return path.with_name(path.name.removesuffix(suffix)), path.suffix if suffix == "_color.png" else suffix
+            return path.with_name(path.name.removesuffix(suffix)), path.suffix if "_" in suffix else suffix
     return path, path.suffix

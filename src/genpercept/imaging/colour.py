@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -23,13 +24,17 @@ _SEEN = 0.3  # a keypoint's score from which it is drawn
 
 
 def colourise(
-    values: np.ndarray, kind: str, valid: np.ndarray | None = None, image: np.ndarray | None = None
+    values: np.ndarray,
+    kind: str,
+    valid: np.ndarray | None = None,
+    image: np.ndarray | None = None,
+    colours: Any = None,
 ) -> Image.Image:
     """A Prediction's values as an RGB picture of their size; pixels that are not valid are grey.
 
-    Depth and disparity: near red, far blue. Normals: (n + 1) / 2. Classes: one colour each. Masks and alpha: grey.
-    Anomaly: dark to bright; scores outside [0, 1] from their lowest to their highest. Keypoints: skeletons on `image`
-    (H, W, 3), on black without one. Raises ValueError for an unknown kind.
+    Depth and disparity: near red, far blue. Normals: (n + 1) / 2. Classes: one colour each, of `colours` (C, 3) where
+    given. Masks and alpha: grey. Anomaly: dark to bright; scores outside [0, 1] from their lowest to their highest.
+    Keypoints: skeletons on `image` (H, W, 3), on black without one. Raises ValueError for an unknown kind.
     """
     if kind == "keypoints":
         return _keypoints(values, image)
@@ -39,7 +44,10 @@ def colourise(
     if np.issubdtype(values.dtype, np.floating):
         keep = keep & np.isfinite(values if values.ndim == 2 else values.sum(-1))
         values = np.where(keep if values.ndim == 2 else keep[..., None], values, 0)
-    rgb = _MAPS[kind](values, keep)
+    if kind == "class_ids" and colours is not None:
+        rgb = np.asarray(colours, np.uint8)[np.where(keep, values, 0).clip(0, len(colours) - 1)]
+    else:
+        rgb = _MAPS[kind](values, keep)
     rgb[~keep] = INVALID
     return Image.fromarray(rgb)
 

@@ -8,11 +8,12 @@ Encodings (also in the PNG's text and in the JSON sidecar):
 - color: 8-bit RGB to look at. npy: `values` alone. npz: values, valid, uncertainty, raw and meta.
 - exr: float32, channel Y or R G B, and `valid` where something is not.
 - ply: coloured points in the camera frame, x right, y up, z towards the viewer.
+- mask: 8-bit black and white, at 0.5. cutout: the image's foreground as RGBA, its colours freed from the background's.
+- coco: keypoints as COCO results, a list of {image_id, category_id, keypoints, score, bbox}.
 """
 
 from __future__ import annotations
 
-import difflib
 import io
 import json
 import math
@@ -32,8 +33,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from PIL import Image
 
 from genpercept.imaging.colour import colourise
+from genpercept.imaging.cutout import cutout
+from genpercept.names import hint
 
 _RANGES: dict[str, tuple[float, float]] = {
     "depth_affine": (0, 1),
@@ -43,6 +47,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "normals": (-1, 1),
 }
 _NO_CLASS = 65535
+_FOREGROUND = 0.5  # from which a mask's pixel is white
 DEFAULT_FOV = 60.0  # degrees, horizontal: a phone's main camera
 # An affine depth does not say where the camera is; without a distance the nearest points would fall into its centre.
 _NEAR = 0.25
@@ -71,6 +76,7 @@ class Scene:
 
     image: np.ndarray | None = None
     fov: float = DEFAULT_FOV
+    name: str = ""  # of the image, without its suffix
 
 
 @dataclass(frozen=True)
@@ -202,7 +208,9 @@ def _png(path: Path, result: Result, scene: Scene) -> None:
 def _color(path: Path, result: Result, scene: Scene) -> None:
     buffer = io.BytesIO()
     image = scene.image if result.kind == "keypoints" else None
-    colourise(result.values, result.kind, result.valid, image).save(buffer, "PNG", compress_level=4)
+    colourise(result.values, result.kind, result.valid, image, result.meta.get("colours")).save(
+        buffer, "PNG", compress_level=4
+    )
     write_bytes(path, buffer.getvalue())
 
 
@@ -274,6 +282,36 @@ def _ply(path: Path, result: Result, scene: Scene) -> None:
     write_bytes(path, "\n".join(header).encode("ascii") + points.tobytes())
 
 
+def _mask(path: Path, result: Result, scene: Scene) -> None:
+    _image(path, np.where(result.values >= _FOREGROUND, 255, 0).astype(np.uint8))
+
+
+def _cutout(path: Path, result: Result, scene: Scene) -> None:
+    if scene.image is None:
+        raise ValueError("format cutout needs the image: give image=")
+    _image(path, cutout(scene.image, result.values))
+
+
+def _image(path: Path, pixels: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=4)
+    write_bytes(path, buffer.getvalue())
+
+
+def _coco(path: Path, result: Result, scene: Scene) -> None:
+    """One entry per person, as pycocotools' loadRes takes them; its joints' scores stand in for visibility."""
+    image_id = int(scene.name) if scene.name.isdigit() else scene.name
+    people = result.values.astype(float)
+    scores = result.meta.get("scores") or people[..., 2].mean(-1).tolist()
+    boxes = result.meta.get("boxes") or [None] * len(people)
+    entries = [
+        {"image_id": image_id, "category_id": 1, "keypoints": np.round(p.ravel(), 3).tolist(), "score": score}
+        | ({} if box is None else {"bbox": box})
+        for p, score, box in zip(people, scores, boxes, strict=True)
+    ]
+    write_bytes(path, (json.dumps(_plain(entries), allow_nan=False) + "\n").encode())
+
+
 _MAPS = ("depth_affine", "disparity_affine", "normals", "class_ids", "mask", "alpha", "anomaly")
 
 FORMATS: dict[str, Format] = {
@@ -283,7 +321,17 @@ FORMATS: dict[str, Format] = {
     "npz": Format(".npz", _npz),
     "exr": Format(".exr", _exr, _MAPS),
     "ply": Format(".ply", _ply, ("depth_affine", "disparity_affine")),
+    "mask": Format("_mask.png", _mask, ("mask", "alpha")),
+    "cutout": Format("_cutout.png", _cutout, ("mask", "alpha")),
+    "coco": Format("_coco.json", _coco, ("keypoints",)),
 }
+DEFAULT_FORMATS = ("png", "color")
+_NEEDS = {"exr": ("OpenEXR", "exr"), "cutout": ("pymatting", "matting")}  # format -> package, extra
+
+
+def default_formats(kind: str) -> tuple[str, ...]:
+    """Of a kind, what is written when nobody says."""
+    return ("coco", "color") if kind == "keypoints" else DEFAULT_FORMATS
 
 
 def check_formats(formats: Iterable[str], kind: str | None = None) -> tuple[str, ...]:
@@ -293,15 +341,14 @@ def check_formats(formats: Iterable[str], kind: str | None = None) -> tuple[str,
         raise ValueError(f"no output format: choose from {', '.join(FORMATS)}")
     for name in chosen:
         if name not in FORMATS:
-            close = difflib.get_close_matches(name, FORMATS, 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(FORMATS)}"
-            raise ValueError(f"unknown output format {name!r}: {hint}")
+            raise ValueError(f"unknown output format {name!r}: {hint(name, FORMATS)}")
         kinds = FORMATS[name].kinds
         if kind is not None and kinds is not None and kind not in kinds:
             able = [n for n, f in FORMATS.items() if f.kinds is None or kind in f.kinds]
             raise ValueError(f"format {name} cannot hold {kind}: choose from {', '.join(able)}")
-        if name == "exr" and find_spec("OpenEXR") is None:
-            raise ValueError("format exr needs OpenEXR: pip install 'genpercept[exr]', or choose npy")
+        package, extra = _NEEDS.get(name, ("", ""))
+        if package and find_spec(package) is None:
+            raise ValueError(f"format {name} needs {package}: pip install 'genpercept[{extra}]', or choose another")
     return chosen
 
 

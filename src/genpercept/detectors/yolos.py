@@ -1,0 +1,64 @@
+"""Object detectors of transformers (YOLOS by default; DETR, RT-DETR and their kin by name) as a finder of people.
+
+Images are prepared here and not by transformers' image processors, most of which want torchvision.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from genpercept.types import resize
+
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which these models are trained with
+_SHORT, _LONG = 800, 1333  # pixels: the shorter edge, unless the longer would exceed its limit
+
+
+class PeopleDetector:
+    """A transformers detection model that has a class "person"."""
+
+    def __init__(self, model: Any, threshold: float) -> None:
+        labels = {str(name).lower(): int(i) for i, name in model.config.id2label.items()}
+        if "person" not in labels:
+            raise ValueError(f"detector {model.config._name_or_path!r}: has no class 'person'; use one trained on COCO")
+        self.model, self.person, self.threshold = model.eval(), labels["person"], threshold
+
+    @torch.inference_mode()
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8, or float in [0, 1] -> (N, 5) x, y, width, height in pixels, score; best first."""
+        h, w = image.shape[:2]
+        x = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None].float()
+        x = x / 255 if image.dtype == np.uint8 else x
+        scale = min(_SHORT / min(h, w), _LONG / max(h, w))
+        x = resize(x, (max(1, round(h * scale)), max(1, round(w * scale))))
+        x = (x - torch.tensor(_MEAN).view(1, 3, 1, 1)) / torch.tensor(_STD).view(1, 3, 1, 1)
+        out = self.model(pixel_values=x.to(self.model.device, self.model.dtype))
+        scores = out.logits[0].float().softmax(-1)[:, self.person].cpu().numpy()
+        cx, cy, bw, bh = out.pred_boxes[0].float().cpu().numpy().T
+        boxes = np.stack([(cx - bw / 2) * w, (cy - bh / 2) * h, bw * w, bh * h, scores], 1).astype(np.float32)
+        boxes = boxes[(scores >= self.threshold) & (bw > 0) & (bh > 0)]
+        return boxes[np.argsort(-boxes[:, 4], kind="stable")]
+
+
+class Yolos:
+    name = "yolos"
+    model = "hustvl/yolos-small"
+
+    def load(self, model: str | None = None, device: str = "cpu", threshold: float = 0.5) -> PeopleDetector:
+        from transformers import AutoModelForObjectDetection
+
+        name = model or self.model
+        try:
+            loaded = AutoModelForObjectDetection.from_pretrained(str(Path(name).expanduser()) if "~" in name else name)
+        except OSError as error:
+            reason = " ".join(str(error).split())[:120]
+            raise ValueError(
+                f"detector {name!r}: {reason}; give a folder or hub id of a transformers detector, or --boxes"
+            ) from None
+        return PeopleDetector(loaded.to(device), threshold)
+
+
+PLUGIN = Yolos()
