@@ -256,7 +256,7 @@ def test_composition1k_seeded(tmp_path: Path) -> None:
 
     def chosen(**options: Any) -> list[str]:
         plugin = composition1k.PLUGIN.with_options(backgrounds=str(tmp_path / "coco"), per_foreground=5, **options)
-        return [e.background.name for e in plugin.index(tmp_path, "train")]
+        return [e.background.name for e in plugin.index(tmp_path, "train") if e.background is not None]
 
     assert len(chosen()) == 10 and chosen() == chosen() != chosen(seed=1)
     assert len(set(chosen()[:5])) == 5 and chosen()[:5] != chosen()[5:]

@@ -135,6 +135,7 @@ def preview(
     options: Mapping[str, Any] | None = None,
 ) -> int:
     """A contact sheet of `count` evenly spaced samples at OUT; 0, or 1 when some of them could not be read (they are named)."""
+    kind = _format(out)
     plugin, entries, _ = _entries(name, root, split, options or {}, count)
     report, samples = _examine(plugin, entries, _table(plugin), sheet_samples=count)
     for line in report.broken:
@@ -143,7 +144,7 @@ def preview(
         raise ValueError(f"{name}, split {split!r}: none of {len(entries)} samples can be read; {report.broken[0]}")
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic(out) as part:
-        sheet(samples, captions=True, table=_table(plugin)).save(part, format=_format(out))
+        sheet(samples, captions=True, table=_table(plugin)).save(part, format=kind)
     print(f"{len(samples)} samples: {out}")
     return 1 if report.broken else 0
 

@@ -8,6 +8,7 @@ import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 from genpercept import plugins
@@ -124,5 +125,12 @@ def _tasks(protocols: Mapping[str, str]) -> str:
     return ", ".join(f"{task} ({protocol})" if protocol else task for task, protocol in protocols.items())
 
 
-if __name__ == "__main__":  # python -m genpercept.datalist > the generated part
-    sys.stdout.write(markdown() + "\n")
+def write(path: Path) -> None:
+    """Put the generated part into a document, between BEGIN and END."""
+    text = path.read_text(encoding="utf-8")
+    before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
+    path.write_text(f"{before}\n\n{markdown()}\n\n{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":  # python -m genpercept.datalist docs/datasets.md
+    write(Path(sys.argv[1]))

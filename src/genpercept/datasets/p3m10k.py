@@ -37,7 +37,7 @@ class P3m10k(FileDataset):
         title="P3M-10k",
         url="https://github.com/JizhiziLi/P3M",
         obtain="Agree to the release agreement in the repository and fetch P3M-10k.zip (Google Drive or Baidu).",
-        licence="P3M-10k release agreement (the repository is MIT); non-commercial research",
+        licence="P3M-10k release agreement, which its repository calls MIT",
         layout=(
             "train/blurred_image/NAME.jpg and train/mask/NAME.png, or all of it in P3M-10k/",
             "validation/P3M-500-P/{blurred_image,mask,trimap}/",
