@@ -294,6 +294,78 @@ def study(**options: Any) -> int:
 
 
 @cli.command()
+@click.option(
+    "--model", "models", multiple=True, metavar="M", help="Embedded name, folder or hub id. Repeatable: a table."
+)
+@click.option("--subfolder", metavar="S", help="Where the model lies inside its folder or hub repository.")
+@click.option("--base", metavar="B", help="The base model that a public checkpoint was fine-tuned from.")
+@click.option("--family", metavar="F", help="Layout of a public checkpoint, such as genpercept.")
+@click.option("--task", metavar="T", help="Task, where the model does not say; alone: the embedded mini/T.")
+@click.option(
+    "--dataset", "datasets", multiple=True, metavar="D[=ROOT]", help="Data set, with its folder. Repeatable: a table."
+)
+@click.option("--suite", metavar="NAME", help="Several sets beside a paper's figures, such as depth-zero-shot.")
+@click.option(
+    "--root", "roots", multiple=True, metavar="R", help="The data set's folder; of several: D=R, or a folder that has D/."
+)
+@click.option("--split", metavar="S", help="Split.  [default: test, else val, else all]")
+@click.option("--protocol", metavar="P", help="Protocol of the metric.  [default: the data set's own]")
+@click.option("--option", "options", multiple=True, metavar="K=V", help="Data set option, D.K=V for one. Repeatable.")
+@click.option("--count", type=click.IntRange(min=1), metavar="N", help="Only the first N samples.")
+@click.option(
+    "--processing-resolution",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Longest edge the network sees; 0: the image's own.  [default: the model's]",
+)
+@click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Steps, for models that take several.")
+@click.option("--ensemble-size", type=click.IntRange(min=1), default=1, metavar="N", help="Runs to merge.")
+@click.option("--flip-test", is_flag=True, help="Mean of the image's and its mirror image's answer; twice the time.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the noise, where there is any."
+)
+@click.option("--batch-size", type=click.IntRange(min=1), default=1, show_default=True, help="Images at once.")
+@click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda, cuda:1, mps.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["fp32", "bf16", "fp16"]),
+    default="fp32",
+    show_default=True,
+    help="Of the network's weights.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    default=2,
+    show_default=True,
+    help="Processes for the metrics; 0: none of their own.",
+)
+@click.option("--baselines", is_flag=True, help="Also trivial answers, such as one depth everywhere.")
+@click.option("--resume", is_flag=True, help="Use the predictions that are in DIR and made under the same settings.")
+@click.option("--skip-bad", is_flag=True, help="Samples that cannot be used are counted and listed; exit code 1.")
+@click.option("--keep-predictions/--no-keep-predictions", "keep", default=True, help="In DIR/predictions, once scored.")
+@click.option("--out", type=_PATH, required=True, metavar="DIR", help="Folder of results.json and report.html.")
+@debuggable
+def evaluate(
+    processing_resolution: int | None,
+    steps: int | None,
+    ensemble_size: int,
+    flip_test: bool,
+    seed: int,
+    dtype: str,
+    **options: Any,
+) -> int:
+    """Evaluate models on data sets: a table, results.json, .csv and .tex, and report.html in DIR.
+
+    Exit code 0 when all went well, 1 when bad samples were skipped, 2 when it stopped.
+    """
+    from genpercept import evaluate as module  # pyright: ignore[reportAttributeAccessIssue]
+
+    way = module.Way(processing_resolution, steps, ensemble_size, flip_test, seed, dtype)
+    return module.main(**options, way=way)
+
+
+@cli.command()
 @click.argument("task")
 @click.option("--pred", type=_PATH, required=True, metavar="P", help="Prediction, or folder of them.")
 @click.option("--gt", type=_PATH, required=True, metavar="G", help="Ground truth, or folder; matched by name.")
