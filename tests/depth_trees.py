@@ -85,11 +85,11 @@ def painted(normal: np.ndarray) -> np.ndarray:
 
 
 def frame_of_hypersim(scene: Path, frame: int, distance: np.ndarray) -> Path:
-    """Colour 0.1 with a lamp of 9 in one corner pixel, where nothing was hit; a floor (2), at (0, 0) nothing."""
+    """Colour 0.1 with a sky of 9 in the last row, where nothing was hit; a floor (2), at (0, 0) nothing."""
     colour = np.full((H, W, 3), 0.1, np.float16)
-    colour[-1, -1] = 9
+    colour[-1] = 9
     hit = np.ones((H, W), np.int32)
-    hit[-1, -1] = -1
+    hit[-1] = -1
     normals = np.broadcast_to(SLANTED, (H, W, 3)).astype(np.float16).copy()
     normals[2, 3] = -SLANTED
     semantic = np.full((H, W), 2, np.int16)
@@ -218,7 +218,7 @@ def diode(root: Path, base: str = "val/") -> Tree:
     mask[0, 0] = 0
     npy(Path(f"{stem}_depth_mask.npy"), mask)
     normals = np.broadcast_to(SLANTED, (H, W, 3)).astype(np.float32).copy()
-    normals[0, 0], normals[2, 3] = 0, -SLANTED
+    normals[0, 0], normals[0, 1, 0], normals[2, 3] = 0, np.nan, -SLANTED
     npy(Path(f"{stem}_normal.npy"), normals)
     return Tree(find("diode"), root, "val", npy(Path(f"{stem}_depth.npy"), depth))
 

@@ -120,7 +120,7 @@ def test_hypersim_colour_classes_and_lens(tmp_path: Path) -> None:
     tree = hypersim(tmp_path)
     s = tree.first()
     assert s.class_ids is not None and s.intrinsics is not None and s.valid is not None
-    assert float(s.image[0, 2, 2]) == pytest.approx(0.8, abs=1e-3)  # the lamp, where nothing was hit, does not count
+    assert float(s.image[0, 2, 2]) == pytest.approx(0.8, abs=1e-3)  # the sky, where nothing was hit, does not count
     assert float(s.image[0, -1, -1]) == 1
     assert [int(s.class_ids[0, x]) for x in (0, 1, 2)] == [-1, 39, 1] and s.class_ids.dtype == torch.int64
     assert bool(s.valid.all()) and "lens" not in s.meta
@@ -293,7 +293,7 @@ def test_scannet_normals(tmp_path: Path) -> None:
 def test_diode(tmp_path: Path) -> None:
     tree = diode(tmp_path)
     s = tree.first()
-    assert s.normals is not None and s.intrinsics is not None and s.normals[:, 0, 0].tolist() == [0, 0, 0]
+    assert s.normals is not None and s.intrinsics is not None and not s.normals[:, 0, :2].any()  # zero, NaN: unknown
     assert float(s.intrinsics[1, 1]) == pytest.approx(927.06 * H / 768)
     mask = tree.label.with_name(tree.label.name.replace("_depth", "_depth_mask"))
     npy(mask, np.full((H, W), 0.5))

@@ -243,13 +243,15 @@ def as_normals(vectors: np.ndarray, rays: np.ndarray | None = None) -> Tensor:
     rays (H, W, 3) from the camera, in our axes: normals that point away from the viewer along them are turned around.
     """
     n = vectors.astype(np.float32)
-    length = np.sqrt((n * n).sum(-1))
-    known = np.isfinite(length) & (length > 0.5)
-    n = np.where(known[..., None], n, 0) / np.where(known, length, 1)[..., None]
+    length = np.sqrt(np.einsum("hwc,hwc->hw", n, n))
+    known = (length > 0.5) & np.isfinite(length)
+    scale = np.divide(1, length, out=np.zeros_like(length), where=known)
+    n[~known] = 0
     if rays is not None:
-        unit = rays / np.linalg.norm(rays, axis=-1, keepdims=True)
-        n = np.where(((n * unit).sum(-1) > 1e-3)[..., None], -n, n)
-    return torch.from_numpy(np.ascontiguousarray(n.transpose(2, 0, 1), dtype=np.float32))
+        r = rays.astype(np.float32)
+        away = np.einsum("hwc,hwc->hw", n, r) * scale > 1e-3 * np.sqrt(np.einsum("hwc,hwc->hw", r, r))
+        scale[away] *= -1
+    return torch.from_numpy(np.ascontiguousarray((n * scale[..., None]).transpose(2, 0, 1)))
 
 
 def pinhole(fx: float, fy: float, cx: float, cy: float) -> Tensor:

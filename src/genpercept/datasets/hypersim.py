@@ -227,7 +227,7 @@ class Hypersim(FileDataset):
         if entry.original:
             distance = read_hdf5(path)
             same_size(path, distance, sample.image)
-            metres = distance * -rays[..., 2] / np.linalg.norm(rays, axis=-1)
+            metres = distance * -rays[..., 2] / np.sqrt(np.einsum("hwc,hwc->hw", rays, rays))
             broken = int((~np.isfinite(metres)).sum())
             if broken and self.nan_depth == "refuse":
                 raise ValueError(
