@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from genpercept import checkpoint
-from genpercept._folder import PROMPT_FILE
+from genpercept import adapters, checkpoint, lowrank
+from genpercept._folder import DIFFERENCE, PROMPT_FILE
 from genpercept.pipeline import GenPerceptPipeline
 
 ASSETS = Path(__file__).parent.parent / "src" / "genpercept" / "assets" / "mini"
@@ -63,10 +63,12 @@ def write_predictor(source: Path, target: Path) -> None:
     round_weights(pipe)
     with checkpoint.atomic_folder(target) as work:
         pipe.save_pretrained(work / "full")
-        (work / "full" / "unet").rename(work / "unet")
         (work / "full" / PROMPT_FILE).rename(work / PROMPT_FILE)
         manifest: dict[str, Any] = checkpoint.read_json(work / "full" / checkpoint.MANIFEST)
         manifest["parts"]["vae"] = {"path": "../base/vae", "sha256": checkpoint.sha256(shared)}
+        manifest["parts"] |= denoiser_parts(source, work, manifest["recipe"])
+        if (work / "full" / "head").is_dir():
+            (work / "full" / "head").rename(work / "head")
         manifest |= {"base": "mini/base", "licence": "Apache-2.0"}
         manifest["recipe"] = portable(manifest["recipe"])
         (work / checkpoint.MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
@@ -74,8 +76,25 @@ def write_predictor(source: Path, target: Path) -> None:
         shutil.rmtree(work / "full")
 
 
+def denoiser_parts(source: Path, work: Path, recipe: dict[str, Any]) -> dict[str, Any]:
+    """The denoiser in full; or, trained by LoRA from an embedded model, that model's and the difference to it."""
+    base = recipe["model"]["base"]
+    if not (source / "lora").is_dir() or not base.startswith("mini/"):
+        (work / "full" / "unet").rename(work / "unet")
+        return {"unet": {"path": "unet", "sha256": checkpoint.sha256(work / "unet")}}
+    denoiser = GenPerceptPipeline.from_pretrained(base).unet
+    adapters.load_lora(denoiser, source / "lora")
+    path = work / f"{DIFFERENCE}.safetensors"
+    save_file({name: half(tensor) for name, tensor in lowrank.from_lora(denoiser).items()}, path)
+    shared = ASSETS / base.removeprefix("mini/") / "unet"
+    return {
+        "unet": {"path": f"../{shared.parent.name}/unet", "sha256": checkpoint.sha256(shared)},
+        DIFFERENCE: {"path": path.name, "sha256": checkpoint.sha256(path)},
+    }
+
+
 def round_weights(pipe: GenPerceptPipeline) -> None:
-    for module in (pipe.unet, pipe.vae):
+    for module in filter(None, (pipe.unet, pipe.vae, pipe.head)):
         module.load_state_dict({name: half(tensor) for name, tensor in module.state_dict().items()})
     pipe.to(torch.float16)
 

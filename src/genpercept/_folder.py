@@ -13,10 +13,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from genpercept import checkpoint, plugins, text
+from genpercept import checkpoint, lowrank, plugins, text
 from genpercept.backbones.sd21 import widen
 
 PROMPT_FILE = "prompt_embeds.safetensors"
+DIFFERENCE = "unet_difference"  # a part that only embedded models have: see genpercept.lowrank
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,11 @@ def read(folder: Path, torch_dtype: torch.dtype | None) -> Parts:
     names = ["unet", "vae", "prompt_embeds"]
     if plugins.find("heads", info["head"]).class_name is not None:
         names.append("head")
+    names += [DIFFERENCE] if DIFFERENCE in parts else []
     paths = {part: _part_path(folder, part, parts) for part in names}
     unet = checkpoint.load_part("backbones", info["backbone"], paths["unet"], torch_dtype)
+    if DIFFERENCE in paths:
+        lowrank.add(unet, checkpoint.read_tensors(paths[DIFFERENCE]), str(paths[DIFFERENCE]))
     vae = checkpoint.load_part("codecs", info["codec"], paths["vae"], torch_dtype)
     head = checkpoint.load_part("heads", info["head"], paths["head"], torch_dtype) if "head" in paths else None
     prompt_embeds = _read_prompt(paths["prompt_embeds"])

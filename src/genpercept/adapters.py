@@ -17,17 +17,21 @@ _PEFT_PREFIX = "base_model.model."  # of the names in a PeftModel's file
 
 
 def add_lora(denoiser: nn.Module, rank: int, alpha: int = 0, targets: Sequence[str] = ATTENTION, seed: int = 0) -> None:
-    """Put adapters into the linear layers whose names end with one of `targets`, in place; the other weights are frozen.
+    """Put adapters into the layers whose names end with one of `targets`, in place; the other weights are frozen.
 
-    The update is (alpha / rank) B A with B = 0 at first, so the network answers as before. alpha 0: as rank. ValueError
-    when no layer has such a name.
+    The update is (alpha / rank) B A with B = 0 at first, so the network answers as before. alpha 0: as rank. targets
+    ("all",): every linear layer and convolution. ValueError when no layer has such a name.
     """
     from peft import LoraConfig
 
-    ends = tuple(f".{t}" for t in targets)
-    if not any(isinstance(m, nn.Linear) and name.endswith(ends) for name, m in denoiser.named_modules()):
-        raise ValueError(f"lora.targets {list(targets)}: the denoiser has no linear layer with such a name")
-    config = LoraConfig(r=rank, lora_alpha=alpha or rank, target_modules=list(targets), init_lora_weights=True)
+    layers = [name for name, m in denoiser.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    if tuple(targets) != ("all",):
+        layers = [name for name in layers if name.endswith(tuple(f".{t}" for t in targets))]
+    if not layers:
+        raise ValueError(
+            f"lora.targets {list(targets)}: the denoiser has no linear layer or convolution of such a name"
+        )
+    config = LoraConfig(r=rank, lora_alpha=alpha or rank, target_modules=layers, init_lora_weights=True)
     denoiser.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -38,8 +38,8 @@ S = TypeVar("S", bound=Section)
 class Model(Section):
     """The parts. A path is a folder in diffusers' layout; a config is a table as in its config.json."""
 
-    # What fine-tuning starts from: a StableDiffusionPipeline-like folder, an embedded model's name, or a predictor for the
-    # same task that is to be trained further
+    # What fine-tuning starts from: a StableDiffusionPipeline-like folder, an embedded model's name, or a predictor that is
+    # to be trained further, or taught another task
     base: str = ""
     codec: str = ""  # a folder with an AutoencoderKL (or one with vae/ in it); default: the base's
     init: Literal["base", "scratch"] = "base"  # "scratch": the base's sizes with random weights
@@ -66,7 +66,7 @@ class Lora(Section):
 
     rank: int = Field(default=16, ge=1)
     alpha: int = Field(default=0, ge=0)  # 0: as rank, so that the update is B A, unscaled
-    targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")  # ends of the names of linear layers
+    targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")  # ends of layers' names; ("all",): every layer
 
 
 class Prompt(Section):
@@ -98,6 +98,8 @@ class DataSet(Section):
     seed: int = 0
     far: float = Field(default=0.0, ge=0)  # metres at which depth is cut off; the sky counts as that far. 0: as it is
     weight: float = Field(default=1.0, gt=0)  # share of the samples, relative to the other sets
+    # synthetic, cached: only scenes that have it. keypoints: 8 labelled joints or more; mask: 2 % to 90 % of the pixels; defect
+    having: Literal["", "keypoints", "mask", "defect"] = ""
     options: dict[str, Any] = Field(default_factory=dict)  # of the data set's plugin
     # A sample that cannot be read is left out, counted and listed, and the next one takes its place. False: it is an error
     skip_bad: bool = False

@@ -84,7 +84,7 @@ def _shards(
     `key` is what the content depends on beside the data, the codec's weights and the number of samples.
     """
     unread = {"weight", "count", "skip_bad"} | {
-        k for k in ("options", "sizes", "fraction") if getattr(data, k) in ({}, (), 1.0)
+        k for k in ("options", "sizes", "fraction", "having") if getattr(data, k) in ({}, (), 1.0, "")
     }
     key = {
         "data": data.model_dump(mode="json", exclude=unread),

@@ -116,16 +116,11 @@ def build(recipe: Recipe) -> Parts:
 
 
 def _start(recipe: Recipe) -> GenPerceptPipeline:
-    """What training starts from: a text-to-image base, or a predictor for the same task that is to be trained further."""
+    """What training starts from: a text-to-image base, or a predictor that is to be trained further, or for another task."""
     folder = hub.resolve(recipe.model.base)
     if not (folder / MANIFEST).is_file():
         return GenPerceptPipeline.from_base(recipe.model.base, recipe.task)
-    pipe = GenPerceptPipeline.from_pretrained(recipe.model.base)
-    if pipe.task != recipe.task:
-        raise ValueError(
-            f"model.base {recipe.model.base}: is a model for {pipe.task}, but the recipe trains {recipe.task}"
-        )
-    return pipe
+    return GenPerceptPipeline.from_pretrained(recipe.model.base)
 
 
 def _codec(recipe: Recipe, base: nn.Module, name: str) -> nn.Module:
@@ -162,7 +157,8 @@ def _head(recipe: Recipe, start: GenPerceptPipeline, name: str, denoiser: nn.Mod
         if recipe.model.head_config:
             raise ValueError(f"model.head_config: head {name!r} has no weights of its own and takes no configuration")
         return None
-    if start.head is not None and start.info["head"] == name and recipe.learn.head != "scratch":
+    same = start.info["head"] == name and start.task_plugin.options == find_task(recipe).options
+    if start.head is not None and same and start.task == recipe.task and recipe.learn.head != "scratch":
         return start.head
     if recipe.learn.head == "frozen":
         raise ValueError('learn.head "frozen": the base has no trained head of this kind; let it learn')

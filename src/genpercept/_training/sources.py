@@ -84,4 +84,36 @@ def open_source(data: DataSet, loader: Loader, report: Callable[[str], None] = p
         raise ValueError("data.fraction: the synthetic world has no end to take a share of; set data.count")
     if data.count == 0:
         raise ValueError("data.count: the synthetic world has no end; say how many scenes the set has")
-    return cache.scenes(loader.cache_dir, data, loader.workers, report) if loader.cache else Rendered(data)
+    if not loader.cache:
+        if data.having:
+            raise ValueError("data.having: scenes are chosen among cached ones; set loader.cache = true")
+        return Rendered(data)
+    shards = cache.scenes(loader.cache_dir, data, loader.workers, report)
+    return Chosen(shards, data.having) if data.having else shards
+
+
+_LEAST_JOINTS, _MASK_SHARE = 8, (0.02, 0.9)
+
+
+class Chosen:
+    """The cached scenes that have a label of note; see recipe.DataSet.having."""
+
+    def __init__(self, shards: cache.Shards, having: str) -> None:
+        self._shards, self.folder = shards, f"{shards.folder}#{having}"
+        self._indices = [i for i in range(len(shards)) if _has(shards.column(having, i), having)]
+        if not self._indices:
+            raise ValueError(f"data.having: none of the {len(shards)} scenes has {having}")
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> Record:
+        return self._shards[self._indices[index]]
+
+
+def _has(label: np.ndarray, having: str) -> bool:
+    if having == "keypoints":
+        return int((label[..., 2] > 0).sum()) >= _LEAST_JOINTS
+    if having == "mask":
+        return bool(_MASK_SHARE[0] <= label.mean() <= _MASK_SHARE[1])
+    return bool(label.any())

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
+import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
@@ -56,7 +57,8 @@ class Keypoints(ModelMixin, ConfigMixin):
         levels = list(reversed(pyramid))
         grid = levels[cast(Any, self.config).grid].shape[-2:]
         size = (int(grid[0]), int(grid[1]))
-        return self.decode_head(sum(resize(conv(x), size) for conv, x in zip(self.laterals, levels, strict=True)))
+        maps = [F.interpolate(conv(x), size, mode="bilinear") for conv, x in zip(self.laterals, levels, strict=True)]
+        return self.decode_head(sum(maps))
 
 
 class WrappedKeypoints:
@@ -76,7 +78,7 @@ class WrappedKeypoints:
         check_pyramid("keypoint", self.sizes, features)
         maps = self.module([x.to(input_dtype(self.module)) for x in features.pyramid])
         h, w = image_size(features, codec)
-        return resize(maps, (max(1, h // HEATMAP_STRIDE), max(1, w // HEATMAP_STRIDE)))
+        return resize(maps.float(), (max(1, h // HEATMAP_STRIDE), max(1, w // HEATMAP_STRIDE)))
 
 
 class PluginKeypoints:

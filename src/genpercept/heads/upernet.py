@@ -56,7 +56,7 @@ class WrappedUperNet:
         """Pyramid, coarsest first -> (B, classes, h stride, w stride), bilinear. ValueError if unfit."""
         check_pyramid("UperNet", self.sizes, features)
         logits = self.module([x.to(input_dtype(self.module)) for x in features.pyramid])
-        return resize(logits, image_size(features, codec))
+        return resize(logits.float(), image_size(features, codec))
 
 
 class PluginUperNet:
@@ -73,9 +73,7 @@ class PluginUperNet:
 
     def wrap(self, module: nn.Module | None) -> WrappedUperNet:
         if not isinstance(module, UperNet):
-            raise ValueError(
-                f"head 'upernet' needs a UperNet, not {type(module).__name__}: build one with its `build`"
-            )
+            raise ValueError(f"head 'upernet' needs a UperNet, not {type(module).__name__}: build one with its `build`")
         return WrappedUperNet(module)
 
 
