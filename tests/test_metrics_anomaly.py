@@ -184,6 +184,7 @@ def test_masked_pixels_do_not_count():
     [
         (np.full((4, 4), np.nan), np.eye(4), {}, "sample 'x': prediction has 16 NaN or infinite values"),
         (np.where(np.eye(4), np.inf, 0), np.eye(4), {}, "sample 'x': prediction has 4 NaN or infinite values"),
+        (np.eye(4), np.full((4, 4), np.nan), {}, "sample 'x': ground truth has NaN"),
         (np.zeros((4, 5)), np.eye(4), {}, r"prediction has shape \(4, 5\), ground truth \(4, 4\)"),
         (np.zeros((4, 4)), np.eye(4), {"limit": 0.3}, "unknown option 'limit'"),
         (np.zeros((4, 4)), np.eye(4), {"protocol": "mvtek"}, "did you mean 'mvtec'"),

@@ -376,3 +376,17 @@ def test_scales_are_of_depth(tmp_path: Path):
     for task in ("segmentation", "normals", "dis"):
         with pytest.raises(ValueError, match="has no --pred-scale and --gt-scale"):
             score.main(task, tmp_path / "a.png", tmp_path / "a.png", gt_scale=256)
+
+
+def test_options_of_the_command(tmp_path: Path):
+    from click.testing import CliRunner
+
+    from genpercept.cli import cli
+
+    pred, gt = png(tmp_path / "p.png", WRONG[0].astype(np.uint8)), png(tmp_path / "g.png", IDS[0].astype(np.uint8))
+    files = ["segmentation", "--pred", str(pred), "--gt", str(gt)]
+    given = ["--num-classes", "6", "--ignore-index", "3", "--ignore-index", "255", "--details"]
+    for arguments, options in ((given, {"num_classes": 6, "ignore_index": (3, 255)}), ([], {})):
+        got = json.loads(CliRunner().invoke(cli, ["score", *files, *arguments], catch_exceptions=False).stdout)
+        assert got["miou"] == pytest.approx(score_arrays("segmentation", WRONG[0], IDS[0], **options)["miou"])
+        assert ("details" in got) == bool(options)

@@ -95,6 +95,8 @@ class AnomalyMetric:
         _arrays.same_shape(scores.shape, truth.shape, "prediction", name)
         mask = _arrays.as_mask(valid, truth.shape, name)
         _arrays.require_finite(scores[mask], name)
+        if not np.isfinite(truth[mask]).all():
+            raise ValueError(f"{_arrays.label(name)}ground truth has NaN or infinite values at valid pixels")
         if not mask.any():
             self.empty.add(name)
             self.rows[name] = dict.fromkeys(KEYS, float("nan"))
