@@ -208,9 +208,21 @@ class FinetuneStage:
     def _picture(self, rows: list[list[np.ndarray]], sample: Sample, raw_1CHW: Tensor) -> None:
         """Append the image, its label and the prediction, each (3, H, W) in [-1, 1]."""
         label = self.task.encode(sample, self.parts.head.space)
-        shown = (sample.image * 2 - 1, *(self._comparable(x).expand(1, 3, -1, -1)[0] for x in (label.map, raw_1CHW)))
+        shown = (sample.image * 2 - 1, *(self._shown(x, sample) for x in (label.map, raw_1CHW)))
         for row, picture in zip(rows, shown, strict=True):
             row.append(to_picture(picture))
+
+    def _shown(self, map_1CHW: Tensor, sample: Sample) -> Tensor:
+        """A label or raw map as a picture (3, H, W) in [-1, 1]: as it is painted, or in the task's colours."""
+        if self.parts.head.space in ("image", "affine"):
+            return self._comparable(map_1CHW).expand(1, 3, -1, -1)[0]
+        if self.parts.head.space == "classes" and map_1CHW.shape[1] == 1:  # a label: ids, not logits
+            ids = map_1CHW[:, 0].long()
+            map_1CHW = F.one_hot(ids, self.task.outputs("classes")).permute(0, 3, 1, 2).float()
+        size = (sample.image.shape[-2], sample.image.shape[-1])
+        image = (sample.image * 255).byte().permute(1, 2, 0).numpy()
+        picture = np.array(self.task.decode(map_1CHW, Geometry(size, size, size)).colourise(image))
+        return torch.from_numpy(picture).permute(2, 0, 1).float() / 127.5 - 1
 
     def _metric(self) -> Any:
         return plugins.find("metrics", self.task.metric)(**self.task.metric_options())
