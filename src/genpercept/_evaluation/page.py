@@ -36,10 +36,19 @@ def document(cells: Sequence[Cell], settings: Mapping[str, Any], about: Mapping[
     lead = f"{', '.join(models) or 'baselines'} on {', '.join(sets)}."
     sections = [*_tables(cells), *_sets(cells), *_skipped(cells)]
     sections.append(report.section("Time", "", _time(cells)))
-    plain = {k: v for k, v in settings.items() if v not in (None, "", [], {}, False)}
-    sections.append(report.section("Settings", "", report.facts(plain)))
+    sections.append(report.section("Settings", "", report.facts(_plain(settings))))
     sections.append(report.section("Versions", "", report.facts(about)))
     return report.page("Evaluation", lead, sections)
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Settings that were made, one line each; models and sets in words."""
+    words = {
+        "models": [", ".join(str(v) for v in one.values()) for one in settings["models"]],
+        "sets": [", ".join(str(v) for v in one.values() if v not in (None, {})) for one in settings["sets"]],
+    }
+    kept = {k: v for k, v in {**settings, **words}.items() if v not in (None, "", [], {}, False)}
+    return {k: "; ".join(v) if isinstance(v, list) else str(v) for k, v in kept.items()}
 
 
 def _tables(cells: Sequence[Cell]) -> Iterator[str]:

@@ -9,7 +9,6 @@ from typing import Any
 _SUMS: dict[str, tuple[str, ...]] = {
     "genpercept.metrics._depth.DepthMetric": (),
     "genpercept.metrics.normals.NormalsMetric": ("_histogram", "_sum", "_squares", "_count", "_under"),
-    "genpercept.metrics.segmentation.SegmentationMetric": ("_areas",),
     "genpercept.metrics.dis.DisMetric": ("_curves",),
     "genpercept.metrics.matting.MattingMetric": (),
 }
@@ -17,8 +16,6 @@ _SUMS: dict[str, tuple[str, ...]] = {
 
 def can_merge(metric: Any) -> bool:
     """Whether a metric over all samples can be had from metrics over one each. Others need all updates in one object."""
-    if getattr(metric, "num_classes", 0) is None:  # the areas' width grows with the ids that occur
-        return hasattr(metric, "merge")
     return hasattr(metric, "merge") or _name(metric) in _SUMS
 
 
