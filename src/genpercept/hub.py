@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+
+from genpercept.names import hint
 
 EMBEDDED = "mini"
 
@@ -53,9 +54,7 @@ def _embedded(text: str) -> Path:
     known = embedded_names()
     if text in known:
         return embedded_root() / text.split("/", 1)[1]
-    close = difflib.get_close_matches(text, known, 1)
-    hint = f"did you mean {close[0]}?" if close else f"embedded are {', '.join(known)}"
-    raise ValueError(f"{text}: no such embedded model: {hint}")
+    raise ValueError(f"{text}: no such embedded model: {hint(text, known)}")
 
 
 def _descend(folder: Path, subfolder: str | None) -> Path:

@@ -5,12 +5,13 @@ Third parties add theirs by an entry point of the group `genpercept.<kind>`; a n
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 import re
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Literal, overload
+
+from genpercept.names import hint
 
 if TYPE_CHECKING:
     from genpercept.backbones import BackbonePlugin
@@ -63,9 +64,7 @@ def find(kind: str, name: str) -> Any:
     package = _package(kind)
     known = names(kind)
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name not in known:
-        close = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(known) or '(none yet)'}"
-        raise ValueError(f"unknown {_SINGULAR.get(kind, kind[:-1])} {name!r}: {hint}")
+        raise ValueError(f"unknown {_SINGULAR.get(kind, kind[:-1])} {name!r}: {hint(name, known)}")
     if any(m.name == name for m in pkgutil.iter_modules(package.__path__)):
         return importlib.import_module(f"{package.__name__}.{name}").PLUGIN
     return next(e for e in entry_points(group=f"genpercept.{kind}") if e.name == name).load()

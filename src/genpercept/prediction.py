@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import zipfile
 import zlib
@@ -16,6 +15,7 @@ from PIL import Image
 
 from genpercept.imaging import write
 from genpercept.imaging.colour import colourise
+from genpercept.names import choose
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,7 @@ class Prediction:
     meta: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            close = difflib.get_close_matches(str(self.kind), KINDS, 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(KINDS)}"
-            raise ValueError(f"unknown kind {self.kind!r}: {hint}")
+        choose("kind", self.kind, KINDS)
         self.values = _array(self.values, KINDS[self.kind].dtype)
         self.valid = None if self.valid is None else _array(self.valid, np.bool_)
         self.uncertainty = None if self.uncertainty is None else _array(self.uncertainty, np.float32)

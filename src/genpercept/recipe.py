@@ -5,7 +5,6 @@ Unknown keys are refused with a suggestion: a key that nothing reads is a mistak
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import tomllib
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from genpercept.names import hint
 
 Stage = Literal["autoencoder", "denoiser", "finetune"]
 STAGE_ALIASES = {"one_step": "finetune"}  # what the stage was called while it had one paradigm
@@ -388,9 +389,7 @@ def _explain(error: Any, model: type[Section]) -> str:
         message = error["msg"].removeprefix("Value error, ")
         return message if not where else f"{where}: {message} (got {_shorten(error.get('input'))})"
     known = _keys_at(error["loc"][:-1], model)
-    close = difflib.get_close_matches(str(error["loc"][-1]), known, 1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
-    return f"{where}: unknown key; {hint}"
+    return f"{where}: unknown key; {hint(error['loc'][-1], known)}"
 
 
 def _keys_at(path: tuple[str | int, ...], model: type[Section]) -> list[str]:

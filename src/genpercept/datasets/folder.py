@@ -8,7 +8,6 @@ ROOT/dataset.toml    what the files do not say: depth_scale, normals_axes, intri
 from __future__ import annotations
 
 import csv
-import difflib
 import json
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ import torch
 from PIL import Image
 
 from genpercept.imaging.read import SUFFIXES, read, shown
+from genpercept.names import hint
 from genpercept.types import Sample
 
 SPLITS = ("train", "val", "test")
@@ -149,9 +149,7 @@ def _checked(options: Options, changes: Mapping[str, Any], source: str) -> Optio
     known = [f.name for f in fields(Options)]
     for key in changes:
         if key not in known:
-            close = difflib.get_close_matches(key, known, 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
-            raise ValueError(f"{source}: unknown key {key!r}; {hint}")
+            raise ValueError(f"{source}: unknown key {key!r}; {hint(key, known)}")
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()}
     try:
         return replace(options, **values)
@@ -184,10 +182,7 @@ def _listed(manifest: Path, options: Options) -> Iterator[Entry]:
         where = f"{shown(manifest)}, line {line}"
         known = ("image", *READERS, *_TEXT_KEYS)
         if unknown := [key for key in row if key not in known]:
-            close = difflib.get_close_matches(str(unknown[0]), known, 1)
-            raise ValueError(
-                f"{where}: unknown key {unknown[0]!r}; {f'did you mean {close[0]!r}?' if close else known}"
-            )
+            raise ValueError(f"{where}: unknown key {unknown[0]!r}; {hint(unknown[0], known)}")
         if not row.get("image"):
             raise ValueError(f"{where}: names no image")
         split = str(row.get("split") or "")

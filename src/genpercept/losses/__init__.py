@@ -10,12 +10,13 @@ a default where it can do without, and is given exactly those (`needs`).
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Iterable
 from typing import Any, Protocol
 
 from torch import Tensor
+
+from genpercept.names import hint
 
 CONTEXT = ("intrinsics", "rng", "joint_weights")
 
@@ -43,6 +44,6 @@ def check_options(name: str, loss: Loss, options: Iterable[str]) -> None:
     known = [p for p in parameters if p not in ("pred", "target", "valid", *CONTEXT)]
     for option in options:
         if option not in known:
-            close = difflib.get_close_matches(option, known, 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(known) or 'none'}"
-            raise ValueError(f"loss {name!r} has no option {option!r}: {hint}")
+            raise ValueError(
+                f"loss {name!r} has no option {option!r}: {hint(option, known) if known else 'it has none'}"
+            )

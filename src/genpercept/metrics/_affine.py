@@ -8,6 +8,7 @@ from genpercept.metrics._arrays import FloatArray, label
 
 ALIGNMENTS = ("least_squares", "ransac", "median", "none")
 
+_FLAT = 1e-18  # mean squared deviation, relative to the mean's square, of a prediction that counts as constant
 _RANSAC_TRIALS = 500
 _RANSAC_INLIER = 0.1  # of the true value
 _RANSAC_POOL = 5000  # pixels that vote: a trial costs O(pool), and 5000 estimate a share of inliers to 1 %
@@ -35,9 +36,15 @@ def fit(align: str, pred: FloatArray, target: FloatArray, name: str = "") -> tup
 
 def least_squares(pred: FloatArray, target: FloatArray) -> tuple[float, float]:
     """(scale, shift) of smallest squared error; where several are (a constant prediction), the shortest of them."""
-    design = np.stack([pred, np.ones_like(pred)], axis=-1)
-    (scale, shift), *_ = np.linalg.lstsq(design, target, rcond=None)
-    return float(scale), float(shift)
+    mean_p, mean_t = pred.mean(), target.mean()
+    centred = pred - mean_p
+    spread = float(centred @ centred)
+    if spread <= _FLAT * pred.size * (1 + mean_p**2):  # where the closed form would divide rounding errors
+        design = np.stack([pred, np.ones_like(pred)], axis=-1)
+        (scale, shift), *_ = np.linalg.lstsq(design, target, rcond=None)
+        return float(scale), float(shift)
+    scale = float(centred @ target) / spread
+    return scale, float(mean_t - scale * mean_p)
 
 
 def ransac(pred: FloatArray, target: FloatArray) -> tuple[float, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -188,11 +187,3 @@ def mean_over_images(keys: tuple[str, ...], rows: Mapping[str, dict[str, float]]
     """Mean of each figure over the samples that had a valid pixel; NaN when there is none."""
     used = [row for name, row in rows.items() if name not in empty]
     return {k: float(np.mean([row[k] for row in used])) if used else float("nan") for k in keys}
-
-
-def choose(what: str, value: str, known: tuple[str, ...]) -> None:
-    """ValueError that names the choices, and the nearest one, when `value` is not among them."""
-    if value not in known:
-        close = difflib.get_close_matches(str(value), known, 1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ValueError(f"unknown {what} {value!r}: {hint}choose one of {', '.join(known)}")

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from genpercept.metrics._affine import ALIGNMENTS
-from genpercept.metrics._arrays import BoolArray, choose, label
+from genpercept.metrics._arrays import BoolArray, label
+from genpercept.names import choose
 
 P = TypeVar("P")
 

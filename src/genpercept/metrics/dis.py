@@ -14,6 +14,7 @@ from genpercept.metrics import _arrays, _unit
 from genpercept.metrics._arrays import BoolArray
 from genpercept.metrics._hce import correction_effort
 from genpercept.metrics._protocols import resolve
+from genpercept.names import choose
 
 KEYS = ("max_f", "weighted_f", "mae", "s_measure", "e_measure", "hce")
 HCE_MAPS = ("raw", "normalised")
@@ -34,7 +35,7 @@ class DisProtocol:
     epsilon: float = 2.0
 
     def __post_init__(self) -> None:
-        _arrays.choose("map for the HCE", self.hce_map, HCE_MAPS)
+        choose("map for the HCE", self.hce_map, HCE_MAPS)
         if self.relax < 1:
             raise ValueError(f"relax {self.relax}: must be at least 1 erosion")
         if not 0 <= self.epsilon < float("inf"):

@@ -10,6 +10,7 @@ import numpy as np
 from genpercept.metrics import _arrays, _matting, _unit
 from genpercept.metrics._arrays import BoolArray, FloatArray
 from genpercept.metrics._protocols import resolve
+from genpercept.names import choose
 
 KEYS = ("sad", "mad", "mse", "grad", "conn")
 RULES = {"p3m": _matting.p3m, "dim": _matting.dim}
@@ -28,8 +29,8 @@ class MattingProtocol:
     region: str = "all"
 
     def __post_init__(self) -> None:
-        _arrays.choose("rules", self.rules, tuple(RULES))
-        _arrays.choose("region", self.region, REGIONS)
+        choose("rules", self.rules, tuple(RULES))
+        choose("region", self.region, REGIONS)
 
 
 MATTING_PROTOCOLS = {
