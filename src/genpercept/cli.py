@@ -109,10 +109,9 @@ def model_options(command: F) -> F:
 @click.option(
     "--format",
     "formats",
-    default="png,color",
-    show_default=True,
     metavar="LIST",
-    help="Of png (16 bits), color, npy, npz, exr, ply.",
+    help="Of png (16 bits), color, npy, npz, exr, ply; masks: mask, cutout; poses: coco.  [default: png,color; poses: "
+    "coco,color]",
 )
 @click.option(
     "--processing-resolution",
@@ -143,6 +142,12 @@ def model_options(command: F) -> F:
 @click.option(
     "--fov", type=float, default=60.0, show_default=True, help="Horizontal field of view in degrees, for ply."
 )
+@click.option("--flip-test", is_flag=True, help="Mean of the image's and its mirror image's answer; twice the time.")
+@click.option("--boxes", metavar="FILE", help="Poses: people's boxes, JSON: by image name, or COCO's.")
+@click.option("--detector", metavar="NAME[=MODEL]", help="Poses: find the people with it, such as yolos.")
+@click.option(
+    "--box-score", type=float, default=0.3, show_default=True, metavar="X", help="Poses: least score of a box."
+)
 @click.option("--offload", is_flag=True, help="Keep parts in main memory while the accelerator does not need them.")
 @click.option("--vae-slicing", is_flag=True, help="Encode and decode image by image: less memory with --batch-size.")
 @click.option("--vae-tiling", is_flag=True, help="Encode and decode in tiles: less memory for large images.")
@@ -151,7 +156,7 @@ def model_options(command: F) -> F:
 def predict(
     inputs: tuple[str, ...],
     out: Path,
-    formats: str,
+    formats: str | None,
     resume: bool,
     device: str,
     batch_size: int,
@@ -166,7 +171,7 @@ def predict(
     """
     from genpercept.predict import Machine, Request, run
 
-    names = [name.strip().lower() for name in formats.split(",") if name.strip()]
+    names = None if formats is None else [name.strip().lower() for name in formats.split(",") if name.strip()]
     machine = Machine(device, batch_size, offload, vae_slicing, vae_tiling)
     return run(inputs, out, Request(**request), formats=names, machine=machine, resume=resume)
 
@@ -306,7 +311,11 @@ def study(**options: Any) -> int:
 )
 @click.option("--suite", metavar="NAME", help="Several sets beside a paper's figures, such as depth-zero-shot.")
 @click.option(
-    "--root", "roots", multiple=True, metavar="R", help="The data set's folder; of several: D=R, or a folder that has D/."
+    "--root",
+    "roots",
+    multiple=True,
+    metavar="R",
+    help="The data set's folder; of several: D=R, or a folder that has D/.",
 )
 @click.option("--split", metavar="S", help="Split.  [default: test, else val, else all]")
 @click.option("--protocol", metavar="P", help="Protocol of the metric.  [default: the data set's own]")
