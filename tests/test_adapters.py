@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
 
-from genpercept import adapters, checkpoint, plugins
+from genpercept import adapters, checkpoint, lowrank, plugins
 
 CONFIG: dict[str, Any] = {
     "sample_size": 8,
@@ -102,6 +103,30 @@ def test_lora_errors(unet: Any, tmp_path: Path) -> None:
 
 
 @torch.no_grad()
+def test_low_rank_difference_is_the_merged_adapter(unet: Any, inputs: Any, tmp_path: Path) -> None:
+    """Adapters on every layer, convolutions too: base plus difference is the merged network; another network refuses it."""
+    base = copy.deepcopy(unet)
+    adapters.add_lora(unet, 3, alpha=6, targets=("all",))
+    shake(unet, "lora_")
+    difference = lowrank.from_lora(unet)
+    layers = [n for n, m in base.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    assert sorted(difference) == sorted(f"{n}.weight.{part}" for n in layers for part in "AB")
+    plain = adapters.merged_copy(unet)
+    lowrank.add(base, difference, "here")
+    for name, tensor in plain.state_dict().items():
+        torch.testing.assert_close(base.state_dict()[name], tensor, msg=name)
+    with torch.inference_mode():
+        torch.testing.assert_close(base(*inputs).sample, plain(*inputs).sample, atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="has no LoRA adapter"):
+        lowrank.from_lora(base)
+    for broken in (
+        {"conv_in.weight.A": torch.zeros(3, 36)},
+        {"x.weight.A": torch.zeros(1, 1), "x.weight.B": torch.zeros(1, 1)},
+    ):
+        with pytest.raises(ValueError, match="there: its difference at"):
+            lowrank.add(base, broken, "there")
+
+
 def test_controlnet_is_diffusers_own(unet: Any, inputs: Any, tmp_path: Path) -> None:
     """It starts as the U-Net alone, answers as diffusers' forward does, and comes back from disk bit by bit."""
     plugin: Any = plugins.find("backbones", "sd21_controlnet")

@@ -40,12 +40,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def open_stage(data: Path, **table: Any) -> FinetuneStage:
+def open_stage(folder: Path, **table: Any) -> FinetuneStage:
     model = {"base": str(BASE)} | table.pop("model", {})
     settings = {
         "stage": "finetune",
-        "data": [{"name": "folder", "root": str(data), "split": "all", "size": SIZE}],
-        "validation": {"split": "all", "count": 2, "steps": table.pop("steps", 0)},
+        "data": [{"name": "folder", "root": str(folder), "split": "all", "size": SIZE}],
+        "validation": {"split": "val" if "data" in table else "all", "count": 2, "steps": table.pop("steps", 0)},
         "loader": {"batch_size": 2},
         "optim": {"lr": 1e-2, "warmup": 0} | table.pop("optim", {}),
     }
@@ -247,6 +247,50 @@ def test_a_loss_that_needs_intrinsics_names_the_sample_without(data: Path, tmp_p
     stage = open_stage(tmp_path, loss={"vnl": 1.0})
     with pytest.raises(ValueError, match=r"sample '\d' has no intrinsics"):
         stage.make_batch(0, range(2))
+
+
+CLASSES = {"classes": "synthetic"}
+TASKS = [
+    ("disparity", {}),
+    ("segmentation", {"task_options": {"classes": "synthetic"}}),
+    (
+        "segmentation",
+        {"task_options": {"classes": "synthetic"}, "model": {"head": "upernet", "head_config": {"hidden_size": 8}}},
+    ),
+    ("dis", {}),
+    ("dis", {"model": {"head": "dpt", "head_config": {"fusion_hidden_size": 8}}}),
+    ("matting", {"loss": {"latent": 1.0}}),
+    ("matting", {"paradigm": "stochastic_multi_step", "loss": {"latent": 1.0}, "steps": 2}),
+    ("pose", {"task_options": {"height": 32, "width": 24}, "augment": {"sizes": [[32, 24]], "crop": [1, 1]}}),
+    ("anomaly", {}),
+]
+
+
+@pytest.mark.parametrize(("task", "table"), TASKS)
+def test_every_task_is_trained_here(task: str, table: dict[str, Any], tmp_path: Path) -> None:
+    """On scenes of the synthetic world: a step, a validation with the task's metric, a saved model that predicts."""
+    table = dict(table)
+    if task == "pose":
+        table["model"] = {"head_config": {"hidden_size": 8}}
+    if table.get("model", {}).get("head") == "upernet" or task == "pose":
+        table["paradigm"] = "direct"
+    scenes = {"name": "synthetic", "count": 4, "size": (48, 64), "domain": "closeup"}
+    stage = open_stage(
+        tmp_path,
+        task=task,
+        data=[scenes],
+        loader={"batch_size": 2, "cache": False},
+        **{"augment": {"sizes": [SIZE]}} | table,
+    )
+    _, changed = step(stage)
+    assert "denoiser" in parts_of(changed)
+    figures, picture = stage.validate()
+    assert np.isfinite(figures["loss"]) and len(figures) > 1 and picture is not None
+    stage.save(tmp_path / "model")
+    pipe = genpercept.load(tmp_path / "model")
+    prediction = pipe(np.zeros((20, 30, 3), np.uint8))
+    assert pipe.task == task and prediction.kind == plugins.find("tasks", task).kind
+    assert pipe.task_plugin.options == stage.task.options
 
 
 @pytest.mark.parametrize("name", plugins.names("paradigms"))

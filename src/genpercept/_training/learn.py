@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 from torch import nn
 
-from genpercept import adapters, hub, plugins
+from genpercept import _folder, adapters, hub, plugins
 from genpercept._training.parts import open_codec
 from genpercept._training.prompts import Prompts, open_prompts
 from genpercept.backbones.sd21 import widen
@@ -115,12 +115,13 @@ def build(recipe: Recipe) -> Parts:
     return parts
 
 
-def _start(recipe: Recipe) -> GenPerceptPipeline:
+def _start(recipe: Recipe) -> _folder.Parts:
     """What training starts from: a text-to-image base, or a predictor that is to be trained further, or for another task."""
     folder = hub.resolve(recipe.model.base)
-    if not (folder / MANIFEST).is_file():
-        return GenPerceptPipeline.from_base(recipe.model.base, recipe.task)
-    return GenPerceptPipeline.from_pretrained(recipe.model.base)
+    if (folder / MANIFEST).is_file():
+        return _folder.read(folder, None)
+    parts = _folder.read_base(folder, "one_step", {}, "", None)
+    return replace(parts, info=parts.info | {"codec": "kl", "backbone": "sd21", "task": None, "head": None})
 
 
 def _codec(recipe: Recipe, base: nn.Module, name: str) -> nn.Module:
@@ -150,19 +151,24 @@ def _denoiser(recipe: Recipe, base: nn.Module, backbone: str, channels: int) -> 
     return widen(base, channels)
 
 
-def _head(recipe: Recipe, start: GenPerceptPipeline, name: str, denoiser: nn.Module) -> nn.Module | None:
+def _head(recipe: Recipe, start: _folder.Parts, name: str, denoiser: nn.Module) -> nn.Module | None:
     """The base's head where it has the one that is asked for, or a fresh one that fits the denoiser and the task."""
     plugin = plugins.find("heads", name)
     if plugin.class_name is None:
         if recipe.model.head_config:
             raise ValueError(f"model.head_config: head {name!r} has no weights of its own and takes no configuration")
         return None
-    same = start.info["head"] == name and start.task_plugin.options == find_task(recipe).options
-    if start.head is not None and same and start.task == recipe.task and recipe.learn.head != "scratch":
+    task = find_task(recipe)
+    same = start.info["task"] == task.name and start.info["head"] == name
+    if start.head is not None and same and recipe.learn.head != "scratch":
+        if task.with_options(**(start.info.get("task_options") or {})).options != task.options:
+            raise ValueError(
+                f"model.base {recipe.model.base}: its head is for task_options {start.info.get('task_options')}; "
+                'set the same, or learn.head = "scratch"'
+            )
         return start.head
     if recipe.learn.head == "frozen":
         raise ValueError('learn.head "frozen": the base has no trained head of this kind; let it learn')
-    task = find_task(recipe)
     space = next((s for s in plugin.spaces if s in task.spaces), None)
     if space is None:
         raise ValueError(

@@ -322,6 +322,7 @@ READERS: Mapping[str, Callable[[Path, Options], np.ndarray]] = {
     "normals": _normals,
     "valid": _mask,
     "mask": _mask,
+    "defect": _mask,
     "alpha": _alpha,
     "class_ids": _class_ids,
 }
