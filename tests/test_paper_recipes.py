@@ -13,7 +13,7 @@ from PIL import Image
 from genpercept import plugins, train
 from genpercept import recipe as recipes
 from genpercept._training.finetune import Net
-from genpercept._training.learn import Parts
+from genpercept._training.learn import Parts, find_task
 from genpercept.backbones.sd21 import SD21_CONFIG
 from genpercept.codecs.kl import SD_VAE_CONFIG
 
@@ -27,7 +27,7 @@ BASE = ROOT / "tests" / "golden" / "sd-tiny"
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four pictures with a slanted plane each: depth, normals and intrinsics."""
     root, draw = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
-    for kind in ("images", "depth", "normals"):
+    for kind in ("images", "depth", "normals", "class_ids", "mask", "alpha", "defect"):
         (root / kind).mkdir()
     h, w = 40, 48
     for i in range(4):
@@ -35,8 +35,25 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         np.save(root / "depth" / f"{i}.npy", 2 + np.linspace(0, 1 + i, h * w, dtype=np.float32).reshape(h, w))
         normals = np.broadcast_to(np.array([0.6, 0, 0.8], np.float32), (h, w, 3))
         np.save(root / "normals" / f"{i}.npy", normals)
+        np.save(root / "class_ids" / f"{i}.npy", draw.integers(0, 40, (h, w)))
+        np.save(root / "alpha" / f"{i}.npy", draw.random((h, w), np.float32))
+        for kind in ("mask", "defect"):
+            Image.fromarray(draw.integers(0, 2, (h, w), np.uint8) * 255).save(root / kind / f"{i}.png")
     (root / "dataset.toml").write_text("intrinsics = [40, 40, 24, 20]")
     return root
+
+
+@pytest.mark.parametrize("path", PAPER, ids=lambda p: p.stem)
+def test_the_data_sets_exist_and_have_the_labels(path: Path) -> None:
+    recipe = recipes.load(path)
+    for data in recipe.data:
+        plugin = cast(Any, plugins.find("datasets", data.name)).with_options(**data.options)
+        assert data.split in plugin.about.splits
+        if recipe.stage == "finetune":
+            task = find_task(recipe)
+            read = data.options.get("labels", plugin.about.provides)
+            assert set(task.labels) <= set(plugin.about.provides) & set(read)
+            assert recipe.task != "segmentation" or plugin.about.classes == task.options["classes"]
 
 
 @pytest.mark.parametrize("path", PAPER, ids=lambda p: p.stem)
@@ -60,8 +77,13 @@ def test_a_step_on_tiny_shapes(path: Path, data: Path, tmp_path: Path) -> None:
         small |= {
             "model.codec_config": "{block_out_channels = [8, 8], layers_per_block = 1, norm_num_groups = 4}",
         }
-    if recipe.model.head == "dpt":
-        small["model.head_config.fusion_hidden_size"] = "16"
+    sizes = {"dpt": "fusion_hidden_size", "upernet": "hidden_size"}
+    if recipe.task == "pose":  # the folder of pictures has no people
+        small["data"] = '[{name = "synthetic", count = 4, size = [48, 64], domain = "closeup"}]'
+        small |= {"validation": '{split = "val", count = 2, pictures = 1}', "loader.cache": "false"}
+        small |= {"task_options": "{height = 32, width = 40}", "model.head_config.hidden_size": "16"}
+    elif recipe.model.head in sizes:
+        small[f"model.head_config.{sizes[recipe.model.head]}"] = "16"
     assert train.main(path, [f"{key}={value}" for key, value in small.items()], tmp_path / "run") == 0
     assert '"step": 1' in (tmp_path / "run" / "log.jsonl").read_text()
     assert any((tmp_path / "run" / "model").rglob("*.safetensors"))
@@ -76,8 +98,9 @@ def full_size(recipe: recipes.Recipe) -> Parts:
         channels = paradigm.input_channels(codec.channels)
         unet = plugins.find("backbones", "sd21").build(SD21_CONFIG | {"in_channels": channels})
         name = recipe.model.head or plugins.find("tasks", recipe.task).head
-        plugin = plugins.find("heads", name)
-        module = plugin.build(recipe.model.head_config) if plugin.class_name else None
+        plugin, task = plugins.find("heads", name), find_task(recipe)
+        channels = {"out_channels": task.outputs(next(s for s in plugin.spaces if s in task.spaces))}
+        module = plugin.build(channels | recipe.model.head_config) if plugin.class_name else None
     vae.requires_grad_(False)
     return Parts(
         unet, vae, module, codec, plugin.wrap(module), paradigm, cast(Any, None), "sd21", "kl", name
@@ -90,18 +113,25 @@ def test_a_step_at_full_size_on_the_meta_device(path: Path) -> None:
     parts = full_size(recipe)
     if recipe.speed.checkpointing:
         cast(Any, parts.denoiser).enable_gradient_checkpointing()
-    losses = recipe.loss or plugins.find("tasks", recipe.task).losses
+    if recipe.learn.denoiser == "frozen":
+        parts.denoiser.requires_grad_(False)
+    losses = recipe.loss or find_task(recipe).losses[parts.head.space]
     net = Net(parts, share=float(set(losses) != {"latent"})).train()
     h, w = recipe.sizes()[0]
     tokens = 77 if recipe.prompt.padded else 2
     channels = cast(Any, parts.denoiser).config["in_channels"]
     latent, maps = net(
-        torch.empty(1, channels, h // 8, w // 8, device="meta"),
-        torch.ones(1, device="meta"),
-        torch.empty(1, tokens, 1024, device="meta"),
+        torch.empty(2, channels, h // 8, w // 8, device="meta"),
+        torch.ones(2, device="meta"),
+        torch.empty(2, tokens, 1024, device="meta"),
     )
-    assert maps is None or maps.shape == (1, parts.head.channels, h, w)
-    assert latent is None or latent.shape == (1, 4, h // 8, w // 8)
+    scale = 4 if parts.head.space == "heatmaps" else 1
+    assert maps is None or maps.shape == (2, parts.head.channels, h // scale, w // scale)
+    assert latent is None or latent.shape == (2, 4, h // 8, w // 8)
     (latent if maps is None else maps).sum().backward()
     first = cast(Any, parts.denoiser).conv_in.weight
+    if recipe.learn.denoiser == "frozen":
+        assert first.grad is None and parts.head_module is not None
+        assert all(p.grad is not None for p in parts.head_module.parameters())
+        return
     assert first.grad is not None and first.grad.shape == (320, channels, 3, 3)
