@@ -97,22 +97,25 @@ def main() -> None:
         "| | seconds | maps/s | seconds of processor |",
         "|---|---|---|---|",
         f"| plain loop, one process | {seconds:.1f} | {given.count / seconds:.1f} | {used:.1f} |",
-        f"| `--workers {given.workers}`, their start included | {spread_seconds:.1f} | {given.count / spread_seconds:.1f} | |",
+        f"| `--workers {given.workers}`, their start included | {spread_seconds:.1f} | {given.count / spread_seconds:.1f} "
+        f"| {scores.seconds:.1f} |",
     ]
     print("\n".join(lines))
     if given.write is not None:
-        given.write.write_text(document(given.count, lines, load_before), encoding="utf-8")
+        given.write.write_text(document(given.count, lines, load_before, scores.seconds), encoding="utf-8")
 
 
-def document(count: int, lines: list[str], load: float) -> str:
-    """The Markdown page."""
+def document(count: int, lines: list[str], load: float, busy: float) -> str:
+    """The Markdown page. busy: seconds of processor time of all workers."""
     where = f"{os.cpu_count()} processors ({platform.machine()}), Python {platform.python_version()}"
     return (
         "# Speed of the metrics of `genpercept evaluate`\n\n"
         f"{datetime.date.today()}, {where}, load average {load:.1f} when it began: what else ran there took its share.\n"
-        f"`python benchmarks/evaluation.py --write benchmarks/evaluation.md`: {count} depth maps of {SIZE[0]} x {SIZE[1]},\n"
+        f"`python benchmarks/evaluation.py --count {count} --write benchmarks/evaluation.md`: {count} depth maps of {SIZE[0]} x {SIZE[1]},\n"
         "image (JPEG), truth (16-bit PNG) and prediction (npz) read for each, least squares, all ten figures, protocol `nyu`.\n"
-        "The figures of both are equal in every bit.\n\n" + "\n".join(lines) + "\n"
+        "The figures of both are equal in every bit.\n\n" + "\n".join(lines) + "\n\n"
+        f"Processor time does not depend on what else runs: {1000 * busy / count:.0f} ms a map, so that 1000 maps take\n"
+        f"{500 * busy / count:.0f} s on two free processors, and {1000 * busy / count:.0f} s on one.\n"
     )
 
 

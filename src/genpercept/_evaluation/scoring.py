@@ -60,7 +60,7 @@ class Scores:
     rows: dict[str, dict[str, float]] = field(default_factory=dict)
     empty: list[str] = field(default_factory=list)
     skipped: list[dict[str, str]] = field(default_factory=list)
-    seconds: float = 0.0  # of processors, over all workers
+    seconds: float = 0.0  # of processor time, over all workers
 
 
 @dataclass
@@ -229,7 +229,7 @@ def _result_of(metric: Any) -> tuple[Any, ...]:
 
 def _score(rules: Rules, metric: Any, entry: Any, name: str, source: Source) -> _Answer:
     """Update `metric` with one sample, or (None) a fresh one that is then the answer's part."""
-    begin = time.perf_counter()
+    begin = time.thread_time()
     answer = _Answer(name)
     one = rules.metric() if metric is None else metric
     try:
@@ -242,7 +242,7 @@ def _score(rules: Rules, metric: Any, entry: Any, name: str, source: Source) -> 
         answer.part = one if metric is None else None
     except ONE_SAMPLE as error:
         answer.problem = describe(error, name)
-    answer.seconds = time.perf_counter() - begin
+    answer.seconds = time.thread_time() - begin
     return answer
 
 
