@@ -21,8 +21,9 @@ def from_lora(denoiser: nn.Module) -> dict[str, Tensor]:
     for name, layer in denoiser.named_modules():
         if not isinstance(layer, LoraLayer):
             continue
-        for adapter, scale in layer.scaling.items():
-            a, b = (part[adapter].weight.detach().float().cpu() for part in (layer.lora_A, layer.lora_B))
+        adapters: Any = layer  # peft builds its attributes at run time
+        for adapter, scale in adapters.scaling.items():
+            a, b = (part[adapter].weight.detach().float().cpu() for part in (adapters.lora_A, adapters.lora_B))
             found[f"{name}.weight.A"] = a.flatten(1).contiguous()
             found[f"{name}.weight.B"] = (b.flatten(1) * scale).contiguous()
     if not found:
