@@ -111,11 +111,12 @@ def document(count: int, lines: list[str], load: float, busy: float) -> str:
     return (
         "# Speed of the metrics of `genpercept evaluate`\n\n"
         f"{datetime.date.today()}, {where}, load average {load:.1f} when it began: what else ran there took its share.\n"
-        f"`python benchmarks/evaluation.py --count {count} --write benchmarks/evaluation.md`: {count} depth maps of {SIZE[0]} x {SIZE[1]},\n"
+        f"`python benchmarks/evaluation.py --count {count} --write benchmarks/evaluation.md`\n\n"
+        f"{count} depth maps of {SIZE[0]} x {SIZE[1]}: "
         "image (JPEG), truth (16-bit PNG) and prediction (npz) read for each, least squares, all ten figures, protocol `nyu`.\n"
         "The figures of both are equal in every bit.\n\n" + "\n".join(lines) + "\n\n"
-        f"Processor time does not depend on what else runs: {1000 * busy / count:.0f} ms a map, so that 1000 maps take\n"
-        f"{500 * busy / count:.0f} s on two free processors, and {1000 * busy / count:.0f} s on one.\n"
+        f"The last column is processor time, {1000 * busy / count:.0f} ms a map in the workers; where others use the\n"
+        "processors as well, it rises too.\n"
     )
 
 
