@@ -1,6 +1,6 @@
 """Metrics beside the network: worker processes load label and prediction and score them; the sum is the same bits.
 
-Samples are handed over in order and joined in order. A metric whose parts can be joined (`pooling`) is spread over the
+Samples are handed over in order and joined in order. A metric whose parts can be joined (`merge`) is spread over the
 workers; any other runs whole in one of them. Neither ever keeps the network waiting: what is handed over is a path.
 """
 
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from genpercept import plugins
-from genpercept._evaluation import baselines, cache, pooling
+from genpercept._evaluation import baselines, cache
 from genpercept._evaluation.plan import describe
 from genpercept.tasks import Task
 
@@ -79,7 +79,7 @@ class Scorer:
     def __init__(self, rules: Rules, workers: int, skip_bad: bool) -> None:
         self._rules, self._skip_bad = rules, skip_bad
         self._total = rules.metric()
-        self._merges = pooling.can_merge(self._total)
+        self._merges = hasattr(self._total, "merge")
         self._waiting: deque[tuple[Any, str, Source]] = deque()
         self._running: deque[Future[_Answer]] = deque()
         self._scores = Scores()
@@ -151,7 +151,7 @@ class Scorer:
         if answer.problem:
             self.skip(answer.name, answer.problem)
         elif answer.part is not None:
-            pooling.merge(self._total, answer.part)
+            self._total.merge(answer.part)
 
 
 def _died() -> ValueError:

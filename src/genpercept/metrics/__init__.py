@@ -23,6 +23,10 @@ EXTRAS = {
 
 
 class Metric(Protocol):
+    """Figures over samples. One with `merge(part)`, which adds what another of its options saw, is evaluated by several
+    processes; one without, by one.
+    """
+
     @property
     def rows(self) -> Mapping[str, dict[str, float]]:
         """The figures of each sample so far, by its name."""

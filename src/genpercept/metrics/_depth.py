@@ -36,6 +36,10 @@ class DepthMetric:
         self.rows[name] = figures(depth[mask], truth[mask])
         return self.rows[name]
 
+    def merge(self, part: DepthMetric) -> None:
+        """Add what another metric of the same options saw. ValueError for a sample that both have."""
+        _arrays.join_rows(self, part)
+
     def compute(self) -> dict[str, float]:
         """Mean of the images that had a valid pixel."""
         return _arrays.mean_over_images(KEYS, self.rows, self.empty)

@@ -56,6 +56,7 @@ class DisMetric:
     def __init__(self, protocol: DisProtocol) -> None:
         self.protocol = protocol
         self.rows: dict[str, dict[str, float]] = {}
+        self.empty: set[str] = set()  # every image counts
         self._curves = np.zeros(256)  # F at each threshold, summed over the images
 
     def update(self, pred: Any, gt: Any, valid: Any = None, name: str = "", skeleton: Any = None) -> dict[str, float]:
@@ -80,10 +81,15 @@ class DisMetric:
         self.rows[name] = row
         return row
 
+    def merge(self, part: DisMetric) -> None:
+        """Add what another metric of the same options saw. ValueError for a sample that both have."""
+        _arrays.join_rows(self, part)
+        self._curves += part._curves
+
     def compute(self) -> dict[str, float]:
         """Means over the images so far, and the maximum of their mean F curve; NaN when there are none."""
         keys = KEYS if self.protocol.hce else KEYS[:-1]
-        means = _arrays.mean_over_images(keys, self.rows, set())
+        means = _arrays.mean_over_images(keys, self.rows, self.empty)
         if self.rows:
             means["max_f"] = float(self._curves.max() / len(self.rows))
         return means

@@ -73,6 +73,10 @@ class MattingMetric:
         self.rows[name] = row
         return row
 
+    def merge(self, part: MattingMetric) -> None:
+        """Add what another metric of the same options saw. ValueError for a sample that both have."""
+        _arrays.join_rows(self, part)
+
     def compute(self) -> dict[str, float]:
         """Mean of the images that had an unknown pixel."""
         return _arrays.mean_over_images(KEYS, self.rows, self.empty)

@@ -46,6 +46,15 @@ class NormalsMetric:
         self.rows[name] = figures(angles)
         return self.rows[name]
 
+    def merge(self, part: NormalsMetric) -> None:
+        """Add what another metric of the same options saw. ValueError for a sample that both have."""
+        _arrays.join_rows(self, part)
+        self._histogram += part._histogram
+        self._sum += part._sum
+        self._squares += part._squares
+        self._count += part._count
+        self._under = {key: n + part._under[key] for key, n in self._under.items()}
+
     def compute(self) -> dict[str, float]:
         """Over all valid pixels so far, or the mean over the images that had one."""
         if self.protocol.aggregate == "images":
