@@ -132,7 +132,7 @@ def test_sharded_weights_load(good: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("mini/dept", "did you mean mini/depth"),
+        ("mini/dept", "did you mean 'mini/depth'"),
         ("no/such/folder", "no such folder; pass a model folder, a hub id"),
         ("nobody-here/no-such-model", "pass a local folder instead"),
     ],

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image
 
@@ -210,8 +211,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-def _until_killed(root: str, out: str) -> None:
+def _until_killed(root: str, out: str, threads: int) -> None:
     """Evaluate slowly, in a process that is going to be killed."""
+    torch.set_num_threads(threads)
     original = Predictor.predict
 
     def predict(self: Predictor, samples: list[Sample]) -> Any:
@@ -224,8 +226,10 @@ def _until_killed(root: str, out: str) -> None:
 
 
 def test_resumes_after_being_killed(folder: Path, tmp_path: Path, calls: list[str]) -> None:
-    out = tmp_path / "out"
-    process = multiprocessing.get_context("forkserver").Process(target=_until_killed, args=(str(folder), str(out)))
+    out, threads = tmp_path / "out", torch.get_num_threads()  # which decide the last bits
+    process = multiprocessing.get_context("forkserver").Process(
+        target=_until_killed, args=(str(folder), str(out), threads)
+    )
     process.start()
     end = time.monotonic() + 120
     while sum(1 for _ in out.glob("predictions/*/*.npz")) < 2 and process.is_alive() and time.monotonic() < end:
