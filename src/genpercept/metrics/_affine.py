@@ -38,12 +38,12 @@ def least_squares(pred: FloatArray, target: FloatArray) -> tuple[float, float]:
     """(scale, shift) of smallest squared error; where several are (a constant prediction), the shortest of them."""
     mean_p, mean_t = pred.mean(), target.mean()
     centred = pred - mean_p
-    spread = float(centred @ centred)
+    spread = float(np.sum(centred * centred))  # not @, whose last bits depend on the number of threads
     if spread <= _FLAT * pred.size * (1 + mean_p**2):  # where the closed form would divide rounding errors
         design = np.stack([pred, np.ones_like(pred)], axis=-1)
         (scale, shift), *_ = np.linalg.lstsq(design, target, rcond=None)
         return float(scale), float(shift)
-    scale = float(centred @ target) / spread
+    scale = float(np.sum(centred * target)) / spread
     return scale, float(mean_t - scale * mean_p)
 
 
