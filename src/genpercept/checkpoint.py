@@ -1,6 +1,7 @@
 """Weights on disk: parts in diffusers' layout, checked to the last tensor before a model may speak.
 
-Safetensors only. A missing, unexpected, misshaped or non-finite tensor is a ValueError that lists it.
+Safetensors, and pickles only where allow_pickle says so. A missing, unexpected, misshaped or non-finite tensor is a
+ValueError that lists it.
 """
 
 from __future__ import annotations
@@ -12,52 +13,84 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, NoReturn
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from genpercept import plugins
+from genpercept import pickles, plugins
 
 MANIFEST = "genpercept.json"
 FORMAT = 1
 WEIGHT_NAMES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors", "model.safetensors")
 _LISTED = 4  # tensors named in an error before "and N more"
+_SHOWN = 120  # letters of another library's message
+_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "BOOL": "bool"}
+_UNBUILDABLE = (TypeError, KeyError, AttributeError, IndexError, ArithmeticError, NotImplementedError, RuntimeError)
+
+
+class Header(NamedTuple):
+    """What a file says of a tensor before its values are read. dtype: torch's name of it, such as "float16"."""
+
+    shape: tuple[int, ...]
+    dtype: str
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. ValueError in one line when the file is missing or is not one."""
+    """A JSON object. ValueError in one line when the file is missing, is not one, or holds NaN or an infinity."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        if path.is_file():
+            _refuse_stand_in(path)
+        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file: the model folder is incomplete; copy or download it again") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: not readable as JSON ({error}); copy or download it again") from None
+    except _NotFinite as error:
+        raise ValueError(f"{path}: holds the number {error}, which is no JSON and no setting; write a number") from None
     if not isinstance(value, dict):
         raise ValueError(f"{path}: must hold a JSON object, not a {type(value).__name__}")
     return value
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of one part: a single file, or the shards of an index. ValueError when there are none."""
+def weight_files(folder: Path, *, allow_pickle: bool = False) -> list[Path]:
+    """The weight files of one part: a single file, or the shards of an index. ValueError when there are none.
+
+    allow_pickle: where there are no safetensors, pickles too.
+    """
     for name in WEIGHT_NAMES:
         if (folder / name).is_file():
             return [folder / name]
-        index = folder / f"{name}.index.json"
-        if index.is_file():
-            return [folder / shard for shard in sorted(set(read_json(index)["weight_map"].values()))]
-    pickles = sorted(p.name for p in folder.glob("*.bin")) + sorted(p.name for p in folder.glob("*.ckpt"))
-    if pickles:
-        raise ValueError(
-            f"{folder}: holds only {pickles[0]}, a pickle, which can run code when read: convert it to safetensors"
-        )
+        if (folder / f"{name}.index.json").is_file():
+            return _shards(folder, f"{name}.index.json")
+    if found := pickles.inside(folder):
+        if not allow_pickle:
+            raise pickles.refusal(folder, found[0].name)
+        index = folder / f"{pickles.NAMES[0]}.index.json"
+        return _shards(folder, index.name) if index.is_file() else found[:1]
     raise ValueError(f"{folder}: no weights: expected {WEIGHT_NAMES[0]}; copy or download the folder again")
 
 
-def sha256(folder_or_file: Path) -> str:
+def _shards(folder: Path, index: str) -> list[Path]:
+    """The files that an index names. ValueError when it is no index, or one of them is not there."""
+    table = read_json(folder / index).get("weight_map")
+    if not isinstance(table, dict) or not all(isinstance(name, str) for name in table.values()) or not table:
+        raise ValueError(f"{folder / index}: has no weight_map (tensor to file); copy or download it again")
+    names = sorted(set(table.values()))
+    suffix = ".bin" if index.startswith(pickles.NAMES[0]) else ".safetensors"
+    if strange := [n for n in names if Path(n).name != n or not n.endswith(suffix)]:
+        raise ValueError(f"{folder / index}: names {strange[0]}, which is no {suffix} file beside it")
+    if missing := [n for n in names if not (folder / n).is_file()]:
+        raise ValueError(f"{folder / index}: names {_names(missing)}, not there; copy or download the folder again")
+    return [folder / name for name in names]
+
+
+def sha256(folder_or_file: Path, *, allow_pickle: bool = False) -> str:
     """SHA-256 over the weight files of a part (or over one file), hexadecimal."""
-    files = weight_files(folder_or_file) if folder_or_file.is_dir() else [folder_or_file]
+    files = [folder_or_file]
+    if folder_or_file.is_dir():
+        files = weight_files(folder_or_file, allow_pickle=allow_pickle)
     digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as stream:
@@ -66,18 +99,32 @@ def sha256(folder_or_file: Path) -> str:
     return digest.hexdigest()
 
 
-def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes in a safetensors file, from its header alone."""
+def headers(path: Path, *, allow_pickle: bool = False) -> dict[str, Header]:
+    """Names, shapes and dtypes in a weight file, without its values. ValueError for a damaged file or a refused pickle."""
+    if pickles.is_pickle(path):
+        found = _read_pickle(path, allow_pickle, shapes_only=True)
+        return {name: Header(tuple(t.shape), str(t.dtype).removeprefix("torch.")) for name, t in found.items()}
     with _open(path) as file:
-        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        return {
+            name: Header(tuple(s.get_shape()), _DTYPES.get(str(s.get_dtype()), str(s.get_dtype())))
+            for name, s in slices.items()
+        }
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file, on the CPU, in the dtype they are stored in.
+def tensor_shapes(path: Path, *, allow_pickle: bool = False) -> dict[str, tuple[int, ...]]:
+    """Names and shapes in a weight file, from its header alone."""
+    return {name: header.shape for name, header in headers(path, allow_pickle=allow_pickle).items()}
+
+
+def read_tensors(path: Path, *, allow_pickle: bool = False) -> dict[str, Tensor]:
+    """All tensors of a weight file, on the CPU, in the dtype they are stored in.
 
     Copied out of the mapped file: there they lie at odd addresses, where some kernels round differently (seen: 1e-5), and a
     file that is replaced later must not change a model in use.
     """
+    if pickles.is_pickle(path):
+        return _read_pickle(path, allow_pickle)
     with _open(path) as file:
         return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
 
@@ -90,34 +137,55 @@ def load_part(
     rename: Callable[[str], str] | None = None,
     config: dict[str, Any] | None = None,
     extra: Mapping[str, Tensor] | None = None,
+    *,
+    allow_pickle: bool = False,
 ) -> nn.Module:
     """Build the plugin's module from `folder`/config.json and fill it. Evaluation mode; float32 unless `dtype`.
 
     The module is built on the meta device, so nothing is initialised twice. config: in place of the file's. extra: tensors
-    that the folder is known not to hold. ValueError lists what does not fit.
+    that the folder is known not to hold. allow_pickle: .bin and .ckpt too, read as tensors only. ValueError lists what does
+    not fit.
     """
     config = read_json(folder / "config.json") if config is None else config
     part = plugins.find(kind, plugin)
-    if config.get("_class_name", part.class_name) != part.class_name:
-        raise ValueError(
-            f"{folder}: holds a {config['_class_name']}, but {kind[:-1]} {plugin!r} needs a {part.class_name}"
-        )
-    with torch.device("meta"):
-        module = part.build(config)
-    files = weight_files(folder)
+    module = skeleton(kind, plugin, folder, config)
+    files = weight_files(folder, allow_pickle=allow_pickle)
     name_of = rename or getattr(part, "rename", None) or _same
     stored = {k: tuple(v.shape) for k, v in (extra or {}).items()}
     for path in files:
-        stored.update({name_of(k): s for k, s in tensor_shapes(path).items()})
+        shapes = {name_of(k): s for k, s in tensor_shapes(path, allow_pickle=allow_pickle).items()}
+        if twice := sorted(shapes.keys() & stored.keys()):
+            raise ValueError(f"{path}: holds {_names(twice)}, which another file of the part has too; copy it again")
+        stored.update(shapes)
     check_shapes(folder, {k: tuple(v.shape) for k, v in module.state_dict().items()}, stored)
     tensors = dict(extra or {})
     for path in files:
-        tensors.update({name_of(k): t for k, t in read_tensors(path).items()})
+        tensors.update({name_of(k): t for k, t in read_tensors(path, allow_pickle=allow_pickle).items()})
     check_finite(folder, tensors)
     shapes = {k: v.shape for k, v in module.state_dict().items()}
     tensors = {k: t.reshape(shapes[k]).to(dtype or torch.float32) for k, t in tensors.items()}
     module.load_state_dict(tensors, strict=True, assign=True)
     return module.eval()
+
+
+def skeleton(
+    kind: Literal["backbones", "codecs", "heads"], plugin: str, folder: Path, config: dict[str, Any]
+) -> nn.Module:
+    """The plugin's module on the meta device: shapes without weights. ValueError for a config that it cannot be built by."""
+    part = plugins.find(kind, plugin)
+    if config.get("_class_name", part.class_name) != part.class_name:
+        raise ValueError(
+            f"{folder}: holds a {config['_class_name']}, but {kind[:-1]} {plugin!r} needs a {part.class_name}"
+        )
+    try:
+        with torch.device("meta"):
+            return part.build(config)
+    except ValueError:
+        raise
+    except _UNBUILDABLE as error:  # of diffusers, whose configs say anything
+        raise ValueError(
+            f"{folder / 'config.json'}: no {part.class_name} can be built by it ({_line(error)}); copy or download it again"
+        ) from None
 
 
 def check_shapes(where: Path, expected: dict[str, tuple[int, ...]], stored: dict[str, tuple[int, ...]]) -> None:
@@ -166,11 +234,48 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         raise
 
 
+class _NotFinite(Exception):
+    """NaN or an infinity where JSON has numbers."""
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise _NotFinite(text)
+
+
 def _open(path: Path) -> Any:
     try:
+        _refuse_stand_in(path)
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: not a readable safetensors file ({error}); copy or download it again") from None
+
+
+def _read_pickle(path: Path, allow_pickle: bool, *, shapes_only: bool = False) -> dict[str, Tensor]:
+    if not allow_pickle:
+        raise pickles.refusal(path.parent, path.name)
+    _refuse_stand_in(path)
+    return pickles.read(path, shapes_only=shapes_only)
+
+
+def _refuse_stand_in(path: Path) -> None:
+    """ValueError for what downloads leave in the place of a file: nothing, Git's pointer to it, or a page of a web site."""
+    with path.open("rb") as stream:
+        begin = stream.read(64)
+    if not begin:
+        raise ValueError(f"{path}: is empty (0 bytes): its download or copy did not finish; fetch it again")
+    if begin.startswith(b"version https://git-lfs"):
+        raise ValueError(
+            f"{path}: is a Git LFS pointer, not the file itself: run `git lfs pull` in its repository, or download the file"
+        )
+    if begin.lstrip()[:1] == b"<":
+        raise ValueError(
+            f"{path}: is a web page saved under this name, such as an error or login page; download it again"
+        )
+
+
+def _line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 
 def _same(name: str) -> str:

@@ -1,0 +1,79 @@
+"""Pickled weights (.bin, .ckpt, .pt, .pth): refused unless they are allowed, and then read as tensors and nothing else.
+
+A pickle can run code when it is read. torch's weights_only reader builds tensors and plain containers, and refuses the rest.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+SUFFIXES = (".bin", ".ckpt", ".pt", ".pth")
+# In order: diffusers' and transformers' names; then whatever single pickle there is. Never a trainer's own state.
+NAMES = ("diffusion_pytorch_model.bin", "diffusion_pytorch_model.fp16.bin", "pytorch_model.bin")
+_STATE = re.compile(r"optimi[sz]er|scheduler|scaler|random_states|training_args|rng_state")
+_DISALLOWED = re.compile(r"(?:GLOBAL|global|class|call|function)\s+[`'\"]?([A-Za-z_][\w.]*)")
+_DAMAGED = (RuntimeError, OSError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError)
+
+
+def is_pickle(path: Path) -> bool:
+    """By its suffix, as torch's and diffusers' own loaders tell."""
+    return path.suffix in SUFFIXES
+
+
+def inside(folder: Path) -> list[Path]:
+    """The folder's pickles of weights, the likeliest first."""
+    found = [p for p in sorted(folder.glob("*")) if p.is_file() and is_pickle(p) and not _STATE.search(p.name)]
+    return sorted(found, key=lambda p: NAMES.index(p.name) if p.name in NAMES else len(NAMES))
+
+
+def refusal(where: Path, name: str) -> ValueError:
+    """What to say of a pickle that was not allowed."""
+    return ValueError(
+        f"{where}: holds only {name}, a pickle, which can run code when read: convert it to safetensors "
+        "(docs/checkpoints.md), or pass --allow-pickle (allow_pickle=True), which reads nothing but tensors from it"
+    )
+
+
+def read(path: Path, *, shapes_only: bool = False) -> dict[str, Tensor]:
+    """Tensors by name, on the CPU, in the dtype they are stored in; a training framework's `state_dict` is unwrapped.
+
+    shapes_only: on the meta device, so that no weights come into memory. ValueError for a pickle that holds or asks for
+    anything but tensors, and for a damaged one.
+    """
+    options: dict[str, Any] = {"mmap": True, "map_location": "meta"} if shapes_only else {"map_location": "cpu"}
+    if not zipfile.is_zipfile(path):
+        options.pop("mmap", None)  # torch maps only its zip format
+    try:
+        content = torch.load(path, weights_only=True, **options)
+    except pickle.UnpicklingError as error:
+        found = _DISALLOWED.search(str(error))
+        what = f"it asks for {found[1]}" if found else "it is no plain pickle of tensors"
+        raise ValueError(
+            f"{path}: refused: {what}, and nothing but tensors is read; get safetensors, from where you trust"
+        ) from None
+    except _DAMAGED as error:
+        raise ValueError(f"{path}: not a readable pickle ({_first_line(error)}); copy or download it again") from None
+    return _tensors(path, content)
+
+
+def _tensors(path: Path, content: Any) -> dict[str, Tensor]:
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not content:
+        raise ValueError(f"{path}: holds a {type(content).__name__}, not tensors by name; it is no file of weights")
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor) or value.layout != torch.strided:
+            raise ValueError(f"{path}: its entry {name!r} is a {type(value).__name__}, not a plain tensor")
+    return {name: value.detach() if value.is_meta else value.detach().clone() for name, value in content.items()}
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].partition(". ")[0][:120] if lines else type(error).__name__
