@@ -1,4 +1,4 @@
-"""`genpercept demo`: depth and normals of real photographs and of scenes with known answers, in one HTML page."""
+"""`genpercept demo`: every embedded model on real photographs and on scenes with known answers, in one HTML page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genpercept import report
+from genpercept import _demo_tasks, report
 from genpercept.imaging.colour import colourise
 from genpercept.metrics import _baselines, score
 from genpercept.prediction import Prediction
@@ -71,9 +71,17 @@ def main(out: Path, model_depth: str = "mini/depth", model_normals: str = "mini/
     for result in (r for group in results.values() for r in group):
         for task, prediction in result.predictions.items():
             _save(prediction, out / "predictions" / f"{result.case.name}_{task}.png")
+    others = {task: genpercept.load(f"mini/{task}", device=device) for task in _demo_tasks.embedded()}
+    samples = _demo_tasks.scenes() if others else []
+    shown = [_demo_tasks.judge(pipe, samples) for pipe in others.values()]
+    images = {case.name: case.image for case in cases["Photographs"]}
+    found = _demo_tasks.on_photographs(others, images)
+    for task, name, prediction in _demo_tasks.predictions(shown, found):
+        _save(prediction, out / "predictions" / f"{name}_{task}.png")
     path = out / "report.html"
-    report.save(path, document(results, pipes))
+    report.save(path, document(results, pipes, _demo_tasks.sections(shown, found, images)))
     print(summary(results))
+    print("\n" + columns([_demo_tasks.HEADER, *(one.line() for one in shown)]) if shown else "")
     print(f"\n{path}: open it in a browser; the predictions are in {out / 'predictions'}")
     return 0
 
@@ -195,8 +203,12 @@ def _mean(group: list[Result], name: str, key: str, digits: int) -> str:
 
 def summary(results: dict[str, list[Result]]) -> str:
     """The table as plain text."""
-    lines = [HEADER, *table_rows(results)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(HEADER))]
+    return columns([HEADER, *table_rows(results)])
+
+
+def columns(lines: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as plain text, the first column to the left, figures to the right."""
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join(
         "  ".join(
             cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
@@ -208,12 +220,12 @@ def summary(results: dict[str, list[Result]]) -> str:
 # ---- the page --------------------------------------------------------------------------------------------------------
 
 
-def document(results: dict[str, list[Result]], pipes: dict[str, Any]) -> str:
-    """The HTML page."""
+def document(results: dict[str, list[Result]], pipes: dict[str, Any], others: Sequence[str] = ()) -> str:
+    """The HTML page; `others`: sections of the other tasks."""
     lead = (
-        "One-step depth and surface normals from small diffusion models trained from scratch on procedurally rendered "
-        "scenes. Depth is up to scale and shift: near red, far blue. Normals: x right red, y up green, z towards the "
-        "viewer blue."
+        "One-step dense prediction with small diffusion models trained from scratch on procedurally rendered scenes: depth and "
+        "surface normals first, then the other tasks. Depth is up to scale and shift: near red, far blue. Normals: x right "
+        "red, y up green, z towards the viewer blue."
     )
     explain = (
         "Depth is aligned to the truth by least squares per image. In brackets, answers that look at no image: one "
@@ -226,6 +238,7 @@ def document(results: dict[str, list[Result]], pipes: dict[str, Any]) -> str:
     }
     sections = [report.section("Figures", explain, report.table(HEADER, table_rows(results)))]
     sections += [report.section(t, notes.get(t, ""), *(_row(r) for r in group)) for t, group in results.items()]
+    sections += others
     for task, pipe in pipes.items():
         card = model_card(pipe)
         parts = [report.facts(_model_facts(pipe)), *([report.preformatted(card)] if card else [])]

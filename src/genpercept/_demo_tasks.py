@@ -1,0 +1,172 @@
+"""The demo's second half: what the other embedded models say about scenes with known answers, and about photographs."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genpercept import hub, plugins, report
+from genpercept._evaluation import baselines, columns, pictures
+from genpercept.prediction import Prediction
+from genpercept.types import Sample
+
+TASKS = ("disparity", "segmentation", "dis", "matting", "pose", "anomaly")
+SCENES = 32  # scored, of each task
+SHOWN = 3
+SCENE_SIZE = (192, 256)
+HEADER = ("task", "figure", "model", "trivial answer", "", "takes")
+_BATCH = 8
+_ON_PHOTOGRAPHS = (
+    "disparity",
+    "segmentation",
+    "dis",
+    "matting",
+)  # the world's defects and single figures tell nothing there
+
+
+@dataclass
+class Shown:
+    """A task's figures over the scenes, those of its best baseline beside them, and rows of pictures."""
+
+    task: str
+    figure: columns.Column
+    model: float
+    baseline: tuple[str, float]
+    rows: list[tuple[str, pictures.Panels]]
+    predictions: dict[str, Prediction]
+    seconds: float  # per scene
+
+    def line(self) -> tuple[str, ...]:
+        """As the table shows it."""
+        title, value = self.baseline
+        shown, name = self.figure.shown, f"{self.figure.title} {self.figure.arrow}"
+        return (self.task, name, shown(self.model), shown(value), title, f"{1000 * self.seconds:.0f} ms")
+
+
+def embedded() -> list[str]:
+    """The tasks of this half that have an embedded model."""
+    return [task for task in TASKS if f"{hub.EMBEDDED}/{task}" in hub.embedded_names()]
+
+
+def scenes() -> list[Sample]:
+    """The first of the synthetic world's test split, which no training sees."""
+    from genpercept.datasets import synthetic
+
+    made = synthetic.render(range(SCENES), split="test", size=SCENE_SIZE, workers=os.cpu_count() or 1)
+    return synthetic.samples(made)
+
+
+def judge(pipe: Any, samples: Sequence[Sample]) -> Shown:
+    """Predict, score, and paint the first samples that have something to see."""
+    task = pipe.task_plugin
+    images = [sample.image for sample in samples]
+    options = {"boxes": [baselines.boxes_of(s) for s in samples]} if task.name == "pose" else {}
+    pipe(images[0], **{key: value[0] for key, value in options.items()})  # pays for what the first call pays for
+    start = time.perf_counter()
+    found = pipe(images, batch_size=_BATCH, **options)
+    seconds = (time.perf_counter() - start) / len(images)
+    figure = columns.COLUMNS[task.metric][0]
+    shown = [i for i, sample in enumerate(samples) if _interesting(task.name, sample)][:SHOWN]
+    return Shown(
+        task.name,
+        figure,
+        _score(task, samples, found)[figure.key],
+        _best_baseline(task, samples, figure),
+        [(samples[i].name, pictures.panels(task, samples[i], found[i], _metric(task))) for i in shown],
+        {samples[i].name: found[i] for i in shown},
+        seconds,
+    )
+
+
+def _interesting(task: str, sample: Sample) -> bool:
+    if task == "pose":
+        return bool((sample.label("keypoints")[..., 2] > 0).sum() >= 12)
+    if task == "anomaly":
+        return bool(sample.label("defect").float().mean() > 0.003)
+    if task in ("dis", "matting"):
+        return bool(0.04 < sample.label("mask").float().mean() < 0.6)
+    return True
+
+
+def _metric(task: Any) -> Any:
+    return plugins.find("metrics", task.metric)(protocol=_protocol(task), **task.metric_options())
+
+
+def _protocol(task: Any) -> str | None:
+    return plugins.find("datasets", "synthetic").about.protocols[task.name] or None
+
+
+def _score(task: Any, samples: Sequence[Sample], answers: Sequence[Prediction]) -> dict[str, float]:
+    metric = _metric(task)
+    for sample, answer in zip(samples, answers, strict=True):
+        metric.update(answer, **task.truth(sample), name=sample.name)
+    return metric.compute()
+
+
+def _best_baseline(task: Any, samples: Sequence[Sample], figure: columns.Column) -> tuple[str, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        known = Path(folder) / "known.npz"
+        baselines.fit(known, [baselines.observe(task, sample) for sample in samples])
+        values = [
+            (title, _score(task, samples, [baselines.predict(task, title, known, s) for s in samples])[figure.key])
+            for title in baselines.titles(task.name)
+        ]
+    return (max if figure.higher else min)(values, key=lambda item: item[1])
+
+
+# ---- the page --------------------------------------------------------------------------------------------------------
+
+
+def sections(
+    shown: Sequence[Shown], photographs: dict[str, dict[str, Prediction]], images: dict[str, Any]
+) -> list[str]:
+    """HTML: figures, scenes by task, photographs."""
+    if not shown:
+        return []
+    lead = (
+        f"The first figure that tables of each task show, over {SCENES} held-out scenes, beside the best of the answers that "
+        "look at no image (fitted to these very scenes)."
+    )
+    parts = [report.section("The other tasks", lead, report.table(HEADER, [one.line() for one in shown]))]
+    for one in shown:
+        rows = [report.row(name, "", [report.Cell(*panel) for panel in panels], 200) for name, panels in one.rows]
+        parts.append(
+            report.section(one.task.capitalize() if one.task != "dis" else "Dichotomous segmentation", "", *rows)
+        )
+    rows = [
+        report.row(name, "", [report.Cell(images[name], "image"), *_cells(images[name], found)], 180)
+        for name, found in photographs.items()
+    ]
+    words = "None of these models has seen a labelled photograph; what fails here shows the gap between the worlds."
+    return [*parts, report.section("The same models on photographs", words, *rows)]
+
+
+def _cells(image: NDArray[np.uint8], found: dict[str, Prediction]) -> Iterator[report.Cell]:
+    for task, prediction in found.items():
+        yield report.Cell(prediction.colourise(image), task)
+
+
+def predictions(
+    shown: Sequence[Shown], photographs: dict[str, dict[str, Prediction]]
+) -> Iterator[tuple[str, str, Prediction]]:
+    """(task, image, prediction) of all that the page shows."""
+    for one in shown:
+        for name, prediction in one.predictions.items():
+            yield one.task, name, prediction
+    for name, found in photographs.items():
+        for task, prediction in found.items():
+            yield task, name, prediction
+
+
+def on_photographs(pipes: dict[str, Any], images: dict[str, Any]) -> dict[str, dict[str, Prediction]]:
+    """By image and task, for the tasks that a photograph without boxes has an answer to."""
+    chosen = {task: pipe for task, pipe in pipes.items() if task in _ON_PHOTOGRAPHS}
+    return {name: {task: pipe(image) for task, pipe in chosen.items()} for name, image in images.items()}
