@@ -31,10 +31,10 @@ class Parts:
     info: dict[str, Any]
 
 
-def read(folder: Path, torch_dtype: torch.dtype | None) -> Parts:
+def read(folder: Path, torch_dtype: torch.dtype | None, *, allow_pickle: bool = False) -> Parts:
     """The parts of a model folder; `info` gets the model's hash. float32 unless torch_dtype.
 
-    ValueError lists missing, unexpected, misshaped and non-finite tensors, and parts whose SHA-256 is not the manifest's.
+    allow_pickle: as load_part has it. ValueError lists missing, unexpected, misshaped and non-finite tensors, and parts whose SHA-256 is not the manifest's.
     """
     info = read_manifest(folder)
     parts = info.pop("parts")
@@ -43,19 +43,28 @@ def read(folder: Path, torch_dtype: torch.dtype | None) -> Parts:
         names.append("head")
     names += [DIFFERENCE] if DIFFERENCE in parts else []
     paths = {part: _part_path(folder, part, parts) for part in names}
-    unet = checkpoint.load_part("backbones", info["backbone"], paths["unet"], torch_dtype)
+    pickle = {"allow_pickle": allow_pickle}
+    unet = checkpoint.load_part("backbones", info["backbone"], paths["unet"], torch_dtype, **pickle)
     if DIFFERENCE in paths:
         lowrank.add(unet, checkpoint.read_tensors(paths[DIFFERENCE]), str(paths[DIFFERENCE]))
-    vae = checkpoint.load_part("codecs", info["codec"], paths["vae"], torch_dtype)
-    head = checkpoint.load_part("heads", info["head"], paths["head"], torch_dtype) if "head" in paths else None
+    vae = checkpoint.load_part("codecs", info["codec"], paths["vae"], torch_dtype, **pickle)
+    head = None
+    if "head" in paths:
+        head = checkpoint.load_part("heads", info["head"], paths["head"], torch_dtype, **pickle)
     prompt_embeds = _read_prompt(paths["prompt_embeds"])
-    _check_hashes(paths, parts)
+    _check_hashes(paths, parts, allow_pickle)
     info["model_sha256"] = _model_hash(parts)
     return Parts(unet, vae, head, prompt_embeds, info)
 
 
 def read_base(
-    folder: Path, paradigm: str, options: dict[str, Any], prompt: str, torch_dtype: torch.dtype | None
+    folder: Path,
+    paradigm: str,
+    options: dict[str, Any],
+    prompt: str,
+    torch_dtype: torch.dtype | None,
+    *,
+    allow_pickle: bool = False,
 ) -> Parts:
     """A text-to-image model as the start of this paradigm; `info` gets the paradigm's options and the prompt.
 
@@ -64,18 +73,20 @@ def read_base(
     kind = checkpoint.read_json(folder / "scheduler" / "scheduler_config.json").get("prediction_type", "epsilon")
     plugin = plugins.find("paradigms", paradigm)
     options = dict(options)
-    if "prediction_type" in plugin.options:
-        options.setdefault("prediction_type", kind)
-    elif kind != "v_prediction":
-        raise ValueError(
-            f"{folder}: its denoiser predicts {kind!r}; {paradigm} needs a v-prediction base (Stable Diffusion 2.1, 768)"
-        )
-    unet = checkpoint.load_part("backbones", "sd21", folder / "unet", torch_dtype)
-    vae = checkpoint.load_part("codecs", "kl", folder / "vae", torch_dtype)
+    if "prediction_type" not in options:
+        if kind not in plugin.prediction_types:
+            raise ValueError(
+                f"{folder}: its denoiser predicts {kind!r}; {paradigm} needs a v-prediction base (Stable Diffusion 2.1, 768)"
+            )
+        if "prediction_type" in plugin.options:
+            options["prediction_type"] = kind
+    pickle = {"allow_pickle": allow_pickle}
+    unet = checkpoint.load_part("backbones", "sd21", folder / "unet", torch_dtype, **pickle)
+    vae = checkpoint.load_part("codecs", "kl", folder / "vae", torch_dtype, **pickle)
     channels = plugin.input_channels(int(cast(Any, vae).config.latent_channels))
     if int(cast(Any, unet).config.in_channels) < channels:
         unet = widen(unet, channels)
-    prompt_embeds = text.embed(*text.load(folder), prompt)
+    prompt_embeds = text.embed(*text.load(folder, allow_pickle=allow_pickle), prompt)
     return Parts(unet, vae, None, prompt_embeds, {"paradigm_options": options, "prompt": prompt})
 
 
@@ -143,9 +154,9 @@ def _read_prompt(path: Path) -> Tensor:
     return tensors["prompt_embeds"].float()
 
 
-def _check_hashes(paths: dict[str, Path], parts: dict[str, Any]) -> None:
+def _check_hashes(paths: dict[str, Path], parts: dict[str, Any], allow_pickle: bool) -> None:
     for part, path in paths.items():
-        if (found := checkpoint.sha256(path)) != parts[part]["sha256"]:
+        if (found := checkpoint.sha256(path, allow_pickle=allow_pickle)) != parts[part]["sha256"]:
             raise ValueError(
                 f"{path}: its SHA-256 {found[:12]}... is not the {parts[part]['sha256'][:12]}... of "
                 f"{checkpoint.MANIFEST}: the file was changed or damaged; copy the model again, or save it again with "

@@ -20,6 +20,7 @@ SD_BETAS = (0.00085, 0.012)  # its beta_start and beta_end
 ONE_STEP_TIMESTEP = 1  # the paper: "t does not matter"; the released models run at t = 1
 SPACINGS = ("leading", "trailing", "linspace")
 PREDICTION_TYPES = ("v_prediction", "epsilon", "sample")
+ONE_STEP_TYPES = ("v_prediction", "sample")  # at abar = 0 the noise tells nothing of the label
 DOWNSCALES = ("original", "every_layer", "power_of_two", "random_step")
 MULTIRES_LEVELS = 10
 
@@ -140,6 +141,19 @@ def training_target(kind: str, z: Tensor, noise: Tensor, abar: Tensor) -> Tensor
     raise ValueError(f"prediction type {kind!r}: choose {', '.join(PREDICTION_TYPES)}")
 
 
+def zeros_target(kind: str, z: Tensor, abar: Tensor) -> Tensor:
+    """The answer to z_t = 0 whose clean estimate is z (E2E-FT, Martin Garcia et al. 2024, which starts from zeros)."""
+    a = per_sample(abar, z)
+    match kind:
+        case "v_prediction":
+            return -z / (1 - a).sqrt()
+        case "epsilon":
+            return -z * (a / (1 - a)).sqrt()
+        case "sample":
+            return z
+    raise ValueError(f"prediction type {kind!r}: choose {', '.join(PREDICTION_TYPES)}")
+
+
 def ddim_step(kind: str, z_t: Tensor, output: Tensor, abar: Tensor, abar_before: Tensor) -> Tensor:
     """Song et al. 2021, eq. 12, with sigma = 0: the estimates of both ends, mixed again at the step before."""
     clean = clean_estimate(kind, z_t, output, abar)
@@ -191,11 +205,11 @@ def multires_noise(noise_CHW: Tensor, coarser: Sequence[Tensor], strength: float
     return total / total.std()
 
 
-def one_step_target(z_y: Tensor) -> Tensor:
-    """What the denoiser is trained to answer to z_x in one step: v_target(z_y, z_x, abar = 0) = -z_y."""
-    return -z_y
+def one_step_target(z_y: Tensor, kind: str = "v_prediction") -> Tensor:
+    """What the denoiser is trained to answer to z_x in one step: v_target(z_y, z_x, abar = 0) = -z_y; z_y for "sample"."""
+    return -z_y if kind == "v_prediction" else z_y
 
 
-def one_step_estimate(v: Tensor) -> Tensor:
-    """The label latent from the denoiser's answer to z_x: clean_from_v(z_x, v, abar = 0) = -v, once."""
-    return -v
+def one_step_estimate(output: Tensor, kind: str = "v_prediction") -> Tensor:
+    """The label latent from the denoiser's answer to z_x: clean_from_v(z_x, v, abar = 0) = -v, once; itself for "sample"."""
+    return -output if kind == "v_prediction" else output

@@ -1,7 +1,8 @@
-"""The codec's own decoder as head: label latent -> 3-channel image of the label, about [-1, 1]."""
+"""The codec's own decoder as head: label latent -> 3-channel image of the label, about [-1, 1]; several -> several."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from genpercept.codecs import Codec
@@ -29,8 +30,16 @@ class VaeHead:
         return self
 
     def __call__(self, features: Features, codec: Codec) -> Tensor:
-        """Latent (B, 4, h, w) -> (B, 3, h stride, w stride), not clipped. ValueError without a latent."""
-        return codec.decode(features.require_latent())
+        """Latent (B, k C, h, w) of k images -> (B, 3 k, h stride, w stride), image after image, not clipped.
+
+        ValueError without a latent, or for channels that are not the codec's C, or k times as many.
+        """
+        latent = features.require_latent()
+        if latent.shape[1] % codec.channels:
+            raise ValueError(
+                f"head 'vae': a latent of {latent.shape[1]} channels, but the codec decodes {codec.channels} at a time"
+            )
+        return torch.cat([codec.decode(part) for part in latent.split(codec.channels, dim=1)], dim=1)
 
 
 PLUGIN = VaeHead()

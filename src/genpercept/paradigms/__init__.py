@@ -19,7 +19,12 @@ class Paradigm(Protocol):
     name: str
     needs_latent: bool  # whether `predict` reads Features.latent at every step (the multi-step ones do)
     gives_latent: bool  # whether it can end in a latent, for heads that consume one
-    stochastic: bool  # whether it starts from noise, so that runs differ and can be ensembled
+    prediction_types: tuple[str, ...]  # what a base's denoiser may predict for training to start from it
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether it starts from noise, so that runs differ and can be ensembled."""
+        ...
 
     @property
     def default_steps(self) -> int:
@@ -43,8 +48,15 @@ class Paradigm(Protocol):
         """Channels of the network input for latents of this many channels."""
         ...
 
+    def label_channels(self, latent_channels: int) -> int:
+        """Channels of the label latent, and of the noise it starts from: more than one image's where it predicts several."""
+        ...
+
     def training_pair(self, z_x: Tensor, z_y: Tensor, rng: Rng) -> tuple[Tensor, Tensor, Tensor]:
-        """Latents (B, 4, h, w) of image and label -> network input, timestep (B,) int64, target (B, 4, h, w)."""
+        """Latents (B, 4, h, w) of image and label -> network input, timestep (B,) int64, target (B, 4, h, w).
+
+        Several label images (`label_channels`): their latents beside each other in the channels of z_y.
+        """
         ...
 
     def estimate(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from numbers import Real
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -25,6 +26,7 @@ class MultiStep(Options):
     needs_latent = True
     gives_latent = True
     default_steps = 10
+    prediction_types: ClassVar[tuple[str, ...]] = ("v_prediction",)
 
     def __post_init__(self) -> None:
         check_betas(self.betas)
@@ -38,6 +40,9 @@ class MultiStep(Options):
 
     def check_steps(self, steps: int) -> None:
         self.timesteps(steps)
+
+    def label_channels(self, latent_channels: int) -> int:
+        return latent_channels
 
     def timesteps(self, steps: int) -> list[int]:
         """Timesteps of inference, descending. ValueError for a number of steps that the spacing cannot give."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -18,6 +18,10 @@ class OnePass(Options):
 
     noun = "paradigm"
     default_steps = 1
+    prediction_types: ClassVar[tuple[str, ...]] = ("v_prediction",)
+
+    def label_channels(self, latent_channels: int) -> int:
+        return latent_channels
 
     def check_steps(self, steps: int) -> None:
         if steps != 1:

@@ -17,6 +17,8 @@ from genpercept.rng import Rng, generator
 from genpercept.types import Features
 
 SAMPLERS = ("ddim", "lcm")
+STARTS = ("noise", "zeros")
+MAX_TARGETS = 64
 _Network = Callable[[Tensor, int], Features]  # (z_t, t) -> Features; the condition is bound
 
 
@@ -27,7 +29,8 @@ class StochasticMultiStep(MultiStep):
     leaves in it what noise the first step of the schedule has.
 
     zero_terminal_snr: the schedule rescaled so that the last step is pure noise (Marigold v1-1). sampler: ddim (eta 0), or lcm
-    (multistep consistency sampling). Training only: multires_strength in [0, 1] adds coarser noise to the noise (0: none;
+    (multistep consistency sampling). start: noise, or zeros (E2E-FT: then nothing is random). targets: label images that are
+    predicted together, their latents beside each other (Marigold's intrinsic images). Training only: multires_strength in [0, 1] adds coarser noise to the noise (0: none;
     Marigold 0.9), multires_annealed scales it by t / T, multires_downscale chooses the coarser sizes.
     """
 
@@ -37,17 +40,21 @@ class StochasticMultiStep(MultiStep):
     sampler: str = "ddim"
     original_inference_steps: int = 50
     timestep_scaling: float = 10.0
+    start: str = "noise"
+    targets: int = 1
     multires_strength: float = 0.0
     multires_annealed: bool = True
     multires_downscale: str = "original"
 
     name = "stochastic_multi_step"
-    stochastic = True
+    prediction_types = equations.PREDICTION_TYPES
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("prediction_type", self.prediction_type, equations.PREDICTION_TYPES)
         check_choice("sampler", self.sampler, SAMPLERS)
+        check_choice("start", self.start, STARTS)
+        check_integer("targets", self.targets, 1, MAX_TARGETS)
         check_choice("multires_downscale", self.multires_downscale, equations.DOWNSCALES)
         for name in ("set_alpha_to_one", "zero_terminal_snr", "multires_annealed"):
             check_flag(name, getattr(self, name))
@@ -62,6 +69,8 @@ class StochasticMultiStep(MultiStep):
             raise ValueError(
                 f"zero_terminal_snr with betas={self.betas}: every step is pure noise already; leave it out"
             )
+        if self.start == "zeros" and self.sampler == "lcm":
+            raise ValueError("start='zeros' with sampler='lcm': that sampler adds noise between its steps; take ddim")
         if self.prediction_type == "epsilon" and not float(self.abar[-1]) > 0:
             raise ValueError(
                 "prediction_type='epsilon' with a schedule that ends in pure noise (zero_terminal_snr, or betas of 1): "
@@ -69,7 +78,13 @@ class StochasticMultiStep(MultiStep):
             )
 
     @property
+    def stochastic(self) -> bool:
+        return self.start == "noise"
+
+    @property
     def default_steps(self) -> int:  # type: ignore[override]
+        if self.start == "zeros":
+            return 1
         return 4 if self.sampler == "lcm" else 10
 
     @property
@@ -85,15 +100,28 @@ class StochasticMultiStep(MultiStep):
         return super().timesteps(steps)
 
     def input_channels(self, latent_channels: int) -> int:
-        return 2 * latent_channels
+        return (1 + self.targets) * latent_channels
+
+    def label_channels(self, latent_channels: int) -> int:
+        return self.targets * latent_channels
 
     def training_pair(self, z_x: Tensor, z_y: Tensor, rng: Rng) -> tuple[Tensor, Tensor, Tensor]:
-        """concat(z_x, sqrt(abar) z_y + sqrt(1 - abar) eps) at a random t, and the target of the prediction type."""
+        """concat(z_x, sqrt(abar) z_y + sqrt(1 - abar) eps) at a random t, and the target of the prediction type.
+
+        From zeros, as in inference in one step: concat(z_x, 0) at its timestep, with the answer that gives z_y there.
+        """
+        if self.start == "zeros":
+            return self._pair_from_zeros(z_x, z_y)
         t = self.random_timestep(rng)
         abar = self.abar[t]
         noise = self._training_noise(z_y.shape[1:], t, rng).to(z_y)
         x = torch.cat([z_x, equations.diffuse(z_y, noise, abar)], dim=1)
         return x, t.to(z_x.device), equations.training_target(self.prediction_type, z_y, noise, abar)
+
+    def _pair_from_zeros(self, z_x: Tensor, z_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        t = full_timestep(z_x, self.timesteps(1)[0])
+        abar = self.abar[t.cpu()]
+        return torch.cat([z_x, torch.zeros_like(z_y)], dim=1), t, equations.zeros_target(self.prediction_type, z_y, abar)
 
     def _training_noise(self, shape: torch.Size, t: Tensor, rng: Rng) -> Tensor:
         """Standard normal, or multi-resolution noise, (B, C, h, w) float32, each sample from its own key."""
@@ -115,17 +143,20 @@ class StochasticMultiStep(MultiStep):
             yield torch.from_numpy(draw.standard_normal((channels, *size), "float32"))
 
     def estimate(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        z_t = x[:, x.shape[1] // 2 :]
+        z_t = x[:, x.shape[1] // (1 + self.targets) :]
         return equations.clean_estimate(self.prediction_type, z_t, output, self.abar[t.cpu()])
 
     def predict(
         self, denoise: Denoise, z_x: Tensor, steps: int, rng: Rng | None = None, latents: Tensor | None = None
     ) -> Features:
-        """From noise (`latents`, or else rng's) through `steps` steps of the sampler. float32 throughout."""
-        if latents is None:
+        """From noise (`latents`, or else rng's) or zeros through `steps` steps of the sampler. float32 throughout."""
+        shape = (self.label_channels(z_x.shape[1]), *z_x.shape[2:])
+        if self.start == "zeros":
+            latents = z_x.new_zeros((len(z_x), *shape))
+        elif latents is None:
             if rng is None:
                 raise ValueError("stochastic_multi_step starts from noise: pass rng or latents")
-            latents = rng.normal(z_x.shape[1:])
+            latents = rng.normal(shape)
         condition = z_x.float()
         z_t = latents.to(condition)
         sample = self._lcm if self.sampler == "lcm" else self._ddim

@@ -4,26 +4,41 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from genpercept.options import check_choice, check_flag
 from genpercept.prediction import Prediction
 from genpercept.tasks._task import TaskOptions, min_max, painted, unpainted
 from genpercept.types import Geometry, Sample, Target
 
 _LOSSES = {"mse": 1.0, "ssi": 0.5, "gradient": 2.0}
+CLIPS = ("mean", "channels")
 
 
+@dataclass(frozen=True)
 class AffineTask(TaskOptions, ABC):
-    """A task on labels of depth. Subclasses give `name`, `kind`, `metric` and `normalise`."""
+    """A task on labels of depth. Subclasses give `name`, `kind`, `metric` and `normalise`.
 
-    kind: str
+    How three decoded channels become a map differs between families of checkpoints. clip: their mean (GenPercept,
+    Marigold), or each of them before it (Lotus). stretch: to [0, 1] by the image's own minimum and maximum, too (E2E-FT).
+    """
+
+    clip: str = "mean"
+    stretch: bool = False
+
+    kind: ClassVar[str]
     spaces = ("image", "affine")
     labels = ("depth",)
     head = "vae"
-    losses: Mapping[str, Mapping[str, float]] = {"image": _LOSSES, "affine": _LOSSES}
+    losses: ClassVar[Mapping[str, Mapping[str, float]]] = {"image": _LOSSES, "affine": _LOSSES}
+
+    def __post_init__(self) -> None:
+        check_choice("clip", self.clip, CLIPS)
+        check_flag("stretch", self.stretch)
 
     @abstractmethod
     def normalise(self, depth_HW: Tensor, valid_HW: Tensor) -> Tensor:
@@ -35,11 +50,15 @@ class AffineTask(TaskOptions, ABC):
         return painted(self.normalise(depth, valid), valid, space)
 
     def decode(self, raw: Tensor, geometry: Geometry) -> Prediction:
-        """Three channels (space "image"): their mean, clipped to [-1, 1], to [0, 1]. One ("affine"): min-max to [0, 1].
+        """Three channels (space "image"): their mean, clipped to [-1, 1], to [0, 1]. One ("affine"), and three with
+        `stretch`: min-max to [0, 1].
 
         Both resized to the image. The minimum and maximum are the image's own, its padding left out.
         """
-        values = geometry.invert(min_max(raw.float(), geometry) if raw.shape[1] == 1 else unpainted(raw))[0, 0]
+        map_11HW = raw.float() if raw.shape[1] == 1 else unpainted(raw, self.clip)
+        if self.stretch or raw.shape[1] == 1:
+            map_11HW = min_max(map_11HW, geometry)
+        values = geometry.invert(map_11HW)[0, 0]
         return Prediction(values=values.cpu().numpy(), kind=self.kind, raw=raw[0].float().cpu().numpy())
 
     def truth(self, sample: Sample) -> dict[str, Any]:

@@ -37,9 +37,11 @@ def painted(map_HW: Tensor, valid_HW: Tensor, space: str) -> Target:
     )
 
 
-def unpainted(raw_BCHW: Tensor) -> Tensor:
-    """Mean of the channels, clipped to [-1, 1], as (B, 1, H, W) in [0, 1]."""
-    return (raw_BCHW.float().mean(dim=1, keepdim=True).clamp(-1, 1) + 1) / 2
+def unpainted(raw_BCHW: Tensor, clip: str = "mean") -> Tensor:
+    """Mean of the channels in [-1, 1] as (B, 1, H, W) in [0, 1]. clip: the mean, or each of the channels before it."""
+    raw = raw_BCHW.float()
+    raw = raw.clamp(-1, 1) if clip == "channels" else raw
+    return (raw.mean(dim=1, keepdim=True).clamp(-1, 1) + 1) / 2
 
 
 def min_max(map_B1HW: Tensor, geometry: Geometry, least: float = 0.0) -> Tensor:

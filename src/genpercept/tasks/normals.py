@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genpercept.options import check_flag
 from genpercept.prediction import Prediction
 from genpercept.tasks._task import TaskOptions
 from genpercept.types import Geometry, Sample, Target
@@ -19,6 +20,10 @@ _EPS = 1e-6
 
 @dataclass(frozen=True)
 class Normals(TaskOptions):
+    """clip: decoded channels to [-1, 1] before they become unit vectors; E2E-FT's code does not."""
+
+    clip: bool = True
+
     name = "normals"
     kind = "normals"
     spaces = ("image",)
@@ -27,6 +32,9 @@ class Normals(TaskOptions):
     losses: ClassVar[Mapping[str, Mapping[str, float]]] = {"image": {"angular": 1.0}}
     metric = "normals"
 
+    def __post_init__(self) -> None:
+        check_flag("clip", self.clip)
+
     def encode(self, sample: Sample, space: str = "image") -> Target:
         """Unit vectors (3, H, W) -> map (1, 3, H, W) in [-1, 1]; zero vectors and invalid pixels are 0 and not valid."""
         normals, valid = sample.label("normals").float(), _known(sample)
@@ -34,8 +42,8 @@ class Normals(TaskOptions):
         return Target(unit[None], valid[None, None])
 
     def decode(self, raw: Tensor, geometry: Geometry) -> Prediction:
-        """Clipped to [-1, 1], resized, then made unit length; a zero vector faces the viewer."""
-        n = geometry.invert(raw.float().clamp(-1, 1))[0]
+        """Clipped to [-1, 1] (see `clip`), resized, then made unit length; a zero vector faces the viewer."""
+        n = geometry.invert(raw.float().clamp(-1, 1) if self.clip else F.normalize(raw.float(), dim=1))[0]
         length = n.norm(dim=0, keepdim=True)
         towards_viewer = torch.tensor([0.0, 0.0, 1.0], device=n.device)[:, None, None]
         unit = torch.where(length > _EPS, n / length.clamp_min(_EPS), towards_viewer)
