@@ -134,7 +134,10 @@ def test_sharded_weights_load(good: Path, tmp_path: Path) -> None:
     [
         ("mini/dept", "did you mean 'mini/depth'"),
         ("no/such/folder", "no such folder; pass a model folder, a hub id"),
-        ("nobody-here/no-such-model", "pass a local folder instead"),
+        (
+            "nobody-here/no-such-model",
+            r"not in the cache .*, and huggingface\.co was not asked \(local_files_only\); pass the path of a local folder",
+        ),
     ],
 )
 def test_unknown_models(name: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,7 +35,8 @@ class Parts:
 def read(folder: Path, torch_dtype: torch.dtype | None, *, allow_pickle: bool = False) -> Parts:
     """The parts of a model folder; `info` gets the model's hash. float32 unless torch_dtype.
 
-    allow_pickle: as load_part has it. ValueError lists missing, unexpected, misshaped and non-finite tensors, and parts whose SHA-256 is not the manifest's.
+    allow_pickle: as load_part has it. ValueError lists missing, unexpected, misshaped and non-finite tensors, and parts
+    whose SHA-256 is not the manifest's.
     """
     info = read_manifest(folder)
     parts = info.pop("parts")
@@ -43,14 +45,14 @@ def read(folder: Path, torch_dtype: torch.dtype | None, *, allow_pickle: bool = 
         names.append("head")
     names += [DIFFERENCE] if DIFFERENCE in parts else []
     paths = {part: _part_path(folder, part, parts) for part in names}
-    pickle = {"allow_pickle": allow_pickle}
-    unet = checkpoint.load_part("backbones", info["backbone"], paths["unet"], torch_dtype, **pickle)
+    load_part = partial(checkpoint.load_part, allow_pickle=allow_pickle)
+    unet = load_part("backbones", info["backbone"], paths["unet"], torch_dtype)
     if DIFFERENCE in paths:
         lowrank.add(unet, checkpoint.read_tensors(paths[DIFFERENCE]), str(paths[DIFFERENCE]))
-    vae = checkpoint.load_part("codecs", info["codec"], paths["vae"], torch_dtype, **pickle)
+    vae = load_part("codecs", info["codec"], paths["vae"], torch_dtype)
     head = None
     if "head" in paths:
-        head = checkpoint.load_part("heads", info["head"], paths["head"], torch_dtype, **pickle)
+        head = load_part("heads", info["head"], paths["head"], torch_dtype)
     prompt_embeds = _read_prompt(paths["prompt_embeds"])
     _check_hashes(paths, parts, allow_pickle)
     info["model_sha256"] = _model_hash(parts)
@@ -80,9 +82,9 @@ def read_base(
             )
         if "prediction_type" in plugin.options:
             options["prediction_type"] = kind
-    pickle = {"allow_pickle": allow_pickle}
-    unet = checkpoint.load_part("backbones", "sd21", folder / "unet", torch_dtype, **pickle)
-    vae = checkpoint.load_part("codecs", "kl", folder / "vae", torch_dtype, **pickle)
+    load_part = partial(checkpoint.load_part, allow_pickle=allow_pickle)
+    unet = load_part("backbones", "sd21", folder / "unet", torch_dtype)
+    vae = load_part("codecs", "kl", folder / "vae", torch_dtype)
     channels = plugin.input_channels(int(cast(Any, vae).config.latent_channels))
     if int(cast(Any, unet).config.in_channels) < channels:
         unet = widen(unet, channels)

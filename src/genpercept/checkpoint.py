@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from genpercept import pickles, plugins
+from genpercept import downloads, pickles, plugins
 
 MANIFEST = "genpercept.json"
 FORMAT = 1
@@ -41,7 +41,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object. ValueError in one line when the file is missing, is not one, or holds NaN or an infinity."""
     try:
         if path.is_file():
-            _refuse_stand_in(path)
+            downloads.refuse_stand_in(path)
         value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file: the model folder is incomplete; copy or download it again") from None
@@ -244,7 +244,7 @@ def _refuse_constant(text: str) -> NoReturn:
 
 def _open(path: Path) -> Any:
     try:
-        _refuse_stand_in(path)
+        downloads.refuse_stand_in(path)
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: not a readable safetensors file ({error}); copy or download it again") from None
@@ -253,24 +253,8 @@ def _open(path: Path) -> Any:
 def _read_pickle(path: Path, allow_pickle: bool, *, shapes_only: bool = False) -> dict[str, Tensor]:
     if not allow_pickle:
         raise pickles.refusal(path.parent, path.name)
-    _refuse_stand_in(path)
+    downloads.refuse_stand_in(path)
     return pickles.read(path, shapes_only=shapes_only)
-
-
-def _refuse_stand_in(path: Path) -> None:
-    """ValueError for what downloads leave in the place of a file: nothing, Git's pointer to it, or a page of a web site."""
-    with path.open("rb") as stream:
-        begin = stream.read(64)
-    if not begin:
-        raise ValueError(f"{path}: is empty (0 bytes): its download or copy did not finish; fetch it again")
-    if begin.startswith(b"version https://git-lfs"):
-        raise ValueError(
-            f"{path}: is a Git LFS pointer, not the file itself: run `git lfs pull` in its repository, or download the file"
-        )
-    if begin.lstrip()[:1] == b"<":
-        raise ValueError(
-            f"{path}: is a web page saved under this name, such as an error or login page; download it again"
-        )
 
 
 def _line(error: Exception) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from genpercept.names import hint
 
@@ -29,10 +30,11 @@ def resolve(
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
     token: str | bool | None = None,
+    allow_pickle: bool = False,
 ) -> Path:
     """The local folder behind an embedded name, a folder or a hub id ("owner/name"), downloading where it must.
 
-    ValueError in one line: what was looked for, where, and how to pass a folder instead.
+    allow_pickle: download .bin files too. ValueError in one line: what was looked for, where, and how to pass a folder.
     """
     text = str(name)
     folder = Path(text).expanduser()
@@ -41,13 +43,27 @@ def resolve(
     if text.startswith(f"{EMBEDDED}/"):
         return _descend(_embedded(text), subfolder)
     if folder.exists():
-        raise ValueError(f"{text}: is a file; a model is a folder (with genpercept.json), an embedded name or a hub id")
+        raise ValueError(f"{text}: {_file_advice(folder)}")
     if text.count("/") != 1 or text.startswith((".", "/", "~")):
         raise ValueError(
             f"{text}: no such folder; pass a model folder, a hub id (owner/name) or one of {', '.join(embedded_names())}"
         )
     where = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}
-    return _descend(_download(text, subfolder, where), subfolder)
+    return _descend(_download(text, subfolder, where, allow_pickle), subfolder)
+
+
+def _file_advice(path: Path) -> str:
+    """What to pass in place of a file."""
+    if path.suffix not in (".safetensors", ".bin", ".ckpt", ".pt", ".pth"):
+        return "is a file; a model is a folder (with genpercept.json), an embedded name or a hub id"
+    if (path.parent / "config.json").is_file():
+        return (
+            f"is a file of weights; pass its folder, {path.parent}, which has the config.json that says what they are"
+        )
+    return (
+        "is a file of weights without a config.json beside it, so nothing says what they are; pass a model folder in "
+        "diffusers' layout (config.json + diffusion_pytorch_model.safetensors)"
+    )
 
 
 def _embedded(text: str) -> Path:
@@ -66,23 +82,82 @@ def _descend(folder: Path, subfolder: str | None) -> Path:
     return folder / subfolder
 
 
-def _download(repo: str, subfolder: str | None, where: dict[str, Any]) -> Path:
+def _download(repo: str, subfolder: str | None, where: dict[str, Any], allow_pickle: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
+        GatedRepoError,
         HfHubHTTPError,
         HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
+        RevisionNotFoundError,
     )
 
-    patterns = ["*.json", "*.txt", "*.safetensors"]
-    allow = [f"{subfolder}/{p}" for p in patterns] + [f"{subfolder}/*/{p}" for p in patterns] if subfolder else patterns
+    cache = _cache_folder(where["cache_dir"])
     try:
-        return Path(snapshot_download(repo, allow_patterns=allow, **where))
+        return Path(snapshot_download(repo, allow_patterns=_patterns(subfolder, allow_pickle), **where))
+    except GatedRepoError:
+        reason = f"{endpoint()} gives it only to those who accepted its terms there: do so, then `hf auth login`"
     except RepositoryNotFoundError:
-        reason = "no such repository on the hub, or it needs a token (huggingface-cli login)"
-    except (LocalEntryNotFoundError, HFValidationError, HfHubHTTPError, OSError) as error:
-        reason = f"no such folder here, not in the cache, and the hub did not give it ({type(error).__name__})"
+        reason = f"no such repository on {endpoint()}, or it needs a token (`hf auth login`)"
+    except RevisionNotFoundError:
+        reason = f"{endpoint()} has no revision {where['revision']!r} of it"
+    except HFValidationError:
+        reason = "no such folder here, and no hub id either (owner/name)"
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        asked = _not_asked(where["local_files_only"]) or f"{endpoint()} did not give it ({type(error).__name__})"
+        reason = f"no such folder here, not in the cache {cache}, and {asked}"
     raise ValueError(
-        f"{repo}: {reason}; pass a local folder instead, or one of {', '.join(embedded_names())}"
+        f"{repo}: {reason}; pass the path of a local folder instead (downloaded elsewhere with `hf download {repo}`), "
+        f"or one of {', '.join(embedded_names())}"
     ) from None
+
+
+def _patterns(subfolder: str | None, allow_pickle: bool) -> list[str]:
+    """Files that models are made of. A repository's own single-file weights, gigabytes that no loader here reads, are not."""
+    kinds = ["*.json", "*.txt", "*.safetensors", "README.md", *(["*.bin"] if allow_pickle else [])]
+    if subfolder:
+        return [f"{subfolder}/{p}" for p in kinds] + [f"{subfolder}/*/{p}" for p in kinds]
+    single = [p for p in kinds if p in ("*.safetensors", "*.bin")]
+    names = (
+        "diffusion_pytorch_model",
+        "model",
+        "pytorch_model",
+        "prompt_embeds",
+        "adapter_model",
+        "pytorch_lora_weights",
+    )
+    beside = [f"{name}*{p.removeprefix('*')}" for name in names for p in single]
+    return [p for p in kinds if p not in single] + [f"*/{p}" for p in single] + beside
+
+
+def endpoint() -> str:
+    """The host that hub ids are asked of: no path, user name or password of its address."""
+    from huggingface_hub import constants
+
+    return urlsplit(constants.ENDPOINT).hostname or "the hub"
+
+
+def cached(repo: str, cache_dir: str | Path | None = None) -> Path | None:
+    """The folder that the cache holds of a hub id, without asking the network; None where there is none."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repo, cache_dir=cache_dir, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError, OSError):
+        return None
+
+
+def _cache_folder(cache_dir: str | Path | None) -> str:
+    from huggingface_hub import constants
+
+    return str(cache_dir or constants.HF_HUB_CACHE)
+
+
+def _not_asked(local_files_only: bool) -> str:
+    from huggingface_hub import constants
+
+    if local_files_only:
+        return f"{endpoint()} was not asked (local_files_only)"
+    return f"{endpoint()} was not asked (HF_HUB_OFFLINE)" if constants.HF_HUB_OFFLINE else ""

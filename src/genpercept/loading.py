@@ -27,6 +27,7 @@ def load(
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
     token: str | bool | None = None,
+    allow_pickle: bool = False,
 ) -> GenPerceptPipeline:
     """A ready predictor: an embedded model ("mini/depth"), a folder, a hub id, or (with base=) a public checkpoint.
 
@@ -34,9 +35,10 @@ def load(
     family: the checkpoint's layout, "genpercept" unless given; given without base, GENPERCEPT_BASE names the base. task:
     what the model is for; needed for public checkpoints, checked for others. float32 unless torch_dtype. device None: the
     fastest there is.
-    ValueError, in one line, for everything that does not fit.
+    allow_pickle: read .bin and .ckpt weights too, tensors only. ValueError, in one line, for everything that does not fit.
     """
     where = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}
+    where["allow_pickle"] = allow_pickle
     if task is not None:
         plugins.find("tasks", task)  # an unknown name is said before anything is loaded
     if base is None and family is not None:

@@ -334,10 +334,11 @@ class GenPerceptPipeline(DiffusionPipeline):
 
         Its predictions mean nothing yet. Its first convolution is widened where the paradigm needs more input channels. A
         paradigm that takes several prediction types takes the base's, unless its options say otherwise. `where`: subfolder,
-        revision, cache_dir, local_files_only, token.
+        revision, cache_dir, local_files_only, token, allow_pickle.
         """
         folder = hub.resolve(base, **where)
-        parts = _folder.read_base(folder, paradigm, paradigm_options or {}, prompt, torch_dtype)
+        pickle = bool(where.get("allow_pickle"))
+        parts = _folder.read_base(folder, paradigm, paradigm_options or {}, prompt, torch_dtype, allow_pickle=pickle)
         return cls.from_parts(
             unet=parts.unet,
             vae=parts.vae,
@@ -361,10 +362,12 @@ class GenPerceptPipeline(DiffusionPipeline):
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
         token: str | bool | None = None,
+        allow_pickle: bool = False,
     ) -> GenPerceptPipeline:
         """Load a model that `save_pretrained` wrote: an embedded name, a folder or a hub id. float32 unless torch_dtype.
 
-        ValueError lists missing, unexpected, misshaped and non-finite tensors, and parts whose SHA-256 is not the manifest's.
+        allow_pickle: .bin and .ckpt weights too, read as tensors only. ValueError lists missing, unexpected, misshaped and
+        non-finite tensors, and parts whose SHA-256 is not the manifest's.
         """
         name = str(pretrained_model_name_or_path)
         folder = hub.resolve(
@@ -374,8 +377,9 @@ class GenPerceptPipeline(DiffusionPipeline):
             cache_dir=cache_dir,
             local_files_only=local_files_only,
             token=token,
+            allow_pickle=allow_pickle,
         )
-        parts = _folder.read(folder, torch_dtype)
+        parts = _folder.read(folder, torch_dtype, allow_pickle=allow_pickle)
         parts.info["model"] = name if subfolder is None else f"{name}/{subfolder}"
         return cls(parts.unet, parts.vae, parts.prompt_embeds, parts.info, parts.head)
 

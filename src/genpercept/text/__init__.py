@@ -7,13 +7,17 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
+
+from genpercept import downloads, pickles
 
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
 _WORD_END = "</w>"
+_UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError)
 
 
 @torch.no_grad()  # not inference mode: the embedding is an input of training too
@@ -32,8 +36,11 @@ def embed(tokenizer: Any, text_encoder: Any, prompt: str = "", *, pad: bool = Fa
     return text_encoder(ids.to(text_encoder.device))[0].float().clone()
 
 
-def load(folder: Path) -> tuple[Any, Any]:
-    """Tokenizer and text encoder (evaluation mode, float32) of a model folder in StableDiffusionPipeline layout."""
+def load(folder: Path, *, allow_pickle: bool = False) -> tuple[Any, Any]:
+    """Tokenizer and text encoder (evaluation mode, float32) of a model folder in StableDiffusionPipeline layout.
+
+    ValueError for an incomplete folder, and for weights that lack tensors: transformers would draw those at random.
+    """
     from transformers import CLIPTextModel, CLIPTokenizer
     from transformers.utils import logging
 
@@ -42,14 +49,34 @@ def load(folder: Path) -> tuple[Any, Any]:
             raise ValueError(
                 f"{folder}: has no {part}/: a base model holds unet, vae, text_encoder, tokenizer and scheduler"
             )
+    part = folder / "text_encoder"
+    if not allow_pickle and not any(part.glob("*.safetensors")) and (found := pickles.inside(part)):
+        raise pickles.refusal(part, found[0].name)
+    for path in part.iterdir():
+        if path.is_file():
+            downloads.refuse_stand_in(path)
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # a bar for a few tensors would cut through the caller's own output
     try:
-        encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32).eval()
+        encoder, found = cast(Any, CLIPTextModel).from_pretrained(
+            part, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    except _UNREADABLE as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{part}: not a readable text encoder ({reason}); copy or download it again") from None
     finally:
         if shown:
             logging.enable_progress_bar()
-    return CLIPTokenizer.from_pretrained(folder / "tokenizer"), encoder
+    if wrong := [*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])]:
+        raise ValueError(f"{part}: missing or misshaped {', '.join(sorted(wrong)[:4])}; copy or download it again")
+    if bad := [name for name, t in encoder.state_dict().items() if not bool(torch.isfinite(t).all())]:
+        raise ValueError(f"{part}: NaN or infinite values in {', '.join(bad[:4])}; the file is damaged")
+    try:
+        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    except _UNREADABLE as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{folder / 'tokenizer'}: not a readable tokenizer ({reason}); copy it again") from None
+    return tokenizer, encoder.eval()
 
 
 def make_tokenizer(words: Sequence[str], folder: Path, max_length: int = 32) -> Any:
