@@ -87,9 +87,15 @@ def cli() -> None:
     """
 
 
+allow_pickle = click.option(
+    "--allow-pickle", is_flag=True, help="Read .bin and .ckpt weights too; nothing but tensors is read from them."
+)
+
+
 def model_options(command: F) -> F:
-    """--model, --subfolder, --base, --family, --task."""
+    """--model, --subfolder, --base, --family, --task, --allow-pickle."""
     for option in (
+        allow_pickle,
         click.option("--task", metavar="T", help="Task, where the model does not say; alone: the embedded mini/T."),
         click.option("--family", metavar="F", help="Layout of a public checkpoint, such as genpercept."),
         click.option("--base", metavar="B", help="The base model that a public checkpoint was fine-tuned from."),
@@ -306,6 +312,7 @@ def study(**options: Any) -> int:
 @click.option("--base", metavar="B", help="The base model that a public checkpoint was fine-tuned from.")
 @click.option("--family", metavar="F", help="Layout of a public checkpoint, such as genpercept.")
 @click.option("--task", metavar="T", help="Task, where the model does not say; alone: the embedded mini/T.")
+@allow_pickle
 @click.option(
     "--dataset", "datasets", multiple=True, metavar="D[=ROOT]", help="Data set, with its folder. Repeatable: a table."
 )

@@ -37,6 +37,7 @@ def main(
     family: str | None = None,
     subfolder: str | None = None,
     task: str | None = None,
+    allow_pickle: bool = False,
     device: str = "auto",
     resume: bool = False,
     way: Way | None = None,
@@ -62,7 +63,7 @@ def main(
         models = [f"mini/{name}"]
         _say(f"genpercept: no --model given: using {models[0]}, small and embedded")
         task = None
-    named = [ModelSpec(m, base, family, subfolder, task) for m in models]
+    named = [ModelSpec(m, base, family, subfolder, task, allow_pickle) for m in models]
     return run(
         named, specs, Machinery(Path(out), **machinery), way, count, baselines, device, resume, tasks, suite=suite
     )
@@ -134,7 +135,7 @@ def _settings(
 ) -> dict[str, Any]:
     """What decides the figures, as settings.json keeps it."""
     return {
-        "models": [{k: v for k, v in asdict(m).items() if v is not None} for m in models],
+        "models": [{k: v for k, v in asdict(m).items() if v not in (None, False)} for m in models],
         "sets": [{"title": d.title, **d.record(), "protocol": d.spec.protocol} for d in sets],
         **asdict(way),
         "count": count,

@@ -50,6 +50,7 @@ class Request:
     family: str | None = None
     subfolder: str | None = None
     task: str | None = None
+    allow_pickle: bool = False
     processing_resolution: int | None = None
     steps: int | None = None
     ensemble_size: int = 1
@@ -68,7 +69,7 @@ class Request:
     def record(self) -> dict[str, Any]:
         """For the sidecar: as plain values, the model spelt out."""
         plain = Request()
-        later = ("flip_test", "boxes", "detector", "box_score")  # unknown to older sidecars
+        later = ("flip_test", "boxes", "detector", "box_score", "allow_pickle")  # unknown to older sidecars
         kept = {k: v for k, v in asdict(self).items() if k not in later or v != getattr(plain, k)}
         return {**kept, "model": self.model_name}
 
@@ -229,7 +230,9 @@ class _Model:
             raise ValueError("--offload moves parts off an accelerator, and here is only the CPU: leave it out")
         task = None if request.model is None else request.task  # an embedded model's name has said it
         names = {"base": request.base, "family": request.family, "subfolder": request.subfolder, "task": task}
-        given = {k: v for k, v in names.items() if v is not None}
+        given: dict[str, Any] = {k: v for k, v in names.items() if v is not None}
+        if request.allow_pickle:
+            given["allow_pickle"] = True
         dtype = getattr(torch, DTYPES[request.dtype])
         if request.model is None:
             _say(

@@ -48,6 +48,7 @@ class ModelSpec:
     family: str | None = None
     subfolder: str | None = None
     task: str | None = None
+    allow_pickle: bool = False
 
 
 def load(spec: ModelSpec, way: Way, device: str) -> Any:
