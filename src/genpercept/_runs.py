@@ -17,6 +17,9 @@ from genpercept.tasks import Task
 from genpercept.types import Geometry, resize
 
 
+IDENTITY_AXES = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+
+
 @dataclass(frozen=True)
 class Run:
     """How an image is predicted: `members` runs of `steps` steps each, merged; mirrored ones beside them with flip_test."""
@@ -84,6 +87,13 @@ def decode(task: Task, raw_MCHW: Tensor, geometry: Geometry, options: dict[str, 
         uncertainty=uncertainty[0, 0].clamp_min(0).numpy(),
         raw=mean[0].cpu().numpy(),
     )
+
+
+def turned(raw_BCHW: Tensor, axes: list[list[float]] | None, kind: str) -> Tensor:
+    """Raw maps of normals from the model's axes into ours, by the 3 x 3 matrix that the model declares (None: as they are)."""
+    if kind != "normals" or axes is None or axes == IDENTITY_AXES:
+        return raw_BCHW
+    return torch.einsum("ij,bjhw->bihw", torch.tensor(axes, dtype=raw_BCHW.dtype, device=raw_BCHW.device), raw_BCHW)
 
 
 def boxes_of(boxes: Any, images: int, single: bool) -> list[np.ndarray | None]:
