@@ -422,12 +422,21 @@ def score(ignore_index: tuple[int, ...], **options: Any) -> int:
 @cli.command()
 @click.argument("model")
 @click.option("--subfolder", metavar="S", help="Where the model lies inside its folder or hub repository.")
+@click.option("--base", metavar="B", help="The base that a public checkpoint is to be loaded with.")
+@click.option("--family", metavar="F", help="Layout of a public checkpoint, where its files leave it open.")
+@click.option("--task", metavar="T", help="Task, where the model does not say.")
+@allow_pickle
+@click.option("--json", "as_json", is_flag=True, help="All of it as JSON.")
 @debuggable
 def inspect(model: str, **options: Any) -> int:
-    """Tell what MODEL is: family, task, parts, sizes, dtype, and what is missing."""
+    """Tell what MODEL is: family, task, parts, sizes, what is missing, and whether it would load. Reads headers only.
+
+    MODEL: an embedded name, a folder (a predictor, a base, a public checkpoint, an adapter, a training run) or a hub id.
+    Exit code 0 when it is whole, 1 when it has problems, 2 when it is no model.
+    """
     from genpercept import inspect as module  # pyright: ignore[reportAttributeAccessIssue]
 
-    return module.main(model=model, **{k: v for k, v in options.items() if v is not None})
+    return module.main(model=model, **options)
 
 
 @cli.command()

@@ -1,0 +1,391 @@
+"""What a folder of weights is, read from its JSON files and the headers of its weights: kinds, parts, what is missing."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from genpercept import bases, checkpoint, hub, plugins
+from genpercept._folder import read_manifest
+from genpercept.checkpoint import Header
+
+ADAPTER = "adapter_config.json"
+_HEAD, _DECODER = "dpt_head_identity", ("vae_decoder", "vae_post_quant_conv")
+_OUTPUT = ("conv_norm_out.weight", "conv_out.weight")
+_FORK = "CustomUNet2DConditionModel"  # GenPercept's own U-Net class: the same tensors
+_KINDS = {"unet": "backbones", "vae": "codecs", "head": "heads"}
+
+
+@dataclass
+class Part:
+    """One part. details: the shapes that decide what it goes with."""
+
+    name: str
+    path: str
+    parameters: int = 0
+    dtypes: tuple[str, ...] = ()
+    bytes: int = 0
+    details: str = ""
+    problem: str = ""
+
+
+@dataclass
+class Report:
+    """What a model is. needs: what must be passed with it; problems: why it would not load even then."""
+
+    model: str
+    folder: str
+    kind: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+    parts: list[Part] = field(default_factory=list)
+    needs: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def loads(self) -> bool:
+        """Whether genpercept.load would take it as it was named, as far as headers tell."""
+        return self.kind in ("predictor", "public checkpoint") and not self.problems and not self.needs
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "loads": self.loads}
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the user says beside the folder."""
+
+    base: str | None = None
+    family: str | None = None
+    task: str | None = None
+    allow_pickle: bool = False
+
+
+def look(model: str, folder: Path, given: Given) -> Report:
+    """Reads JSON and headers; weights are only hashed, block by block, where a manifest says what their hash is."""
+    report = Report(model, str(folder))
+    if (folder / checkpoint.MANIFEST).is_file():
+        _predictor(folder, report, given)
+    elif (folder / ADAPTER).is_file():
+        _adapter(folder, report)
+    elif (folder / "recipe.json").is_file() and (folder / "checkpoints").is_dir():
+        _run(folder, report, given)
+    elif _is_base(folder):
+        _base(folder, report, given)
+    else:
+        _public(folder, report, given)
+    if licence := _licence(folder):
+        report.facts.setdefault("licence", licence)
+    report.problems += [p.problem for p in report.parts if p.problem]
+    report.problems = list(dict.fromkeys(report.problems))
+    return report
+
+
+# ---- kinds -----------------------------------------------------------------------------------------------------------
+
+
+def _predictor(folder: Path, report: Report, given: Given) -> None:
+    """A folder that save_pretrained wrote."""
+    report.kind = "predictor"
+    info = read_manifest(folder)
+    keys = (
+        "family",
+        "variant",
+        "task",
+        "paradigm",
+        "backbone",
+        "codec",
+        "head",
+        "resolution",
+        "axes",
+        "prompt",
+        "base",
+    )
+    report.facts |= {k: info[k] for k in (*keys, "licence") if info.get(k) is not None}
+    headers: dict[str, dict[str, Header]] = {}
+    for name, entry in info["parts"].items():
+        part, headers[name] = _part(folder, name, entry["path"], given, plugin_of(name, info))
+        report.parts.append(part)
+        if not part.problem and _sha256(folder / entry["path"], given) != entry.get("sha256"):
+            part.problem = (
+                f"{folder / entry['path']}: its SHA-256 is not the one of {checkpoint.MANIFEST}: changed or damaged"
+            )
+    try:
+        _check_pairing(folder, info, headers)
+    except ValueError as error:
+        report.problems.append(str(error))
+    if given.task not in (None, info["task"]):
+        report.problems.append(f"{report.model}: is a model for {info['task']}, not {given.task}: leave --task out")
+
+
+def _check_pairing(folder: Path, info: dict[str, Any], headers: dict[str, dict[str, Header]]) -> None:
+    """What the pipeline refuses when it is put together."""
+    needed = {"unet", "vae", "prompt_embeds"}
+    needed |= {"head"} if plugins.find("heads", info["head"]).class_name is not None else set()
+    if missing := sorted(needed - info["parts"].keys()):
+        raise ValueError(f"{folder / checkpoint.MANIFEST}: names no part {', '.join(missing)}; save the model again")
+    plugins.find("tasks", info["task"])
+    unet = checkpoint.read_json(folder / info["parts"]["unet"]["path"] / "config.json")
+    vae = checkpoint.read_json(folder / info["parts"]["vae"]["path"] / "config.json")
+    paradigm = plugins.find("paradigms", info["paradigm"]).with_options(**(info.get("paradigm_options") or {}))
+    wanted, have = paradigm.input_channels(int(vae.get("latent_channels", 4))), unet.get("in_channels")
+    if have is not None and wanted != have:
+        raise ValueError(f"{folder}: paradigm {info['paradigm']!r} needs {wanted} input channels; its U-Net has {have}")
+    prompt, width = headers["prompt_embeds"].get("prompt_embeds"), unet.get("cross_attention_dim")
+    if prompt is not None and width is not None and prompt.shape[-1] != width:
+        raise ValueError(f"{folder}: the prompt's embedding is {prompt.shape[-1]} wide, the U-Net needs {width}")
+
+
+def _adapter(folder: Path, report: Report) -> None:
+    """A LoRA, as peft saves it."""
+    report.kind = "LoRA adapter"
+    config = checkpoint.read_json(folder / ADAPTER)
+    targets = config.get("target_modules") or []
+    report.facts |= {"rank": config.get("r"), "alpha": config.get("lora_alpha"), "layers": len(targets)}
+    if config.get("base_model_name_or_path"):
+        report.facts["base"] = config["base_model_name_or_path"]
+    path = "adapter_model.safetensors"
+    part, found = _part(folder, "adapter", path, Given(), None)
+    report.parts.append(part)
+    if not (folder / path).is_file():
+        part.problem = f"{folder}: no {path} in it: not an adapter that genpercept or peft saved"
+    ranks = {h.shape[0] for name, h in found.items() if ".lora_A." in name}
+    ranks |= {h.shape[1] for name, h in found.items() if ".lora_B." in name}
+    if not part.problem and ranks != {config.get("r")}:
+        part.problem = f"{folder}: {ADAPTER} says rank {config.get('r')}, its tensors have {sorted(ranks) or 'none'}"
+    report.needs.append("the denoiser that it was trained on: genpercept.adapters.load_lora(pipe.unet, folder)")
+
+
+def _run(folder: Path, report: Report, given: Given) -> None:
+    """A training run of ours: its recipe, and the model it wrote."""
+    recipe = checkpoint.read_json(folder / "recipe.json")
+    keys = ("name", "stage", "task", "paradigm", "steps")
+    facts = {f"recipe {k}": recipe[k] for k in keys if recipe.get(k) is not None}
+    if (folder / "model" / checkpoint.MANIFEST).is_file():
+        _predictor(folder / "model", report, given)
+        report.needs.append(f"its model's own folder: {folder / 'model'}")
+    elif (folder / "model" / "model_index.json").is_file():
+        _base(folder / "model", report, given)
+    else:
+        report.needs.append("to be finished (genpercept train RECIPE.toml --out RUN --resume): no model/ in it yet")
+    report.kind = "training run"
+    saved = sorted(p.name for p in (folder / "checkpoints").glob("step-*"))
+    report.facts = facts | {"checkpoints": ", ".join(saved) or "none"} | report.facts
+
+
+def _is_base(folder: Path) -> bool:
+    """A text-to-image model, rather than a predictor in a full folder."""
+    if not (folder / "model_index.json").is_file():
+        return False
+    name = str(checkpoint.read_json(folder / "model_index.json").get("_class_name"))
+    return name.startswith(("StableDiffusion", "DiffusionPipeline", "PixArt")) and not _trained(folder)
+
+
+def _trained(folder: Path) -> bool:
+    """A full folder whose U-Net no text-to-image model has: more inputs than the latent's, or Lotus's class embedding."""
+    path = folder / "unet" / "config.json"
+    config = checkpoint.read_json(path) if path.is_file() else {}
+    return config.get("in_channels", 4) not in (4, 9) or config.get("projection_class_embeddings_input_dim") == 4
+
+
+def _base(folder: Path, report: Report, given: Given) -> None:
+    report.kind = "base"
+    base = bases.read(folder, allow_pickle=given.allow_pickle)
+    report.facts |= {
+        "family": f"{base.class_name} (a base to train from, not a predictor)",
+        "shape": base.which,
+        "paradigm": f"text to image, {base.prediction_type}",
+    }
+    for name in base.parts:
+        plugin = {"unet": "sd21", "vae": "kl"}.get(name)
+        report.parts.append(_part(folder, name, name, given, plugin)[0])
+    report.problems += base.problems
+
+
+# ---- public checkpoints ----------------------------------------------------------------------------------------------
+
+
+def _public(folder: Path, report: Report, given: Given) -> None:
+    """What GenPercept, Marigold, E2E-FT and Lotus publish: a U-Net folder, a run's folder, or a full one."""
+    unet = folder / "unet" if (folder / "unet").is_dir() else folder
+    if not (unet / "config.json").is_file():
+        inside = sorted(p.parent.name for p in folder.glob("*/config.json"))
+        more = f"; it holds models in {', '.join(inside)}: pass one with --subfolder" if inside else "; check the path"
+        raise ValueError(f"{folder}: no {checkpoint.MANIFEST}, model_index.json or config.json in it{more}")
+    config = checkpoint.read_json(unet / "config.json")
+    report.kind = "public checkpoint"
+    known = config.get("_class_name")
+    if known not in (None, "UNet2DConditionModel", _FORK):
+        report.kind = str(known)
+        report.parts.append(_part(folder, "weights", ".", given, None)[0])
+        report.problems.append(f"{folder}: a {known} alone is no model; pass the folder that holds all of its parts")
+        return
+    path = unet.relative_to(folder).as_posix()
+    part, found = _part(folder, "unet", path, given, None)
+    report.parts.append(part)
+    headless = bool(found) and not any(name in found for name in _OUTPUT)
+    if not part.problem:
+        part.problem = _unet_problem(unet, config, found, headless)
+    part.details = _unet_details(config)
+    if headless:
+        _add_head(folder, unet, report, given)
+    for name in _DECODER:
+        if (folder / name).is_dir():
+            report.parts.append(_part(folder, name, name, given, None)[0])
+    if (folder / "vae").is_dir():
+        report.parts.append(_part(folder, "vae", "vae", given, "kl")[0])
+    _family(folder, config, headless, report, given)
+    if not (folder / "vae").is_dir():
+        _needs_base(config, report, given)
+
+
+def _unet_problem(unet: Path, config: dict[str, Any], found: dict[str, Header], headless: bool) -> str:
+    try:
+        plain = {k: v for k, v in config.items() if k != "_class_name"}
+        module = checkpoint.skeleton("backbones", "sd21", unet, plain)
+        needed = {k: tuple(v.shape) for k, v in module.state_dict().items()}
+        if headless:
+            needed = {k: s for k, s in needed.items() if not k.startswith(("conv_norm_out.", "conv_out."))}
+        checkpoint.check_shapes(unet, needed, {k: h.shape for k, h in found.items()})
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _add_head(folder: Path, unet: Path, report: Report, given: Given) -> None:
+    for place in (folder / _HEAD, unet / _HEAD, folder.parent / _HEAD):
+        if place.is_dir():
+            path = os.path.relpath(place, folder)
+            plugin = "dpt" if (place / "config.json").is_file() else None
+            report.parts.append(_part(folder, "head", path, given, plugin)[0])
+            return
+    report.problems.append(
+        f"{unet}: has no output layers (conv_norm_out, conv_out), so it was trained with a DPT head: put the release's "
+        f"{_HEAD} folder beside or into {folder}"
+    )
+
+
+def _family(folder: Path, config: dict[str, Any], headless: bool, report: Report, given: Given) -> None:
+    """Family and task where config and shapes decide them; else the candidates, never a guess."""
+    inputs, outputs = config.get("in_channels", 4), config.get("out_channels", 4)
+    named = None
+    if (folder / "model_index.json").is_file():
+        named = str(checkpoint.read_json(folder / "model_index.json").get("_class_name"))
+        report.facts["pipeline"] = named
+    tasks = {"depth": "depth", "normals": "normals", "intrinsics": "intrinsics"}
+    task = next((t for word, t in tasks.items() if named and word in named.lower()), None)
+    families: list[str]
+    if config.get("class_embed_type") == "projection" and config.get("projection_class_embeddings_input_dim") == 4:
+        families = ["lotus"]
+        report.facts["variant"] = "lotus-d" if inputs == 4 else "lotus-g"
+    elif inputs == 4 and outputs == 4:
+        families = ["genpercept"]
+        report.facts["variant"] = "with a DPT head" if headless else "v2, or v1 (77 tokens): both look the same"
+    elif inputs == 8 and outputs == 4:
+        families = ["marigold", "e2e_ft"]
+    elif outputs > 4 and outputs % 4 == 0 and inputs == outputs + 4:
+        families, task = ["marigold"], "intrinsics"
+        report.facts["variant"] = {8: "appearance (albedo, material)", 12: "lighting (albedo, shading, residual)"}.get(
+            outputs, f"{outputs // 4} label images"
+        )
+    else:
+        report.problems.append(
+            f"{folder}: a U-Net of {inputs} input and {outputs} output channels: no family of GenPercept, Marigold, E2E-FT "
+            "or Lotus has such a one"
+        )
+        return
+    if given.family is not None and given.family not in families:
+        report.problems.append(f"{folder}: looks like {' or '.join(families)}, not {given.family}: leave --family out")
+    chosen = given.family or (families[0] if len(families) == 1 else None)
+    report.facts["family"] = chosen or f"{' or '.join(families)} (their files look alike)"
+    if chosen is None:
+        report.needs.append(f"--family {' or '.join(families)}")
+    task = task or given.task
+    if task is None:
+        likely = "disparity" if headless else "depth, normals, disparity, segmentation, dis, matting"
+        report.facts["task"] = f"not said by the files; candidates: {likely}"
+        report.needs.append("--task T")
+    else:
+        report.facts["task"] = task
+
+
+def _needs_base(config: dict[str, Any], report: Report, given: Given) -> None:
+    """The base that a U-Net alone needs: the one named, the variable's, or a line that asks for one."""
+    base = given.base or os.environ.get(bases.VARIABLE)
+    wanted = f"{bases.which(config)}, cross-attention {config.get('cross_attention_dim')}"
+    if not base:
+        report.needs.append(
+            f"--base B (or {bases.VARIABLE}): the text-to-image model that it was trained from: {wanted}"
+        )
+        return
+    rule = "--base" if given.base else bases.VARIABLE
+    folder = bases.local(base)
+    report.facts["base"] = f"{base} (by {rule})"
+    if folder is None:
+        report.needs.append(f"the base {base}, which is not here: it would be downloaded from {hub.endpoint()}")
+        return
+    try:
+        found = bases.read(folder, allow_pickle=given.allow_pickle)
+    except ValueError as error:
+        report.problems.append(str(error))
+        return
+    report.problems += found.problems
+    if found.cross_attention_dim != config.get("cross_attention_dim"):
+        report.problems.append(
+            f"{report.folder}: its U-Net's cross-attention is {config.get('cross_attention_dim')} wide, the base's "
+            f"{found.cross_attention_dim}: trained from another base"
+        )
+
+
+# ---- parts -----------------------------------------------------------------------------------------------------------
+
+
+def plugin_of(name: str, info: dict[str, Any]) -> str | None:
+    """The plugin that builds a part of a predictor; None for files without a module."""
+    return {"unet": info["backbone"], "vae": info["codec"], "head": info["head"]}.get(name)
+
+
+def _part(folder: Path, name: str, path: str, given: Given, plugin: str | None) -> tuple[Part, dict[str, Header]]:
+    """A part and its headers; with a plugin, what it builds is compared with them."""
+    where = folder / path
+    found, headers = bases.weights(where, allow_pickle=given.allow_pickle)
+    part = Part(name, path, found.parameters, found.dtypes, found.bytes, problem=found.problem)
+    if plugin is not None and not part.problem:
+        part.problem = bases.problem_of(_KINDS[name], plugin, where, headers)
+    if not part.problem and (where / "config.json").is_file():
+        config = checkpoint.read_json(where / "config.json")
+        part.details = {"unet": _unet_details, "vae": _vae_details}.get(name, lambda _: "")(config)
+    elif name == "prompt_embeds" and "prompt_embeds" in headers:
+        shape = headers["prompt_embeds"].shape
+        part.details = f"{shape[1]} tokens, {shape[2]} wide" if len(shape) == 3 else f"shape {list(shape)}"
+    return part, headers
+
+
+def _unet_details(config: dict[str, Any]) -> str:
+    channels = f"{config.get('in_channels')} channels in, {config.get('out_channels')} out"
+    return f"{channels}, cross-attention {config.get('cross_attention_dim')}, {bases.which(config)}"
+
+
+def _vae_details(config: dict[str, Any]) -> str:
+    return f"{config.get('latent_channels')} latent channels, scaling factor {config.get('scaling_factor')}"
+
+
+def _sha256(path: Path, given: Given) -> str:
+    try:
+        return checkpoint.sha256(path, allow_pickle=given.allow_pickle)
+    except OSError:
+        return hashlib.sha256(b"").hexdigest()
+
+
+def _licence(folder: Path) -> str | None:
+    """What the folder's own README.md says in its first block, as the hub has it."""
+    try:
+        text = (folder / "README.md").read_text(encoding="utf-8")[:4000]
+    except (OSError, UnicodeDecodeError):
+        return None
+    found = re.search(r"^license:\s*(\S+)", text, re.MULTILINE) if text.startswith("---") else None
+    return f"{found[1]} (README.md)" if found else None

