@@ -15,18 +15,22 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from genpercept import checkpoint, lowrank, plugins, text
-from genpercept.backbones.sd21 import widen
+from genpercept.paradigms import Paradigm
 
 PROMPT_FILE = "prompt_embeds.safetensors"
+NO_TEXT = torch.zeros(1, 0, 0)  # prompt_embeds of a backbone that reads none
 DIFFERENCE = "unet_difference"  # a part that only embedded models have: see genpercept.lowrank
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a folder holds. info: of the contents of genpercept.json, without `parts`; prompt_embeds (1, tokens, width)."""
+    """What a folder holds. info: of the contents of genpercept.json, without `parts`; prompt_embeds (1, tokens, width).
+
+    `unet` is the backbone, whatever it is; no `vae` beside one that takes pixels, and no tokens beside one that reads none.
+    """
 
     unet: nn.Module
-    vae: nn.Module
+    vae: nn.Module | None
     head: nn.Module | None
     prompt_embeds: Tensor
     info: dict[str, Any]
@@ -40,20 +44,19 @@ def read(folder: Path, torch_dtype: torch.dtype | None, *, allow_pickle: bool = 
     """
     info = read_manifest(folder)
     parts = info.pop("parts")
-    names = ["unet", "vae", "prompt_embeds"]
-    if plugins.find("heads", info["head"]).class_name is not None:
-        names.append("head")
+    names = ["unet"]
+    names += ["vae"] if plugins.find("codecs", info["codec"]).class_name is not None else []
+    names += ["head"] if plugins.find("heads", info["head"]).class_name is not None else []
+    names += ["prompt_embeds"] if plugins.find("backbones", info["backbone"]).input == "latent" else []
     names += [DIFFERENCE] if DIFFERENCE in parts else []
     paths = {part: _part_path(folder, part, parts) for part in names}
     load_part = partial(checkpoint.load_part, allow_pickle=allow_pickle)
     unet = load_part("backbones", info["backbone"], paths["unet"], torch_dtype)
     if DIFFERENCE in paths:
         lowrank.add(unet, checkpoint.read_tensors(paths[DIFFERENCE]), str(paths[DIFFERENCE]))
-    vae = load_part("codecs", info["codec"], paths["vae"], torch_dtype)
-    head = None
-    if "head" in paths:
-        head = load_part("heads", info["head"], paths["head"], torch_dtype)
-    prompt_embeds = _read_prompt(paths["prompt_embeds"])
+    vae = load_part("codecs", info["codec"], paths["vae"], torch_dtype) if "vae" in paths else None
+    head = load_part("heads", info["head"], paths["head"], torch_dtype) if "head" in paths else None
+    prompt_embeds = _read_prompt(paths["prompt_embeds"]) if "prompt_embeds" in paths else NO_TEXT
     _check_hashes(paths, parts, allow_pickle)
     info["model_sha256"] = _model_hash(parts)
     return Parts(unet, vae, head, prompt_embeds, info)
@@ -67,29 +70,67 @@ def read_base(
     torch_dtype: torch.dtype | None,
     *,
     allow_pickle: bool = False,
+    widen: bool = True,
 ) -> Parts:
-    """A text-to-image model as the start of this paradigm; `info` gets the paradigm's options and the prompt.
+    """A base model as the start of this paradigm; `info` gets its parts' names, the paradigm's options and the prompt.
 
-    Its first convolution is widened where the paradigm needs it. ValueError for a base that predicts what it cannot start from.
+    A text-to-image model in diffusers' layout, or a backbone that takes pixels, alone. widen: its first convolution takes as
+    many channels as the paradigm needs. ValueError for a base that predicts what the paradigm cannot start from.
     """
-    kind = checkpoint.read_json(folder / "scheduler" / "scheduler_config.json").get("prediction_type", "epsilon")
-    plugin = plugins.find("paradigms", paradigm)
-    options = dict(options)
-    if "prediction_type" not in options:
-        if kind not in plugin.prediction_types:
-            raise ValueError(
-                f"{folder}: its denoiser predicts {kind!r}; {paradigm} needs a v-prediction base (Stable Diffusion 2.1, 768)"
-            )
-        if "prediction_type" in plugin.options:
-            options["prediction_type"] = kind
     load_part = partial(checkpoint.load_part, allow_pickle=allow_pickle)
-    unet = load_part("backbones", "sd21", folder / "unet", torch_dtype)
+    backbone, path = base_backbone(folder)
+    plugin = plugins.find("paradigms", paradigm)
+    if plugins.find("backbones", backbone).input == "pixels":
+        unet = load_part("backbones", backbone, path, torch_dtype)
+        info = {"paradigm_options": options, "prompt": "", "backbone": backbone, "codec": "pixels"}
+        return Parts(unet, None, None, NO_TEXT, info)
+    options = _prediction_type(folder, plugin, options)
+    unet = load_part("backbones", backbone, path, torch_dtype)
     vae = load_part("codecs", "kl", folder / "vae", torch_dtype)
-    channels = plugin.input_channels(int(cast(Any, vae).config.latent_channels))
-    if int(cast(Any, unet).config.in_channels) < channels:
-        unet = widen(unet, channels)
-    prompt_embeds = text.embed(*text.load(folder, allow_pickle=allow_pickle), prompt)
-    return Parts(unet, vae, None, prompt_embeds, {"paradigm_options": options, "prompt": prompt})
+    channels = int(cast(Any, unet).in_channels)
+    if widen:
+        channels = max(channels, plugin.input_channels(int(cast(Any, vae).config.latent_channels)))
+    unet = plugins.find("backbones", backbone).adapt(unet, channels)
+    prompt_embeds = base_prompt(folder, prompt, allow_pickle=allow_pickle)
+    info = {"paradigm_options": options, "prompt": prompt, "backbone": backbone, "codec": "kl"}
+    return Parts(unet, vae, None, prompt_embeds, info)
+
+
+def base_backbone(folder: Path) -> tuple[str, Path]:
+    """The plugin that takes the backbone of a base in a public layout, and where that lies."""
+    for name in plugins.names("backbones"):
+        plugin = plugins.find("backbones", name)
+        path = folder / (plugin.folder if plugin.input == "latent" else "")
+        if (path / "config.json").is_file() and plugin.recognise(checkpoint.read_json(path / "config.json")):
+            return name, path
+    return "sd21", folder / "unet"  # which says what is missing there
+
+
+def predictor_backbone(folder: Path) -> tuple[str, Path]:
+    """The plugin of a saved model's backbone, and where that lies."""
+    info = read_manifest(folder)
+    return str(info["backbone"]), _part_path(folder, "unet", info["parts"])
+
+
+def base_prompt(folder: Path, prompt: str, *, allow_pickle: bool = False) -> Tensor:
+    """The prompt's embedding by the base's text encoder, or the one stored beside it: prompt_embeds.safetensors, for ""."""
+    if not prompt and (folder / PROMPT_FILE).is_file():
+        return _read_prompt(folder / PROMPT_FILE)
+    return text.embed(*text.load(folder, allow_pickle=allow_pickle), prompt)
+
+
+def _prediction_type(folder: Path, paradigm: Paradigm, options: dict[str, Any]) -> dict[str, Any]:
+    """The paradigm's options with the base's prediction type, where they have none. ValueError where it cannot start there."""
+    kind = checkpoint.read_json(folder / "scheduler" / "scheduler_config.json").get("prediction_type", "epsilon")
+    if "prediction_type" in options or not paradigm.gives_latent:
+        return dict(options)
+    if kind not in paradigm.prediction_types:
+        advice = ', or set its option prediction_type = "sample"' if "prediction_type" in paradigm.options else ""
+        raise ValueError(
+            f"{folder}: its denoiser predicts {kind!r}; {paradigm.name} needs a v-prediction base "
+            f"(Stable Diffusion 2.1, 768){advice}"
+        )
+    return dict(options) | ({"prediction_type": kind} if "prediction_type" in paradigm.options else {})
 
 
 def write(target: Path, parts: Parts, class_name: str) -> None:
@@ -97,13 +138,15 @@ def write(target: Path, parts: Parts, class_name: str) -> None:
     if target.exists() and not target.is_dir():
         raise ValueError(f"{target}: is a file; pass a folder to save the model into")
     with checkpoint.atomic_folder(target) as work:
-        cast(Any, parts.unet).save_pretrained(work / "unet", safe_serialization=True)
-        cast(Any, parts.vae).save_pretrained(work / "vae", safe_serialization=True)
-        save_file({"prompt_embeds": parts.prompt_embeds.contiguous()}, work / PROMPT_FILE)
-        paths = {"unet": "unet", "vae": "vae", "prompt_embeds": PROMPT_FILE}
-        if parts.head is not None:
-            cast(Any, parts.head).save_pretrained(work / "head", safe_serialization=True)
-            paths["head"] = "head"
+        paths = {"unet": plugins.find("backbones", parts.info["backbone"]).folder}
+        cast(Any, parts.unet).save_pretrained(work / paths["unet"], safe_serialization=True)
+        for name, part in (("vae", parts.vae), ("head", parts.head)):
+            if part is not None:
+                cast(Any, part).save_pretrained(work / name, safe_serialization=True)
+                paths[name] = name
+        if parts.prompt_embeds.numel():
+            save_file({"prompt_embeds": parts.prompt_embeds.contiguous()}, work / PROMPT_FILE)
+            paths["prompt_embeds"] = PROMPT_FILE
         hashes = {part: {"path": path, "sha256": checkpoint.sha256(work / path)} for part, path in paths.items()}
         kept = {k: v for k, v in parts.info.items() if k not in ("model", "model_sha256")}
         _write_json(work / checkpoint.MANIFEST, kept | {"parts": hashes})
@@ -171,12 +214,14 @@ def _model_hash(parts: dict[str, Any]) -> str:
 
 
 def _model_index(info: dict[str, Any], class_name: str) -> dict[str, Any]:
-    return {
-        "_class_name": class_name,
-        "_diffusers_version": importlib.metadata.version("diffusers"),
-        "unet": ["diffusers", plugins.find("backbones", info["backbone"]).class_name],
-        "vae": ["diffusers", plugins.find("codecs", info["codec"]).class_name],
-    }
+    """diffusers' index, which names the parts that diffusers has."""
+    backbone, codec = plugins.find("backbones", info["backbone"]), plugins.find("codecs", info["codec"])
+    index: dict[str, Any] = {"_class_name": class_name, "_diffusers_version": importlib.metadata.version("diffusers")}
+    if backbone.input == "latent":
+        index[backbone.folder] = ["diffusers", backbone.class_name]
+    if codec.class_name is not None:
+        index["vae"] = ["diffusers", codec.class_name]
+    return index
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 from genpercept import _folder, checkpoint, hub, plugins
-from genpercept._runs import Run, batches, boxes_of, check_runs, decode
+from genpercept._runs import IDENTITY_AXES, Run, batches, boxes_of, check_runs, decode, turned
 from genpercept.imaging.read import read_many, to_tensor
 from genpercept.paradigms import Paradigm
 from genpercept.prediction import Prediction
@@ -22,7 +22,6 @@ from genpercept.rng import Rng
 from genpercept.tasks import RegionTask, Task
 from genpercept.types import Features, Geometry, Region
 
-IDENTITY_AXES = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
 _ARGUMENTS = (
     "processing_resolution",
     "num_inference_steps",
@@ -42,15 +41,15 @@ class GenPerceptPipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "unet->head->vae"
-    _optional_components = ["head"]  # noqa: RUF012  # the parent's attribute
-    unet: nn.Module
-    vae: nn.Module
+    _optional_components = ["head", "vae"]  # noqa: RUF012  # the parent's attribute
+    unet: nn.Module  # the backbone, whatever it is
+    vae: nn.Module | None  # none for a backbone that takes pixels
     head: nn.Module | None
 
     def __init__(
         self,
         unet: nn.Module,
-        vae: nn.Module,
+        vae: nn.Module | None,
         prompt_embeds: Tensor | None = None,
         info: dict[str, Any] | None = None,
         head: nn.Module | None = None,
@@ -101,7 +100,7 @@ class GenPerceptPipeline(DiffusionPipeline):
         public code. num_inference_steps: None is the paradigm's own. ensemble_size: runs from different noise that are
         merged, which fills `uncertainty`; ensembling_kwargs as diffusers has them (reduction, ...), not for one run. generator:
         its seed keys the noise, by run, so that an image gets the same answer wherever it stands. latents (images x
-        ensemble_size, 4, h, w), run by run within image by image: the noise to start from instead. Images of one padded size,
+        ensemble_size, 4, h, w; 4 channels for each label image), run by run within image by image: the noise to start from instead. Images of one padded size,
         and runs, share batches of up to batch_size. boxes, for tasks on regions (pose): (N, 4) x, y, width, height in
         pixels, or (N, 5) with a score; a list of such arrays for a list of images; None: the whole image. flip_test: the
         mean of the raw maps of the image and of its mirror image, at twice the time. paradigm and further keywords
@@ -109,7 +108,7 @@ class GenPerceptPipeline(DiffusionPipeline):
         than the model's, and its options. ValueError says which argument is wrong.
         """
         chosen = self.paradigm(paradigm, **paradigm_options)
-        steps = chosen.default_steps if num_inference_steps is None else num_inference_steps
+        steps = self._default_steps(chosen) if num_inference_steps is None else num_inference_steps
         check_runs(chosen, ensemble_size, latents, ensembling_kwargs)
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: must be at least 1")
@@ -149,8 +148,8 @@ class GenPerceptPipeline(DiffusionPipeline):
         options: dict[str, Any],
     ) -> list[Prediction]:
         """Images (1, 3, H, W) in [0, 1] of any sizes -> their predictions; those of one padded size share batches."""
-        geometries = [Geometry.plan(_size(x), resolution, self._codec.stride, resize_mode) for x in images]
-        start = self._start_latents(latents, geometries, run.members)
+        geometries = [Geometry.plan(_size(x), resolution, self.stride, resize_mode) for x in images]
+        start = self._start_latents(latents, geometries, run)
         predictions: dict[int, Prediction] = {}
         for batch in batches([g.padded for g in geometries], run.batch_size):
             x = torch.cat([geometries[i].apply(images[i]) for i in batch])
@@ -171,10 +170,15 @@ class GenPerceptPipeline(DiffusionPipeline):
         """
         device = self._execution_device
         wants_latent = self._head.consumes == "latent"
+        stored = self.info.get("conditions") or {}
+        conditions = {k: torch.tensor([v], dtype=self.unet_dtype, device=device) for k, v in stored.items()}
 
         def denoise(x: Tensor, t: Tensor) -> Features:
             context = self.prompt_embeds.to(device, self.unet_dtype).expand(x.shape[0], -1, -1)
-            return cast(Any, self.unet).forward_features(x.to(self.unet_dtype), t, context, latent=wants_latent)
+            further = {k: row.expand(x.shape[0], -1) for k, row in conditions.items()}
+            return cast(Any, self._denoiser).forward_features(
+                x.to(self.unet_dtype), t, context, latent=wants_latent, **further
+            )
 
         z_x = self._codec.encode(image_BCHW.to(device) * 2 - 1)
         members = torch.arange(run.members).repeat(len(z_x))
@@ -183,22 +187,24 @@ class GenPerceptPipeline(DiffusionPipeline):
             rng = Rng(run.seed, 0, members[rows].tolist())
             start = None if latents is None else latents[rows].to(device)
             features = run.paradigm.predict(denoise, z_x[(rows // run.members).to(device)], run.steps, rng, start)
-            raw.append(self._head(features, self._codec).float())
+            raw.append(turned(self._head(features, self._codec).float(), self.info.get("axes"), self._task.kind))
         return torch.cat(raw)
 
-    def _start_latents(self, latents: Tensor | None, geometries: Sequence[Geometry], runs: int) -> Tensor | None:
+    def _start_latents(self, latents: Tensor | None, geometries: Sequence[Geometry], run: Run) -> Tensor | None:
         """`latents` by image and run, (B, runs, 4, h, w). ValueError where their shape is not the images'."""
         if latents is None:
             return None
         sizes = {tuple(edge // self._codec.stride for edge in g.padded) for g in geometries}
         if len(sizes) != 1:
             raise ValueError(f"latents for images of {len(sizes)} different padded sizes: pass one size at a time")
-        wanted = (len(geometries) * runs, self._codec.channels, *sizes.pop())
+        channels = run.paradigm.label_channels(self._codec.channels)
+        wanted = (len(geometries) * run.members, channels, *sizes.pop())
         if tuple(latents.shape) != wanted:
             raise ValueError(
-                f"latents {list(latents.shape)}: must be {list(wanted)}, one for each of {len(geometries)} images x {runs} runs"
+                f"latents {list(latents.shape)}: must be {list(wanted)}, "
+                f"one for each of {len(geometries)} images x {run.members} runs"
             )
-        return latents.unflatten(0, (len(geometries), runs))
+        return latents.unflatten(0, (len(geometries), run.members))
 
     # ---- what goes with what ---------------------------------------------------------------------------------------
 
@@ -216,6 +222,11 @@ class GenPerceptPipeline(DiffusionPipeline):
         chosen = plugin.with_options(**{**(stored if plugin.name == own else {}), **options})
         self._check_pairing(chosen)
         return chosen
+
+    def _default_steps(self, chosen: Paradigm) -> int:
+        """The model's own number of steps, where it states one for its own paradigm."""
+        own = self.info.get("num_inference_steps") if chosen.name == self.info["paradigm"] else None
+        return int(own) if own else chosen.default_steps
 
     def check_request(self, num_inference_steps: int | None = None, ensemble_size: int = 1) -> None:
         """ValueError for what no image could change: steps or an ensemble that the model's paradigm cannot do."""
@@ -240,7 +251,18 @@ class GenPerceptPipeline(DiffusionPipeline):
                 f"task {self.task!r} takes raw maps of space {' or '.join(self._task.spaces)}, "
                 f"head {self.info['head']!r} gives {self._head.space}"
             )
-        wanted, have = plugin.input_channels(self._codec.channels), int(cast(Any, self.unet).config.in_channels)
+        backbone = plugins.find("backbones", self.info["backbone"])
+        codec = plugins.find("codecs", self.info["codec"])
+        if backbone.input != codec.output:
+            raise ValueError(
+                f"backbone {backbone.name!r} takes {backbone.input}, but codec {codec.name!r} gives {codec.output}"
+            )
+        if backbone.input == "pixels" and plugin.gives_latent:
+            raise ValueError(
+                f"paradigm {plugin.name!r} works on latents, but backbone {backbone.name!r} takes pixels and gives none: "
+                "use paradigm direct with a pyramid head, such as dpt"
+            )
+        wanted, have = plugin.input_channels(self._codec.channels), int(cast(Any, self.unet).in_channels)
         if wanted != have:
             raise ValueError(
                 f"paradigm {plugin.name!r} needs a denoiser with {wanted} input channels; this one has {have}"
@@ -252,6 +274,16 @@ class GenPerceptPipeline(DiffusionPipeline):
         return self._task
 
     @property
+    def stride(self) -> int:
+        """Pixels of which padded sizes are multiples: those of a codec's cell times the cells of a backbone's patch."""
+        return self._codec.stride * int(cast(Any, self.unet).patch)
+
+    @property
+    def _denoiser(self) -> nn.Module:
+        """The backbone that runs; a specialised pipeline runs another one than it saves."""
+        return self.unet
+
+    @property
     def unet_dtype(self) -> torch.dtype:
         return next(self.unet.parameters()).dtype
 
@@ -259,8 +291,9 @@ class GenPerceptPipeline(DiffusionPipeline):
     def meta(self) -> dict[str, Any]:
         """What a Prediction says of its model: name, hash, family, task, paradigm, axes, software version."""
         keys = ("model", "model_sha256", "family", "task", "paradigm", "axes")
+        known = {k: self.info[k] for k in ("variant", "decided") if k in self.info}  # of public checkpoints
         version = importlib.metadata.version("genpercept")
-        return {k: self.info.get(k) for k in keys} | {"software": f"genpercept {version}"}
+        return {k: self.info.get(k) for k in keys} | known | {"software": f"genpercept {version}"}
 
     def _meta_of(self, run: Run) -> dict[str, Any]:
         return self.meta | {
@@ -279,7 +312,7 @@ class GenPerceptPipeline(DiffusionPipeline):
         cls,
         *,
         unet: nn.Module,
-        vae: nn.Module,
+        vae: nn.Module | None,
         prompt_embeds: Tensor,
         task: str,
         task_options: dict[str, Any] | None = None,
@@ -295,11 +328,12 @@ class GenPerceptPipeline(DiffusionPipeline):
     ) -> GenPerceptPipeline:
         """A pipeline over modules at hand. prompt_embeds (1, tokens, width). Further keywords go to genpercept.json.
 
-        head_module: of a head with weights of its own. paradigm_options: those that are not the paradigm's defaults.
+        unet: the backbone, of the plugin that `backbone` names. vae: None for codec "pixels". head_module: of a head with
+        weights of its own. paradigm_options: those that are not the paradigm's defaults.
         """
-        prompt_width, unet_width = prompt_embeds.shape[-1], cast(Any, unet).config.cross_attention_dim
-        if prompt_embeds.ndim != 3 or prompt_width != unet_width:
-            raise ValueError(f"prompt_embeds {list(prompt_embeds.shape)}: the denoiser needs (1, tokens, {unet_width})")
+        width = cast(Any, unet).context_width
+        if width is not None and (prompt_embeds.ndim != 3 or prompt_embeds.shape[-1] != width):
+            raise ValueError(f"prompt_embeds {list(prompt_embeds.shape)}: the denoiser needs (1, tokens, {width})")
         settings = {
             "format": checkpoint.FORMAT,
             "family": "genpercept",
@@ -315,7 +349,8 @@ class GenPerceptPipeline(DiffusionPipeline):
             "recipe": recipe or {},
         }
         module = None if head_module is None else head_module.eval()
-        return cls(unet.eval(), vae.eval(), prompt_embeds.float().cpu(), settings | info, module)
+        codec_module = None if vae is None else vae.eval()
+        return cls(unet.eval(), codec_module, prompt_embeds.float().cpu(), settings | info, module)
 
     @classmethod
     def from_base(
@@ -325,12 +360,15 @@ class GenPerceptPipeline(DiffusionPipeline):
         *,
         paradigm: str = "one_step",
         paradigm_options: dict[str, Any] | None = None,
+        head: str | None = None,
+        head_module: nn.Module | None = None,
         resolution: int = 768,
         prompt: str = "",
         torch_dtype: torch.dtype | None = None,
         **where: Any,
     ) -> GenPerceptPipeline:
-        """The starting point of training: a text-to-image model (Stable Diffusion layout) before fine-tuning.
+        """The starting point of training, before fine-tuning: a text-to-image model in diffusers' layout (Stable Diffusion,
+        PixArt), or a backbone that takes pixels in transformers' (DINOv2, CLIP; paradigm "direct", head=).
 
         Its predictions mean nothing yet. Its first convolution is widened where the paradigm needs more input channels. A
         paradigm that takes several prediction types takes the base's, unless its options say otherwise. `where`: subfolder,
@@ -345,6 +383,8 @@ class GenPerceptPipeline(DiffusionPipeline):
             prompt_embeds=parts.prompt_embeds,
             task=task,
             paradigm=paradigm,
+            head=head,
+            head_module=head_module,
             resolution=resolution,
             base=str(base),
             model=f"{base} (not fine-tuned)",
@@ -390,7 +430,7 @@ class GenPerceptPipeline(DiffusionPipeline):
         """
         target = Path(save_directory)
         parts = _folder.Parts(self.unet, self.vae, self.head, self.prompt_embeds, self.info)
-        _folder.write(target, parts, type(self).__name__)
+        _folder.write(target, parts, GenPerceptPipeline.__name__)
         if push_to_hub:
             self.push_to_hub(kwargs.pop("repo_id", target.name), **kwargs)
 

@@ -39,15 +39,19 @@ S = TypeVar("S", bound=Section)
 class Model(Section):
     """The parts. A path is a folder in diffusers' layout; a config is a table as in its config.json."""
 
-    # What fine-tuning starts from: a StableDiffusionPipeline-like folder, an embedded model's name, or a predictor that is
-    # to be trained further, or taught another task
+    # What fine-tuning starts from: a text-to-image model's folder or hub id in diffusers' layout, a DINOv2's or CLIP's in
+    # transformers', an embedded model's name, or a predictor that is to be trained further, or taught another task
     base: str = ""
     codec: str = ""  # a folder with an AutoencoderKL (or one with vae/ in it); default: the base's
     init: Literal["base", "scratch"] = "base"  # "scratch": the base's sizes with random weights
     head: str = ""  # finetune stage; default: the task's own ("vae", the codec's decoder)
     head_config: dict[str, Any] = Field(default_factory=dict)  # finetune stage, as in the head's config.json
     codec_config: dict[str, Any] = Field(default_factory=dict)  # autoencoder stage
-    unet_config: dict[str, Any] = Field(default_factory=dict)  # denoiser stage
+    backbone: str = ""  # denoiser stage: "sd21" unless given, or "pixart_alpha"; fine-tuning takes the base's
+    backbone_config: dict[str, Any] = Field(default_factory=dict)  # denoiser stage
+    pyramid_blocks: tuple[
+        int, ...
+    ] = ()  # finetune stage, transformers: those a head reads; default: four, evenly spaced
     text_config: dict[str, Any] = Field(default_factory=dict)  # denoiser stage: CLIPTextConfig
     prompt_length: int = Field(default=32, ge=3)  # tokens of a padded caption, begin and end included
     train_decoder: bool = False  # the same as learn.decoder = "finetune"
@@ -67,7 +71,7 @@ class Lora(Section):
 
     rank: int = Field(default=16, ge=1)
     alpha: int = Field(default=0, ge=0)  # 0: as rank, so that the update is B A, unscaled
-    targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")  # ends of layers' names; ("all",): every layer
+    targets: tuple[str, ...] = ()  # ends of layers' names; default: the attention projections; ("all",): every layer
 
 
 class Prompt(Section):
@@ -269,10 +273,13 @@ class Recipe(Section):
     @model_validator(mode="before")
     @classmethod
     def _older_keys(cls, table: Any) -> Any:
-        """stage "one_step", model.train_decoder and, when fine-tuning, model.init, in today's terms."""
+        """stage "one_step", model.unet_config, model.train_decoder and, when fine-tuning, model.init, in today's terms."""
         if not isinstance(table, dict):
             return table
         model, learn = table.get("model", {}), table.get("learn", {})
+        if isinstance(model, dict) and "unet_config" in model and "backbone_config" not in model:
+            model = {"backbone_config" if key == "unet_config" else key: value for key, value in model.items()}
+            table = table | {"model": model}
         stage = STAGE_ALIASES.get(table.get("stage", ""), table.get("stage"))
         if isinstance(model, dict) and isinstance(learn, dict) and stage == "finetune":
             if model.get("init") == "scratch":
@@ -291,6 +298,10 @@ class Recipe(Section):
             raise ValueError(f"loss: weights must not be negative, got {self.loss}")
         if self.stage != "autoencoder" and not self.model.base and not self.model.codec:
             raise ValueError(f"model.codec: stage {self.stage!r} needs a trained codec (or model.base, which has one)")
+        if self.model.backbone and self.stage != "denoiser":
+            raise ValueError(
+                "model.backbone: only the denoiser stage makes one; fine-tuning takes its base's, leave it out"
+            )
         if self.stage == "finetune":
             self._check_finetune()
         return self

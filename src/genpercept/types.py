@@ -151,10 +151,14 @@ class Target:
 
 @dataclass
 class Features:
-    """What a backbone gives: `latent` (B, 4, h, w) or None, and the pyramid (B, C_i, h_i, w_i), finest last."""
+    """What a backbone gives: `latent` (B, 4, h, w) or None, and the pyramid (B, C_i, h_i, w_i), finest last.
+
+    size: height and width of the backbone's input; None: those of the finest map.
+    """
 
     latent: Tensor | None = None
     pyramid: tuple[Tensor, ...] = field(default_factory=tuple)
+    size: Size | None = None
 
     def with_latent(self, latent: Tensor) -> Features:
         return replace(self, latent=latent)

@@ -1,7 +1,8 @@
-"""The denoiser stage: latents of scenes, noised, and their captions -> v. The text encoder learns with the U-Net."""
+"""The denoiser stage: latents of scenes, noised, and their captions -> v. The text encoder learns with the denoiser."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -10,21 +11,22 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline
+from diffusers import AutoencoderKL, DDIMScheduler
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from genpercept import equations, plugins, text
+from genpercept import checkpoint, equations, hub, plugins, text
+from genpercept._folder import base_backbone
 from genpercept._training import latents
 from genpercept._training.parts import open_codec, own_device, use_attention
 from genpercept._training.records import image_tensor
-from genpercept._training.report import grid
+from genpercept._training.report import grid, to_picture
 from genpercept._training.stage import Batch, Draw, Pair
 from genpercept.recipe import Recipe
 from genpercept.rng import Rng, generator
 
-# About 5 M parameters; the rest as Stable Diffusion 2.1.
-DEFAULT_UNET: dict[str, Any] = {
+# About 5 M parameters; the rest as Stable Diffusion 2.1, or as PixArt-alpha but for its learned sigma.
+_UNET: dict[str, Any] = {
     "in_channels": 4,
     "out_channels": 4,
     "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
@@ -36,6 +38,16 @@ DEFAULT_UNET: dict[str, Any] = {
     "norm_num_groups": 16,
     "use_linear_projection": True,
 }
+_TRANSFORMER: dict[str, Any] = {
+    "num_attention_heads": 5,
+    "attention_head_dim": 40,
+    "num_layers": 6,
+    "cross_attention_dim": 200,
+    "caption_channels": 128,
+    "patch_size": 2,
+    "use_additional_conditions": False,
+}
+DEFAULTS: dict[str, dict[str, Any]] = {"sd21": _UNET, "pixart_alpha": _TRANSFORMER}  # by backbone
 DEFAULT_TEXT: dict[str, Any] = {"num_hidden_layers": 2, "num_attention_heads": 4}
 # Stable Diffusion 2.1's scheduler; its numbers are those of equations.py.
 SCHEDULER: dict[str, Any] = {
@@ -49,6 +61,17 @@ SCHEDULER: dict[str, Any] = {
     "steps_offset": 1,
 }
 
+# What diffusers' text-to-image pipelines are called, and say of parts that a base has not
+_NONE = [None, None]
+_INDEX: dict[str, dict[str, Any]] = {
+    "sd21": {
+        "_class_name": "StableDiffusionPipeline",
+        **dict.fromkeys(("safety_checker", "feature_extractor", "image_encoder"), _NONE),
+        "requires_safety_checker": False,
+    },
+    "pixart_alpha": {"_class_name": "PixArtAlphaPipeline"},
+}
+
 
 class Net(nn.Module):
     """Noised latents (B, 4, h, w), timesteps (B,), token ids (B, length) -> v (B, 4, h, w)."""
@@ -59,7 +82,7 @@ class Net(nn.Module):
 
     def forward(self, z_t: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
         context = self.text_encoder(tokens).last_hidden_state
-        return self.unet(z_t, t, encoder_hidden_states=context).sample
+        return cast(Any, self.unet).forward_features(z_t, t, context).require_latent()
 
 
 class DenoiserStage:
@@ -72,28 +95,37 @@ class DenoiserStage:
         self.vae = cast(AutoencoderKL, open_codec(recipe).requires_grad_(False).to(own_device()))
         self.codec = plugins.find("codecs", "kl").wrap(self.vae)
         self.abar = equations.alphas_cumprod(equations.scaled_linear_betas(*equations.SD_BETAS))
-        if recipe.model.base and recipe.model.init == "base":
-            base = StableDiffusionPipeline.from_pretrained(recipe.model.base, vae=self.vae)
-            self.tokenizer, text_encoder, unet = base.tokenizer, base.text_encoder, base.unet
-        else:
-            self.tokenizer, text_encoder, unet = self._fresh(recipe)
-        use_attention(cast(nn.Module, unet), recipe.speed.attention)
-        self.net = Net(cast(nn.Module, unet), cast(nn.Module, text_encoder))
+        self.backbone, self.tokenizer, text_encoder, unet = self._from_base(recipe) or self._fresh(recipe)
+        use_attention(unet, recipe.speed.attention)
+        self.net = Net(unet, text_encoder)
         self._latents: list[latents.Latents] | None = None
         self._validation: tuple[Tensor, list[str]] | None = None
         if recipe.denoiser.cached_latents:
             self._latents = latents.open_all(recipe, self.draw.sources, self.codec, report)
 
-    def _fresh(self, recipe: Recipe) -> tuple[Any, nn.Module, nn.Module]:
+    def _from_base(self, recipe: Recipe) -> tuple[str, Any, nn.Module, nn.Module] | None:
+        """The base's backbone and text encoder, to go on from; None where there is none to."""
+        if not recipe.model.base or recipe.model.init != "base":
+            return None
+        folder = hub.resolve(recipe.model.base)
+        name, path = base_backbone(folder)
+        tokenizer, text_encoder = text.load(folder)
+        return name, tokenizer, text_encoder.requires_grad_(True), checkpoint.load_part("backbones", name, path)
+
+    def _fresh(self, recipe: Recipe) -> tuple[str, Any, nn.Module, nn.Module]:
         """A tokenizer of the captions' words and networks with random weights."""
-        unet_config = {**DEFAULT_UNET, **recipe.model.unet_config}
-        unet_config.setdefault("sample_size", max(recipe.sizes()[0]) // self.codec.stride)
-        unet_config["in_channels"] = unet_config["out_channels"] = self.codec.channels
+        name = recipe.model.backbone or "sd21"
+        if name not in DEFAULTS:
+            raise ValueError(f"model.backbone {name!r}: the denoiser stage makes {' or '.join(DEFAULTS)}")
+        config = {**DEFAULTS[name], **recipe.model.backbone_config}
+        config.setdefault("sample_size", max(recipe.sizes()[0]) // self.codec.stride)
+        config["in_channels"] = config["out_channels"] = self.codec.channels
+        unet = plugins.find("backbones", name).build(config)
         words = sorted({word for source in self.draw.sources for word in latents.words(source)})
         with tempfile.TemporaryDirectory() as folder:
             tokenizer = text.make_tokenizer(words, Path(folder))
-        width = int(unet_config["cross_attention_dim"])
-        config = CLIPTextConfig(
+        width = int(cast(Any, unet).context_width)
+        text_config = CLIPTextConfig(
             **{
                 **DEFAULT_TEXT,
                 "hidden_size": width,
@@ -108,7 +140,7 @@ class DenoiserStage:
                 "pad_token_id": tokenizer.pad_token_id,
             }
         )
-        return tokenizer, CLIPTextModel(config), plugins.find("backbones", "sd21").build(unet_config)
+        return name, tokenizer, CLIPTextModel(text_config), unet
 
     def groups(self) -> list[dict[str, Any]]:
         lr = self.recipe.optim.lr
@@ -182,15 +214,21 @@ class DenoiserStage:
         return {"loss": float((output - pair.target).square().mean())}, self._samples(prompts)
 
     def _samples(self, prompts: list[str]) -> np.ndarray:
-        options, count = self.recipe.denoiser, self.recipe.validation.pictures
-        prompts = list(self.recipe.validation.prompts or prompts[:count])
-        pipe = self.pipeline()
-        pipe.set_progress_bar_config(disable=True)
-        height, width = self.recipe.sizes()[0]
-        size = {"height": height, "width": width, "num_inference_steps": options.sample_steps, "output_type": "pil"}
-        generators = [torch.Generator().manual_seed(i) for i in range(len(prompts))]
-        images = cast(Any, pipe)(prompts, guidance_scale=options.guidance, generator=generators, **size).images
-        return grid([[np.asarray(image) for image in images[i : i + 6]] for i in range(0, len(images), 6)])
+        """Images of captions by DDIM with guidance, six in a row."""
+        options, shown = self.recipe.denoiser, self.recipe.validation.prompts
+        prompts = list(shown or prompts[: self.recipe.validation.pictures])
+        device = next(self.net.parameters()).device
+        edges = [edge // self.codec.stride for edge in self.recipe.sizes()[0]]
+        z_t = Rng(0, 0, range(len(prompts))).normal(torch.Size((self.codec.channels, *edges))).to(device)
+        tokens = self.tokenize([*prompts, *[""] * len(prompts)]).to(device)
+        for step in equations.sample_timesteps(options.sample_steps).tolist():
+            t = torch.full((2 * len(prompts),), step, device=device)
+            with_prompt, without = self.net(torch.cat([z_t, z_t]), t, tokens).float().chunk(2)
+            v = without + options.guidance * (with_prompt - without)
+            before = equations.abar_before(step, options.sample_steps, self.abar, self.abar[0])
+            z_t = equations.ddim_step("v_prediction", z_t, v, self.abar[step], before)
+        images = [to_picture(image) for image in self.codec.decode(z_t).float().cpu()]
+        return grid([images[i : i + 6] for i in range(0, len(images), 6)])
 
     def _validation_latents(self) -> tuple[Tensor, list[str]]:
         if self._validation is None:
@@ -203,26 +241,19 @@ class DenoiserStage:
             self._validation = z, [str(r.get("caption", "")) for r in records]
         return self._validation
 
-    def pipeline(self) -> StableDiffusionPipeline:
-        """The parts as diffusers' own text-to-image pipeline."""
-        return StableDiffusionPipeline(
-            vae=self.vae,
-            text_encoder=cast(Any, self.net.text_encoder),
-            tokenizer=cast(Any, self.tokenizer),
-            unet=cast(Any, self.net.unet),
-            scheduler=cast(Any, DDIMScheduler(**SCHEDULER)),
-            safety_checker=cast(Any, None),
-            feature_extractor=cast(Any, None),
-            requires_safety_checker=False,
-        )
-
     def save(self, folder: Path) -> None:
-        """A StableDiffusionPipeline folder. The denoiser is saved as what it is to diffusers: our subclass adds a method."""
-        self.pipeline().save_pretrained(folder)
-        _edit_json(folder / "unet" / "config.json", _class_name="UNet2DConditionModel")
-        _edit_json(folder / "model_index.json", unet=["diffusers", "UNet2DConditionModel"])
-
-
-def _edit_json(path: Path, **values: Any) -> None:
-    content = json.loads(path.read_text(encoding="utf-8")) | values
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        """A text-to-image model's folder in diffusers' layout, which its own pipeline of this backbone loads too."""
+        plugin = plugins.find("backbones", self.backbone)
+        parts: dict[str, Any] = {
+            "vae": self.vae,
+            "text_encoder": self.net.text_encoder,
+            "tokenizer": self.tokenizer,
+            plugin.folder: self.net.unet,
+            "scheduler": DDIMScheduler(**SCHEDULER),
+        }
+        for name, part in parts.items():
+            part.save_pretrained(folder / name)
+        classes = {name: [type(part).__module__.split(".")[0], type(part).__name__] for name, part in parts.items()}
+        classes[plugin.folder] = ["diffusers", plugin.class_name]  # our subclass adds a method
+        index = {"_diffusers_version": importlib.metadata.version("diffusers"), **_INDEX[self.backbone], **classes}
+        (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

@@ -33,7 +33,9 @@ class Net(nn.Module):
 
     def __init__(self, parts: learn.Parts, share: float) -> None:
         super().__init__()
-        self.unet, self.vae = parts.denoiser, parts.vae
+        self.unet = parts.denoiser
+        if parts.vae is not None:
+            self.vae = parts.vae
         if parts.head_module is not None:
             self.head = parts.head_module
         self._parts, self._share = parts, share
@@ -45,7 +47,7 @@ class Net(nn.Module):
             return features.latent, None
         n = math.ceil(len(x) * self._share) if self.training else len(x)
         estimate = self._parts.paradigm.estimate(features.latent[:n], x[:n], t[:n]) if self._latent else None
-        seen = Features(estimate, tuple(level[:n] for level in features.pyramid))
+        seen = Features(estimate, tuple(level[:n] for level in features.pyramid), features.size)
         return features.latent, self._parts.head(seen, self._parts.codec)
 
     def predict(self, z_x: Tensor, context: Tensor, steps: int, rng: Rng) -> Tensor:
@@ -78,7 +80,7 @@ class FinetuneStage:
             )
         self.draw = Draw(recipe, report, self.task.prepare if isinstance(self.task, PreparedTask) else None)
         self.samples = self.draw.samples
-        for part in (self.parts.denoiser, self.parts.vae):
+        for part in filter(None, (self.parts.denoiser, self.parts.vae)):
             use_attention(part, recipe.speed.attention)
             if recipe.speed.checkpointing:
                 cast(Any, part).enable_gradient_checkpointing()
@@ -91,7 +93,7 @@ class FinetuneStage:
                 "loader.latent_variants: cached latents serve the latent loss alone, but loss has"
                 f" {', '.join(n for n in self._weights if n != 'latent')}; leave those out, or set it to 0"
             )
-        self.parts.vae.to(own_device())
+        cast(nn.Module, self.parts.vae).to(own_device())  # a latent loss has one
         return latents.open_pairs(
             self.recipe, self.draw.sources, self.parts.codec, self.draw.prepared, self._encode_pair, report
         )

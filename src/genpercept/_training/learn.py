@@ -11,7 +11,7 @@ from torch import nn
 from genpercept import _folder, adapters, hub, plugins
 from genpercept._training.parts import open_codec
 from genpercept._training.prompts import Prompts, open_prompts
-from genpercept.backbones.sd21 import widen
+from genpercept.backbones import config_of
 from genpercept.checkpoint import MANIFEST
 from genpercept.codecs import Codec
 from genpercept.heads import Head
@@ -31,7 +31,7 @@ class Parts:
     """`denoiser` and `head_module` (None for a head without weights) learn or not, as their requires_grad says."""
 
     denoiser: nn.Module
-    vae: nn.Module
+    vae: nn.Module | None  # none for a backbone that takes pixels
     head_module: nn.Module | None
     codec: Codec
     head: Head
@@ -43,8 +43,8 @@ class Parts:
 
     def decoder(self) -> list[nn.Module]:
         """The modules of the codec that turn a latent into an image."""
-        vae = cast(Any, self.vae)
-        return [part for part in (vae.decoder, getattr(vae, "post_quant_conv", None)) if part is not None]
+        parts = (getattr(self.vae, name, None) for name in ("decoder", "post_quant_conv"))
+        return [part for part in parts if part is not None]
 
     def groups(self, recipe: Recipe) -> list[dict[str, Any]]:
         """The optimiser's parameter groups, one per part that learns, each with its own rate."""
@@ -97,22 +97,41 @@ def build(recipe: Recipe) -> Parts:
     codec_name, backbone = str(start.info["codec"]), str(start.info["backbone"])
     vae = _codec(recipe, start.vae, codec_name)
     codec = plugins.find("codecs", codec_name).wrap(vae)
-    paradigm = plugins.find("paradigms", recipe.paradigm).with_options(**recipe.paradigm_options)
+    # a base's own prediction type is among its options, a predictor's belong to what it was trained for
+    options = recipe.paradigm_options if start.info["task"] else start.info["paradigm_options"]
+    paradigm = plugins.find("paradigms", recipe.paradigm).with_options(**options)
     denoiser = _denoiser(recipe, start.unet, backbone, paradigm.input_channels(codec.channels))
     head_name = recipe.model.head or plugins.find("tasks", recipe.task).head
     head_module = _head(recipe, start, head_name, denoiser)
     head = plugins.find("heads", head_name).wrap(head_module)
     if recipe.learn.denoiser == "controlnet":
+        if backbone != "sd21":
+            raise ValueError(
+                f'learn.denoiser "controlnet": a ControlNet copies a U-Net\'s encoder, which {backbone} has not'
+            )
         backbone = "sd21_controlnet"
         denoiser = cast(Any, plugins.find("backbones", backbone)).control(denoiser)
     if recipe.learn.denoiser == "lora":
         lora = recipe.lora
-        adapters.add_lora(denoiser, lora.rank, lora.alpha, lora.targets, recipe.seed)
+        targets = lora.targets or plugins.find("backbones", backbone).lora_targets
+        adapters.add_lora(denoiser, lora.rank, lora.alpha, targets, recipe.seed)
     prompts = open_prompts(recipe.prompt, hub.resolve(recipe.model.base), start.prompt_embeds, recipe.seed)
     parts = Parts(denoiser, vae, head_module, codec, head, paradigm, prompts, backbone, codec_name, head_name)
     _select(recipe, parts)
-    parts.pipeline(recipe)  # refuses what cannot be paired, before anything is trained
+    _check_sizes(recipe, parts.pipeline(recipe).stride, parts)  # refuses, too, what cannot be paired
     return parts
+
+
+def _check_sizes(recipe: Recipe, stride: int, parts: Parts) -> None:
+    """ValueError for training sizes that whole patches of the backbone do not fill; convolutions make do with any."""
+    if cast(Any, parts.denoiser).patch == 1:
+        return
+    for h, w in sorted({tuple(size) for number in range(len(recipe.data)) for size in recipe.sizes(number)}):
+        if h % stride or w % stride:
+            near = " x ".join(str(max(1, round(edge / stride)) * stride) for edge in (h, w))
+            raise ValueError(
+                f"augment.sizes {h} x {w}: backbone {parts.backbone!r} needs multiples of {stride} pixels; take {near}"
+            )
 
 
 def _start(recipe: Recipe) -> _folder.Parts:
@@ -120,12 +139,16 @@ def _start(recipe: Recipe) -> _folder.Parts:
     folder = hub.resolve(recipe.model.base)
     if (folder / MANIFEST).is_file():
         return _folder.read(folder, None)
-    parts = _folder.read_base(folder, "one_step", {}, "", None)
-    return replace(parts, info=parts.info | {"codec": "kl", "backbone": "sd21", "task": None, "head": None})
+    parts = _folder.read_base(folder, recipe.paradigm, recipe.paradigm_options, "", None, widen=False)
+    return replace(parts, info=parts.info | {"task": None, "head": None})
 
 
-def _codec(recipe: Recipe, base: nn.Module, name: str) -> nn.Module:
-    """The base's codec or the recipe's own, its decoder with random weights if asked."""
+def _codec(recipe: Recipe, base: nn.Module | None, name: str) -> nn.Module | None:
+    """The base's codec or the recipe's own, its decoder with random weights if asked; None where nothing is encoded."""
+    if base is None:
+        if recipe.model.codec:
+            raise ValueError(f"model.codec: {recipe.model.base} takes pixels, which nothing encodes; leave it out")
+        return None
     vae = open_codec(recipe) if recipe.model.codec else base
     if recipe.learn.decoder != "scratch":
         return vae
@@ -138,17 +161,24 @@ def _codec(recipe: Recipe, base: nn.Module, name: str) -> nn.Module:
 
 def _denoiser(recipe: Recipe, base: nn.Module, backbone: str, channels: int) -> nn.Module:
     """The base's denoiser for an input of so many channels, or one of its size with random weights."""
-    config = dict(cast(Any, base).config)
+    plugin = plugins.find("backbones", backbone)
+    if recipe.model.pyramid_blocks:
+        if not hasattr(base, "choose_blocks"):
+            raise ValueError(
+                f"model.pyramid_blocks: the pyramid of {backbone} is what its up blocks give; leave it out"
+            )
+        cast(Any, base).choose_blocks(recipe.model.pyramid_blocks)
+    config, own = config_of(base), int(cast(Any, base).in_channels)
     if recipe.learn.denoiser == "scratch":
-        return plugins.find("backbones", backbone).build(config | {"in_channels": channels})
-    if config["in_channels"] == channels:
+        return plugin.build(config | ({} if own == channels else {"in_channels": channels}))
+    if own == channels:
         return base
     if recipe.learn.denoiser in _KEEPS_INPUT:
         raise ValueError(
             f'learn.denoiser "{recipe.learn.denoiser}": {recipe.paradigm} needs {channels} input channels, the base has '
-            f'{config["in_channels"]}, and a widened first convolution must learn: choose "finetune" or "scratch"'
+            f'{own}, and a widened first convolution must learn: choose "finetune" or "scratch"'
         )
-    return widen(base, channels)
+    return plugin.adapt(base, channels)
 
 
 def _head(recipe: Recipe, start: _folder.Parts, name: str, denoiser: nn.Module) -> nn.Module | None:
@@ -188,12 +218,13 @@ def _select(recipe: Recipe, parts: Parts) -> None:
     """Set requires_grad. ValueError where a part could learn nothing, or nothing learns."""
     learn, denoiser = recipe.learn, parts.denoiser
     latent = parts.head.consumes == "latent"
-    parts.vae.requires_grad_(False)
+    if parts.vae is not None:
+        parts.vae.requires_grad_(False)
     if learn.denoiser in ("finetune", "scratch", "frozen"):
         denoiser.requires_grad_(learn.denoiser != "frozen")
     if not latent:  # its last layers do not run; DistributedDataParallel wants gradients of all that learns
-        for name in ("conv_norm_out", "conv_out"):
-            getattr(getattr(denoiser, "unet", denoiser), name).requires_grad_(False)
+        for parameter in cast(Any, denoiser).output_parameters():
+            parameter.requires_grad_(False)
     if parts.head_module is not None:
         parts.head_module.requires_grad_(learn.head != "frozen")
     if learn.decoder != "frozen":

@@ -14,9 +14,12 @@ from genpercept.recipe import Recipe
 
 
 def use_attention(module: nn.Module, kind: str) -> None:
-    """Choose how a diffusers module computes attention. On CPUs the fused kernel's backward pass is the slower one."""
+    """Choose how a module computes attention. On CPUs the fused kernel's backward pass is the slower one."""
     if kind == "plain" or (kind == "auto" and not torch.cuda.is_available()):
-        cast(Any, module).set_attn_processor(AttnProcessor())
+        if hasattr(module, "set_attn_processor"):  # diffusers
+            cast(Any, module).set_attn_processor(AttnProcessor())
+        else:  # transformers
+            cast(Any, module).set_attn_implementation("eager")
 
 
 def open_codec(recipe: Recipe) -> nn.Module:

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from genpercept import checkpoint, hub, losses, plugins
+from genpercept._folder import base_backbone, predictor_backbone
+from genpercept.checkpoint import MANIFEST
 from genpercept.recipe import Recipe
 
 
@@ -53,17 +55,14 @@ def _parameters(recipe: Recipe) -> str:
 
             return f"codec {_count('codecs', 'kl', {**DEFAULT_CONFIG, **recipe.model.codec_config})}"
         case "denoiser" if not recipe.model.base:
-            from genpercept._training.denoiser import DEFAULT_UNET
+            from genpercept._training.denoiser import DEFAULTS
 
-            denoiser = _count("backbones", "sd21", {**DEFAULT_UNET, **recipe.model.unet_config})
+            name = recipe.model.backbone or "sd21"
+            denoiser = _count("backbones", name, {**DEFAULTS.get(name, {}), **recipe.model.backbone_config})
             return f"denoiser {denoiser}; the text encoder's depend on the captions' words"
         case _:
-            config = _base_config(recipe.model.base)
-            return (
-                f"denoiser {_count('backbones', 'sd21', config)}"
-                if config
-                else f"those of {recipe.model.base}, not here yet"
-            )
+            found = _base_config(recipe.model.base)
+            return f"denoiser {_count('backbones', *found)}" if found else f"those of {recipe.model.base}, not here yet"
 
 
 def _count(kind: Any, name: str, config: dict[str, Any]) -> str:
@@ -72,10 +71,10 @@ def _count(kind: Any, name: str, config: dict[str, Any]) -> str:
     return f"{sum(p.numel() for p in module.parameters()):,}"
 
 
-def _base_config(base: str) -> dict[str, Any] | None:
-    """The denoiser's config where the base is on this machine; a dry run downloads nothing."""
+def _base_config(base: str) -> tuple[str, dict[str, Any]] | None:
+    """The denoiser's plugin and config where the base is on this machine; a dry run downloads nothing."""
     folder = Path(base)
     if not folder.is_dir() and base in hub.embedded_names():
         folder = hub.resolve(base)
-    path = folder / "unet" / "config.json"
-    return checkpoint.read_json(path) if path.exists() else None
+    name, path = predictor_backbone(folder) if (folder / MANIFEST).is_file() else base_backbone(folder)
+    return (name, checkpoint.read_json(path / "config.json")) if (path / "config.json").exists() else None

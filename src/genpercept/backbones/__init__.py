@@ -1,8 +1,13 @@
-"""Backbones: latents (or pixels) -> Features."""
+"""Backbones: latents (or pixels) -> Features.
+
+A backbone takes an input of so many channels, whose height and width are multiples of its `patch`: cells of a latent, or pixels
+in [-1, 1] where the plugin's `input` says so. Who pairs it with a codec, a paradigm and a head reads what it declares here.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -10,19 +15,42 @@ from genpercept.types import Features
 
 
 class Backbone(Protocol):
+    in_channels: int  # of its input
+    patch: int  # cells of the input, along each edge, that make one token; 1 for convolutional networks
+    context_width: int | None  # of the tokens its cross-attention reads; None: it reads no text
     pyramid_channels: tuple[int, ...]  # of Features.pyramid, coarsest first
-    pyramid_strides: tuple[int, ...]  # pixels of the image per cell, same order
+    pyramid_strides: tuple[int, ...]  # pixels of the image per cell, same order; behind an 8 x codec for latents
 
     def forward_features(self, x: Tensor, t: Tensor, context: Tensor, *, latent: bool = True) -> Features:
-        """x (B, C, h, w), t (B,), context (B, tokens, width) -> Features; `latent=False` leaves the output convolution out."""
+        """x (B, in_channels, h, w), t (B,), context (B, tokens, width) -> Features; `latent=False` leaves the output out."""
+        ...
+
+    def output_parameters(self) -> Iterable[nn.Parameter]:
+        """Those that only the output latent reads: they get no gradient from a head on the pyramid."""
         ...
 
 
 class BackbonePlugin(Protocol):
     name: str
-    class_name: str  # of the module, as config.json says it
+    class_name: str  # of the module, as config.json says it; transformers' architecture for one of its models
     input: str  # "latent" or "pixels"
+    folder: str  # where a base and a saved model keep it; "" in a base: the base is the backbone alone
+    lora_targets: tuple[str, ...]  # ends of the names of its attention projections
+
+    def recognise(self, config: dict) -> bool:
+        """Whether a config.json is of a base's module that this plugin takes."""
+        ...
 
     def build(self, config: dict) -> nn.Module:
         """The module with random weights. On the meta device under `torch.device("meta")`."""
         ...
+
+    def adapt(self, module: nn.Module, channels: int) -> nn.Module:
+        """A base's module, in place, as a predictor's: for so many input channels. ValueError where it cannot be."""
+        ...
+
+
+def config_of(module: nn.Module) -> dict[str, Any]:
+    """A module's configuration as in its config.json."""
+    config: Any = module.config
+    return dict(config.to_dict() if hasattr(config, "to_dict") else config)

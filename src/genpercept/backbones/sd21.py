@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -12,6 +10,8 @@ from diffusers import UNet2DConditionModel
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
+from genpercept.backbones._saved import SavedAsParent
+from genpercept.backbones._widen import widen_convolution
 from genpercept.types import Features
 
 # Stable Diffusion 2.1 (768, v-prediction): 865,910,724 parameters.
@@ -29,12 +29,24 @@ SD21_CONFIG: dict[str, Any] = {
 }
 
 
-class SD21UNet(UNet2DConditionModel):
+class SD21UNet(SavedAsParent, UNet2DConditionModel):
     """UNet2DConditionModel whose `forward_features` also gives the outputs of the up blocks.
 
     An explicit method, not forward hooks: those break torch.compile, CUDA graphs and export. It is tested equal to the
     parent's forward. It takes what text-to-image U-Nets take; the parent's many extras (adapters, GLIGEN) stay in `forward`.
     """
+
+    parent_name = UNet2DConditionModel.__name__
+    patch = 1
+
+    @property
+    def in_channels(self) -> int:
+        return int(cast(Any, self.config).in_channels)
+
+    @property
+    def context_width(self) -> int | None:
+        width = cast(Any, self.config).cross_attention_dim
+        return int(width[0] if isinstance(width, list | tuple) else width)
 
     @property
     def pyramid_channels(self) -> tuple[int, ...]:
@@ -47,12 +59,10 @@ class SD21UNet(UNet2DConditionModel):
         n = len(self.up_blocks)
         return tuple(8 * 2 ** max(0, n - 2 - i) for i in range(n))
 
-    def save_config(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> None:
-        """The parent's config.json under the parent's class name, so that plain diffusers loads the folder."""
-        super().save_config(save_directory, push_to_hub=push_to_hub, **kwargs)
-        path = Path(save_directory) / self.config_name
-        config = json.loads(path.read_text(encoding="utf-8")) | {"_class_name": UNet2DConditionModel.__name__}
-        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    def output_parameters(self) -> Iterator[nn.Parameter]:
+        net = cast(Any, self)
+        yield from net.conv_norm_out.parameters()
+        yield from net.conv_out.parameters()
 
     @apply_forward_hook  # so that model CPU offload brings the weights in, as it does for `forward`
     def forward_features(
@@ -99,26 +109,15 @@ class SD21UNet(UNet2DConditionModel):
                 kwargs["encoder_hidden_states"] = context
             h = block(hidden_states=h, temb=emb, res_hidden_states_tuple=block_skips, **kwargs)
             pyramid.append(h)
-        if not latent:
-            return Features(None, tuple(pyramid))
-        out = net.conv_out(net.conv_act(net.conv_norm_out(h)))
-        return Features(out, tuple(pyramid))
+        size = (int(x.shape[-2]), int(x.shape[-1]))
+        out = net.conv_out(net.conv_act(net.conv_norm_out(h))) if latent else None
+        return Features(out, tuple(pyramid), size)
 
 
 def widen(unet: nn.Module, channels: int) -> nn.Module:
-    """Let a denoiser take `channels` input channels: the first convolution repeated and divided, in place. Returns it.
-
-    As Marigold does for 8 out of 4 (Ke et al. 2024, section 3.2): an input that repeats the old one gets the old answer, so
-    activations keep their size. ValueError unless `channels` is a multiple of what it takes now.
-    """
+    """Let a denoiser take `channels` input channels, in place; see `widen_convolution`. Returns it."""
     net = cast(Any, unet)
-    old: nn.Conv2d = net.conv_in
-    times, rest = divmod(channels, old.in_channels)
-    if rest or times < 1:
-        raise ValueError(f"cannot widen a denoiser of {old.in_channels} input channels to {channels}: not a multiple")
-    with torch.no_grad():
-        weight = nn.Parameter(old.weight.repeat(1, times, 1, 1) / times, requires_grad=old.weight.requires_grad)
-    old.in_channels, old.weight = channels, weight
+    widen_convolution(net.conv_in, channels)
     net.register_to_config(in_channels=channels)
     return unet
 
@@ -127,9 +126,18 @@ class SD21:
     name = "sd21"
     class_name = "UNet2DConditionModel"
     input = "latent"
+    folder = "unet"
+    lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
+
+    def recognise(self, config: dict) -> bool:
+        return config.get("_class_name") == self.class_name
 
     def build(self, config: dict) -> nn.Module:
         return cast(nn.Module, SD21UNet.from_config(config))
+
+    def adapt(self, module: nn.Module, channels: int) -> nn.Module:
+        """The first convolution is widened where it must be."""
+        return module if cast(SD21UNet, module).in_channels == channels else widen(module, channels)
 
 
 PLUGIN = SD21()

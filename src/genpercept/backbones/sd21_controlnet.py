@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -45,12 +46,27 @@ class ControlledUNet(nn.Module):
         return next(self.parameters()).dtype
 
     @property
+    def in_channels(self) -> int:
+        return cast(Any, self.unet).in_channels
+
+    @property
+    def patch(self) -> int:
+        return cast(Any, self.unet).patch
+
+    @property
+    def context_width(self) -> int | None:
+        return cast(Any, self.unet).context_width
+
+    @property
     def pyramid_channels(self) -> tuple[int, ...]:
         return cast(Any, self.unet).pyramid_channels
 
     @property
     def pyramid_strides(self) -> tuple[int, ...]:
         return cast(Any, self.unet).pyramid_strides
+
+    def output_parameters(self) -> Iterator[nn.Parameter]:
+        return cast(Any, self.unet).output_parameters()
 
     def forward_features(self, x: Tensor, t: Tensor, context: Tensor, *, latent: bool = True) -> Features:
         """As the U-Net's: x (B, in_channels, h, w), t (B,), context (B, tokens, width)."""
@@ -80,9 +96,23 @@ class SD21ControlNet:
     name = "sd21_controlnet"
     class_name = ControlledUNet.__name__
     input = "latent"
+    folder = "unet"
+    lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
+
+    def recognise(self, config: dict) -> bool:
+        """Never: no base has one."""
+        return False
 
     def build(self, config: dict) -> nn.Module:
         return ControlledUNet(plugins.find("backbones", "sd21").build(config), copy_weights=False)
+
+    def adapt(self, module: nn.Module, channels: int) -> nn.Module:
+        """ValueError for another number of channels: its U-Net is frozen, and a widened convolution must learn."""
+        if cast(ControlledUNet, module).in_channels != channels:
+            raise ValueError(
+                f"a denoiser with a ControlNet cannot be given {channels} input channels: start from a base"
+            )
+        return module
 
     def control(self, unet: nn.Module) -> nn.Module:
         """The U-Net, shared and frozen, with a fresh ControlNet: at first it answers as the U-Net alone."""

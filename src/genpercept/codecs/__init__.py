@@ -23,14 +23,15 @@ class Codec(Protocol):
 
 class CodecPlugin(Protocol):
     name: str
-    class_name: str  # of the diffusers module, as config.json says it
+    class_name: str | None  # of the diffusers module, as config.json says it; None for a codec without weights
+    output: str  # what it encodes to, which is a backbone's `input`: "latent" or "pixels"
 
     def build(self, config: dict) -> nn.Module:
-        """The module with random weights. On the meta device under `torch.device("meta")`."""
+        """The module with random weights. On the meta device under `torch.device("meta")`. ValueError when there is none."""
         ...
 
-    def wrap(self, module: nn.Module) -> Codec:
-        """The module as a Codec; shares its weights."""
+    def wrap(self, module: nn.Module | None) -> Codec:
+        """The module (None for a codec without weights) as a Codec; shares its weights. ValueError for another module."""
         ...
 
 

@@ -46,6 +46,7 @@ class KlCodec:
 class Kl:
     name = "kl"
     class_name = "AutoencoderKL"
+    output = "latent"
 
     def build(self, config: dict) -> nn.Module:
         return cast(nn.Module, AutoencoderKL.from_config(config))
@@ -58,7 +59,7 @@ class Kl:
         stem, _, layer = head.rpartition(".")
         return f"{stem}.{_OLD_ATTENTION.get(layer, layer)}.{last}"
 
-    def wrap(self, module: nn.Module) -> KlCodec:
+    def wrap(self, module: nn.Module | None) -> KlCodec:
         if not isinstance(module, AutoencoderKL):
             raise ValueError(
                 f"codec 'kl' needs an AutoencoderKL, not a {type(module).__name__}: use codec 'tiny' for AutoencoderTiny"

@@ -29,11 +29,12 @@ class TinyCodec:
 class Tiny:
     name = "tiny"
     class_name = "AutoencoderTiny"
+    output = "latent"
 
     def build(self, config: dict) -> nn.Module:
         return cast(nn.Module, AutoencoderTiny.from_config(config))
 
-    def wrap(self, module: nn.Module) -> TinyCodec:
+    def wrap(self, module: nn.Module | None) -> TinyCodec:
         if not isinstance(module, AutoencoderTiny):
             raise ValueError(
                 f"codec 'tiny' needs an AutoencoderTiny, not a {type(module).__name__}: use codec 'kl' for AutoencoderKL"

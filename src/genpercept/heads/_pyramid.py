@@ -18,5 +18,5 @@ def check_pyramid(head: str, sizes: tuple[int, ...], features: Features) -> None
 
 def image_size(features: Features, codec: Codec) -> Size:
     """Height and width of the padded image that the pyramid was made of."""
-    h, w = features.pyramid[-1].shape[-2:]
+    h, w = features.size or features.pyramid[-1].shape[-2:]
     return h * codec.stride, w * codec.stride
