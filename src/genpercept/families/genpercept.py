@@ -1,12 +1,14 @@
-"""Checkpoints of the GenPercept release (v2): what was fine-tuned, everything else from Stable Diffusion 2.1.
+"""Checkpoints of the GenPercept release: what was fine-tuned, everything else from Stable Diffusion 2.1.
 
-Two layouts. The release: folders beside each other with one U-Net each, and `dpt_head_identity` for the one U-Net that has no
-output layers. A training run: `unet`, and inside the same folder what else it trained, a DPT head or the codec's decoder.
+Layouts. The release (v2): folders beside each other with one U-Net each, and `dpt_head_identity` for the one U-Net that has
+no output layers. A training run: `unet`, and inside the same folder what else it trained, a DPT head or the codec's
+decoder. Repositories of a whole pipeline. The first release (v1): the U-Nets beside `vae`, and the empty prompt padded to 77
+tokens, whose embedding it stores as empty_text_embed.npy; its depth is stretched to [0, 1].
 """
 
 from __future__ import annotations
 
-import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,128 +17,180 @@ from torch import Tensor, nn
 
 from genpercept import checkpoint
 from genpercept.codecs.kl import PLUGIN as KL
+from genpercept.families import Candidate
+from genpercept.families._family import UNetFamily, hash_of
+from genpercept.families._layout import OUTPUT, RELEASE_V1, Layout, read
+from genpercept.families._rest import (
+    EMPTY_TEXT,
+    Base,
+    base_tensors,
+    check,
+    find_base,
+    load_vae,
+    prompt,
+    refuse_untouched,
+)
 from genpercept.pipeline import GenPerceptPipeline
 
 HEAD = "dpt_head_identity"
 _DECODER = {"vae_decoder": "decoder.", "vae_post_quant_conv": "post_quant_conv."}
-_OUTPUT = ("conv_norm_out.weight", "conv_norm_out.bias", "conv_out.weight", "conv_out.bias")
 _FORK = "CustomUNet2DConditionModel"  # the public code's U-Net with a pyramid: the same tensors
+_TASKS = ("depth", "disparity", "normals", "segmentation", "dis", "matting")
+_RELEASED = {
+    "unet_depth": "depth",
+    "unet_normal": "normals",
+    "unet_dis": "dis",
+    "unet_matting": "matting",
+    "unet_seg": "segmentation",
+    "unet_disparity": "disparity",
+    "unet_disparity_dpt_head": "disparity",
+}
+_NAME = re.compile(rf"({'|'.join(_RELEASED)})_v[12]")
+_HUB = "guangkaixu/genpercept-"
 
 
-class GenPercept:
-    """unet_depth_v2 and its like, with unet_disparity_dpt_head_v2; or the folder of a training run."""
+class GenPercept(UNetFamily):
+    """unet_depth_v2 and its like, with unet_disparity_dpt_head_v2; the folder of a training run; a whole pipeline; v1."""
 
     name = "genpercept"
+    tasks = _TASKS
+    published = (
+        {f"{_HUB}models/{name}_v2": task for name, task in _RELEASED.items()}
+        | {f"guangkaixu/GenPercept/{name}_v1": task for name, task in _RELEASED.items()}
+        | {f"{_HUB}{name}": task for name, task in (("depth", "depth"), ("normal", "normals"), ("dis", "dis"))}
+        | {f"{_HUB}{name}": task for name, task in (("matting", "matting"), ("seg", "segmentation"))}
+        | {f"{_HUB}{name}": "disparity" for name in ("disparity", "disparity-dpt-head")}
+    )
+
+    def candidate(self, layout: Layout) -> Candidate | None:
+        if layout.in_channels != 4 or layout.out_channels != 4 or layout.has_class_embedding:
+            return None
+        if layout.pipeline.startswith("StableDiffusion"):
+            return None
+        tasks, named = _TASKS, _NAME.fullmatch(layout.root.name)
+        if named:
+            tasks = (_RELEASED[named[1]],)
+            why = f"the folder has the release's own name, {named[0]}"
+        elif layout.pipeline == "GenPerceptPipeline" or layout.config.get("_class_name") == _FORK:
+            why = "its configuration names GenPercept's own class"
+        elif layout.lacks_output:
+            why = "4 input channels and no output layers: trained with a DPT head"
+        elif trained := [name for name in (HEAD, *_DECODER) if (layout.root / name).is_dir()]:
+            why = f"{trained[0]} beside the U-Net, as GenPercept's training writes it"
+        else:
+            why = "4 input and output channels, as any Stable Diffusion's U-Net"
+            return Candidate(self.name, tasks, why, sure=False)
+        return Candidate(self.name, tasks, why, sure=True)
 
     def beside(self, folder: Path) -> tuple[str, ...]:
-        root, unet = _layout(folder)
-        return (HEAD,) if not (root / HEAD).is_dir() and _lacks_output(unet) else ()
+        layout = read(folder)
+        return (HEAD,) if not (layout.root / HEAD).is_dir() and layout.lacks_output else ()
+
+    def settings(self, layout: Layout, base: Base | None, task: str) -> dict[str, Any]:
+        v1 = _is_v1(layout)
+        decided = {"version": "v1: by the folder's name, or its stored prompt" if v1 else "v2: nothing says v1"}
+        decided["prompt"] = "empty, padded to the full length as in v1" if v1 else "empty, not padded"
+        settings: dict[str, Any] = {"variant": "v1" if v1 else "v2", "decided": decided}
+        if v1 and task in ("depth", "disparity"):
+            settings["task_options"] = {"stretch": True}
+        if task == "normals":
+            settings["axes"] = None
+            decided["axes"] = "undocumented: kept as they are"
+        return settings
 
     def load(
-        self, folder: Path, base: str | Path, task: str, torch_dtype: torch.dtype | None, where: dict[str, Any]
+        self, folder: Path, base: str | Path | None, task: str, torch_dtype: torch.dtype | None, where: dict[str, Any]
     ) -> GenPerceptPipeline:
         """ValueError when the folder holds no U-Net, one without its head, or weights that are the base's own (noise)."""
-        root, unet_folder = _layout(folder)
-        head_folder = _head_folder(root, unet_folder)
-        decoder_folders = [root / name for name in _DECODER if (root / name).is_dir()]
-        start = GenPerceptPipeline.from_base(base, task, torch_dtype=torch_dtype, **where)
-        unet = _load_unet(unet_folder, start.unet, torch_dtype)
-        if not decoder_folders and head_folder is None and _same_weights(unet, start.unet):
-            raise ValueError(
-                f"{unet_folder}: its weights are bit by bit those of the base {base}: not fine-tuned, it would give noise"
-            )
-        head = None if head_folder is None else _load_head(head_folder, unet, torch_dtype)
+        pickle = bool(where.get("allow_pickle"))
+        layout = read(folder, allow_pickle=pickle)
+        self.refuse_strange(layout, task)
+        head_folder = _head_folder(layout)
+        decoder_folders = [layout.root / name for name in _DECODER if (layout.root / name).is_dir()]
+        origin = find_base(base, where)
+        check(layout, origin, allow_pickle=pickle)
+        if origin is not None and not decoder_folders and head_folder is None:
+            refuse_untouched(layout, origin, allow_pickle=pickle)
+        unet = _load_unet(layout, origin, torch_dtype, pickle)
+        head = None if head_folder is None else _load_head(head_folder, unet, torch_dtype, pickle)
+        vae = load_vae(layout, origin, torch_dtype, allow_pickle=pickle)
         if decoder_folders:
-            _load_decoder(root, start.vae)
-        trained = [unet_folder, *([head_folder] if head_folder else []), *decoder_folders]
+            _load_decoder(layout.root, vae, pickle)
+        embedding = prompt(layout, origin, pad=_is_v1(layout), allow_pickle=pickle)
+        trained = [layout.unet, *([head_folder] if head_folder else []), *decoder_folders]
         info: dict[str, Any] = {
-            "base": str(base),
+            "family": self.name,
             "prompt": "",
-            "model": str(unet_folder),
-            "model_sha256": _hash(trained),
+            "prompt_tokens": int(embedding.shape[1]),
+            "model": str(layout.unet),
+            "model_sha256": hash_of(trained, allow_pickle=pickle),
+            "resolution": int(layout.index.get("default_processing_resolution") or self.resolution),
         }
-        if task == "normals":
-            info["axes"] = None  # the release does not document them
         return GenPerceptPipeline.from_parts(
             unet=unet,
-            vae=start.vae,
-            prompt_embeds=start.prompt_embeds,
+            vae=vae,
+            prompt_embeds=embedding,
             task=task,
             head=None if head is None else "dpt",
             head_module=head,
-            resolution=768,
-            **info,
+            **info | ({"base": origin.name} if origin else {}) | self.settings(layout, origin, task),
         )
 
 
-def _layout(folder: Path) -> tuple[Path, Path]:
-    """The folder that holds all of the checkpoint, and its U-Net's, which are one in the release."""
-    folder = folder.resolve()
-    if folder.name == "unet":
-        return folder.parent, folder
-    return folder, folder / "unet" if (folder / "unet").is_dir() else folder
+def _is_v1(layout: Layout) -> bool:
+    return bool(RELEASE_V1.fullmatch(layout.root.name)) or layout.part(EMPTY_TEXT) is not None
 
 
-def _lacks_output(unet_folder: Path) -> bool:
-    names = {name for path in checkpoint.weight_files(unet_folder) for name in checkpoint.tensor_shapes(path)}
-    return names.isdisjoint(_OUTPUT)
-
-
-def _head_folder(root: Path, unet_folder: Path) -> Path | None:
+def _head_folder(layout: Layout) -> Path | None:
     """A head inside belongs to the checkpoint; one beside it only to a U-Net that cannot do without."""
-    if (root / HEAD).is_dir():
-        return root / HEAD
-    if not _lacks_output(unet_folder):
+    if (layout.root / HEAD).is_dir():
+        return layout.root / HEAD
+    if not layout.lacks_output:
         return None
-    if not (root.parent / HEAD).is_dir():
+    if not (layout.root.parent / HEAD).is_dir():
         raise ValueError(
-            f"{unet_folder}: has no output layers (conv_norm_out, conv_out), so it was trained with a DPT head: "
-            f"put the release's {HEAD} folder beside or into {root}"
+            f"{layout.unet}: has no output layers (conv_norm_out, conv_out), so it was trained with a DPT head: "
+            f"put the release's {HEAD} folder beside or into {layout.root}"
         )
-    return root.parent / HEAD
+    return layout.root.parent / HEAD
 
 
-def _load_unet(folder: Path, base: nn.Module, torch_dtype: torch.dtype | None) -> nn.Module:
-    """Output layers that it lacks are the base's: a DPT head never runs them, and plain diffusers can read the saved folder."""
-    config = checkpoint.read_json(folder / "config.json")
-    if config.get("_class_name") == _FORK:
-        del config["_class_name"]
-    untouched = base.state_dict()
-    extra: dict[str, Tensor] = {name: untouched[name] for name in _OUTPUT} if _lacks_output(folder) else {}
-    return checkpoint.load_part("backbones", "sd21", folder, torch_dtype, config=config, extra=extra)
+def _load_unet(layout: Layout, base: Base | None, dtype: torch.dtype | None, pickle: bool) -> nn.Module:
+    """Output layers that it lacks are the base's, or zero without one: a DPT head never runs them, and diffusers wants some."""
+    config = {k: v for k, v in layout.config.items() if k != "_class_name" or v != _FORK}
+    extra: dict[str, Tensor] = {}
+    if layout.lacks_output and base is not None:
+        extra = {k: t.clone() for k, t in base_tensors(base, "unet", OUTPUT, allow_pickle=pickle).items()}
+    elif layout.lacks_output:
+        width = int(layout.config["block_out_channels"][0])
+        shapes = ((width,), (width,), (layout.out_channels, width, 3, 3), (layout.out_channels,))
+        extra = {name: torch.zeros(shape) for name, shape in zip(OUTPUT, shapes, strict=True)}
+    return checkpoint.load_part(
+        "backbones", "sd21", layout.unet, dtype, config=config, extra=extra, allow_pickle=pickle
+    )
 
 
-def _same_weights(unet: nn.Module, base: nn.Module) -> bool:
-    untouched = base.state_dict()
-    return all(torch.equal(t, untouched[k]) for k, t in unet.state_dict().items() if k in untouched)
-
-
-def _load_head(folder: Path, unet: Any, torch_dtype: torch.dtype | None) -> nn.Module:
+def _load_head(folder: Path, unet: Any, dtype: torch.dtype | None, pickle: bool) -> nn.Module:
     """The release has its tensors alone: without a config.json it is the default head over this U-Net's pyramid."""
     config = {"neck_hidden_sizes": list(reversed(unet.pyramid_channels))}
     if (folder / "config.json").is_file():
         config = checkpoint.read_json(folder / "config.json")
-    return checkpoint.load_part("heads", "dpt", folder, torch_dtype, config=config)
+    return checkpoint.load_part("heads", "dpt", folder, dtype, config=config, allow_pickle=pickle)
 
 
-def _load_decoder(root: Path, vae: nn.Module) -> None:
+def _load_decoder(root: Path, vae: nn.Module, pickle: bool) -> None:
     """The decoder and the convolution before it, which a run trains together, into the base's codec."""
     tensors: dict[str, Tensor] = {}
     for name, prefix in _DECODER.items():
-        for path in checkpoint.weight_files(root / name):
-            tensors |= {KL.rename(prefix + k): t for k, t in checkpoint.read_tensors(path).items()}
+        for path in checkpoint.weight_files(root / name, allow_pickle=pickle):
+            found = checkpoint.read_tensors(path, allow_pickle=pickle)
+            tensors |= {KL.rename(prefix + k): t for k, t in found.items()}
     expected = {k: t for k, t in vae.state_dict().items() if k.startswith(tuple(_DECODER.values()))}
     checkpoint.check_shapes(
         root, {k: tuple(t.shape) for k, t in expected.items()}, {k: tuple(t.shape) for k, t in tensors.items()}
     )
     checkpoint.check_finite(root, tensors)
     vae.load_state_dict({k: t.reshape(expected[k].shape) for k, t in tensors.items()}, strict=False)
-
-
-def _hash(folders: list[Path]) -> str:
-    """Of one folder its file's own SHA-256, as the hub shows it."""
-    hashes = [checkpoint.sha256(folder) for folder in folders]
-    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 PLUGIN = GenPercept()

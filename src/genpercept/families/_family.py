@@ -1,0 +1,106 @@
+"""What families of one U-Net have in common: recognised by it, loaded with it, told in `decided`."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from genpercept import checkpoint
+from genpercept.families import Candidate
+from genpercept.families._layout import Layout, read
+from genpercept.families._rest import Base, check, find_base, lacking, load_vae, prompt, refuse_untouched
+from genpercept.pipeline import GenPerceptPipeline
+
+LOOK_ALIKE = ("depth", "disparity", "normals")  # their U-Nets differ in nothing that a header shows
+LEFT_UP_VIEWER = [[-1, 0, 0], [0, 1, 0], [0, 0, 1]]  # takes x left, y up, z towards the viewer to our axes
+OWN = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+
+
+class UNetFamily(ABC):
+    """Subclasses say how their checkpoints look, and how they are run."""
+
+    name: str
+    published: Mapping[str, str]
+    tasks: ClassVar[tuple[str, ...]] = LOOK_ALIKE
+    pad = False  # whether the empty prompt is padded to the tokenizer's full length
+    resolution = 768
+
+    @abstractmethod
+    def candidate(self, layout: Layout) -> Candidate | None:
+        """What the folder is, if it can be of this family."""
+
+    @abstractmethod
+    def settings(self, layout: Layout, base: Base | None, task: str) -> dict[str, Any]:
+        """Of from_parts: paradigm and its options, task_options, ..., and `decided`: what was concluded from what."""
+
+    def recognise(self, folder: Path, *, allow_pickle: bool = False) -> Candidate | None:
+        return self.candidate(read(folder, allow_pickle=allow_pickle))
+
+    def beside(self, folder: Path) -> tuple[str, ...]:
+        return ()
+
+    def lacking(self, folder: Path, *, allow_pickle: bool = False) -> list[str]:
+        return lacking(read(folder, allow_pickle=allow_pickle))
+
+    def load(
+        self, folder: Path, base: str | Path | None, task: str, torch_dtype: torch.dtype | None, where: dict[str, Any]
+    ) -> GenPerceptPipeline:
+        """ValueError when the folder holds no U-Net of this family, or weights that are the base's own (noise)."""
+        pickle = bool(where.get("allow_pickle"))
+        layout = read(folder, allow_pickle=pickle)
+        self.refuse_strange(layout, task)
+        origin = find_base(base, where)
+        check(layout, origin, allow_pickle=pickle)
+        if origin is not None:
+            refuse_untouched(layout, origin, allow_pickle=pickle)
+        settings = self.settings(layout, origin, task)
+        unet = checkpoint.load_part("backbones", "sd21", layout.unet, torch_dtype, allow_pickle=pickle)
+        embedding = prompt(layout, origin, pad=self.pad, allow_pickle=pickle)
+        info = {
+            "family": self.name,
+            "prompt": "",
+            "prompt_tokens": int(embedding.shape[1]),
+            "model": str(layout.root),
+            "model_sha256": hash_of([layout.unet], allow_pickle=pickle),
+            "resolution": self.resolution,
+        }
+        return GenPerceptPipeline.from_parts(
+            unet=unet,
+            vae=load_vae(layout, origin, torch_dtype, allow_pickle=pickle),
+            prompt_embeds=embedding,
+            task=task,
+            **info | ({"base": origin.name} if origin else {}) | settings,
+        )
+
+    def refuse_strange(self, layout: Layout, task: str) -> None:
+        """ValueError where the folder cannot be of this family, or the task is none of its tasks."""
+        found = self.candidate(replace(layout, index={}))  # whatever the index calls it, the caller has said what it is
+        if found is None:
+            raise ValueError(
+                f"{layout.unet}: no checkpoint of family {self.name!r}: {looks(layout)}; check the path, or leave family out"
+            )
+        if task not in found.tasks:
+            raise ValueError(
+                f"{layout.root}: family {self.name!r} has no {task} of this kind ({found.why}): choose "
+                f"{', '.join(found.tasks)}"
+            )
+
+
+def looks(layout: Layout) -> str:
+    """The U-Net in a few words."""
+    extra = f", class embedding of width {layout.class_width}" if layout.has_class_embedding else ""
+    index = f", model_index.json says {layout.pipeline}" if layout.pipeline else ""
+    outputs = "no output layers" if layout.lacks_output else f"{layout.out_channels} output channels"
+    return f"a U-Net with {layout.in_channels} input channels, {outputs}{extra}{index}"
+
+
+def hash_of(folders: list[Path], *, allow_pickle: bool = False) -> str:
+    """Of one folder its file's own SHA-256, as the hub shows it."""
+    hashes = [checkpoint.sha256(folder, allow_pickle=allow_pickle) for folder in folders]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()

@@ -1,0 +1,37 @@
+"""What Marigold's layout and E2E-FT's have in common: an 8-channel U-Net, a scheduler, an index that may say the task."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from genpercept.families._family import LOOK_ALIKE
+from genpercept.families._layout import Layout
+from genpercept.families._rest import Base
+from genpercept.families._schedule import options
+
+_TASKS = {"MarigoldDepthPipeline": ("depth", "disparity"), "MarigoldNormalsPipeline": ("normals",)}
+
+
+def tasks(layout: Layout) -> tuple[str, ...]:
+    """What model_index.json leaves possible."""
+    found = _TASKS.get(layout.pipeline, LOOK_ALIKE)
+    stated = layout.index.get("prediction_type")
+    return (str(stated),) if stated in found else found
+
+
+def is_plain(layout: Layout) -> bool:
+    """Whether the U-Net takes an image's latent and a label's, and gives a label's: depth or normals of both families."""
+    return (layout.in_channels, layout.out_channels, layout.has_class_embedding) == (8, 4, False)
+
+
+def schedule(layout: Layout, base: Base | None) -> tuple[dict[str, Any], str]:
+    """Options of the paradigm, and where they were read: the checkpoint's scheduler, or else its base's."""
+    if layout.scheduler:
+        path = layout.root / "scheduler" / "scheduler_config.json"
+        return options(layout.scheduler, path), f"{layout.scheduler.get('_class_name')} of the checkpoint"
+    if base is not None:
+        path = base.folder / "scheduler" / "scheduler_config.json"
+        return options(base.json("scheduler", "scheduler_config.json"), path), f"of the base {base.name}"
+    raise ValueError(
+        f"{layout.root}: has no scheduler/scheduler_config.json, and no base was given: copy it, or pass base="
+    )

@@ -1,0 +1,173 @@
+"""What a public checkpoint does not hold comes from its base: found, checked against the checkpoint, loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from genpercept import checkpoint, hub, pickles, text
+from genpercept.codecs.kl import PLUGIN as KL
+from genpercept.families._layout import Layout
+
+SCALING_FACTOR = 0.18215  # of the latents that all of these families were trained with
+EMPTY_TEXT = "empty_text_embed.npy"  # GenPercept v1's own embedding of the empty prompt
+_TEXT = ("text_encoder", "tokenizer")
+_DECODING = ("decoder.", "post_quant_conv.")
+_WIDTHS = "768: Stable Diffusion 1, 1024: 2, 2048: XL"
+
+
+@dataclass(frozen=True)
+class Base:
+    """The base model of a checkpoint: what was given, and its folder."""
+
+    name: str
+    folder: Path
+
+    def json(self, *path: str) -> dict[str, Any]:
+        return checkpoint.read_json(self.folder.joinpath(*path))
+
+
+def find_base(base: str | Path | None, where: dict[str, Any]) -> Base | None:
+    """The base's folder, downloaded where it must be; `where` but for the revision, which is the checkpoint's."""
+    if base is None:
+        return None
+    return Base(str(base), hub.resolve(base, **{k: v for k, v in where.items() if k != "revision"}))
+
+
+def lacking(layout: Layout) -> list[str]:
+    """Parts that the checkpoint does not bring: vae, text_encoder."""
+    missing = [] if layout.part("vae") else ["vae"]
+    if not layout.part(*_TEXT) and not layout.part(EMPTY_TEXT):
+        missing.append("text_encoder")
+    return missing
+
+
+def _of_base(layout: Layout, base: Base | None, part: str) -> Path:
+    if base is None:
+        raise ValueError(f"{layout.root}: has no {part}/, and no base was given: pass base=")
+    return base.folder / part
+
+
+def check(layout: Layout, base: Base | None, *, allow_pickle: bool = False) -> None:
+    """ValueError, naming both sides, where the checkpoint's U-Net, its VAE and the base do not belong together."""
+    if base is not None:
+        _check_base(layout, base)
+    source = layout.part("vae") or _of_base(layout, base, "vae")
+    vae = checkpoint.read_json(source / "config.json")
+    latent, factor = int(vae.get("latent_channels", 4)), float(vae.get("scaling_factor", SCALING_FACTOR))
+    if layout.in_channels % latent or (not layout.lacks_output and layout.out_channels % latent):
+        raise ValueError(
+            f"{layout.unet}: takes {layout.in_channels} channels and gives {layout.out_channels}, but the latents of "
+            f"{source} have {latent}: they do not belong together; take the base that it was trained from"
+        )
+    if factor != SCALING_FACTOR:
+        raise ValueError(
+            f"{source}: scaling_factor {factor}, but {layout.unet} was trained with latents scaled by "
+            f"{SCALING_FACTOR} (Stable Diffusion 1 and 2): take the base that it was trained from"
+        )
+
+
+def _check_base(layout: Layout, base: Base) -> None:
+    width = base.json("unet", "config.json").get("cross_attention_dim")
+    if layout.text_width != width:
+        raise ValueError(
+            f"{layout.unet}: its cross-attention reads text of width {layout.text_width}, but the base {base.name} has "
+            f"{width} ({_WIDTHS}): take the base that it was trained from"
+        )
+    kind = base.json("scheduler", "scheduler_config.json").get("prediction_type", "epsilon")
+    if kind == "epsilon":
+        raise ValueError(
+            f"{base.name}: this base predicts epsilon, but {layout.unet} was trained from one that predicts v "
+            "(Stable Diffusion 2.1, 768 pixels): take that"
+        )
+    if vae := layout.part("vae"):
+        own = checkpoint.read_json(vae / "config.json").get("scaling_factor", SCALING_FACTOR)
+        theirs = base.json("vae", "config.json").get("scaling_factor", SCALING_FACTOR)
+        if own != theirs:
+            raise ValueError(
+                f"{vae}: scaling_factor {own}, but the base {base.name} has {theirs}: they do not belong "
+                "together; take the base that it was trained from, or none, since the checkpoint brings its own vae"
+            )
+
+
+def refuse_untouched(layout: Layout, base: Base, *, allow_pickle: bool = False) -> None:
+    """ValueError when every tensor of the U-Net that its base has, too, is the base's. Stops at the first difference."""
+    theirs = _lazily(base.folder / "unet", allow_pickle)
+    ours = _lazily(layout.unet, allow_pickle)
+    if not theirs.keys() & ours.keys():
+        return
+    for name in sorted(theirs.keys() & ours.keys()):
+        a, b = ours[name](), theirs[name]()
+        coarser = a.dtype if a.element_size() <= b.element_size() else b.dtype
+        if a.numel() != b.numel() or not torch.equal(a.flatten().to(coarser), b.flatten().to(coarser)):
+            return
+    raise ValueError(
+        f"{layout.unet}: its weights are bit by bit those of the base {base.name}: not fine-tuned, it would give noise"
+    )
+
+
+def base_tensors(base: Base, part: str, names: tuple[str, ...], *, allow_pickle: bool = False) -> dict[str, Tensor]:
+    """Tensors of a base's part by the beginnings of their names."""
+    return {k: get() for k, get in _lazily(base.folder / part, allow_pickle).items() if k.startswith(names)}
+
+
+def _lazily(folder: Path, allow_pickle: bool) -> dict[str, Callable[[], Tensor]]:
+    """Tensors of a part by name, each read when it is asked for."""
+    found: dict[str, Callable[[], Tensor]] = {}
+    for path in checkpoint.weight_files(folder, allow_pickle=allow_pickle):
+        if pickles.is_pickle(path):
+            tensors = checkpoint.read_tensors(path, allow_pickle=allow_pickle)
+            found |= {name: partial(tensors.__getitem__, name) for name in tensors}
+        else:
+            names = checkpoint.tensor_shapes(path)  # which also says whether the file is whole
+            file = safe_open(path, framework="pt")
+            found |= {name: partial(file.get_tensor, name) for name in names}
+    return found
+
+
+def load_vae(layout: Layout, base: Base | None, dtype: torch.dtype | None, *, allow_pickle: bool = False) -> nn.Module:
+    """The checkpoint's own VAE, or its base's. A VAE without a decoder (GenPercept v1, with a head) gets the base's."""
+    folder, extra = layout.part("vae"), {}
+    if folder is None:
+        return checkpoint.load_part("codecs", "kl", _of_base(layout, base, "vae"), dtype, allow_pickle=allow_pickle)
+    files = checkpoint.weight_files(folder, allow_pickle=allow_pickle)
+    names = [KL.rename(k) for p in files for k in checkpoint.tensor_shapes(p, allow_pickle=allow_pickle)]
+    absent = tuple(prefix for prefix in _DECODING if not any(name.startswith(prefix) for name in names))
+    if absent and base is not None:
+        found = base_tensors(base, "vae", absent, allow_pickle=allow_pickle)
+        extra = {KL.rename(k): t.clone() for k, t in found.items()}
+    return checkpoint.load_part("codecs", "kl", folder, dtype, extra=extra, allow_pickle=allow_pickle)
+
+
+def prompt(layout: Layout, base: Base | None, *, pad: bool, allow_pickle: bool = False) -> Tensor:
+    """The empty prompt's embedding, (1, tokens, width), by the checkpoint's own text encoder or its base's."""
+    if stored := layout.part(EMPTY_TEXT):
+        return _stored_prompt(stored, layout.text_width)
+    source = layout.part(*_TEXT) or _of_base(layout, base, "text_encoder").parent
+    found = text.embed(*text.load(source, allow_pickle=allow_pickle), "", pad=pad)
+    if found.shape[-1] != layout.text_width:
+        raise ValueError(
+            f"{layout.unet}: its cross-attention reads text of width {layout.text_width}, but {source / 'text_encoder'} "
+            f"gives {found.shape[-1]} ({_WIDTHS}): take the text encoder that it was trained with"
+        )
+    return found
+
+
+def _stored_prompt(path: Path, width: int) -> Tensor:
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{path}: not a readable array ({' '.join(str(error).split())}); copy it again") from None
+    if values.ndim not in (2, 3) or values.shape[-1] != width or (values.ndim == 3 and len(values) != 1):
+        raise ValueError(f"{path}: an array of {list(values.shape)}, but the U-Net reads text of (tokens, {width})")
+    if not np.isfinite(values).all():
+        raise ValueError(f"{path}: NaN or infinite values; copy it again")
+    return torch.from_numpy(np.asarray(values, np.float32)).reshape(1, -1, width)
