@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from genpercept import bases, checkpoint, hub, plugins
+from genpercept import bases, checkpoint, hub, loading, plugins
 from genpercept._folder import read_manifest
 from genpercept.checkpoint import Header
+from genpercept.families import _layout, _rest
 
 ADAPTER = "adapter_config.json"
 _HEAD, _DECODER = "dpt_head_identity", ("vae_decoder", "vae_post_quant_conv")
-_OUTPUT = ("conv_norm_out.weight", "conv_out.weight")
 _FORK = "CustomUNet2DConditionModel"  # GenPercept's own U-Net class: the same tensors
 _KINDS = {"unet": "backbones", "vae": "codecs", "head": "heads"}
 
@@ -63,6 +63,7 @@ class Given:
     family: str | None = None
     task: str | None = None
     allow_pickle: bool = False
+    subfolder: str | None = None
 
 
 def look(model: str, folder: Path, given: Given) -> Report:
@@ -219,7 +220,8 @@ def _public(folder: Path, report: Report, given: Given) -> None:
     config = checkpoint.read_json(unet / "config.json")
     report.kind = "public checkpoint"
     known = config.get("_class_name")
-    if known not in (None, "UNet2DConditionModel", _FORK):
+    if known not in (None, "UNet2DConditionModel", _FORK) or "in_channels" not in config:
+        known = known or (config.get("architectures") or ["part of a model"])[0]
         report.kind = str(known)
         report.parts.append(_part(folder, "weights", ".", given, None)[0])
         report.problems.append(f"{folder}: a {known} alone is no model; pass the folder that holds all of its parts")
@@ -227,7 +229,7 @@ def _public(folder: Path, report: Report, given: Given) -> None:
     path = unet.relative_to(folder).as_posix()
     part, found = _part(folder, "unet", path, given, None)
     report.parts.append(part)
-    headless = bool(found) and not any(name in found for name in _OUTPUT)
+    headless = bool(found) and not any(name in found for name in _layout.OUTPUT)
     if not part.problem:
         part.problem = _unet_problem(unet, config, found, headless)
     part.details = _unet_details(config)
@@ -238,9 +240,8 @@ def _public(folder: Path, report: Report, given: Given) -> None:
             report.parts.append(_part(folder, name, name, given, None)[0])
     if (folder / "vae").is_dir():
         report.parts.append(_part(folder, "vae", "vae", given, "kl")[0])
-    _family(folder, config, headless, report, given)
-    if not (folder / "vae").is_dir():
-        _needs_base(config, report, given)
+    if not part.problem:
+        _family(folder, report, given)
 
 
 def _unet_problem(unet: Path, config: dict[str, Any], found: dict[str, Header], headless: bool) -> str:
@@ -269,76 +270,45 @@ def _add_head(folder: Path, unet: Path, report: Report, given: Given) -> None:
     )
 
 
-def _family(folder: Path, config: dict[str, Any], headless: bool, report: Report, given: Given) -> None:
-    """Family and task where config and shapes decide them; else the candidates, never a guess."""
-    inputs, outputs = config.get("in_channels", 4), config.get("out_channels", 4)
-    named = None
-    if (folder / "model_index.json").is_file():
-        named = str(checkpoint.read_json(folder / "model_index.json").get("_class_name"))
-        report.facts["pipeline"] = named
-    tasks = {"depth": "depth", "normals": "normals", "intrinsics": "intrinsics"}
-    task = next((t for word, t in tasks.items() if named and word in named.lower()), None)
-    families: list[str]
-    if config.get("class_embed_type") == "projection" and config.get("projection_class_embeddings_input_dim") == 4:
-        families = ["lotus"]
-        report.facts["variant"] = "lotus-d" if inputs == 4 else "lotus-g"
-    elif inputs == 4 and outputs == 4:
-        families = ["genpercept"]
-        report.facts["variant"] = "with a DPT head" if headless else "v2, or v1 (77 tokens): both look the same"
-    elif inputs == 8 and outputs == 4:
-        families = ["marigold", "e2e_ft"]
-    elif outputs > 4 and outputs % 4 == 0 and inputs == outputs + 4:
-        families, task = ["marigold"], "intrinsics"
-        report.facts["variant"] = {8: "appearance (albedo, material)", 12: "lighting (albedo, shading, residual)"}.get(
-            outputs, f"{outputs // 4} label images"
-        )
-    else:
-        report.problems.append(
-            f"{folder}: a U-Net of {inputs} input and {outputs} output channels: no family of GenPercept, Marigold, E2E-FT "
-            "or Lotus has such a one"
-        )
+def _family(folder: Path, report: Report, given: Given) -> None:
+    """Family and task where the files decide them, by the rules that load has; else what load would ask for."""
+    found = loading.candidates(folder, allow_pickle=given.allow_pickle)
+    report.facts["family"] = " or ".join(c.family for c in found) or "none known here"
+    report.facts["told by"] = "; ".join(dict.fromkeys(c.why for c in found))
+    report.facts["task"] = " or ".join(dict.fromkeys(t for c in found for t in c.tasks))
+    if found and given.family not in (None, *(c.family for c in found)):
+        report.problems.append(f"{folder}: could be {report.facts['family']}, not {given.family}: leave --family out")
         return
-    if given.family is not None and given.family not in families:
-        report.problems.append(f"{folder}: looks like {' or '.join(families)}, not {given.family}: leave --family out")
-    chosen = given.family or (families[0] if len(families) == 1 else None)
-    report.facts["family"] = chosen or f"{' or '.join(families)} (their files look alike)"
-    if chosen is None:
-        report.needs.append(f"--family {' or '.join(families)}")
-    task = task or given.task
-    if task is None:
-        likely = "disparity" if headless else "depth, normals, disparity, segmentation, dis, matting"
-        report.facts["task"] = f"not said by the files; candidates: {likely}"
-        report.needs.append("--task T")
+    where = {"allow_pickle": given.allow_pickle}
+    try:
+        choice = loading.choose(report.model, folder, given.subfolder, given.family, given.task, None, where)
+    except ValueError as error:
+        (report.needs if found else report.problems).append(str(error))
     else:
-        report.facts["task"] = task
+        report.facts |= {"family": choice.layout.name, "task": choice.task}
+    for name in dict.fromkeys([given.family, *(c.family for c in found)]):
+        if name and (lacking := plugins.find("families", name).lacking(folder, allow_pickle=given.allow_pickle)):
+            _needs_base(folder, lacking, report, given)
+            return
 
 
-def _needs_base(config: dict[str, Any], report: Report, given: Given) -> None:
-    """The base that a U-Net alone needs: the one named, the variable's, or a line that asks for one."""
+def _needs_base(folder: Path, lacking: list[str], report: Report, given: Given) -> None:
+    """The base that gives what is lacking: the one named, the variable's, or a line that asks for one."""
     base = given.base or os.environ.get(bases.VARIABLE)
-    wanted = f"{bases.which(config)}, cross-attention {config.get('cross_attention_dim')}"
     if not base:
-        report.needs.append(
-            f"--base B (or {bases.VARIABLE}): the text-to-image model that it was trained from: {wanted}"
-        )
+        report.needs.append(f"--base B (or {bases.VARIABLE}) for {' and '.join(lacking)}: what it was trained from")
         return
-    rule = "--base" if given.base else bases.VARIABLE
-    folder = bases.local(base)
-    report.facts["base"] = f"{base} (by {rule})"
-    if folder is None:
+    report.facts["base"] = f"{base} (by {'--base' if given.base else bases.VARIABLE})"
+    there = bases.local(base)
+    if there is None:
         report.needs.append(f"the base {base}, which is not here: it would be downloaded from {hub.endpoint()}")
         return
     try:
-        found = bases.read(folder, allow_pickle=given.allow_pickle)
+        report.problems += bases.read(there, allow_pickle=given.allow_pickle).problems
+        layout = _layout.read(folder, allow_pickle=given.allow_pickle)
+        _rest.check(layout, _rest.Base(base, there), allow_pickle=given.allow_pickle)
     except ValueError as error:
         report.problems.append(str(error))
-        return
-    report.problems += found.problems
-    if found.cross_attention_dim != config.get("cross_attention_dim"):
-        report.problems.append(
-            f"{report.folder}: its U-Net's cross-attention is {config.get('cross_attention_dim')} wide, the base's "
-            f"{found.cross_attention_dim}: trained from another base"
-        )
 
 
 # ---- parts -----------------------------------------------------------------------------------------------------------

@@ -62,13 +62,13 @@ def which(config: Mapping[str, Any]) -> str:
     width, blocks = config.get("cross_attention_dim"), list(config.get("block_out_channels") or [])
     kind = _KINDS.get(width) if isinstance(width, int) else None
     if kind is None or (width == 2048) != (len(blocks) == 3) or (width != 2048 and blocks != _SD_WIDTHS):
-        return f"no Stable Diffusion's own shape (cross-attention {width}, channels {blocks})"
+        return "a shape of its own"
     return kind
 
 
 @dataclass(frozen=True)
 class Base:
-    """A base's facts. problems: why training or a public checkpoint could not start from it."""
+    """A base's facts. problems: what is damaged, missing, or does not belong together."""
 
     class_name: str
     prediction_type: str
@@ -78,6 +78,13 @@ class Base:
     which: str
     parts: dict[str, Weights]
     problems: tuple[str, ...]
+
+    @property
+    def advice(self) -> str:
+        """What speaks against it as the base of the public checkpoints, "" where nothing does."""
+        if self.prediction_type != "v_prediction":
+            return f"predicts {self.prediction_type}; the public checkpoints come from one that predicts v (2.1, 768 pixels)"
+        return ""
 
     @property
     def line(self) -> str:
@@ -109,8 +116,6 @@ def read(folder: Path, *, allow_pickle: bool = False) -> Base:
     if not (folder / "tokenizer").is_dir():
         problems.append(f"{folder}: has no tokenizer/, which the prompt needs")
     kind = str(scheduler.get("prediction_type", "epsilon"))
-    if kind != "v_prediction":
-        problems.append(f"{folder}: predicts {kind}; one-step models need v_prediction (Stable Diffusion 2.1, 768)")
     if unet.get("in_channels", 4) != vae.get("latent_channels", 4):
         problems.append(f"{folder}: its U-Net takes {unet.get('in_channels')} channels, not the VAE's latent's")
     return Base(

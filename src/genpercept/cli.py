@@ -26,6 +26,7 @@ _EXTRAS = {
     "pymatting": "matting",
 }
 _PATH = click.Path(path_type=Path)
+_EXPORTS = ("diffusers",)  # as genpercept.export.TARGETS, which is heavy to import
 
 
 def main() -> NoReturn:
@@ -417,6 +418,27 @@ def score(ignore_index: tuple[int, ...], **options: Any) -> int:
     from genpercept import score as module
 
     return module.main(**options, ignore_index=ignore_index or None)
+
+
+@cli.command()
+@click.argument("model")
+@click.option("--to", type=click.Choice(_EXPORTS), required=True, help="diffusers: what the family's own code loads.")
+@click.option("--out", type=_PATH, required=True, metavar="DIR", help="A new or empty folder, or an earlier export.")
+@click.option("--subfolder", metavar="S", help="Where the model lies inside its folder or hub repository.")
+@click.option("--base", metavar="B", help="Its base model: of a public checkpoint, and where the layout has its parts.")
+@click.option("--family", metavar="F", help="Layout of a public checkpoint, where its files leave it open.")
+@click.option("--task", metavar="T", help="Task, where the model does not say.")
+@allow_pickle
+@debuggable
+def export(model: str, **options: Any) -> int:
+    """Write MODEL for other programs.
+
+    diffusers: a GenPercept folder (U-Net, DPT head, decoder where trained), or a full Marigold, E2E-FT or Lotus folder, by how
+    the model is run. Exit code 0 when it is written, 2 when its layout cannot hold the model.
+    """
+    from genpercept import export as module  # pyright: ignore[reportAttributeAccessIssue]
+
+    return module.main(model=model, **options)
 
 
 @cli.command()

@@ -120,10 +120,41 @@ def _models() -> Iterator[Line]:
         yield Line("hub cache", f"{HF_HUB_CACHE}, {cached} model(s){', offline' if HF_HUB_OFFLINE else ''}")
     except ImportError:
         yield Line("hub cache", "huggingface_hub is missing")
-    base = os.environ.get("GENPERCEPT_BASE")
-    if base is None:
-        yield Line("GENPERCEPT_BASE", "not set (folder or hub id of the base for public checkpoints)")
-    else:
-        local = base.startswith((".", "/", "~"))
-        missing = local and not Path(base).expanduser().is_dir()
-        yield Line("GENPERCEPT_BASE", f"{base}: no such folder" if missing else base, missing)
+    yield from _base()
+
+
+def _base() -> Iterator[Line]:
+    """Which base a public checkpoint would get, by what rule, whether it is here, and what its headers say."""
+    rule = "--base, or base=, comes before it"
+    try:
+        from genpercept import bases, hub
+
+        name = os.environ.get(bases.VARIABLE)
+        if name is None:
+            here = [f"{known} is in the hub cache: --base {known}" for known in bases.KNOWN if hub.cached(known)]
+            advice = here[0] if here else "docs/checkpoints.md says where to get Stable Diffusion 2.1"
+            yield Line(bases.VARIABLE, f"not set: public checkpoints need --base; {advice}")
+            return
+        folder = bases.local(name)
+        if folder is None:
+            yield _absent(name)
+            return
+        base = bases.read(folder)
+        where = "" if str(folder) == name else f" in {folder}"
+        yield Line(bases.VARIABLE, f"{name}{where} ({rule}): {base.line}", bool(base.problems))
+        for problem in [*base.problems, *([base.advice] if base.advice else [])]:
+            yield Line("", problem, problem in base.problems)
+    except (ValueError, ImportError, OSError) as error:
+        yield Line("GENPERCEPT_BASE", " ".join(str(error).split()), True)
+
+
+def _absent(name: str) -> Line:
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    from genpercept import bases, hub
+
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        return Line(bases.VARIABLE, f"{name}: no such folder", True)
+    if HF_HUB_OFFLINE:
+        return Line(bases.VARIABLE, f"{name}: not in the hub cache, and HF_HUB_OFFLINE forbids to fetch it", True)
+    return Line(bases.VARIABLE, f"{name}: not in the hub cache; it would be downloaded from {hub.endpoint()}")

@@ -25,7 +25,7 @@ def inspect(
     Weights stay on disk. ValueError where there is no such model, or nothing in it that could be one.
     """
     folder = hub.resolve(model, subfolder=subfolder, allow_pickle=allow_pickle)
-    return look(str(model), folder, Given(None if base is None else str(base), family, task, allow_pickle))
+    return look(str(model), folder, Given(None if base is None else str(base), family, task, allow_pickle, subfolder))
 
 
 def main(
