@@ -16,7 +16,6 @@ from genpercept.prediction import Prediction
 from genpercept.tasks import Task
 from genpercept.types import Geometry, resize
 
-
 IDENTITY_AXES = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
 
 
@@ -70,22 +69,27 @@ def decode(task: Task, raw_MCHW: Tensor, geometry: Geometry, options: dict[str, 
     if len(raw_MCHW) == 1:
         return task.decode(raw_MCHW, geometry)
     kind, mean = task.kind, raw_MCHW.mean(0, keepdim=True)
-    if kind not in (*ensemble.AFFINE_KINDS, *ensemble.MEAN_KINDS, "normals"):
+    if kind not in (*ensemble.AFFINE_KINDS, *ensemble.MEAN_KINDS, *ensemble.STACK_KINDS, "normals"):
         return task.decode(mean, geometry)
     seen = Geometry(geometry.resized, geometry.resized, geometry.padded, geometry.mode)
-    runs = [torch.from_numpy(task.decode(raw, seen).values) for raw in raw_MCHW.split(1)]
-    maps = torch.stack([x.permute(2, 0, 1) if x.ndim == 3 else x[None] for x in runs])
+    runs = [task.decode(raw, seen) for raw in raw_MCHW.split(1)]
+    arrays = [torch.from_numpy(run.values) for run in runs]
+    maps = torch.stack([x.permute(2, 0, 1) if x.ndim == 3 else x[None] for x in arrays])
     merged, spread = ensemble.merge(kind, maps, **options)
-    values, uncertainty = resize(merged[None], geometry.original)[0], resize(spread[None, None], geometry.original)
-    if kind == "normals":
+    values = resize(merged[None], geometry.original)[0]
+    uncertainty = resize(spread.reshape(1, -1, *spread.shape[-2:]), geometry.original)[0].clamp_min(0)
+    if kind in ensemble.STACK_KINDS:
+        values = values.permute(1, 2, 0).clamp(0, 1)
+    elif kind == "normals":
         values = nn.functional.normalize(values, dim=0).permute(1, 2, 0)
     else:
         values = values[0].clamp(0, 1) if kind != "anomaly" else values[0]
     return Prediction(
         values=values.numpy(),
         kind=kind,
-        uncertainty=uncertainty[0, 0].clamp_min(0).numpy(),
+        uncertainty=(uncertainty.permute(1, 2, 0) if spread.ndim == 3 else uncertainty[0]).numpy(),
         raw=mean[0].cpu().numpy(),
+        meta=runs[0].meta,
     )
 
 

@@ -16,17 +16,19 @@ from torch import Tensor
 
 AFFINE_KINDS = ("depth_affine", "disparity_affine")
 MEAN_KINDS = ("mask", "alpha", "anomaly")
+STACK_KINDS = ("intrinsics",)  # merged channel by channel
 SOLVERS = ("bfgs", "least_squares")
 _EPS = 1e-6
 _ROUNDS = 3  # of least squares: the runs to their median, which then is another
 
 
 def merge(kind: str, maps_MCHW: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
-    """Runs of one kind of Prediction -> merged (C, H, W) and uncertainty (H, W).
+    """Runs of one kind of Prediction -> merged (C, H, W) and uncertainty (H, W), or (C, H, W) for intrinsic images.
 
     ValueError for a kind that has no map to merge, or an unknown option.
     """
     functions = {"normals": merge_normals} | dict.fromkeys(AFFINE_KINDS, merge_affine)
+    functions |= dict.fromkeys(STACK_KINDS, merge_stack)
     if kind not in (*functions, *MEAN_KINDS):
         raise ValueError(f"predictions of kind {kind!r} are not merged as maps")
     function = functions.get(kind, merge_mean)
@@ -134,6 +136,14 @@ def merge_normals(maps_M3HW: Tensor, *, reduction: str = "closest") -> tuple[Ten
     return maps_M3HW.gather(0, nearest)[0], uncertainty
 
 
+def merge_stack(maps_MCHW: Tensor, *, reduction: str = "median") -> tuple[Tensor, Tensor]:
+    """Median and median absolute deviation of each channel, or mean and standard deviation; as diffusers. (C, H, W) both."""
+    merged = _reduce(maps_MCHW, reduction, "intrinsic images")
+    if reduction == "mean":
+        return merged, maps_MCHW.std(0)
+    return merged, (maps_MCHW - merged).abs().median(0).values
+
+
 def merge_mean(maps_MCHW: Tensor) -> tuple[Tensor, Tensor]:
     """Mean (C, H, W) and standard deviation, averaged over the channels (H, W)."""
     return maps_MCHW.mean(0), maps_MCHW.std(0).mean(0)
@@ -155,9 +165,9 @@ def _aligned(maps_M1HW: Tensor, scale_M: Tensor, shift_M: Tensor) -> Tensor:
     return maps_M1HW * scale_M.view(-1, 1, 1, 1) + shift_M.view(-1, 1, 1, 1)
 
 
-def _reduce(maps_MCHW: Tensor, reduction: str) -> Tensor:
+def _reduce(maps_MCHW: Tensor, reduction: str, what: str = "affine maps") -> Tensor:
     if reduction == "median":
         return maps_MCHW.median(0).values
     if reduction == "mean":
         return maps_MCHW.mean(0)
-    raise ValueError(f"reduction={reduction!r} of affine maps: choose median, mean")
+    raise ValueError(f"reduction={reduction!r} of {what}: choose median, mean")

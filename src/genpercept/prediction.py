@@ -42,6 +42,9 @@ KINDS: dict[str, Kind] = {
     "alpha": Kind(*_HW, (0, 1), "opacity of the foreground"),
     "keypoints": Kind("(N, 17, 3)", (None, 17, 3), None, "COCO keypoints: x, y in pixels, score"),
     "anomaly": Kind(*_HW, None, "anomaly score, higher is stranger"),
+    "intrinsics": Kind(
+        "(H, W, 3 n)", (None, None, None), (0, 1), "n intrinsic images of 3 channels, named in meta['targets']"
+    ),
 }
 
 _TOLERANCE = 1e-3  # of a range: rounding of resizing is no mistake, a forgotten shift is
@@ -52,9 +55,9 @@ class Prediction:
     """`values` at the image's own size; `kind` says what they mean and fixes their shape (see KINDS).
 
     valid: (H, W) bool, None where all of it is ((N, 17) for keypoints). uncertainty: (H, W) float32, the spread of an
-    ensemble in units of `values`. raw: what the head gave before the task decoded it. meta: model, model_sha256,
-    family, paradigm, steps, resolution, axes, software. Tensors become arrays. Raises ValueError where a shape or range
-    is not the kind's, or where a valid value is not finite.
+    ensemble in units of `values` ((H, W, 3 n) of intrinsics, by channel). raw: what the head gave before the task
+    decoded it. meta: model, model_sha256, family, paradigm, steps, resolution, axes, software. Tensors become arrays.
+    Raises ValueError where a shape or range is not the kind's, or where a valid value is not finite.
     """
 
     values: np.ndarray
@@ -81,7 +84,7 @@ class Prediction:
 
     def colourise(self, image: np.ndarray | None = None) -> Image.Image:
         """A picture to look at; keypoints are drawn on `image` (H, W, 3). Grey where not valid."""
-        return colourise(self.values, self.kind, self.valid, image, self.meta.get("colours"))
+        return colourise(self.values, self.kind, self.valid, image, self.meta.get(write.legend(self.kind)))
 
     def save(
         self,
@@ -153,13 +156,14 @@ class Prediction:
     def _check(self) -> None:
         kind, shape = KINDS[self.kind], self.values.shape
         fits = len(shape) == len(kind.axes) and all(a in (None, s) for a, s in zip(kind.axes, shape, strict=True))
-        if not fits:
+        if not fits or (self.kind == "intrinsics" and shape[-1] % 3):
             raise ValueError(f"{self.kind} of shape {shape}: must be {kind.shape}, {kind.meaning}")
         if self.kind != "keypoints" and 0 in shape:
             raise ValueError(f"{self.kind} of shape {shape}: an empty map; both edges must be at least 1 pixel")
-        for name, part in (("valid", self.valid), ("uncertainty", self.uncertainty)):
-            if part is not None and part.shape != shape[:2]:
-                raise ValueError(f"{name} of shape {part.shape} beside {self.kind} of {shape}: must be {shape[:2]}")
+        spread = shape if self.kind == "intrinsics" else shape[:2]
+        for name, part, wanted in (("valid", self.valid, shape[:2]), ("uncertainty", self.uncertainty, spread)):
+            if part is not None and part.shape != wanted:
+                raise ValueError(f"{name} of shape {part.shape} beside {self.kind} of {shape}: must be {wanted}")
         kept = self.values if self.valid is None else self.values[self.valid]
         if kept.size == 0 or not np.issubdtype(kept.dtype, np.floating):
             return

@@ -28,24 +28,29 @@ def colourise(
     kind: str,
     valid: np.ndarray | None = None,
     image: np.ndarray | None = None,
-    colours: Any = None,
+    legend: Any = None,
 ) -> Image.Image:
     """A Prediction's values as an RGB picture of their size; pixels that are not valid are grey.
 
-    Depth and disparity: near red, far blue. Normals: (n + 1) / 2. Classes: one colour each, of `colours` (C, 3) where
-    given. Masks and alpha: grey. Anomaly: dark to bright; scores outside [0, 1] from their lowest to their highest.
-    Keypoints: skeletons on `image` (H, W, 3), on black without one. Raises ValueError for an unknown kind.
+    Depth and disparity: near red, far blue. Normals: (n + 1) / 2. Classes: one colour each, of `legend` (C, 3) where
+    given. Intrinsic images: side by side, light gamma-encoded, as `legend` (meta["targets"]) describes them. Masks and
+    alpha: grey. Anomaly: dark to bright; scores outside [0, 1] from their lowest to their highest. Keypoints: skeletons
+    on `image` (H, W, 3), on black without one. Raises ValueError for an unknown kind.
     """
     if kind == "keypoints":
         return _keypoints(values, image)
+    if kind == "intrinsics":
+        return _intrinsics(values, valid, legend)
     if kind not in _MAPS:
-        raise ValueError(f"kind {kind!r} has no colours: choose one of {', '.join((*_MAPS, 'keypoints'))}")
+        raise ValueError(
+            f"kind {kind!r} has no colours: choose one of {', '.join((*_MAPS, 'keypoints', 'intrinsics'))}"
+        )
     keep = np.ones(values.shape[:2], bool) if valid is None else np.asarray(valid, bool)
     if np.issubdtype(values.dtype, np.floating):
         keep = keep & np.isfinite(values if values.ndim == 2 else values.sum(-1))
         values = np.where(keep if values.ndim == 2 else keep[..., None], values, 0)
-    if kind == "class_ids" and colours is not None:
-        rgb = np.asarray(colours, np.uint8)[np.where(keep, values, 0).clip(0, len(colours) - 1)]
+    if kind == "class_ids" and legend is not None:
+        rgb = np.asarray(legend, np.uint8)[np.where(keep, values, 0).clip(0, len(legend) - 1)]
     else:
         rgb = _MAPS[kind](values, keep)
     rgb[~keep] = INVALID
@@ -102,6 +107,34 @@ _MAPS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "alpha": _grey,
     "anomaly": lambda x, keep: _lookup(_INFERNO, _unit(x, keep)),
 }
+
+
+_GAMMA = 1 / 2.2  # as Marigold shows linear light
+
+
+def _intrinsics(values: np.ndarray, valid: np.ndarray | None, targets: Any) -> Image.Image:
+    """(H, W, 3 n) -> n pictures side by side; a stack of single maps becomes one grey picture for each of them."""
+    n = values.shape[-1] // 3
+    described = targets or [{"space": "srgb"}] * n
+    pictures: list[np.ndarray] = []
+    for image, target in zip(np.split(values, n, axis=-1), described, strict=True):
+        if target["space"] == "stack":
+            maps = [(image[..., i : i + 1], m) for i, m in enumerate(target["maps"]) if m is not None]
+            pictures += [np.repeat(_shown(x, m), 3, axis=-1) for x, m in maps]
+        else:
+            pictures.append(_shown(image, target))
+    rgb = np.rint(np.concatenate(pictures, axis=1) * 255).astype(np.uint8)
+    if valid is not None:
+        rgb[np.tile(~np.asarray(valid, bool), (1, len(pictures)))] = INVALID
+    return Image.fromarray(rgb)
+
+
+def _shown(image: np.ndarray, target: Any) -> np.ndarray:
+    """Values in [0, 1] as a screen shows them; light whose unit is unknown fills the range."""
+    image = np.nan_to_num(image).clip(0, 1)
+    if target["space"] != "linear":
+        return image
+    return (image / max(float(image.max()), 1e-6) if target.get("up_to_scale") else image) ** _GAMMA
 
 
 def _keypoints(people: np.ndarray, image: np.ndarray | None) -> Image.Image:

@@ -8,6 +8,7 @@ Encodings (also in the PNG's text and in the JSON sidecar):
 - color: 8-bit RGB to look at. npy: `values` alone. npz: values, valid, uncertainty, raw and meta.
 - exr: float32, channel Y or R G B, and `valid` where something is not.
 - ply: coloured points in the camera frame, x right, y up, z towards the viewer.
+- intrinsics: images side by side in png and color (light gamma-encoded in color alone); in exr channels such as albedo.R.
 - mask: 8-bit black and white, at 0.5. cutout: the image's foreground as RGBA, its colours freed from the background's.
 - coco: keypoints as COCO results, a list of {image_id, category_id, keypoints, score, bbox}.
 """
@@ -45,6 +46,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "mask": (0, 1),
     "alpha": (0, 1),
     "normals": (-1, 1),
+    "intrinsics": (0, 1),
 }
 _NO_CLASS = 65535
 _FOREGROUND = 0.5  # from which a mask's pixel is white
@@ -164,8 +166,19 @@ def _dead(pid: int) -> bool:
 # ---- writers
 
 
+def legend(kind: str) -> str:
+    """The key of `meta` that says what a picture of this kind shows."""
+    return "targets" if kind == "intrinsics" else "colours"
+
+
+def target_names(result: Result) -> list[str]:
+    """Names of the intrinsic images in their order."""
+    count = result.values.shape[-1] // 3
+    return [str(t["name"]) for t in result.meta.get("targets") or ()] or [f"image{i + 1}" for i in range(count)]
+
+
 def encode16(result: Result) -> tuple[np.ndarray, str]:
-    """(H, W) or (H, W, 3) uint16, and how to get the values back, in words."""
+    """(H, W) or (H, W, 3) uint16, and how to get the values back, in words. Intrinsic images side by side: (H, n W, 3)."""
     values, kind = result.values, result.kind
     keep = _keep(result)
     if kind == "class_ids":
@@ -179,6 +192,9 @@ def encode16(result: Result) -> tuple[np.ndarray, str]:
     scaled = np.clip((np.nan_to_num(values) - low) / (high - low), 0, 1)
     pixels = np.rint(scaled * 65535).astype(np.uint16)
     pixels[~keep] = 0
+    if kind == "intrinsics":
+        pixels = np.concatenate(np.split(pixels, pixels.shape[-1] // 3, axis=-1), axis=1)
+        return pixels, f"value = pixel / 65535; side by side: {', '.join(target_names(result))}"
     words = "pixel / 65535" if (low, high) == (0, 1) else f"{low:.9g} + pixel / 65535 * {high - low:.9g}"
     return pixels, f"value = {words}"
 
@@ -208,7 +224,7 @@ def _png(path: Path, result: Result, scene: Scene) -> None:
 def _color(path: Path, result: Result, scene: Scene) -> None:
     buffer = io.BytesIO()
     image = scene.image if result.kind == "keypoints" else None
-    colourise(result.values, result.kind, result.valid, image, result.meta.get("colours")).save(
+    colourise(result.values, result.kind, result.valid, image, result.meta.get(legend(result.kind))).save(
         buffer, "PNG", compress_level=4
     )
     write_bytes(path, buffer.getvalue())
@@ -235,6 +251,9 @@ def _exr(path: Path, result: Result, scene: Scene) -> None:
         raise ValueError("format exr needs OpenEXR: pip install 'genpercept[exr]', or choose npy") from None
     values = np.ascontiguousarray(result.values, np.float32)
     channels: dict[str, np.ndarray] = {"RGB" if values.ndim == 3 else "Y": values}
+    if result.kind == "intrinsics":
+        names = [f"{name}.{c}" for name in target_names(result) for c in "RGB"]
+        channels = {name: np.ascontiguousarray(values[..., i]) for i, name in enumerate(names)}
     if not _keep(result).all():
         channels["valid"] = _keep(result).astype(np.float32)
     header = {
@@ -312,7 +331,7 @@ def _coco(path: Path, result: Result, scene: Scene) -> None:
     write_bytes(path, (json.dumps(_plain(entries), allow_nan=False) + "\n").encode())
 
 
-_MAPS = ("depth_affine", "disparity_affine", "normals", "class_ids", "mask", "alpha", "anomaly")
+_MAPS = ("depth_affine", "disparity_affine", "normals", "class_ids", "mask", "alpha", "anomaly", "intrinsics")
 
 FORMATS: dict[str, Format] = {
     "png": Format(".png", _png, _MAPS),

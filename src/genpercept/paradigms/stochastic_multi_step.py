@@ -30,8 +30,10 @@ class StochasticMultiStep(MultiStep):
 
     zero_terminal_snr: the schedule rescaled so that the last step is pure noise (Marigold v1-1). sampler: ddim (eta 0), or lcm
     (multistep consistency sampling). start: noise, or zeros (E2E-FT: then nothing is random). targets: label images that are
-    predicted together, their latents beside each other (Marigold's intrinsic images). Training only: multires_strength in [0, 1] adds coarser noise to the noise (0: none;
-    Marigold 0.9), multires_annealed scales it by t / T, multires_downscale chooses the coarser sizes.
+    predicted together, their latents beside each other (Marigold's intrinsic images).
+
+    Training only: multires_strength in [0, 1] adds coarser noise to the noise (0: none; Marigold 0.9), multires_annealed
+    scales it by t / T, multires_downscale chooses the coarser sizes.
     """
 
     prediction_type: str = "v_prediction"
