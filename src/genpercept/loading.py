@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import torch
 
-from genpercept import hub, plugins
+from genpercept import _folder, checkpoint, hub, plugins
 from genpercept.devices import pick_device
+from genpercept.families import Candidate, Family
+from genpercept.families._family import looks
+from genpercept.families._layout import read
+from genpercept.families._rest import find_base, refuse_untouched
 from genpercept.pipeline import GenPerceptPipeline
 
 BASE_VARIABLE = "GENPERCEPT_BASE"  # the base of public checkpoints where none is named
@@ -29,38 +35,132 @@ def load(
     token: str | bool | None = None,
     allow_pickle: bool = False,
 ) -> GenPerceptPipeline:
-    """A ready predictor: an embedded model ("mini/depth"), a folder, a hub id, or (with base=) a public checkpoint.
+    """A ready predictor: an embedded model ("mini/depth"), a folder, a hub id, or a public checkpoint of a known family.
 
-    base: the text-to-image model that a public checkpoint, which holds only its fine-tuned denoiser, was trained from.
-    family: the checkpoint's layout, "genpercept" unless given; given without base, GENPERCEPT_BASE names the base. task:
-    what the model is for; needed for public checkpoints, checked for others. float32 unless torch_dtype. device None: the
-    fastest there is.
+    base: the text-to-image model that a public checkpoint was trained from, for what it does not bring itself; None:
+    GENPERCEPT_BASE names it. family: the checkpoint's layout, where its files don't tell; task: what the model is for, where
+    they don't tell that (the U-Nets of depth and normals look alike), checked where they do. What was concluded, and from what,
+    is in `meta["decided"]`. float32 unless torch_dtype. device None: the fastest there is.
     allow_pickle: read .bin and .ckpt weights too, tensors only. ValueError, in one line, for everything that does not fit.
     """
     where = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}
     where["allow_pickle"] = allow_pickle
     if task is not None:
         plugins.find("tasks", task)  # an unknown name is said before anything is loaded
-    if base is None and family is not None:
-        base = os.environ.get(BASE_VARIABLE)
-        if not base:
-            raise ValueError(
-                f"{name}: family={family!r} is for public checkpoints, which need their base: pass base= "
-                f"(a Stable Diffusion 2.1 folder or hub id), or set {BASE_VARIABLE}"
-            )
-    if base is not None:
-        if task is None:
-            raise ValueError(
-                f"{name}: a public checkpoint does not say what it predicts: pass task= ({', '.join(plugins.names('tasks'))})"
-            )
-        folder = hub.resolve(name, subfolder=subfolder, **where)
-        layout = plugins.find("families", family or "genpercept")
-        if subfolder:  # a repository of which only this folder was brought
-            for part in layout.beside(folder):
-                hub.resolve(name, subfolder=str(PurePosixPath(subfolder).with_name(part)), **where)
-        pipe = layout.load(folder, base, task, torch_dtype, where)
+    if family is not None:
+        plugins.find("families", family)
+    folder = hub.resolve(name, subfolder=subfolder, **where)
+    if (folder / checkpoint.MANIFEST).is_file() and base is None and family is None:
+        pipe = GenPerceptPipeline.from_pretrained(folder, torch_dtype=torch_dtype, allow_pickle=allow_pickle)
+        pipe.info["model"] = str(name) if subfolder is None else f"{name}/{subfolder}"
     else:
-        pipe = GenPerceptPipeline.from_pretrained(name, torch_dtype=torch_dtype, subfolder=subfolder, **where)
+        choice = choose(name, folder, subfolder, family, task, base, where)
+        if subfolder:  # a repository of which only this folder was brought
+            for part in choice.layout.beside(folder):
+                hub.resolve(name, subfolder=str(PurePosixPath(subfolder).with_name(part)), **where)
+        given = base or _base_for(name, choice.layout.lacking(folder, allow_pickle=allow_pickle))
+        pipe = choice.layout.load(folder, given, choice.task, torch_dtype, where)
+        pipe.info["decided"] = choice.reasons | pipe.info.get("decided", {})
     if task not in (None, pipe.task):
         raise ValueError(f"{name}: is a model for {pipe.task}, not {task}: leave the task out, or choose another model")
     return pipe.to(pick_device(str(device or "auto")))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The family and task of a public checkpoint, and how each became known."""
+
+    layout: Family
+    task: str
+    reasons: dict[str, str]
+
+
+def choose(
+    name: str | Path,
+    folder: Path,
+    subfolder: str | None,
+    family: str | None,
+    task: str | None,
+    base: str | Path | None,
+    where: dict[str, Any],
+) -> Choice:
+    """By what the caller says, by the hub's name of a published checkpoint, or by its files. Never a guess: ValueError asks."""
+    pickle = bool(where.get("allow_pickle"))
+    published = f"{name}/{subfolder}" if subfolder else str(name)
+    reason = f"{published} is published so"
+    if family is None and not Path(name).expanduser().is_dir():
+        for layout in _families():
+            if stated := layout.published.get(published):
+                if task not in (None, stated):
+                    raise ValueError(f"{published}: is published for {stated}, not {task}: leave the task out")
+                return Choice(layout, stated, {"family": reason, "task": reason})
+    asked = {"task": "as asked for"} if task else {}
+    if family is not None:
+        layout = plugins.find("families", family)
+        found = layout.recognise(folder, allow_pickle=pickle)
+        tasks = found.tasks if found else ()
+        reasons = {"family": "as asked for"}
+    else:
+        found = _only(name, folder, candidates(folder, allow_pickle=pickle), task, base, where)
+        layout, tasks = plugins.find("families", found.family), found.tasks
+        reasons = {"family": found.why}
+    if task is None and len(tasks) == 1:
+        return Choice(layout, tasks[0], reasons | {"task": found.why if found else ""})
+    if task is None:
+        options = ", ".join(tasks or plugins.names("tasks"))
+        raise ValueError(
+            f"{name}: a public checkpoint of family {layout.name!r} does not say what it predicts: pass task= ({options})"
+        )
+    return Choice(layout, task, reasons | asked)
+
+
+def candidates(folder: Path, *, allow_pickle: bool = False) -> list[Candidate]:
+    """Every family that the checkpoint in `folder` could be of. ValueError where it holds no network that can be read."""
+    found = [layout.recognise(folder, allow_pickle=allow_pickle) for layout in _families()]
+    return [candidate for candidate in found if candidate]
+
+
+def _families() -> list[Family]:
+    return [plugins.find("families", name) for name in plugins.names("families")]
+
+
+def _only(
+    name: str | Path,
+    folder: Path,
+    found: list[Candidate],
+    task: str | None,
+    base: str | Path | None,
+    where: dict[str, Any],
+) -> Candidate:
+    """The one that is sure, or a ValueError that names what the checkpoint could be."""
+    if len(found) == 1 and found[0].sure:
+        return found[0]
+    if not found:
+        if base is None:
+            _folder.read_manifest(folder)  # which says of a stock model what it is
+        raise ValueError(
+            f"{name}: {looks(read(folder))}: of no family known here ({', '.join(plugins.names('families'))}); check the path"
+        )
+    pickle = bool(where.get("allow_pickle"))
+    origin = find_base(base, where) if task else None
+    if origin is not None:
+        refuse_untouched(read(folder, allow_pickle=pickle), origin, allow_pickle=pickle)
+    could = [f"{c.family} ({', '.join(c.tasks)})" for c in found]
+    stock = "a stock text-to-image model, which predicts nothing, or " if len(found) == 1 else ""
+    ask = "" if task else f", and pass task= ({', '.join(dict.fromkeys(t for c in found for t in c.tasks))})"
+    raise ValueError(
+        f"{name}: {found[0].why}: could be {stock}of family {' or '.join(could)}: "
+        f"pass family= ({', '.join(c.family for c in found)}), as only you can tell{ask}"
+    )
+
+
+def _base_for(name: str | Path, lacking: list[str]) -> str | None:
+    """The base that the environment names, for a checkpoint that lacks parts. ValueError where it names none."""
+    if not lacking:
+        return None
+    if base := os.environ.get(BASE_VARIABLE):
+        return base
+    raise ValueError(
+        f"{name}: a public checkpoint without {' and '.join(lacking)}, which come from its base: pass base= "
+        f"(a Stable Diffusion 2.1 folder or hub id), or set {BASE_VARIABLE}"
+    )
