@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from genpercept.loading import load
     from genpercept.pipeline import GenPerceptPipeline
     from genpercept.prediction import Prediction
+    from genpercept.specialising import specialise
 
 __version__ = "0.1.0"
-__all__ = ["GenPerceptPipeline", "Prediction", "__version__", "load", "metrics"]
+__all__ = ["GenPerceptPipeline", "Prediction", "__version__", "load", "metrics", "specialise"]
 
-_HOMES = {"GenPerceptPipeline": "pipeline", "load": "loading", "Prediction": "prediction"}
+_HOMES = {"GenPerceptPipeline": "pipeline", "load": "loading", "Prediction": "prediction", "specialise": "specialising"}
 
 
 def __getattr__(name: str) -> Any:

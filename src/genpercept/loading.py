@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from genpercept import _folder, checkpoint, hub, plugins
+from genpercept import _folder, checkpoint, hub, plugins, specialising
 from genpercept.devices import pick_device
 from genpercept.families import Candidate, Family
 from genpercept.families._family import looks
@@ -34,6 +34,7 @@ def load(
     local_files_only: bool = False,
     token: str | bool | None = None,
     allow_pickle: bool = False,
+    specialised: bool | None = None,
 ) -> GenPerceptPipeline:
     """A ready predictor: an embedded model ("mini/depth"), a folder, a hub id, or a public checkpoint of a known family.
 
@@ -41,6 +42,7 @@ def load(
     GENPERCEPT_BASE names it. family: the checkpoint's layout, where its files don't tell; task: what the model is for, where
     they don't tell that (the U-Nets of depth and normals look alike), checked where they do. What was concluded, and from what,
     is in `meta["decided"]`. float32 unless torch_dtype. device None: the fastest there is.
+    specialised: True for the quicker pipeline of `genpercept.specialise`, False for the plain one, None: as it was saved.
     allow_pickle: read .bin and .ckpt weights too, tensors only. ValueError, in one line, for everything that does not fit.
     """
     where = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}
@@ -63,6 +65,8 @@ def load(
         pipe.info["decided"] = choice.reasons | pipe.info.get("decided", {})
     if task not in (None, pipe.task):
         raise ValueError(f"{name}: is a model for {pipe.task}, not {task}: leave the task out, or choose another model")
+    if specialised or (specialised is None and specialising.MARK in pipe.info):
+        pipe = specialising.again(pipe, torch_dtype)
     return pipe.to(pick_device(str(device or "auto")))
 
 

@@ -1,0 +1,1 @@
+"""Networks with what is constant in one step folded into weights: exact algebra, rounding aside. See genpercept.specialise."""

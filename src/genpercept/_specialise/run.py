@@ -1,0 +1,135 @@
+"""How a network's calls are run: compiled, or replayed as a CUDA graph for sizes that come again."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from genpercept.types import Features
+
+_LOG = logging.getLogger(__name__)
+_RECOMPILES = 32  # sizes that a network compiled for fixed sizes takes before it runs uncompiled
+_GRAPHS = 4  # sizes whose graphs are kept: each holds the memory of its activations
+
+
+class Compiled:
+    """torch.compile for "dynamic" shapes (one graph for all sizes) or "static" ones (one for each size, quicker).
+
+    On the CPU weights become constants of the graph, so that they are laid out for its convolutions once, not in each call.
+    """
+
+    backend = "inductor"
+
+    def __init__(self, function: Callable[..., Any], shapes: str) -> None:
+        self.function, self.dynamic = function, shapes == "dynamic"
+        self.by_device: dict[str, Callable[..., Any]] = {}
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        kind = next(x.device.type for x in (*args, *kwargs.values()) if isinstance(x, Tensor))
+        if kind not in self.by_device:
+            options: Any = {"freezing": True} if kind == "cpu" and self.backend == "inductor" else None
+            compiler = cast(Any, torch.compile)  # its overloads lack recompile_limit
+            self.by_device[kind] = compiler(
+                self.function, dynamic=self.dynamic, backend=self.backend, options=options, recompile_limit=_RECOMPILES
+            )
+        return self.by_device[kind](*args, **kwargs)
+
+    def clear(self) -> None:
+        """Forget the compiled code: weights were moved, or changed."""
+        self.by_device.clear()
+
+
+class Graphed:
+    """A function of tensors that on a CUDA device is recorded at a size's second call and replayed from then on.
+
+    Elsewhere, at a size's first call, and where it cannot be recorded (a warning says why, once), it runs as it is. Answers
+    are copies, so the next replay does not overwrite them.
+    """
+
+    def __init__(self, function: Callable[..., Any], record: Callable[..., Replay] | None = None) -> None:
+        """record: makes a Replay of the function for these arguments; None: a CUDA graph, on CUDA devices only."""
+        self.function = function
+        self.record = record
+        self.seen: set[Any] = set()
+        self.graphs: OrderedDict[Any, Replay] = OrderedDict()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
+        record = self.record or (record_cuda if tensors and all(x.is_cuda for x in tensors) else None)
+        if record is None:
+            return self.function(*args, **kwargs)
+        key = tuple(_key(x) for x in args), tuple((k, _key(x)) for k, x in sorted(kwargs.items()))
+        if key not in self.graphs:
+            if key not in self.seen:
+                self.seen.add(key)
+                return self.function(*args, **kwargs)
+            try:
+                self.graphs[key] = record(self.function, args, kwargs)
+            except RuntimeError as error:  # of CUDA: out of memory, or an operation that cannot be recorded
+                self.seen.discard(key)
+                self.record = _never
+                _LOG.warning("CUDA graphs are off: %s", str(error).splitlines()[0])
+                return self.function(*args, **kwargs)
+            while len(self.graphs) > _GRAPHS:
+                self.graphs.popitem(last=False)
+        self.graphs.move_to_end(key)
+        return copied(self.graphs[key](args, kwargs))
+
+    def clear(self) -> None:
+        """Forget the graphs: weights were moved, and with them the addresses that graphs hold."""
+        self.seen.clear()
+        self.graphs.clear()
+        if isinstance(self.function, Compiled):
+            self.function.clear()
+
+
+Replay = Callable[[tuple[Any, ...], dict[str, Any]], Any]
+
+
+def record_cuda(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Replay:
+    """A CUDA graph of one call, after three runs on a side stream (PyTorch's recipe, "CUDA semantics: CUDA graphs")."""
+    held = tuple(_clone(x) for x in args)
+    held_named = {k: _clone(x) for k, x in kwargs.items()}
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            function(*held, **held_named)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        answer = function(*held, **held_named)
+
+    def replay(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        for mine, given in (*zip(held, args, strict=True), *((held_named[k], x) for k, x in kwargs.items())):
+            if isinstance(mine, Tensor):
+                mine.copy_(given)
+        graph.replay()
+        return answer
+
+    return replay
+
+
+def copied(value: Any) -> Any:
+    """The same structure (tensor, Features, tuple) over copies of its tensors."""
+    if isinstance(value, Features):
+        return replace(value, latent=copied(value.latent), pyramid=copied(value.pyramid))
+    return tuple(copied(x) for x in value) if isinstance(value, tuple) else _clone(value)
+
+
+def _never(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Replay:
+    return lambda args, kwargs: function(*args, **kwargs)
+
+
+def _clone(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value
+
+
+def _key(value: Any) -> Any:
+    return (tuple(value.shape), value.dtype, value.device) if isinstance(value, Tensor) else value

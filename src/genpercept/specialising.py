@@ -1,0 +1,230 @@
+"""`genpercept.specialise`: a pipeline for one step that answers the same, quicker.
+
+With the timestep and the prompt fixed, part of the denoiser is constant: the time embedding becomes biases, attention to the
+prompt two narrow linear layers. Beside that, queries, keys and values share a product, upsampling and the convolution after it
+are one, the codec's 1 x 1 convolutions are merged into their neighbours. All of it is exact algebra, so that in float32 only
+rounding differs (1e-5). A saved model stays plain: its weights as they were, and in genpercept.json a mark by which loading
+specialises it again. Memory formats, compiled code and graphs are of the machine it runs on, not of the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Self, cast
+
+import torch
+from torch import Tensor, nn
+
+from genpercept import plugins
+from genpercept._runs import Run
+from genpercept._specialise import fold as folding
+from genpercept._specialise.run import Compiled, Graphed
+from genpercept.options import check_choice, check_flag
+from genpercept.paradigms import Paradigm
+from genpercept.pipeline import GenPerceptPipeline
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+COMPILE = ("", "dynamic", "static")
+_PROBE_CELLS = 8  # latent cells along each edge of the image on which the constants are computed
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is done; stored in genpercept.json. dtype: of weights and activations.
+
+    fold: the algebra. layout: "channels_last", "contiguous", or "auto": channels_last but for float32, where it is no quicker
+    on CPUs and their group normalisation rounds a hundred times worse in it. compile: "" (not), "dynamic": one graph for all
+    sizes, or "static": one for each. cuda_graphs: replay repeated sizes, on CUDA devices.
+    """
+
+    dtype: str = "float32"
+    fold: bool = True
+    layout: str = "auto"
+    compile: str = ""
+    cuda_graphs: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice("dtype", self.dtype, tuple(DTYPES))
+        check_choice("layout", self.layout, ("auto", "channels_last", "contiguous"))
+        check_choice("compile", self.compile, COMPILE)
+        check_flag("fold", self.fold)
+        check_flag("cuda_graphs", self.cuda_graphs)
+
+    @property
+    def channels_last(self) -> bool:
+        return self.layout == "channels_last" or (self.layout == "auto" and self.dtype != "float32")
+
+
+def specialise(
+    pipe: GenPerceptPipeline,
+    *,
+    dtype: torch.dtype | str | None = None,
+    fold: bool = True,
+    layout: str = "auto",
+    compile: str = "",
+    cuda_graphs: bool = False,
+) -> SpecialisedPipeline:
+    """A pipeline that answers as `pipe` does (1e-5 in float32), quicker, over the same weights; `pipe` stays as it is.
+
+    Arguments as `Settings` has them; dtype None: the pipeline's own. A specialised pipeline is specialised anew, for its
+    present prompt. ValueError for what cannot be: paradigms of several steps or from noise, backbones other than sd21,
+    adapters that are not merged, offloaded models, tiled codecs.
+    """
+    name = str(dtype or pipe.unet_dtype).removeprefix("torch.")
+    settings = Settings(name, fold, layout, compile, cuda_graphs)
+    info = {k: v for k, v in pipe.info.items() if k != MARK} | {MARK: asdict(settings)}
+    return SpecialisedPipeline(pipe.unet, pipe.vae, pipe.prompt_embeds, info, pipe.head)
+
+
+MARK = "specialised"  # in genpercept.json
+
+
+def again(pipe: GenPerceptPipeline, dtype: torch.dtype | None = None) -> SpecialisedPipeline:
+    """A pipeline specialised as genpercept.json says, or by the defaults where it says nothing. dtype: in place of its own."""
+    stored = dict(pipe.info.get(MARK) or {})
+    own = stored.pop("dtype", None)
+    try:
+        return specialise(pipe, dtype=dtype or own, **stored)
+    except TypeError:
+        raise ValueError(
+            f"settings of specialisation {stored}: of a newer version; load with specialised=False"
+        ) from None
+
+
+class SpecialisedPipeline(GenPerceptPipeline):
+    """What `specialise` returns. `unet`, `vae` and `head` are plain modules, to be saved; what runs are folded copies.
+
+    A copy holds new tensors where layers were merged and shares the others. Changes to the parts afterwards are not seen;
+    another prompt, timestep or paradigm is refused.
+    """
+
+    def __init__(
+        self,
+        unet: nn.Module,
+        vae: nn.Module | None,
+        prompt_embeds: Tensor | None = None,
+        info: dict[str, Any] | None = None,
+        head: nn.Module | None = None,
+    ) -> None:
+        """As the parent; `info` has the settings under "specialised"."""
+        stored = (info or {}).get(MARK)
+        if stored is None:
+            raise ValueError("a pipeline without settings of specialisation: build it with genpercept.specialise")
+        self._settings = Settings(**stored)
+        check_parts(unet, vae, head, cast(Any, info))
+        target = DTYPES[self._settings.dtype], self._settings.channels_last
+        parts = [None if part is None else folding.twin(part, *target) for part in (unet, vae, head)]
+        super().__init__(cast(nn.Module, parts[0]), parts[1], prompt_embeds, info, parts[2])
+        self._chosen, self._prompt = self.paradigm(), self.prompt_embeds.clone()
+        self._conditions = self.info.get("conditions")
+        self._quick: list[Compiled | Graphed] = []
+        with torch.inference_mode(False):
+            folded = self._folded() if self._settings.fold else self._copied()
+        self._runs = nn.ModuleDict(folded)
+        if "codec" in folded:
+            self._codec = plugins.find("codecs", self.info["codec"]).wrap(folded["codec"])
+        if "head" in folded:
+            self._head = plugins.find("heads", self.info["head"]).wrap(folded["head"])
+        self._speed_up()
+
+    def _folded(self) -> dict[str, nn.Module]:
+        """Copies of the parts with what is constant in them. The constants come from a run on a small image."""
+        steps = self._default_steps(self._chosen)
+        if self._chosen.stochastic or steps != 1:
+            start = "noise" if self._chosen.stochastic else "the image"
+            raise ValueError(
+                f"paradigm {self._chosen.name!r}, {steps} steps from {start}: only one step that needs no noise can be "
+                "specialised, because others change the timestep; use the plain pipeline"
+            )
+        edge = self._codec.stride * _PROBE_CELLS
+        image = torch.full((1, 3, edge, edge), 0.5)
+        with torch.no_grad(), folding.recorded(self.unet) as constants:
+            GenPerceptPipeline._forward(self, image, Run(self._chosen, 1), None)
+        parts = {"backbone": folding.fold_unet(self.unet, constants)}
+        if self.vae is not None:
+            parts["codec"] = folding.fold_codec(self.vae)
+        return parts if self.head is None else parts | {"head": folding.fold_head(self.head)}
+
+    def _copied(self) -> dict[str, nn.Module]:
+        """Copies of the parts as they are, over the same weights: their methods may be replaced."""
+        parts = {"backbone": self.unet, "codec": self.vae, "head": self.head}
+        return {name: folding.twin(part) for name, part in parts.items() if part is not None}
+
+    def _speed_up(self) -> None:
+        """Compiled code and graphs, part by part: denoiser, encoder, decoder, head."""
+        backbone: Any = self._runs["backbone"]
+        backbone.forward_features = self._quicker(backbone.forward_features)
+        ends = [getattr(m, e, None) for m in self._runs["codec"].modules() for e in ("encoder", "decoder")]
+        heads = [part for name, part in self._runs.items() if name == "head"]
+        for module in (*ends, *heads):
+            if isinstance(module, nn.Module):
+                cast(Any, module).forward = self._quicker(module.forward)
+
+    def _quicker(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        if self._settings.compile:
+            function = Compiled(function, self._settings.compile)
+            self._quick.append(function)
+        if self._settings.cuda_graphs:
+            function = Graphed(function)
+            self._quick.append(function)
+        return function
+
+    # ---- inference -------------------------------------------------------------------------------------------------
+
+    @property
+    def _denoiser(self) -> nn.Module:
+        return self._runs["backbone"] if hasattr(self, "_runs") else self.unet
+
+    def _forward(self, image_BCHW: Tensor, run: Run, latents: Tensor | None) -> Tensor:
+        """As the parent's. ValueError where something that was constant has changed."""
+        self._check_unchanged(run)
+        return super()._forward(image_BCHW, run, latents)
+
+    def _check_unchanged(self, run: Run) -> None:
+        again = "call genpercept.specialise again, or use the plain pipeline"
+        if run.paradigm != self._chosen or run.steps != 1:
+            raise ValueError(
+                f"this pipeline is specialised for {_described(self._chosen)} in 1 step, not for "
+                f"{_described(run.paradigm)} in {run.steps}; {again}"
+            )
+        if not torch.equal(self.prompt_embeds, self._prompt) or self.info.get("conditions") != self._conditions:
+            raise ValueError(f"the prompt was changed after the pipeline was specialised for it; {again}")
+        check_parts(self.unet, self.vae, self.head, self.info)
+
+    # ---- moving ----------------------------------------------------------------------------------------------------
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """To another device. ValueError for a dtype: specialise anew, so that what is folded is rounded once."""
+        if any(isinstance(x, torch.dtype) for x in (*args, *kwargs.values())):
+            raise ValueError("a specialised pipeline cannot change its dtype: call genpercept.specialise with dtype=")
+        super().to(*args, **kwargs)
+        self._runs.to(self.device)
+        for quick in self._quick:
+            quick.clear()
+        return self
+
+    def enable_model_cpu_offload(self, *args: Any, **kwargs: Any) -> None:
+        """ValueError: what runs are not the parts that would be moved."""
+        raise ValueError("a specialised pipeline cannot be offloaded: use the plain one, or a device that holds it")
+
+    enable_sequential_cpu_offload = enable_model_cpu_offload
+
+
+def check_parts(unet: nn.Module, vae: nn.Module | None, head: nn.Module | None, info: dict[str, Any]) -> None:
+    """ValueError for parts that cannot be specialised, or were changed in a way that the folded copies would not see."""
+    if info["backbone"] != "sd21":
+        raise ValueError(f"backbone {info['backbone']!r} cannot be specialised, only 'sd21'; use the plain pipeline")
+    if getattr(unet, "peft_config", None):
+        raise ValueError(
+            "the denoiser has a LoRA adapter: merge it first (genpercept.adapters.merged_copy), then specialise"
+        )
+    if getattr(vae, "use_tiling", False) or getattr(vae, "use_slicing", False):
+        raise ValueError("the codec's tiling or slicing is on, which a specialised one does not do: switch it off")
+    if any(getattr(part, "_hf_hook", None) is not None for part in (unet, vae, head)):
+        raise ValueError("the model is offloaded: load it without offload, then specialise")
+
+
+def _described(paradigm: Paradigm) -> str:
+    options = ", ".join(f"{k}={v!r}" for k, v in paradigm.options.items())
+    return f"{paradigm.name}({options})"
