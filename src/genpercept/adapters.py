@@ -74,7 +74,11 @@ def load_lora(denoiser: nn.Module, folder: Path) -> None:
     from peft.utils.save_and_load import set_peft_model_state_dict
 
     tensors = load_file(folder / "adapter_model.safetensors")
-    cast(Any, denoiser).add_adapter(LoraConfig.from_pretrained(str(folder)), adapter_name=_NAME)
+    config = LoraConfig.from_pretrained(str(folder))
+    ranks = {t.shape[0] for name, t in tensors.items() if ".lora_A." in name}
+    if not config.rank_pattern and ranks - {config.r}:
+        raise ValueError(f"{folder}: adapter_config.json says rank {config.r}, its tensors have {sorted(ranks)}")
+    cast(Any, denoiser).add_adapter(config, adapter_name=_NAME)
     state = {name.removeprefix(_PEFT_PREFIX): t for name, t in tensors.items()}
     found = cast(Any, set_peft_model_state_dict(denoiser, state, adapter_name=_NAME))
     if found.unexpected_keys:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -17,19 +17,27 @@ from genpercept import downloads, pickles
 
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
 _WORD_END = "</w>"
-_UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError)
+_T5, _T5_LENGTH = "t5", 120  # tokens of a caption at most, as PixArt was trained
+_UNREADABLE = (OSError, ValueError, ImportError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError)
 
 
 @torch.no_grad()  # not inference mode: the embedding is an input of training too
 def embed(tokenizer: Any, text_encoder: Any, prompt: str = "", *, pad: bool = False) -> Tensor:
     """Last hidden state for one prompt, (1, tokens, width) float32.
 
-    Not padded unless asked: the empty prompt is 2 tokens (begin, end) as in the released v2 models; v1 padded to 77.
+    Not padded unless asked: the empty prompt is 2 tokens (begin, end) as in the released v2 models; v1 padded to 77. T5, of
+    PixArt, gives 1 (end): its padding to 120 is masked in both networks, so that leaving it out changes nothing. ValueError
+    where it is asked for all the same.
     """
+    masked = text_encoder.config.model_type == _T5
+    if masked and pad:
+        raise ValueError(
+            "a T5 prompt's padding is masked, which nothing reads: leave prompt.padded out (random prompts need it)"
+        )
     ids = tokenizer(
         prompt,
         padding="max_length" if pad else "do_not_pad",
-        max_length=tokenizer.model_max_length,
+        max_length=_T5_LENGTH if masked else tokenizer.model_max_length,
         truncation=True,
         return_tensors="pt",
     ).input_ids
@@ -39,9 +47,10 @@ def embed(tokenizer: Any, text_encoder: Any, prompt: str = "", *, pad: bool = Fa
 def load(folder: Path, *, allow_pickle: bool = False) -> tuple[Any, Any]:
     """Tokenizer and text encoder (evaluation mode, float32) of a model folder in StableDiffusionPipeline layout.
 
+    CLIP's, or the T5 of PixArt.
     ValueError for an incomplete folder, and for weights that lack tensors: transformers would draw those at random.
     """
-    from transformers import CLIPTextModel, CLIPTokenizer
+    import transformers
     from transformers.utils import logging
 
     for part in ("tokenizer", "text_encoder"):
@@ -50,6 +59,9 @@ def load(folder: Path, *, allow_pickle: bool = False) -> tuple[Any, Any]:
                 f"{folder}: has no {part}/: a base model holds unet, vae, text_encoder, tokenizer and scheduler"
             )
     part = folder / "text_encoder"
+    t5 = _model_type(part) == _T5
+    kind: Any = transformers.T5EncoderModel if t5 else transformers.CLIPTextModel
+    reader: Any = transformers.AutoTokenizer if t5 else transformers.CLIPTokenizer
     if not allow_pickle and not any(part.glob("*.safetensors")) and (found := pickles.inside(part)):
         raise pickles.refusal(part, found[0].name)
     for path in part.iterdir():
@@ -57,14 +69,17 @@ def load(folder: Path, *, allow_pickle: bool = False) -> tuple[Any, Any]:
             downloads.refuse_stand_in(path)
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # a bar for a few tensors would cut through the caller's own output
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()  # what it would report of missing tensors is an error of ours
     try:
-        encoder, found = cast(Any, CLIPTextModel).from_pretrained(
+        encoder, found = kind.from_pretrained(
             part, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
         )
     except _UNREADABLE as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{part}: not a readable text encoder ({reason}); copy or download it again") from None
     finally:
+        logging.set_verbosity(level)
         if shown:
             logging.enable_progress_bar()
     if wrong := [*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])]:
@@ -72,11 +87,19 @@ def load(folder: Path, *, allow_pickle: bool = False) -> tuple[Any, Any]:
     if bad := [name for name, t in encoder.state_dict().items() if not bool(torch.isfinite(t).all())]:
         raise ValueError(f"{part}: NaN or infinite values in {', '.join(bad[:4])}; the file is damaged")
     try:
-        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+        tokenizer = reader.from_pretrained(folder / "tokenizer")
     except _UNREADABLE as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{folder / 'tokenizer'}: not a readable tokenizer ({reason}); copy it again") from None
     return tokenizer, encoder.eval()
+
+
+def _model_type(part: Path) -> str:
+    """As the text encoder's config.json says; "" where it says nothing, which transformers then complains about."""
+    try:
+        return str(json.loads((part / "config.json").read_text(encoding="utf-8")).get("model_type", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""
 
 
 def make_tokenizer(words: Sequence[str], folder: Path, max_length: int = 32) -> Any:
