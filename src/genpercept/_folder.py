@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -83,7 +84,7 @@ def read_base(
     if plugins.find("backbones", backbone).input == "pixels":
         unet = load_part("backbones", backbone, path, torch_dtype)
         info = {"paradigm_options": options, "prompt": "", "backbone": backbone, "codec": "pixels"}
-        return Parts(unet, None, None, NO_TEXT, info)
+        return Parts(unet, None, None, NO_TEXT, info | _skipped(backbone, path, allow_pickle))
     options = _prediction_type(folder, plugin, options)
     unet = load_part("backbones", backbone, path, torch_dtype)
     vae = load_part("codecs", "kl", folder / "vae", torch_dtype)
@@ -91,7 +92,7 @@ def read_base(
     if widen:
         channels = max(channels, plugin.input_channels(int(cast(Any, vae).config.latent_channels)))
     unet = plugins.find("backbones", backbone).adapt(unet, channels)
-    prompt_embeds = base_prompt(folder, prompt, allow_pickle=allow_pickle)
+    prompt_embeds = base_prompt(folder, path, backbone, unet, prompt, allow_pickle=allow_pickle)
     info = {"paradigm_options": options, "prompt": prompt, "backbone": backbone, "codec": "kl"}
     return Parts(unet, vae, None, prompt_embeds, info)
 
@@ -112,11 +113,37 @@ def predictor_backbone(folder: Path) -> tuple[str, Path]:
     return str(info["backbone"]), _part_path(folder, "unet", info["parts"])
 
 
-def base_prompt(folder: Path, prompt: str, *, allow_pickle: bool = False) -> Tensor:
-    """The prompt's embedding by the base's text encoder, or the one stored beside it: prompt_embeds.safetensors, for ""."""
+def base_prompt(
+    folder: Path, path: Path, backbone: str, unet: nn.Module, prompt: str, *, allow_pickle: bool = False
+) -> Tensor:
+    """The prompt's embedding (1, tokens, width). For "" no text encoder is needed where the base has it stored, as
+
+    prompt_embeds.safetensors beside the parts or among the weights of the backbone, which lie in `path`, or where the backbone
+    knows it. ValueError for a prompt to a backbone that is told more of a text than its tokens (SDXL).
+    """
+    known = getattr(unet, "empty_prompt", None)
+    if known is not None and prompt:
+        raise ValueError(
+            f"{folder}: its U-Net reads a pooled text embedding too, which only the empty prompt, whose is zero, does "
+            f"without: leave the prompt {prompt!r} out"
+        )
+    if known is not None:
+        return known
     if not prompt and (folder / PROMPT_FILE).is_file():
         return _read_prompt(folder / PROMPT_FILE)
+    name = getattr(plugins.find("backbones", backbone), "null_caption", None)
+    if not prompt and name and (found := checkpoint.read_tensor(path, name)) is not None:
+        return found.float()[None]
     return text.embed(*text.load(folder, allow_pickle=allow_pickle), prompt)
+
+
+def _skipped(backbone: str, path: Path, allow_pickle: bool) -> dict[str, Any]:
+    """What else a base's files hold, by the first part of its name: {"skipped": {"text_model": 196}}; {} for nothing."""
+    skip = getattr(plugins.find("backbones", backbone), "skip", None)
+    files = checkpoint.weight_files(path, allow_pickle=allow_pickle)
+    names = (n for f in files for n in checkpoint.tensor_shapes(f, allow_pickle=allow_pickle))
+    found = Counter(name.partition(".")[0] for name in names if skip is not None and skip(name))
+    return {"skipped": dict(found)} if found else {}
 
 
 def _prediction_type(folder: Path, paradigm: Paradigm, options: dict[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ def add_lora(denoiser: nn.Module, rank: int, alpha: int = 0, targets: Sequence[s
     The update is (alpha / rank) B A with B = 0 at first, so the network answers as before. alpha 0: as rank. targets
     ("all",): every linear layer and convolution. ValueError when no layer has such a name.
     """
-    from peft import LoraConfig
+    from peft import LoraConfig, inject_adapter_in_model
 
     layers = [name for name, m in denoiser.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
     if tuple(targets) != ("all",):
@@ -35,7 +35,7 @@ def add_lora(denoiser: nn.Module, rank: int, alpha: int = 0, targets: Sequence[s
     denoiser.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        cast(Any, denoiser).add_adapter(config, adapter_name=_NAME)
+        inject_adapter_in_model(config, denoiser, adapter_name=_NAME)
 
 
 def has_lora(denoiser: nn.Module) -> bool:
@@ -46,9 +46,9 @@ def save_lora(denoiser: nn.Module, folder: Path) -> None:
     """Write the adapter twice, under the names that its readers look for.
 
     adapter_config.json and adapter_model.safetensors: `PeftModel.from_pretrained(unet, folder)`, `load_lora` here.
-    pytorch_lora_weights.safetensors: diffusers' `pipe.load_lora_weights(folder)`.
+    pytorch_lora_weights.safetensors, of a U-Net only: diffusers' `pipe.load_lora_weights(folder)`.
     """
-    from diffusers import StableDiffusionPipeline
+    from diffusers import StableDiffusionPipeline, UNet2DConditionModel
     from peft.utils.save_and_load import get_peft_model_state_dict
 
     _require(denoiser)
@@ -58,6 +58,8 @@ def save_lora(denoiser: nn.Module, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_file({_PEFT_PREFIX + name: t for name, t in state.items()}, folder / "adapter_model.safetensors")
     config.save_pretrained(str(folder))
+    if not isinstance(denoiser, UNet2DConditionModel):  # diffusers' pipelines of the others load no adapters
+        return
     metadata = {k: sorted(v) if isinstance(v, set) else v for k, v in config.to_dict().items()}
     StableDiffusionPipeline.save_lora_weights(
         folder, unet_lora_layers=cast(Any, state), unet_lora_adapter_metadata=metadata
@@ -70,7 +72,7 @@ def load_lora(denoiser: nn.Module, folder: Path) -> None:
         raise ValueError(f"{folder}: no adapter_model.safetensors in it: not an adapter that genpercept or peft saved")
     if has_lora(denoiser):
         raise ValueError(f"{folder}: the denoiser has an adapter already; merge it first")
-    from peft import LoraConfig
+    from peft import LoraConfig, inject_adapter_in_model
     from peft.utils.save_and_load import set_peft_model_state_dict
 
     tensors = load_file(folder / "adapter_model.safetensors")
@@ -78,7 +80,7 @@ def load_lora(denoiser: nn.Module, folder: Path) -> None:
     ranks = {t.shape[0] for name, t in tensors.items() if ".lora_A." in name}
     if not config.rank_pattern and ranks - {config.r}:
         raise ValueError(f"{folder}: adapter_config.json says rank {config.r}, its tensors have {sorted(ranks)}")
-    cast(Any, denoiser).add_adapter(config, adapter_name=_NAME)
+    inject_adapter_in_model(config, denoiser, adapter_name=_NAME)
     state = {name.removeprefix(_PEFT_PREFIX): t for name, t in tensors.items()}
     found = cast(Any, set_peft_model_state_dict(denoiser, state, adapter_name=_NAME))
     if found.unexpected_keys:
@@ -105,10 +107,13 @@ def unmerge(denoiser: nn.Module) -> None:
 
 def merged_copy(denoiser: nn.Module) -> nn.Module:
     """A copy on the CPU with the adapter merged and gone: a plain denoiser. The original is not touched."""
+    from diffusers.utils.peft_utils import recurse_remove_peft_layers
+
     _require(denoiser)
     plain = copy.deepcopy(denoiser).cpu()
     merge(plain)
-    cast(Any, plain).unload_lora()
+    recurse_remove_peft_layers(plain)
+    del plain.peft_config
     return plain.requires_grad_(True)
 
 

@@ -129,6 +129,16 @@ def read_tensors(path: Path, *, allow_pickle: bool = False) -> dict[str, Tensor]
         return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
 
 
+def read_tensor(folder: Path, name: str) -> Tensor | None:
+    """One tensor of a part, without the others; None where no safetensors file of it has one of this name."""
+    for path in weight_files(folder, allow_pickle=True):
+        if path.suffix == ".safetensors":
+            with _open(path) as file:
+                if name in file.keys():  # noqa: SIM118
+                    return file.get_tensor(name).clone()
+    return None
+
+
 def load_part(
     kind: Literal["backbones", "codecs", "heads"],
     plugin: str,
@@ -150,17 +160,16 @@ def load_part(
     part = plugins.find(kind, plugin)
     module = skeleton(kind, plugin, folder, config)
     files = weight_files(folder, allow_pickle=allow_pickle)
-    name_of = rename or getattr(part, "rename", None) or _same
     stored = {k: tuple(v.shape) for k, v in (extra or {}).items()}
     for path in files:
-        shapes = {name_of(k): s for k, s in tensor_shapes(path, allow_pickle=allow_pickle).items()}
+        shapes = todays_shapes(part, tensor_shapes(path, allow_pickle=allow_pickle), rename)
         if twice := sorted(shapes.keys() & stored.keys()):
             raise ValueError(f"{path}: holds {_names(twice)}, which another file of the part has too; copy it again")
         stored.update(shapes)
     check_shapes(folder, {k: tuple(v.shape) for k, v in module.state_dict().items()}, stored)
     tensors = dict(extra or {})
     for path in files:
-        tensors.update({name_of(k): t for k, t in read_tensors(path, allow_pickle=allow_pickle).items()})
+        tensors.update(_todays(part, read_tensors(path, allow_pickle=allow_pickle), rename))
     check_finite(folder, tensors)
     shapes = {k: v.shape for k, v in module.state_dict().items()}
     tensors = {k: t.reshape(shapes[k]).to(dtype or torch.float32) for k, t in tensors.items()}
@@ -168,12 +177,27 @@ def load_part(
     return module.eval()
 
 
+def _todays(part: Any, tensors: Mapping[str, Tensor], rename: Callable[[str], str] | None = None) -> dict[str, Tensor]:
+    """A file's tensors as the plugin's module names and shapes them: its `skip`, `rename` and `convert`, where it has them."""
+    skip, name_of = getattr(part, "skip", None), rename or getattr(part, "rename", None) or _same
+    kept = {name_of(k): t for k, t in tensors.items() if skip is None or not skip(k)}
+    return part.convert(kept) if hasattr(part, "convert") else kept
+
+
+def todays_shapes(
+    part: Any, shapes: Mapping[str, tuple[int, ...]], rename: Callable[[str], str] | None = None
+) -> dict[str, tuple[int, ...]]:
+    """As `load_part` would see the tensors of a file with these shapes."""
+    tensors = {k: torch.empty(s, device="meta") for k, s in shapes.items()}
+    return {k: tuple(t.shape) for k, t in _todays(part, tensors, rename).items()}
+
+
 def skeleton(
     kind: Literal["backbones", "codecs", "heads"], plugin: str, folder: Path, config: dict[str, Any]
 ) -> nn.Module:
     """The plugin's module on the meta device: shapes without weights. ValueError for a config that it cannot be built by."""
     part = plugins.find(kind, plugin)
-    if config.get("_class_name", part.class_name) != part.class_name:
+    if config.get("_class_name", part.class_name) not in (part.class_name, *getattr(part, "older_names", ())):
         raise ValueError(
             f"{folder}: holds a {config['_class_name']}, but {kind[:-1]} {plugin!r} needs a {part.class_name}"
         )

@@ -14,7 +14,7 @@ from genpercept._training.prompts import Prompts, open_prompts
 from genpercept.backbones import config_of
 from genpercept.checkpoint import MANIFEST
 from genpercept.codecs import Codec
-from genpercept.heads import Head
+from genpercept.heads import Head, neck_config
 from genpercept.paradigms import Paradigm
 from genpercept.pipeline import GenPerceptPipeline
 from genpercept.recipe import Recipe
@@ -205,8 +205,9 @@ def _head(recipe: Recipe, start: _folder.Parts, name: str, denoiser: nn.Module) 
             f"model.head {name!r} gives {' or '.join(plugin.spaces)}, but task {task.name} takes {' or '.join(task.spaces)}: "
             f"leave it out for {task.head!r}"
         )
-    sizes = list(reversed(cast(Any, denoiser).pyramid_channels))
-    return plugin.build({"neck_hidden_sizes": sizes, "out_channels": task.outputs(space)} | recipe.model.head_config)
+    net = cast(Any, denoiser)
+    neck = neck_config(net.pyramid_channels, net.pyramid_strides)
+    return plugin.build(neck | {"out_channels": task.outputs(space)} | recipe.model.head_config)
 
 
 def find_task(recipe: Recipe) -> Task:

@@ -39,6 +39,8 @@ def open_prompts(options: Prompt, folder: Path, present: Tensor, seed: int) -> P
     """
     if options.kind == "empty" and not options.padded:
         return Prompts(present, present, "")
+    if not present.numel():
+        raise ValueError(f"prompt.kind {options.kind!r}: {folder} takes pixels and reads no text; leave prompt out")
     if (folder / MANIFEST).is_file():
         raise ValueError(
             f"prompt.kind {options.kind!r}: {folder} is a predictor, which has only its own prompt's embedding; "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from inspect import signature
 from typing import Any, cast
 
 import torch
@@ -16,7 +17,7 @@ from genpercept.backbones._saved import SavedAsParent
 from genpercept.backbones._widen import widen_convolution
 from genpercept.types import Features
 
-# PixArt-XL-2-512x512: 610,856,096 parameters. The 1024 model has sample_size 128, whose two micro-conditions add 1,180,416.
+# PixArt-XL-2-512x512: 610,856,096 parameters. The 1024 model has sample_size 128, whose two micro-conditions add 493,056.
 PIXART_512_CONFIG: dict[str, Any] = {
     "num_attention_heads": 16,
     "attention_head_dim": 72,
@@ -147,18 +148,32 @@ def drop_sigma(net: PixArtTransformer) -> None:
 
 
 class PixArtAlpha:
+    """The published folders are diffusers' older Transformer2DModel, with the null caption among the weights.
+
+    `null_caption` (120, 4096) is what a tenth of PixArt's training captions were replaced by. diffusers itself leaves it out
+    and guides by T5's answer to "", which training never showed.
+    """
+
     name = "pixart_alpha"
     class_name = PixArtTransformer2DModel.__name__
+    older_names = ("Transformer2DModel",)
+    null_caption = "caption_projection.y_embedding"
     input = "latent"
     folder = "transformer"
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
 
     def recognise(self, config: dict) -> bool:
-        return config.get("_class_name") == self.class_name
+        older = config.get("_class_name") in self.older_names and config.get("norm_type") == "ada_norm_single"
+        return older or config.get("_class_name") == self.class_name
+
+    def skip(self, tensor: str) -> bool:
+        """The null caption: it is the prompt's embedding, not a weight."""
+        return tensor == self.null_caption
 
     def build(self, config: dict) -> nn.Module:
         """`pyramid_blocks` of the configuration: the blocks that make the pyramid, counted from 0."""
-        known = {key: value for key, value in config.items() if key != KEY}
+        own = signature(PixArtTransformer2DModel.__init__).parameters
+        known = {key: value for key, value in config.items() if key in own}
         net = cast(Any, PixArtTransformer.from_config(known))
         if config.get(KEY):
             net.choose_blocks(config[KEY])

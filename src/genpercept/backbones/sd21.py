@@ -29,6 +29,44 @@ SD21_CONFIG: dict[str, Any] = {
 }
 
 
+_SD1: dict[str, Any] = {"cross_attention_dim": 768, "attention_head_dim": 8, "use_linear_projection": False}
+# Stable Diffusion 1.5: 859,520,964 parameters.
+SD15_CONFIG: dict[str, Any] = SD21_CONFIG | _SD1 | {"sample_size": 64}
+# Stable Diffusion XL: 2,567,463,684 parameters.
+SDXL_CONFIG: dict[str, Any] = {
+    "sample_size": 128,
+    "in_channels": 4,
+    "out_channels": 4,
+    "down_block_types": ["DownBlock2D"] + ["CrossAttnDownBlock2D"] * 2,
+    "up_block_types": ["CrossAttnUpBlock2D"] * 2 + ["UpBlock2D"],
+    "block_out_channels": [320, 640, 1280],
+    "layers_per_block": 2,
+    "attention_head_dim": [5, 10, 20],
+    "transformer_layers_per_block": [1, 2, 10],
+    "cross_attention_dim": 2048,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+_TIME_IDS = 6  # numbers that an SDXL-shaped U-Net is told: original size, corner of the crop, target size
+_PIXELS_PER_CELL = 8  # of the codec they were counted with
+
+
+def shape_name(config: dict) -> str:
+    """Which public text-to-image model a U-Net's config.json has the shape of, in words."""
+    width, blocks = config.get("cross_attention_dim"), tuple(config.get("block_out_channels", ()))
+    if config.get("addition_embed_type") == "text_time":
+        return "Stable Diffusion XL" if (width, blocks) == (2048, (320, 640, 1280)) else "SDXL-shaped"
+    if blocks == (320, 640, 1280, 1280) and width == 768:
+        return "Stable Diffusion 1.x"
+    if blocks == (320, 640, 1280, 1280) and width == 1024:
+        # in their config.json, 2.1 differs from 2.0 in where attention is computed, and the base models in their size
+        version = "2.1" if config.get("upcast_attention") else "2.x"
+        return f"Stable Diffusion {version}" + (" base (512)" if config.get("sample_size") == 64 else " (768)")
+    return f"a U-Net of channels {', '.join(map(str, blocks))} that reads {width}-wide text"
+
+
 class SD21UNet(SavedAsParent, UNet2DConditionModel):
     """UNet2DConditionModel whose `forward_features` also gives the outputs of the up blocks.
 
@@ -47,6 +85,13 @@ class SD21UNet(SavedAsParent, UNet2DConditionModel):
     def context_width(self) -> int | None:
         width = cast(Any, self.config).cross_attention_dim
         return int(width[0] if isinstance(width, list | tuple) else width)
+
+    @property
+    def empty_prompt(self) -> Tensor | None:
+        """The embedding of "" that the network knows by itself, (1, 1, width): SDXL was trained with zeros for it."""
+        if cast(Any, self.config).addition_embed_type != "text_time":
+            return None
+        return torch.zeros(1, 1, int(cast(Any, self.context_width)))
 
     @property
     def pyramid_channels(self) -> tuple[int, ...]:
@@ -84,6 +129,9 @@ class SD21UNet(SavedAsParent, UNet2DConditionModel):
         emb = net.time_embedding(net.get_time_embed(sample=x, timestep=t))
         if (class_emb := net.get_class_embed(sample=x, class_labels=class_labels)) is not None:
             emb = torch.cat([emb, class_emb], dim=-1) if net.config.class_embeddings_concat else emb + class_emb
+        if net.config.addition_embed_type == "text_time":
+            conditions = self._size_conditions(x)
+            emb = emb + net.get_aug_embed(emb=emb, encoder_hidden_states=context, added_cond_kwargs=conditions)
         h = net.conv_in(x)
         skips = (h,)
         for block in net.down_blocks:
@@ -112,6 +160,15 @@ class SD21UNet(SavedAsParent, UNet2DConditionModel):
         size = (int(x.shape[-2]), int(x.shape[-1]))
         out = net.conv_out(net.conv_act(net.conv_norm_out(h))) if latent else None
         return Features(out, tuple(pyramid), size)
+
+
+    def _size_conditions(self, x: Tensor) -> dict[str, Tensor]:
+        """What an SDXL-shaped U-Net is told beside the text: no pooled text, as for "", and an uncropped image of this size."""
+        config = cast(Any, self.config)
+        width = config.projection_class_embeddings_input_dim - _TIME_IDS * config.addition_time_embed_dim
+        size = [float(edge * _PIXELS_PER_CELL) for edge in x.shape[-2:]]
+        time_ids = torch.tensor([*size, 0.0, 0.0, *size], device=x.device, dtype=x.dtype)
+        return {"text_embeds": x.new_zeros(len(x), width), "time_ids": time_ids.repeat(len(x), 1)}
 
 
 def widen(unet: nn.Module, channels: int) -> nn.Module:

@@ -12,7 +12,8 @@ Spaces of raw maps, which also name what they are trained against (`Target.space
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -45,3 +46,17 @@ class HeadPlugin(Protocol):
     def wrap(self, module: nn.Module | None) -> Head:
         """The module (None for a head without weights) as a Head; shares its weights. ValueError for another module."""
         ...
+
+
+REASSEMBLE = (4.0, 2.0, 1.0, 0.5)  # DPT's scales of four equal token maps, finest first
+
+
+def neck_config(channels: Sequence[int], strides: Sequence[int]) -> dict[str, Any]:
+    """What a head on a backbone's pyramid is built by; both coarsest first, as backbones declare them.
+
+    Maps of one size, which plain transformers give, are to be reassembled by heads that need several (Ranftl et al. 2021).
+    """
+    config: dict[str, Any] = {"neck_hidden_sizes": list(reversed(channels))}
+    if len(strides) == len(REASSEMBLE) and len(set(strides)) == 1:
+        config["reassemble_factors"] = list(REASSEMBLE)
+    return config

@@ -1,12 +1,14 @@
 """The DPT head of the GenPercept release: the U-Net's four up-block outputs -> one map (or three).
 
 Ranftl et al. 2021, "Vision Transformers for Dense Prediction", fig. 1 right, without the reassemble stage; tensors are named
-and shaped as in the published `dpt_head_identity`. Layout: FACTS 2 and docs/decisions.md.
+and shaped as in the published `dpt_head_identity`. Layout: FACTS 2 and docs/decisions.md. Over a plain transformer, whose maps
+have one size, the reassemble stage is there, and the first upsampling, which it makes needless, is not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any, cast
 
 import torch.nn.functional as F
@@ -32,10 +34,13 @@ class DPTHead(ModelMixin, ConfigMixin):
         fusion_hidden_size: int = 256,
         out_channels: int = 1,
         activation: str = "identity",
+        reassemble_factors: Sequence[float] = (),
     ) -> None:
         """neck_hidden_sizes: channels of the pyramid, finest first. activation: "identity", or "elu" for ELU + 1 (above 0).
 
-        ValueError for another activation, for channels other than 1 or 3, and for ELU + 1 with 3.
+        reassemble_factors: by which maps of one size are scaled, finest first (4, 2, 1, 0.5 in DPT); none for a U-Net's.
+        ValueError for another activation, for channels other than 1 or 3, for ELU + 1 with 3, and for factors that are not
+        one for each map.
         """
         super().__init__()
         if activation not in ACTIVATIONS:
@@ -46,17 +51,38 @@ class DPTHead(ModelMixin, ConfigMixin):
             raise ValueError(
                 "DPT head: activation 'elu' gives values above 0, for 1 channel only; use 'identity' with 3"
             )
-        self.feature_upsample_0 = _Upsample(neck_hidden_sizes[0])
+        if reassemble_factors and len(reassemble_factors) != len(neck_hidden_sizes):
+            raise ValueError(
+                f"DPT head reassemble_factors {list(reassemble_factors)}: need one for each of {len(neck_hidden_sizes)} maps"
+            )
+        self.reassemble: nn.ModuleList | None = None
+        if reassemble_factors:
+            sizes = zip(neck_hidden_sizes, reassemble_factors, strict=True)
+            self.reassemble = nn.ModuleList(_reassemble(channels, factor) for channels, factor in sizes)
+        else:
+            self.feature_upsample_0 = _Upsample(neck_hidden_sizes[0])
         self.neck = _Neck(neck_hidden_sizes, fusion_hidden_size)
         self.head = _Output(fusion_hidden_size, out_channels, activation)
 
     def forward(self, pyramid: Sequence[Tensor]) -> Tensor:
         """(B, C_i, h_i, w_i), finest last, each half the size of the next but the last two, which are equal -> (B, C, H, W).
 
-        H is 8 times the finest height where its height is a multiple of 4, else up to 24 more; so is W.
+        H is 8 times the finest height where its height is a multiple of 4, else up to 24 more; so is W. Maps to reassemble
+        have one size, of which H is 16 times as much, or up to 16 more.
         """
+        if self.reassemble is not None:
+            return self.head(self.neck([layer(x) for layer, x in zip(reversed(self.reassemble), pyramid, strict=True)]))
         *coarse, finest = pyramid
         return self.head(self.neck([*coarse, self.feature_upsample_0(finest)]))
+
+
+def _reassemble(channels: int, factor: float) -> nn.Module:
+    """transformers' reassemble layer of DPT: a 1 x 1 convolution, then a learned scaling. Channels stay."""
+    from transformers.models.dpt.modeling_dpt import DPTReassembleLayer
+
+    config = SimpleNamespace(backbone_config=None, hidden_size=channels)
+    whole = factor if factor < 1 else int(factor)
+    return DPTReassembleLayer(cast(Any, config), channels, cast(Any, whole))
 
 
 class _Upsample(nn.Module):
@@ -181,7 +207,7 @@ class DPT:
 
     def build(self, config: dict) -> nn.Module:
         """From our config.json or the published one, whose further keys are those of parts the head does not have."""
-        keys = ("neck_hidden_sizes", "fusion_hidden_size", "out_channels", "activation")
+        keys = ("neck_hidden_sizes", "fusion_hidden_size", "out_channels", "activation", "reassemble_factors")
         return DPTHead(**{key: config[key] for key in keys if key in config})
 
     def wrap(self, module: nn.Module | None) -> WrappedDPT:
