@@ -52,6 +52,18 @@ def pyramid(h: int, w: int, channels: tuple[int, ...] = (8, 8, 4, 4)) -> Feature
     )
 
 
+def test_codecs_decoder_takes_several_images(codec: Codec) -> None:
+    """Their latents beside each other: image after image, each as if it were alone."""
+    head = plugins.find("heads", "vae").wrap(None)
+    z = torch.randn(2, 12, 4, 5, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        together = head(Features(z), codec)
+        alone = [head(Features(z[:, i : i + 4]), codec) for i in (0, 4, 8)]
+    assert together.shape == (2, 9, 32, 40) and torch.equal(together, torch.cat(alone, 1))
+    with pytest.raises(ValueError, match="a latent of 6 channels, but the codec decodes 4"):
+        head(Features(z[:, :6]), codec)
+
+
 @pytest.mark.parametrize("name", plugins.names("heads"))
 def test_contract(name: str) -> None:
     plugin = plugins.find("heads", name)

@@ -60,6 +60,10 @@ def test_options_survive_json_and_do_not_touch_the_default(name: str) -> None:
         ("deterministic_multi_step", {"betas": (0.2, float("nan"))}, "0 < beta_start <= beta_end <= 1"),
         ("deterministic_multi_step", {"spacing": "tailing"}, "choose leading, trailing, linspace"),
         ("stochastic_multi_step", {"prediction_type": "v"}, "choose v_prediction, epsilon, sample"),
+        ("one_step", {"prediction_type": "epsilon"}, "choose v_prediction, sample"),
+        ("stochastic_multi_step", {"start": "ones"}, "choose noise, zeros"),
+        ("stochastic_multi_step", {"targets": 0}, "integer from 1 to 64"),
+        ("stochastic_multi_step", {"start": "zeros", "sampler": "lcm"}, "take ddim"),
         ("stochastic_multi_step", {"sampler": "euler"}, "choose ddim, lcm"),
         ("stochastic_multi_step", {"multires_strength": 2}, "number from 0 to 1"),
         ("stochastic_multi_step", {"multires_downscale": "half"}, "choose original"),
@@ -108,6 +112,55 @@ def test_a_perfect_answer_is_the_label(name: str) -> None:
                 chosen.estimate(target, x, t)
         else:
             torch.testing.assert_close(chosen.estimate(target, x, t), z_y, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", eq.ONE_STEP_TYPES)
+def test_one_step_answers_with_the_label_or_its_opposite(kind: str) -> None:
+    """Lotus-D's network answers with z_y itself, GenPercept's with -z_y: in training and in inference alike."""
+    paradigm = plugins.find("paradigms", "one_step").with_options(prediction_type=kind)
+    z_x, z_y = latents(1)
+    sign = 1 if kind == "sample" else -1
+    x, t, target = paradigm.training_pair(z_x, z_y, Rng(0, 0, [0, 1, 2]))
+    assert torch.equal(target, sign * z_y) and torch.equal(paradigm.estimate(target, x, t), z_y)
+    found = paradigm.predict(lambda x, t: Features(sign * z_y), z_x, 1).require_latent()
+    assert torch.equal(found, z_y)
+
+
+@pytest.mark.parametrize("kind", eq.PREDICTION_TYPES)
+def test_from_zeros_training_and_inference_agree(kind: str) -> None:
+    """What it is trained to answer is what inference turns into the label: E2E-FT's single step from zeros."""
+    options = {"start": "zeros", "spacing": "trailing", "prediction_type": kind}
+    paradigm = plugins.find("paradigms", "stochastic_multi_step").with_options(**options)
+    assert not paradigm.stochastic and paradigm.default_steps == 1
+    z_x, z_y = latents(1)
+    x, t, target = paradigm.training_pair(z_x, z_y, Rng(0, 0, [0, 1, 2]))
+    assert t.tolist() == [999] * 3 and torch.equal(x, torch.cat([z_x, torch.zeros_like(z_y)], 1))
+    torch.testing.assert_close(paradigm.estimate(target, x, t), z_y, rtol=1e-3, atol=1e-3)
+
+    def trained(seen: torch.Tensor, at: torch.Tensor) -> Features:
+        assert torch.equal(seen, x) and at.tolist() == [999] * 3
+        return Features(target)
+
+    torch.testing.assert_close(paradigm.predict(trained, z_x, 1).require_latent(), z_y, rtol=1e-3, atol=1e-3)
+
+
+def test_several_label_images_are_predicted_together() -> None:
+    """Marigold's intrinsic images: 4 (1 + n) channels in, 4 n of noise and of the answer."""
+    paradigm = plugins.find("paradigms", "stochastic_multi_step").with_options(targets=3)
+    assert paradigm.input_channels(4) == 16 and paradigm.label_channels(4) == 12
+    z_x, z_y = latents(1)
+    labels = torch.cat([z_y, -z_y, 2 * z_y], 1)
+    x, t, target = paradigm.training_pair(z_x, labels, Rng(0, 0, [0, 1, 2]))
+    assert x.shape[1] == 16 and target.shape == labels.shape
+    torch.testing.assert_close(paradigm.estimate(target, x, t), labels, rtol=1e-3, atol=1e-3)
+    seen = []
+
+    def network(x: torch.Tensor, t: torch.Tensor) -> Features:
+        seen.append(x.shape[1])
+        return Features(x[:, 4:])
+
+    assert paradigm.predict(network, z_x, 2, Rng(0, 0, [0, 1, 2])).require_latent().shape == labels.shape
+    assert seen == [16, 16]
 
 
 def test_training_pairs_are_the_papers_table() -> None:

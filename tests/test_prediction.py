@@ -22,13 +22,14 @@ def example(kind: str, h: int = 6, w: int = 9) -> Prediction:
         "class_ids": lambda: RNG.integers(0, 150, (h, w)),
         "keypoints": lambda: RNG.random((2, 17, 3)) * 5,
         "anomaly": lambda: RNG.normal(size=(h, w)) * 10,
+        "intrinsics": lambda: RNG.random((h, w, 6)),
     }.get(kind, lambda: RNG.random((h, w)))()
     shape = (2, 17) if kind == "keypoints" else (h, w)
     return Prediction(
         values,
         kind,
         valid=RNG.random(shape) > 0.3,
-        uncertainty=RNG.random(shape),
+        uncertainty=RNG.random((h, w, 6) if kind == "intrinsics" else shape),
         raw=RNG.random((3, 8, 16)),
         meta={"model": "m", "model_sha256": "0" * 64, "steps": 1, "axes": np.eye(3)},
     )

@@ -62,7 +62,7 @@ class UNetFamily(ABC):
         settings = self.settings(layout, origin, task)
         unet = checkpoint.load_part("backbones", "sd21", layout.unet, torch_dtype, allow_pickle=pickle)
         embedding = prompt(layout, origin, pad=self.pad, allow_pickle=pickle)
-        info = {
+        info: dict[str, Any] = {
             "family": self.name,
             "prompt": "",
             "prompt_tokens": int(embedding.shape[1]),
@@ -70,12 +70,13 @@ class UNetFamily(ABC):
             "model_sha256": hash_of([layout.unet], allow_pickle=pickle),
             "resolution": self.resolution,
         }
+        info |= ({"base": origin.name} if origin else {}) | settings
         return GenPerceptPipeline.from_parts(
             unet=unet,
             vae=load_vae(layout, origin, torch_dtype, allow_pickle=pickle),
             prompt_embeds=embedding,
             task=task,
-            **info | ({"base": origin.name} if origin else {}) | settings,
+            **info,
         )
 
     def refuse_strange(self, layout: Layout, task: str) -> None:

@@ -126,6 +126,7 @@ class GenPercept(UNetFamily):
             "model_sha256": hash_of(trained, allow_pickle=pickle),
             "resolution": int(layout.index.get("default_processing_resolution") or self.resolution),
         }
+        info |= ({"base": origin.name} if origin else {}) | self.settings(layout, origin, task)
         return GenPerceptPipeline.from_parts(
             unet=unet,
             vae=vae,
@@ -133,7 +134,7 @@ class GenPercept(UNetFamily):
             task=task,
             head=None if head is None else "dpt",
             head_module=head,
-            **info | ({"base": origin.name} if origin else {}) | self.settings(layout, origin, task),
+            **info,
         )
 
 

@@ -123,7 +123,11 @@ class StochasticMultiStep(MultiStep):
     def _pair_from_zeros(self, z_x: Tensor, z_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         t = full_timestep(z_x, self.timesteps(1)[0])
         abar = self.abar[t.cpu()]
-        return torch.cat([z_x, torch.zeros_like(z_y)], dim=1), t, equations.zeros_target(self.prediction_type, z_y, abar)
+        return (
+            torch.cat([z_x, torch.zeros_like(z_y)], dim=1),
+            t,
+            equations.zeros_target(self.prediction_type, z_y, abar),
+        )
 
     def _training_noise(self, shape: torch.Size, t: Tensor, rng: Rng) -> Tensor:
         """Standard normal, or multi-resolution noise, (B, C, h, w) float32, each sample from its own key."""
