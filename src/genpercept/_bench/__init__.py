@@ -1,0 +1,1 @@
+"""What `genpercept bench` is made of: settings, processes of their own, clocks, counters, peers, tables."""

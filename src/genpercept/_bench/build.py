@@ -1,0 +1,104 @@
+"""Pipelines with random weights at real sizes, or loaded ones, as a setting wants them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+import genpercept
+from genpercept import GenPerceptPipeline, hub, plugins
+from genpercept._bench.setting import DTYPES, Setting
+from genpercept.backbones.sd21 import SD21_CONFIG
+from genpercept.codecs.kl import SD_VAE_CONFIG
+
+_PROMPT_TOKENS = 2  # the empty prompt, not padded
+_TINY_WIDTH, _TINY_BLOCKS = 64, 3  # of every stage of the tiny autoencoder as published
+
+
+def pipeline(setting: Setting) -> GenPerceptPipeline:
+    """Ready on the setting's device and in its dtype. Equal settings but for dtype and specialising have equal weights."""
+    dtype = getattr(torch, DTYPES[setting.dtype])
+    if setting.model:
+        pipe = genpercept.load(setting.model, torch_dtype=dtype, device=setting.device)
+    else:
+        pipe = random(setting, setting.device, dtype)
+    if setting.attention_slicing:
+        pipe.enable_attention_slicing()
+    if setting.vae_tiling:
+        enable = getattr(pipe.vae, "enable_tiling", None)
+        if enable is None:
+            raise ValueError(f"{setting.network}: its codec cannot work in tiles; leave --vae-tiling out")
+        enable()
+    if setting.specialised:
+        pipe = genpercept.specialise(pipe, compile=setting.compile, cuda_graphs=setting.cuda_graphs)
+        pipe.to(setting.device)
+    return pipe
+
+
+def random(setting: Setting, device: str, dtype: torch.dtype) -> GenPerceptPipeline:
+    """A depth predictor with random weights in the setting's shape; drawn in float32, then rounded."""
+    configs = configurations(setting.shape, setting.codec)
+    torch.manual_seed(0)
+    head_module = None
+    with torch.device(device):
+        unet = plugins.find("backbones", "sd21").build(configs["unet"])
+        vae = plugins.find("codecs", setting.codec).build(configs["vae"])
+        if setting.head != "vae":
+            sizes = {"neck_hidden_sizes": list(configs["unet"]["block_out_channels"])}
+            head_module = plugins.find("heads", setting.head).build(sizes)
+    width = int(cast(Any, unet).config.cross_attention_dim)
+    return GenPerceptPipeline.from_parts(
+        unet=_rounded(unet, dtype),
+        vae=_rounded(vae, dtype),
+        prompt_embeds=torch.randn(1, _PROMPT_TOKENS, width, generator=torch.Generator().manual_seed(1)),
+        task="depth",
+        head=setting.head,
+        head_module=None if head_module is None else _rounded(head_module, dtype),
+        codec=setting.codec,
+        resolution=setting.resolution,
+    )
+
+
+def _rounded(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    return nn.Module.to(module, dtype)  # diffusers' own warns of parts to be kept in float32, of which there are none
+
+
+def configurations(shape: str, codec: str) -> dict[str, dict[str, Any]]:
+    """Configurations of "unet" and "vae": Stable Diffusion 2.1's, or the embedded base's."""
+    if shape == "sd21":
+        unet, kl = SD21_CONFIG, SD_VAE_CONFIG
+    else:
+        root = hub.embedded_root() / "base"
+        unet, kl = (json.loads((root / part / "config.json").read_text(encoding="utf-8")) for part in ("unet", "vae"))
+    return {"unet": unet, "vae": kl if codec == "kl" else _tiny(kl)}
+
+
+def _tiny(kl: dict[str, Any]) -> dict[str, Any]:
+    """The tiny autoencoder as published (TAESD: 2,445,063 parameters), with the stride and latent of the other."""
+    stages = len(kl["block_out_channels"])
+    widths, blocks = [_TINY_WIDTH] * stages, [_TINY_BLOCKS] * (stages - 1)
+    return {
+        "encoder_block_out_channels": widths,
+        "decoder_block_out_channels": widths,
+        "num_encoder_blocks": [1, *blocks],
+        "num_decoder_blocks": [*blocks, 1],
+        "latent_channels": kl["latent_channels"],
+    }
+
+
+def on_meta(pipe: GenPerceptPipeline) -> GenPerceptPipeline:
+    """The plain pipeline of the same networks without weights, on the meta device."""
+    info = {k: v for k, v in pipe.info.items() if k != "specialised"}
+
+    def again(kind: Any, name: str, part: nn.Module | None) -> nn.Module | None:
+        return None if part is None else plugins.find(kind, name).build(dict(cast(Any, part).config))
+
+    with torch.device("meta"):
+        unet = again("backbones", info["backbone"], pipe.unet)
+        vae = again("codecs", info["codec"], pipe.vae)
+        head = again("heads", info["head"], pipe.head)
+    assert unet is not None
+    return GenPerceptPipeline(unet, cast(Any, vae), pipe.prompt_embeds, info, head)

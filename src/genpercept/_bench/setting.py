@@ -1,0 +1,90 @@
+"""What is measured, and how long: plain values that travel to a process of its own as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from genpercept.options import check_choice
+
+SHAPES = ("sd21", "mini")
+CODECS = ("kl", "tiny")
+HEADS = ("vae", "dpt")
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+COMPILE = ("", "dynamic", "static")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One pipeline on one machine. model: a name or folder to load; None: random weights in a `shape` with `codec` and `head`.
+
+    resolution: longest edge in pixels that the network sees. compile and cuda_graphs: of genpercept.specialise.
+    attention_slicing and vae_tiling: diffusers' remedies for short memory. threads 0: as many as torch takes.
+    """
+
+    model: str | None = None
+    shape: str = "sd21"
+    codec: str = "kl"
+    head: str = "vae"
+    resolution: int = 768
+    dtype: str = "fp32"
+    device: str = "cpu"
+    threads: int = 0
+    specialised: bool = False
+    compile: str = ""
+    cuda_graphs: bool = False
+    attention_slicing: bool = False
+    vae_tiling: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice("shape", self.shape, SHAPES)
+        check_choice("codec", self.codec, CODECS)
+        check_choice("head", self.head, HEADS)
+        check_choice("dtype", self.dtype, tuple(DTYPES))
+        check_choice("compile", self.compile, COMPILE)
+        if self.resolution < 8:
+            raise ValueError(f"processing resolution {self.resolution}: must be at least 8 pixels")
+        if self.threads < 0:
+            raise ValueError(f"threads {self.threads}: must be at least 1, or 0 for as many as torch takes")
+        if self.model and (self.codec, self.head) != ("kl", "vae"):
+            raise ValueError(f"{self.model}: a model has its own codec and head; choose them with --shape only")
+        if (self.compile or self.cuda_graphs) and not self.specialised:
+            raise ValueError("compiled code and CUDA graphs are part of specialising: add --specialised")
+        if self.specialised and self.vae_tiling:
+            raise ValueError("a specialised pipeline does not tile: leave out one of --specialised and --vae-tiling")
+
+    @property
+    def network(self) -> str:
+        """The networks, whatever runs them: equal for settings with equal FLOPs and answers."""
+        parts = self.model or f"{self.shape}, codec {self.codec}, head {self.head if self.head != 'vae' else 'decoder'}"
+        return f"{parts}, {self.resolution} px"
+
+    @property
+    def label(self) -> str:
+        """For a row of a table; the resolution and the device stand above it."""
+        ways = [self.dtype]
+        ways += ["specialised"] if self.specialised else []
+        ways += [f"compiled ({self.compile})"] if self.compile else []
+        ways += ["CUDA graphs"] if self.cuda_graphs else []
+        ways += ["sliced attention"] if self.attention_slicing else []
+        ways += ["tiled codec"] if self.vae_tiling else []
+        return f"{self.network.rpartition(', ')[0]}, {', '.join(ways)}"
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Runs without a clock, then `repeats` runs with one, fewer once `seconds` are over, but two where `repeats` allows.
+
+    matmul_seconds: for each size of the matrices whose product is the ceiling.
+    """
+
+    warmup: int = 1
+    repeats: int = 7
+    seconds: float = 20.0
+    matmul_seconds: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.warmup < 0 or self.repeats < 1 or self.seconds <= 0:
+            raise ValueError(
+                f"warm-up {self.warmup}, repeats {self.repeats}, seconds {self.seconds:g}: "
+                "at least 0, 1 and more than 0 are needed"
+            )
