@@ -1,7 +1,9 @@
 """A damaged or mismatched model never speaks: every kind of damage is one line that names the tensor."""
 
+import importlib.util
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,7 +65,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda m: (m / "unet" / "config.json").write_text('{"_class_name": "PixArtTransformer2DModel"}'),
         "holds a PixArtTransformer2DModel",
     ),
-    "no manifest": (lambda m: (m / "genpercept.json").unlink(), "a GenPerceptPipeline, which is not trained"),
+    "no manifest": (
+        lambda m: (m / "genpercept.json").unlink(),
+        "a public checkpoint of family 'genpercept' does not say what it predicts",
+    ),
     "unknown task": (lambda m: edit_manifest(m, task="dept"), "unknown task 'dept': did you mean 'depth'"),
     "newer format": (lambda m: edit_manifest(m, format=99), "upgrade genpercept"),
     "incomplete manifest": (lambda m: edit_manifest(m, codec=None), "lacks codec"),
@@ -143,3 +148,101 @@ def test_sharded_weights_load(good: Path, tmp_path: Path) -> None:
 def test_unknown_models(name: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=message):
         genpercept.load(name, local_files_only=True)
+
+
+# ---- pickles ---------------------------------------------------------------------------------------------------------
+
+
+class Payload:
+    """Pickled, it makes a file when it is read by a reader that runs what it reads."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return open, (str(self.path), "w")
+
+
+def pickle_of(part: Path, name: str, tensors: object, **options: object) -> None:
+    torch.save(tensors, part / name, **options)  # type: ignore[arg-type]
+    (part / "diffusion_pytorch_model.safetensors").unlink()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("diffusion_pytorch_model.bin", {}),
+        ("model.ckpt", {"_use_new_zipfile_serialization": False}),
+        ("weights.pth", {}),
+    ],
+)
+def test_allowed_pickles_give_the_same_model(name: str, options: dict, good: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(good, model)
+    tensors = load_file(model / UNET)
+    content = {"state_dict": tensors, "epoch": 3} if name.endswith(".ckpt") else tensors
+    pickle_of(model / "unet", name, content, **options)
+    torch.save({"state": {}}, model / "unet" / "optimizer.bin")  # a trainer's own, never taken for weights
+    sha = checkpoint.sha256(model / "unet", allow_pickle=True)
+    parts = json.loads((model / "genpercept.json").read_text())["parts"]
+    edit_manifest(model, parts=parts | {"unet": {"path": "unet", "sha256": sha}})
+    with pytest.raises(ValueError, match=r"convert it to safetensors .*, or pass --allow-pickle \(allow_pickle=True\)"):
+        genpercept.load(model, device="cpu")
+    pipe, whole = (genpercept.load(m, device="cpu", allow_pickle=True) for m in (model, good))
+    assert all(torch.equal(t, whole.unet.state_dict()[k]) for k, t in pipe.unet.state_dict().items())
+    shapes = checkpoint.headers(model / "unet" / name, allow_pickle=True)
+    assert shapes["conv_in.weight"] == ((16, 4, 3, 3), "float32")
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda t: t.pop("conv_in.bias"), r"missing conv_in\.bias"),
+        (lambda t: t.update({"conv_in.bias": torch.zeros(3)}), r"misshaped conv_in\.bias is \[3\], needs \[16\]"),
+        (lambda t: t["conv_in.bias"].fill_(float("inf")), r"NaN or infinite values in conv_in\.bias"),
+        (lambda t: t.update({"conv_in.bias": [1.0]}), "'conv_in.bias' is a list, not a plain tensor"),
+    ],
+)
+def test_allowed_pickles_are_checked(edit: Callable[[dict], object], message: str, good: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(good, model)
+    tensors = load_file(model / UNET)
+    edit(tensors)
+    pickle_of(model / "unet", "diffusion_pytorch_model.bin", tensors)
+    with pytest.raises(ValueError, match=message):
+        genpercept.load(model, device="cpu", allow_pickle=True)
+
+
+@pytest.mark.parametrize("allow", [False, True])
+@pytest.mark.parametrize("zipped", [False, True])
+def test_malicious_pickles_never_run(allow: bool, zipped: bool, good: Path, tmp_path: Path) -> None:
+    model, ran = tmp_path / "model", tmp_path / "ran"
+    shutil.copytree(good, model)
+    bad = {"conv_in.weight": Payload(ran)}
+    pickle_of(model / "unet", "diffusion_pytorch_model.bin", bad, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ValueError, match=r"asks for io\.open|a pickle, which can run code") as error:
+        genpercept.load(model, device="cpu", allow_pickle=allow)
+    assert "\n" not in str(error.value) and not ran.exists()
+    torch.load(model / "unet" / "diffusion_pytorch_model.bin", weights_only=False)["conv_in.weight"].close()
+    assert ran.exists()  # so it is one
+
+
+def test_every_damaged_checkpoint_is_one_line(tmp_path: Path) -> None:
+    """The cases of benchmarks/damaged_checkpoints.py."""
+    path = Path(__file__).parents[1] / "benchmarks" / "damaged_checkpoints.py"
+    spec = importlib.util.spec_from_file_location("damaged_checkpoints", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look there
+    spec.loader.exec_module(module)
+    rows = module.run(tmp_path)
+    assert len(rows) >= 30 and not [f"{case.title}: {wrong}: {line}" for case, line, wrong in rows if wrong]
+
+
+def test_hub_errors_leak_no_password(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "https://user:pass-word@models.example.org/path")
+    with pytest.raises(ValueError, match=r"models\.example\.org was not asked") as error:
+        genpercept.load("nobody-here/none", local_files_only=True, token="hf_pass-word", cache_dir=tmp_path)
+    assert "pass-word" not in str(error.value) and str(tmp_path) in str(error.value)

@@ -261,8 +261,12 @@ def _add_head(folder: Path, unet: Path, report: Report, given: Given) -> None:
     for place in (folder / _HEAD, unet / _HEAD, folder.parent / _HEAD):
         if place.is_dir():
             path = os.path.relpath(place, folder)
-            plugin = "dpt" if (place / "config.json").is_file() else None
-            report.parts.append(_part(folder, "head", path, given, plugin)[0])
+            part, found = _part(folder, "head", path, given, None)
+            if not part.problem and (place / "config.json").is_file():
+                config = checkpoint.read_json(place / "config.json")
+                config.pop("reassemble_factors", None)  # transformers' key, of a stage that this head does not have
+                part.problem = bases.problem_of("heads", "dpt", place, found, config)
+            report.parts.append(part)
             return
     report.problems.append(
         f"{unet}: has no output layers (conv_norm_out, conv_out), so it was trained with a DPT head: put the release's "

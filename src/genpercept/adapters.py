@@ -76,7 +76,7 @@ def load_lora(denoiser: nn.Module, folder: Path) -> None:
     from peft.utils.save_and_load import set_peft_model_state_dict
 
     tensors = load_file(folder / "adapter_model.safetensors")
-    config = LoraConfig.from_pretrained(str(folder))
+    config: Any = LoraConfig.from_pretrained(str(folder))
     ranks = {t.shape[0] for name, t in tensors.items() if ".lora_A." in name}
     if not config.rank_pattern and ranks - {config.r}:
         raise ValueError(f"{folder}: adapter_config.json says rank {config.r}, its tensors have {sorted(ranks)}")

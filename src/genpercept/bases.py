@@ -43,12 +43,15 @@ def weights(path: Path, *, allow_pickle: bool = False) -> tuple[Weights, dict[st
     return Weights(count, dtypes, sum(f.stat().st_size for f in files), tuple(f.name for f in files)), found
 
 
-def problem_of(kind: Any, plugin: str, path: Path, found: Mapping[str, Header]) -> str:
-    """Why the part's weights do not fit what its config.json builds ("" where they do)."""
+def problem_of(
+    kind: Any, plugin: str, path: Path, found: Mapping[str, Header], config: dict[str, Any] | None = None
+) -> str:
+    """Why the part's weights do not fit what its config.json, or `config`, builds ("" where they do)."""
     from genpercept import plugins
 
     try:
-        module = checkpoint.skeleton(kind, plugin, path, checkpoint.read_json(path / "config.json"))
+        config = checkpoint.read_json(path / "config.json") if config is None else config
+        module = checkpoint.skeleton(kind, plugin, path, config)
         rename = getattr(plugins.find(kind, plugin), "rename", str)
         needed = {k: tuple(v.shape) for k, v in module.state_dict().items()}
         checkpoint.check_shapes(path, needed, {rename(k): h.shape for k, h in found.items()})
