@@ -14,6 +14,7 @@ from torch import nn
 
 import genpercept
 from genpercept import GenPerceptPipeline, adapters, plugins
+from genpercept._specialise import layers
 from genpercept._specialise.layers import OnesConv, PromptAttention, Upsample
 from genpercept._specialise.run import Compiled, Graphed, copied
 from genpercept.checkpoint import load_part
@@ -198,6 +199,32 @@ def test_attention_to_a_fixed_prompt(tokens: int, bias: bool) -> None:
         got = PromptAttention(old, context, "x")(x).expand_as(want)
         assert PromptAttention(old, context, "x").wide == (tokens > 8)
     torch.testing.assert_close(got, want, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("channels", [8, 12])
+def test_strips_leave_no_seams(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the residual block itself, with and without a shortcut; strips of one row and of several."""
+    from diffusers.models.resnet import ResnetBlock2D
+
+    block_of: Any = ResnetBlock2D  # its types want a width of time embeddings
+    old = block_of(in_channels=8, out_channels=channels, temb_channels=None, groups=4).double().eval()
+    x = torch.randn(2, 8, 11, 6, dtype=torch.float64)
+    with torch.inference_mode():
+        want = old(x, None)
+        for limit in (1, 2 * 8 * 6 * 3, 2 * 8 * 6 * 10):
+            monkeypatch.setattr(layers, "STRIP", limit)
+            block = layers.Resnet(old, None)
+            block.in_strips = True
+            torch.testing.assert_close(block(x.clone()), want, atol=1e-6, rtol=0)
+
+
+def test_codec_in_strips_answers_the_same(depth: GenPerceptPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers, "STRIP", 2000)
+    quick = genpercept.specialise(depth, strips=True)
+    for size in SIZES[:2]:
+        agree(depth(picture(size)), quick(picture(size)))
+    with pytest.raises(ValueError, match="needs fold=True and goes without compile"):
+        genpercept.specialise(depth, strips=True, compile="dynamic")
 
 
 # ---- what changes, what is refused -----------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from genpercept import _folder, checkpoint, hub, plugins
 from genpercept._runs import IDENTITY_AXES, Run, batches, boxes_of, check_runs, decode, turned
+from genpercept.codecs import _join
 from genpercept.imaging.read import read_many, to_tensor
 from genpercept.paradigms import Paradigm
 from genpercept.prediction import Prediction
@@ -95,17 +96,17 @@ class GenPerceptPipeline(DiffusionPipeline):
     ) -> Any:
         """Predict for one image (-> Prediction) or a list of them (-> list, same order).
 
-        image: path, PIL image, array (H, W[, C]) uint8 or float in [0, 1], tensor (3, H, W) in [0, 1]. processing_resolution:
-        longest edge in pixels the network sees; None is the model's own, 0 the image's. resize_mode "official" follows the
-        public code. num_inference_steps: None is the paradigm's own. ensemble_size: runs from different noise that are
-        merged, which fills `uncertainty`; ensembling_kwargs as diffusers has them (reduction, ...), not for one run. generator:
-        its seed keys the noise, by run, so that an image gets the same answer wherever it stands. latents (images x
-        ensemble_size, 4, h, w; 4 channels for each label image), run by run within image by image: the noise to start from instead. Images of one padded size,
-        and runs, share batches of up to batch_size. boxes, for tasks on regions (pose): (N, 4) x, y, width, height in
-        pixels, or (N, 5) with a score; a list of such arrays for a list of images; None: the whole image. flip_test: the
-        mean of the raw maps of the image and of its mirror image, at twice the time. paradigm and further keywords
-        (betas=, spacing=, ...): another paradigm
-        than the model's, and its options. ValueError says which argument is wrong.
+        image: path, PIL image, array (H, W[, C]) uint8 or float in [0, 1], tensor (3, H, W) in [0, 1].
+        processing_resolution: longest edge in pixels the network sees; None is the model's own, 0 the image's.
+        resize_mode "official" follows the public code. num_inference_steps: None is the model's own. ensemble_size:
+        runs from different noise that are merged, which fills `uncertainty`; ensembling_kwargs as diffusers has them
+        (reduction, ...), not for one run. generator: its seed keys the noise, by run, so that an image gets the same
+        answer wherever it stands. latents (images x ensemble_size, 4, h, w; 4 channels for each label image), run by
+        run within image by image: the noise to start from instead. Images of one padded size, and runs, share batches
+        of up to batch_size. boxes, for tasks on regions (pose): (N, 4) x, y, width, height in pixels, or (N, 5) with a
+        score; a list of such arrays for a list of images; None: the whole image. flip_test: the mean of the raw maps of
+        the image and of its mirror image, at twice the time. paradigm and further keywords (betas=, spacing=, ...):
+        another paradigm than the model's, and its options. ValueError says which argument is wrong.
         """
         chosen = self.paradigm(paradigm, **paradigm_options)
         steps = self._default_steps(chosen) if num_inference_steps is None else num_inference_steps
@@ -422,6 +423,26 @@ class GenPerceptPipeline(DiffusionPipeline):
         parts = _folder.read(folder, torch_dtype, allow_pickle=allow_pickle)
         parts.info["model"] = name if subfolder is None else f"{name}/{subfolder}"
         return cls(parts.unet, parts.vae, parts.prompt_embeds, parts.info, parts.head)
+
+    def with_codec(
+        self, encoder: str | Path | nn.Module | None = None, decoder: str | Path | nn.Module | None = None, **where: Any
+    ) -> GenPerceptPipeline:
+        """The same model with another codec's encoder, decoder or both, such as TAESD's; the other weights are shared.
+
+        Each is a folder, a hub id, or a codec's module; None: the present one. Nothing is trained: the codec must be of the
+        same latent space, of which only the shape can be checked (ValueError). `where` as in from_base. A saved model keeps it.
+        """
+        if self.vae is None:
+            raise ValueError(f"codec {self.info['codec']!r} has no weights: there is nothing to replace")
+        name, module = _join.replaced(self.vae, encoder, decoder, self.unet_dtype, self.device, where)
+        info = {k: v for k, v in self.info.items() if k not in ("model_sha256", "specialised")} | {"codec": name}
+        plain = GenPerceptPipeline(self.unet, module, self.prompt_embeds, info, self.head)
+        if plain.stride != self.stride or plain._codec.channels != self._codec.channels:
+            raise ValueError(
+                f"codec of stride {plain.stride} and {plain._codec.channels} channels: the model was trained with "
+                f"{self.stride} and {self._codec.channels}; pass a codec of its latent space"
+            )
+        return plain
 
     def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> None:  # type: ignore[override]
         """Write a self-contained folder, atomically: diffusers' layout, genpercept.json, the prompt's embedding.

@@ -115,8 +115,11 @@ def fold_unet(unet: nn.Module, constants: Constants) -> nn.Module:
 
 
 @torch.no_grad()
-def fold_codec(vae: nn.Module) -> nn.Module:
-    """Any of our codecs' modules, sharing its other weights: its 1 x 1 convolutions are merged, its upsampling is quicker."""
+def fold_codec(vae: nn.Module, in_strips: bool = False) -> nn.Module:
+    """Any of our codecs' modules, sharing its other weights: its 1 x 1 convolutions are merged, its upsampling is quicker.
+
+    in_strips: residual blocks work through large maps strip by strip, for less memory.
+    """
     folded = twin(vae)
     _replace(folded, _codec_layer, Constants())
     for module in folded.modules():
@@ -124,6 +127,8 @@ def fold_codec(vae: nn.Module) -> nn.Module:
             _merge_pointwise(cast(Any, module))
         if isinstance(module, nn.Sequential):
             _merge_upsampling(module)
+        if isinstance(module, Resnet):
+            module.in_strips = in_strips
         if isinstance(module, nn.ReLU):
             module.inplace = True  # AutoencoderTiny's follow convolutions and sums
     return folded

@@ -20,6 +20,7 @@ class Resnet(nn.Module):
         super().__init__()
         self.norm1, self.norm2, self.activation = old.norm1, old.norm2, _in_place(old.nonlinearity)
         self.conv1, self.conv2, self.shortcut = old.conv1, old.conv2, old.conv_shortcut
+        self.in_strips = False  # for short memory; `x` is overwritten then
         if emb is not None and old.time_emb_proj is not None:
             shift = _project(old.time_emb_proj, emb if old.skip_time_act else old.nonlinearity(emb))[0]
             self.conv1 = with_bias(old.conv1, old.conv1.bias.double() + shift)
@@ -28,6 +29,9 @@ class Resnet(nn.Module):
             self.shortcut = with_bias(self.shortcut, None)
 
     def forward(self, x: Tensor, temb: Tensor | None = None) -> Tensor:
+        if self.in_strips and x.numel() > STRIP:
+            h = strips(x, self.norm1, self.activation, self.conv1)
+            return strips(h, self.norm2, self.activation, self.conv2, add=x, through=self.shortcut)
         h = self.conv1(self.activation(self.norm1(x)))
         h = self.conv2(self.activation(self.norm2(h)))
         return h.add_(x if self.shortcut is None else self.shortcut(x))
@@ -225,6 +229,53 @@ class Nothing(nn.Module):
 
     def forward(self, *unused: Any) -> None:
         return None
+
+
+STRIP = 1 << 22  # numbers in a strip of a map: 16 MiB in float32
+
+
+def strips(
+    x: Tensor, norm: Any, activation: nn.Module, conv: Any, add: Tensor | None = None, through: nn.Module | None = None
+) -> Tensor:
+    """conv(activation(norm(x))), strip by strip of rows: no second and third map of the size of x. 3 x 3, padding 1.
+
+    The normalisation's statistics are those of the whole map, and strips read a row of their neighbours, so there are no
+    seams: only rounding differs. add: what is added, `through` a 1 x 1 convolution; without one, in place.
+    """
+    b, c, h, w = x.shape
+    rows = max(1, STRIP // (b * c * w))
+    mean, variance = _moments(x, norm.num_groups, rows)
+    scale = norm.weight.view(norm.num_groups, -1) * torch.rsqrt(variance + norm.eps)[..., None]
+    shift = norm.bias.view(norm.num_groups, -1) - mean[..., None] * scale
+    scale, shift = (v.reshape(b, c, 1, 1).to(x.dtype) for v in (scale, shift))
+    out = add if add is not None and through is None else x.new_empty(b, conv.out_channels, h, w)
+    for top in range(0, h, rows):
+        end = min(h, top + rows)
+        part = activation(torch.addcmul(shift, x[:, :, max(0, top - 1) : end + 1], scale))
+        part = F.pad(part, (0, 0, int(top == 0), int(end == h)))
+        part = F.conv2d(part, conv.weight, conv.bias, padding=(0, 1))
+        if add is None:
+            out[:, :, top:end] = part
+        elif through is None:
+            out[:, :, top:end] += part
+        else:
+            out[:, :, top:end] = part.add_(through(add[:, :, top:end]))
+    return out
+
+
+def _moments(x: Tensor, groups: int, rows: int) -> tuple[Tensor, Tensor]:
+    """Mean and variance of each group, (B, groups), in float32 or more; strips are joined as by Chan et al. 1979."""
+    mean = squares = x.new_zeros(len(x), groups, dtype=torch.float32)
+    count = 0
+    for part in x.split(rows, 2):
+        values = part.reshape(len(x), groups, -1).to(torch.promote_types(x.dtype, torch.float32))
+        n = values.shape[-1]
+        variance, here = torch.var_mean(values, -1, correction=0)
+        apart = here - mean
+        mean = mean + apart * (n / (count + n))
+        squares = squares + variance * n + apart.square() * (count * n / (count + n))
+        count += n
+    return mean, squares / count
 
 
 def check_attention(old: Any, name: str) -> None:

@@ -1,0 +1,124 @@
+"""Two codecs of one latent space: one encodes, the other decodes. Each half keeps only the weights it needs."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+
+from genpercept import plugins
+from genpercept.codecs import Codec, CodecPlugin
+
+# What each half does without, in diffusers' autoencoders.
+_UNUSED = {"encode": ("decoder", "post_quant_conv"), "decode": ("encoder", "quant_conv")}
+
+
+class CodecPair(ModelMixin, ConfigMixin):
+    """`encoding` and `decoding`: modules of other codecs, the first without its decoder, the second without its encoder."""
+
+    @register_to_config
+    def __init__(self, encoder: dict[str, Any], decoder: dict[str, Any]) -> None:
+        """encoder, decoder: configurations of diffusers' autoencoders, each with its _class_name.
+
+        ValueError for two that differ in channels or stride, or a class that is no codec's.
+        """
+        super().__init__()
+        self.encoding, self.decoding = _half(encoder, "encode"), _half(decoder, "decode")
+        self.register_to_config(latent_channels=CodecOfTwo(self).channels)
+
+    @classmethod
+    def of(cls, encoder: nn.Module, decoder: nn.Module) -> CodecPair:
+        """Over the weights of two codecs' modules, which stay whole themselves. In evaluation mode."""
+        with torch.device("meta"):
+            pair = cls(*(_config(module) for module in (encoder, decoder)))
+        tensors = {f"encoding.{k}": v for k, v in encoder.state_dict().items()}
+        tensors |= {f"decoding.{k}": v for k, v in decoder.state_dict().items()}
+        pair.load_state_dict({k: tensors[k] for k in pair.state_dict()}, strict=True, assign=True)
+        return pair.eval()
+
+    def enable_tiling(self) -> None:
+        """As diffusers' autoencoders have it, for both halves."""
+        for half in (self.encoding, self.decoding):
+            cast(Any, half).enable_tiling()
+
+    def disable_tiling(self) -> None:
+        for half in (self.encoding, self.decoding):
+            cast(Any, half).disable_tiling()
+
+    @property
+    def use_tiling(self) -> bool:
+        return bool(cast(Any, self.decoding).use_tiling)
+
+
+class CodecOfTwo:
+    """A CodecPair as a Codec."""
+
+    def __init__(self, module: CodecPair) -> None:
+        self.module = module
+        self.first, self.second = (
+            _plugin(cast(Any, half).config).wrap(half) for half in (module.encoding, module.decoding)
+        )
+        for what in ("channels", "stride"):
+            if getattr(self.first, what) != getattr(self.second, what):
+                raise ValueError(
+                    f"the encoder's latent has {what} {getattr(self.first, what)}, the decoder's "
+                    f"{getattr(self.second, what)}: only codecs of one latent space go together"
+                )
+        self.channels, self.stride = self.first.channels, self.first.stride
+
+    def encode(self, image: Tensor) -> Tensor:
+        return self.first.encode(image)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        return self.second.decode(latent)
+
+
+def _plugin(config: Any) -> CodecPlugin:
+    """The codec of a configuration's class. ValueError for a class that is no codec's, or a pair itself."""
+    known = {p.class_name: p for p in map(_find, plugins.names("codecs")) if p.class_name}
+    name = dict(config).get("_class_name")
+    if name not in known or name == CodecPair.__name__:
+        raise ValueError(f"a {name} is no codec: choose {', '.join(sorted(known.keys() - {CodecPair.__name__}))}")
+    return known[name]
+
+
+def _find(name: str) -> CodecPlugin:
+    return plugins.find("codecs", name)
+
+
+def _half(config: dict[str, Any], role: str) -> nn.Module:
+    module = _plugin(config).build(config)
+    for unused in _UNUSED[role]:
+        if getattr(module, unused, None) is not None:
+            setattr(module, unused, None)
+    return module
+
+
+def _config(module: nn.Module) -> dict[str, Any]:
+    """A module's configuration as a dictionary that JSON holds, under its class's name."""
+    kept = {k: v for k, v in dict(cast(Any, module).config).items() if not k.startswith("_")}
+    return {"_class_name": type(module).__name__} | kept
+
+
+class Pair:
+    name = "pair"
+    class_name = CodecPair.__name__
+    output = "latent"
+
+    def build(self, config: dict) -> nn.Module:
+        return CodecPair(config["encoder"], config["decoder"])
+
+    def pair(self, encoder: nn.Module, decoder: nn.Module) -> nn.Module:
+        """A module that encodes with one codec's module and decodes with another's; shares their weights."""
+        return CodecPair.of(encoder, decoder)
+
+    def wrap(self, module: nn.Module | None) -> Codec:
+        if not isinstance(module, CodecPair):
+            raise ValueError(f"codec 'pair' needs a CodecPair, not a {type(module).__name__}: make one with its `pair`")
+        return CodecOfTwo(module)
+
+
+PLUGIN = Pair()
