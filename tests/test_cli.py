@@ -90,7 +90,7 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
     )
 
 
-@pytest.mark.parametrize("command", ["predict", "train", "score", "inspect", "doctor", "demo"])
+@pytest.mark.parametrize("command", ["predict", "train", "score", "inspect", "export", "doctor", "demo"])
 def test_every_command_has_help(command: str) -> None:
     result = CliRunner().invoke(cli.cli, [command, "--help"])
     assert result.exit_code == 0 and "--debug" in result.output
@@ -128,6 +128,10 @@ def one_line(result: tuple[int, str, str], *says: str) -> None:
         (["score", "dept", "--pred", "a", "--gt", "b"], "dept"),
         (["score", "depth", "--pred", "a.npy", "--gt", "b.npy"], "a.npy"),
         (["train", "missing.toml", "--out", "r"], "missing.toml"),
+        (["inspect", "nothing/here/at/all"], "no such folder"),
+        (["export", "mini/depth", "--out", "o"], "--to"),
+        (["export", "mini/depth", "--to", "diffusrs", "--out", "o"], "diffusers"),
+        (["export", "mini/depth", "--to", "diffusers", "--out", "o"], "0.18215 is fixed in the family's own code"),
     ],
 )
 def test_mistakes(
@@ -267,6 +271,28 @@ def test_predictions_can_be_scored(call: Call, tmp_path: Path, photo: Path, mode
     code, out, err = call("score", "depth", "--pred", tmp_path / "p", "--gt", tmp_path / "gt", "--max-depth", "10")
     assert code == 0, err
     assert json.loads(out)["abs_rel"] == pytest.approx(0, abs=1e-4)
+
+
+# ---- inspect, export, pickles
+
+
+def test_pickles_on_the_command_line(call: Call, tmp_path: Path, photo: Path, model: Path) -> None:
+    """Refused by predict and inspect until --allow-pickle."""
+    from genpercept import checkpoint
+
+    shutil.copytree(model, tmp_path / "m")
+    weights = next((tmp_path / "m" / "unet").glob("*.safetensors"))
+    torch.save(load_file(weights), weights.with_suffix(".bin"))
+    weights.unlink()
+    manifest = json.loads((tmp_path / "m" / "genpercept.json").read_text())
+    manifest["parts"]["unet"]["sha256"] = checkpoint.sha256(tmp_path / "m" / "unet", allow_pickle=True)
+    (tmp_path / "m" / "genpercept.json").write_text(json.dumps(manifest))
+    predict = ("predict", photo, "--model", tmp_path / "m", "--out", tmp_path / "o", "--device", "cpu")
+    one_line(call(*predict), "--allow-pickle")
+    assert call(*predict, "--allow-pickle")[0] == 0
+    code, out, _ = call("inspect", tmp_path / "m")
+    assert code == 1 and "--allow-pickle" in out
+    assert call("inspect", tmp_path / "m", "--allow-pickle")[0] == 0
 
 
 # ---- doctor
