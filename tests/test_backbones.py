@@ -285,7 +285,7 @@ def pair(net: Any, name: str, head: str, task: str, plugin: Any) -> GenPerceptPi
     space = next(s for s in plugin.spaces if s in found.spaces)
     widths = {"dpt": {"fusion_hidden_size": 8}, "upernet": {"hidden_size": 8}, "keypoints": {"hidden_size": 8}}[head]
     neck = neck_config(net.pyramid_channels, net.pyramid_strides)
-    assert neck["reassemble_factors"] == list(REASSEMBLE)
+    assert neck["token_map_scales"] == list(REASSEMBLE)
     module = plugin.build(neck | {"out_channels": found.outputs(space)} | widths)
     pixels = plugins.find("backbones", name).input == "pixels"
     return GenPerceptPipeline.from_parts(
@@ -304,13 +304,11 @@ def pair(net: Any, name: str, head: str, task: str, plugin: Any) -> GenPerceptPi
 
 
 def test_reassembled_maps_have_the_scales_of_dpt() -> None:
-    head: Any = plugins.find("heads", "dpt").build(
-        {"neck_hidden_sizes": [6] * 4, "reassemble_factors": list(REASSEMBLE)}
-    )
+    head: Any = plugins.find("heads", "dpt").build({"neck_hidden_sizes": [6] * 4, "token_map_scales": list(REASSEMBLE)})
     sizes = [tuple(layer(torch.zeros(1, 6, 4, 8)).shape[-2:]) for layer in head.reassemble]
     assert sizes == [(16, 32), (8, 16), (4, 8), (2, 4)] and not hasattr(head, "feature_upsample_0")
     with pytest.raises(ValueError, match="need one for each of 3 maps"):
-        plugins.find("heads", "dpt").build({"neck_hidden_sizes": [6] * 3, "reassemble_factors": [2.0, 1.0]})
+        plugins.find("heads", "dpt").build({"neck_hidden_sizes": [6] * 3, "token_map_scales": [2.0, 1.0]})
 
 
 # ---- pairing ---------------------------------------------------------------------------------------------------------
@@ -400,7 +398,7 @@ def test_published_layout_of_a_pixel_backbone_is_a_base(kind: str, tmp_path: Pat
     assert again.vae is None and np.array_equal(again(image).values, want)
 
 
-FACTORS = {"reassemble_factors": list(REASSEMBLE)}
+FACTORS = {"token_map_scales": list(REASSEMBLE)}
 
 
 def test_older_names_of_dinov2_are_read(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def _skipped(backbone: str, path: Path, allow_pickle: bool) -> dict[str, Any]:
 def _prediction_type(folder: Path, paradigm: Paradigm, options: dict[str, Any]) -> dict[str, Any]:
     """The paradigm's options with the base's prediction type, where they have none. ValueError where it cannot start there."""
     kind = checkpoint.read_json(folder / "scheduler" / "scheduler_config.json").get("prediction_type", "epsilon")
-    if "prediction_type" in options or not paradigm.gives_latent:
+    if not paradigm.gives_latent or options.get("prediction_type") == "sample":
         return dict(options)
     if kind not in paradigm.prediction_types:
         advice = ', or set its option prediction_type = "sample"' if "prediction_type" in paradigm.options else ""
@@ -157,7 +157,7 @@ def _prediction_type(folder: Path, paradigm: Paradigm, options: dict[str, Any]) 
             f"{folder}: its denoiser predicts {kind!r}; {paradigm.name} needs a v-prediction base "
             f"(Stable Diffusion 2.1, 768){advice}"
         )
-    return dict(options) | ({"prediction_type": kind} if "prediction_type" in paradigm.options else {})
+    return ({"prediction_type": kind} if "prediction_type" in paradigm.options else {}) | dict(options)
 
 
 def write(target: Path, parts: Parts, class_name: str) -> None:

@@ -90,7 +90,8 @@ class PixelBackbone:
         return Features(None, tuple(reversed(maps)), size)
 
     def enable_gradient_checkpointing(self) -> None:
-        cast(Any, self).gradient_checkpointing_enable()
+        net = cast(Any, self)  # transformers 5 renamed it
+        (getattr(net, "activation_checkpointing_enable", None) or net.gradient_checkpointing_enable)()
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
         """In transformers' layout, as the parent's class; always safetensors."""

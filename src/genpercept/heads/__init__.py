@@ -58,5 +58,5 @@ def neck_config(channels: Sequence[int], strides: Sequence[int]) -> dict[str, An
     """
     config: dict[str, Any] = {"neck_hidden_sizes": list(reversed(channels))}
     if len(strides) == len(REASSEMBLE) and len(set(strides)) == 1:
-        config["reassemble_factors"] = list(REASSEMBLE)
+        config["token_map_scales"] = list(REASSEMBLE)
     return config

@@ -34,11 +34,11 @@ class DPTHead(ModelMixin, ConfigMixin):
         fusion_hidden_size: int = 256,
         out_channels: int = 1,
         activation: str = "identity",
-        reassemble_factors: Sequence[float] = (),
+        token_map_scales: Sequence[float] = (),
     ) -> None:
         """neck_hidden_sizes: channels of the pyramid, finest first. activation: "identity", or "elu" for ELU + 1 (above 0).
 
-        reassemble_factors: by which maps of one size are scaled, finest first (4, 2, 1, 0.5 in DPT); none for a U-Net's.
+        token_map_scales: of the reassemble stage over maps of one size, finest first (4, 2, 1, 0.5 in DPT); none for a U-Net's.
         ValueError for another activation, for channels other than 1 or 3, for ELU + 1 with 3, and for factors that are not
         one for each map.
         """
@@ -51,13 +51,13 @@ class DPTHead(ModelMixin, ConfigMixin):
             raise ValueError(
                 "DPT head: activation 'elu' gives values above 0, for 1 channel only; use 'identity' with 3"
             )
-        if reassemble_factors and len(reassemble_factors) != len(neck_hidden_sizes):
+        if token_map_scales and len(token_map_scales) != len(neck_hidden_sizes):
             raise ValueError(
-                f"DPT head reassemble_factors {list(reassemble_factors)}: need one for each of {len(neck_hidden_sizes)} maps"
+                f"DPT head token_map_scales {list(token_map_scales)}: need one for each of {len(neck_hidden_sizes)} maps"
             )
         self.reassemble: nn.ModuleList | None = None
-        if reassemble_factors:
-            sizes = zip(neck_hidden_sizes, reassemble_factors, strict=True)
+        if token_map_scales:
+            sizes = zip(neck_hidden_sizes, token_map_scales, strict=True)
             self.reassemble = nn.ModuleList(_reassemble(channels, factor) for channels, factor in sizes)
         else:
             self.feature_upsample_0 = _Upsample(neck_hidden_sizes[0])
@@ -206,8 +206,11 @@ class DPT:
     spaces = ("affine", "image")
 
     def build(self, config: dict) -> nn.Module:
-        """From our config.json or the published one, whose further keys are those of parts the head does not have."""
-        keys = ("neck_hidden_sizes", "fusion_hidden_size", "out_channels", "activation", "reassemble_factors")
+        """From our config.json or the published one, whose further keys are those of parts the head does not have
+
+        (its token_scales among them: the published head reads a U-Net and reassembles nothing).
+        """
+        keys = ("neck_hidden_sizes", "fusion_hidden_size", "out_channels", "activation", "token_map_scales")
         return DPTHead(**{key: config[key] for key in keys if key in config})
 
     def wrap(self, module: nn.Module | None) -> WrappedDPT:
