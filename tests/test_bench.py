@@ -236,6 +236,20 @@ def test_work_of_marigold_is_encoder_steps_and_decoders() -> None:
     assert 0 < step < decoder < one
 
 
+@pytest.mark.parametrize("name", ["marigold-4", "marigold-10x10"])
+def test_marigold_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its pipeline with the embedded base's sizes; every step of every run reaches the denoiser."""
+    monkeypatch.setattr(peers, "configurations", lambda shape, codec: build.configurations("mini", codec))
+    peer = peers.find(name)
+    row = peers.measure(peer, MINI, QUICK)
+    assert row["network"]["runs"] == 1 and row["tflops"] > 0
+    model, seen = peer.build(), []
+    model.unet.register_forward_hook(lambda *_: seen.append(1))
+    with torch.inference_mode():
+        answer = peers._call(peer, model, torch.rand(1, 3, 32, 32), torch.float32)()
+    assert len(seen) == peer.steps and answer.prediction.shape == (1, 1, 32, 32)  # runs share a batch
+
+
 def test_unknown_peers_are_refused() -> None:
     with pytest.raises(ValueError, match="did you mean 'dpt-large'"):
         peers.chosen(["dpt-larg"])

@@ -27,7 +27,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Of the CPU.  [default: torch's choice]")
 @click.option(
-    "--specialised/--no-specialised", default=None, help="Only so.  [default: plain; with --compile: specialised]"
+    "--specialised/--no-specialised", default=None, help="Fold what is constant.  [default: no; with --compile: yes]"
 )
 @click.option("--compile", "compiled", type=click.Choice(["dynamic", "static"]), help="Compile the specialised one.")
 @click.option("--cuda-graphs", is_flag=True, help="Replay the specialised one's graphs.")

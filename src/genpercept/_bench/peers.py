@@ -21,7 +21,7 @@ from genpercept._bench.clock import timed
 from genpercept._bench.setting import DTYPES, Effort, Setting
 from genpercept.names import hint
 
-_PROMPT = (1, 2, 1024)  # the empty prompt's embedding, not padded
+_TOKENS = 2  # of the empty prompt, not padded
 _TRAIN_STEPS = 1000
 
 
@@ -69,7 +69,10 @@ def _marigold(peer: Peer) -> Any:
         clip_sample=False,
     )
     pipe = MarigoldDepthPipeline(
-        cast(Any, UNet2DConditionModel.from_config(configs["unet"] | {"in_channels": 8})),
+        cast(
+            Any,
+            UNet2DConditionModel.from_config(configs["unet"] | {"in_channels": 2 * configs["vae"]["latent_channels"]}),
+        ),
         cast(Any, AutoencoderKL.from_config(configs["vae"])),
         scheduler,
         cast(Any, None),
@@ -78,7 +81,7 @@ def _marigold(peer: Peer) -> Any:
         default_denoising_steps=peer.steps,
         default_processing_resolution=768,
     )
-    pipe.empty_text_embedding = torch.zeros(_PROMPT, device="cpu")
+    pipe.empty_text_embedding = torch.zeros(1, _TOKENS, configs["unet"]["cross_attention_dim"], device="cpu")
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -96,19 +99,19 @@ def _depth_anything(peer: Peer) -> nn.Module:
     name = peer.name.partition("@")[0]
     width, layers, heads = _DINOV2[name]
     fusion, neck = _NECKS[width]
-    backbone = Dinov2Config(
-        hidden_size=width,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        image_size=518,
-        patch_size=14,
-        out_indices=_TAPS[name],
-        apply_layernorm=True,
-        reshape_hidden_states=False,
-    )
+    backbone: dict[str, Any] = {
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "image_size": 518,
+        "patch_size": 14,
+        "out_indices": _TAPS[name],
+        "apply_layernorm": True,
+        "reshape_hidden_states": False,
+    }
     return DepthAnythingForDepthEstimation(
         DepthAnythingConfig(
-            backbone_config=backbone,
+            backbone_config=Dinov2Config(**backbone),
             patch_size=14,
             reassemble_hidden_size=width,
             fusion_hidden_size=fusion,
@@ -138,19 +141,19 @@ def _zoedepth(peer: Peer) -> nn.Module:
     """ZoeD_N: BEiT-L at 384 pixels and one head of metric bins, for NYU."""
     from transformers import BeitConfig, ZoeDepthConfig, ZoeDepthForDepthEstimation
 
-    backbone = BeitConfig(
-        image_size=384,
-        hidden_size=1024,
-        intermediate_size=4096,
-        num_hidden_layers=24,
-        num_attention_heads=16,
-        use_relative_position_bias=True,
-        reshape_hidden_states=False,
-        out_features=["stage6", "stage12", "stage18", "stage24"],
-    )
+    backbone: dict[str, Any] = {
+        "image_size": 384,
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "use_relative_position_bias": True,
+        "reshape_hidden_states": False,
+        "out_features": ["stage6", "stage12", "stage18", "stage24"],
+    }
     bins = [{"name": "nyu", "n_bins": 64, "min_depth": 1e-3, "max_depth": 10.0}]
     config = ZoeDepthConfig(
-        backbone_config=backbone,
+        backbone_config=BeitConfig(**backbone),
         neck_hidden_sizes=[256, 512, 1024, 1024],
         bin_centers_type="softplus",
         bin_configurations=bins,
@@ -239,14 +242,16 @@ def tflops(peer: Peer, resolution: int) -> float:
             built.eval()(torch.empty(1, 3, edge, edge, device="meta"))
         return found["total"]
     encoder, unet, decoder = {}, {}, {}
-    latent = torch.empty(1, 8, edge // 8, edge // 8, device="meta")
+    cells, channels = edge // built.vae_scale_factor, built.vae.config.latent_channels
+    latent = torch.empty(1, 2 * channels, cells, cells, device="meta")
+    prompt = built.empty_text_embedding.to("meta")
     with torch.inference_mode():
         with flops.counted(encoder):
             built.vae.encode(torch.empty(1, 3, edge, edge, device="meta"))
         with flops.counted(unet):
-            built.unet(latent, torch.zeros((), device="meta"), torch.empty(_PROMPT, device="meta"))
+            built.unet(latent, torch.zeros((), device="meta"), prompt)
         with flops.counted(decoder):
-            built.vae.decode(latent[:, :4])
+            built.vae.decode(latent[:, :channels])
     return encoder["total"] + peer.members * (peer.steps * unet["total"] + decoder["total"])
 
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from genpercept import GenPerceptPipeline
 
-NETWORK = ("encode", "denoise", "head")  # in their order
+NETWORK: tuple[str, ...] = ("encode", "denoise", "head")  # in their order
 Around = Callable[[str], AbstractContextManager[Any]]
 
 
