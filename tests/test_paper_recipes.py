@@ -14,13 +14,24 @@ from genpercept import plugins, train
 from genpercept import recipe as recipes
 from genpercept._training.finetune import Net
 from genpercept._training.learn import Parts, find_task
+from genpercept.backbones.clip import BIGG_CONFIG
+from genpercept.backbones.dinov2 import GIANT_CONFIG
+from genpercept.backbones.pixart_alpha import PIXART_512_CONFIG
 from genpercept.backbones.sd21 import SD21_CONFIG
 from genpercept.codecs.kl import SD_VAE_CONFIG
+from genpercept.heads import neck_config
+from test_backbones import clip_base, dinov2_base, pixart_base
 
 ROOT = Path(__file__).parent.parent
 PAPER = sorted((ROOT / "recipes" / "paper").glob("*.toml"))
 FINETUNED = [path for path in PAPER if recipes.load(path).stage == "finetune"]
 BASE = ROOT / "tests" / "golden" / "sd-tiny"
+# base of a recipe -> backbone, its full size, and a small base; Stable Diffusion 2.1 for the others
+OTHERS: dict[str, tuple[str, dict[str, Any], Any]] = {
+    "PixArt-alpha/PixArt-XL-2-512x512": ("pixart_alpha", PIXART_512_CONFIG | {"out_channels": 4}, pixart_base),
+    "facebook/dinov2-giant": ("dinov2", GIANT_CONFIG, dinov2_base),
+    "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k": ("clip", BIGG_CONFIG, clip_base),
+}
 
 
 @pytest.fixture(scope="module")
@@ -72,11 +83,14 @@ def test_a_step_on_tiny_shapes(path: Path, data: Path, tmp_path: Path) -> None:
         "speed.threads": "1",
     }
     if recipe.stage == "finetune":
-        small |= {"model.base": f'"{BASE}"', "resolution": "40"}
+        other = OTHERS.get(recipe.model.base)
+        small |= {"model.base": f'"{other[2](tmp_path / "base") if other else BASE}"', "resolution": "40"}
     else:
         small |= {
             "model.codec_config": "{block_out_channels = [8, 8], layers_per_block = 1, norm_num_groups = 4}",
         }
+    if recipe.model.base in OTHERS:
+        small["augment.sizes"] = "[[28, 42]]" if recipe.paradigm == "direct" else "[[32, 48]]"
     sizes = {"dpt": "fusion_hidden_size", "upernet": "hidden_size"}
     if recipe.task == "pose":  # the folder of pictures has no people
         small["data"] = '[{name = "synthetic", count = 4, size = [48, 64], domain = "closeup"}]'
@@ -90,21 +104,23 @@ def test_a_step_on_tiny_shapes(path: Path, data: Path, tmp_path: Path) -> None:
 
 
 def full_size(recipe: recipes.Recipe) -> Parts:
-    """The networks of a recipe at Stable Diffusion 2.1's size, without memory."""
+    """The networks of a recipe at full size, without memory."""
     paradigm = plugins.find("paradigms", recipe.paradigm).with_options(**recipe.paradigm_options)
+    backbone, config, _ = OTHERS.get(recipe.model.base, ("sd21", SD21_CONFIG, None))
+    pixels = plugins.find("backbones", backbone).input == "pixels"
+    codec_name = "pixels" if pixels else "kl"
     with torch.device("meta"):
-        vae = plugins.find("codecs", "kl").build(SD_VAE_CONFIG)
-        codec = plugins.find("codecs", "kl").wrap(vae)
+        vae = None if pixels else plugins.find("codecs", "kl").build(SD_VAE_CONFIG).requires_grad_(False)
+        codec = plugins.find("codecs", codec_name).wrap(vae)
         channels = paradigm.input_channels(codec.channels)
-        unet = plugins.find("backbones", "sd21").build(SD21_CONFIG | {"in_channels": channels})
+        unet: Any = plugins.find("backbones", backbone).build(config if pixels else config | {"in_channels": channels})
         name = recipe.model.head or plugins.find("tasks", recipe.task).head
         plugin, task = plugins.find("heads", name), find_task(recipe)
-        channels = {"out_channels": task.outputs(next(s for s in plugin.spaces if s in task.spaces))}
-        module = plugin.build(channels | recipe.model.head_config) if plugin.class_name else None
-    vae.requires_grad_(False)
-    return Parts(
-        unet, vae, module, codec, plugin.wrap(module), paradigm, cast(Any, None), "sd21", "kl", name
-    )  # prompts are given to forward
+        outputs = {"out_channels": task.outputs(next(s for s in plugin.spaces if s in task.spaces))}
+        neck = neck_config(unet.pyramid_channels, unet.pyramid_strides)
+        module = plugin.build(neck | outputs | recipe.model.head_config) if plugin.class_name else None
+    nothing = cast(Any, None)  # prompts are given to forward
+    return Parts(unet, vae, module, codec, plugin.wrap(module), paradigm, nothing, backbone, codec_name, name)
 
 
 @pytest.mark.parametrize("path", FINETUNED, ids=lambda p: p.stem)
@@ -119,17 +135,22 @@ def test_a_step_at_full_size_on_the_meta_device(path: Path) -> None:
     net = Net(parts, share=float(set(losses) != {"latent"})).train()
     h, w = recipe.sizes()[0]
     tokens = 77 if recipe.prompt.padded else 2
-    channels = cast(Any, parts.denoiser).config["in_channels"]
+    denoiser: Any = parts.denoiser
+    channels, stride = denoiser.in_channels, parts.codec.stride
     latent, maps = net(
-        torch.empty(2, channels, h // 8, w // 8, device="meta"),
+        torch.empty(2, channels, h // stride, w // stride, device="meta"),
         torch.ones(2, device="meta"),
-        torch.empty(2, tokens, 1024, device="meta"),
+        torch.empty(2, tokens, denoiser.context_width or 0, device="meta"),
     )
     scale = 4 if parts.head.space == "heatmaps" else 1
     assert maps is None or maps.shape == (2, parts.head.channels, h // scale, w // scale)
     assert latent is None or latent.shape == (2, 4, h // 8, w // 8)
     (latent if maps is None else maps).sum().backward()
-    first = cast(Any, parts.denoiser).conv_in.weight
+    unread = {id(p) for p in denoiser.output_parameters()}
+    if recipe.learn.denoiser != "frozen" and parts.backbone != "sd21":
+        assert all((p.grad is not None) or id(p) in unread for p in denoiser.parameters())
+        return
+    first = denoiser.conv_in.weight
     if recipe.learn.denoiser == "frozen":
         assert first.grad is None and parts.head_module is not None
         assert all(p.grad is not None for p in parts.head_module.parameters())
