@@ -50,9 +50,7 @@ def starts(root: Path) -> dict[str, Path]:
     made = {name: root / name for name in ("ours", "dpt", "v2", "marigold", "base", "lora", "mini")}
     pipe = GenPerceptPipeline.from_base(BASE, "depth", resolution=0)
     pipe.save_pretrained(made["ours"])
-    config = json.loads((GOLDEN / "dpt_head_identity" / "config.json").read_text())
-    del config["reassemble_factors"]  # transformers' key, of a stage that the head does not have
-    head = checkpoint.load_part("heads", "dpt", GOLDEN / "dpt_head_identity", config=config)
+    head = checkpoint.load_part("heads", "dpt", GOLDEN / "dpt_head_identity")
     GenPerceptPipeline.from_parts(
         unet=pipe.unet, vae=pipe.vae, prompt_embeds=pipe.prompt_embeds, task="disparity", head="dpt", head_module=head
     ).save_pretrained(made["dpt"])

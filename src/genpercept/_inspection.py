@@ -264,7 +264,6 @@ def _add_head(folder: Path, unet: Path, report: Report, given: Given) -> None:
             part, found = _part(folder, "head", path, given, None)
             if not part.problem and (place / "config.json").is_file():
                 config = checkpoint.read_json(place / "config.json")
-                config.pop("reassemble_factors", None)  # transformers' key, of a stage that this head does not have
                 part.problem = bases.problem_of("heads", "dpt", place, found, config)
             report.parts.append(part)
             return

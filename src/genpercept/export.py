@@ -59,10 +59,9 @@ def main(
     """Write `model` to the folder `out` for the program `to`; prints what was written. 0, or ValueError."""
     write = TARGETS[choose("export target", to, TARGETS)]
     _refuse_foreign(out)
-    own = (hub.resolve(model, subfolder=subfolder, allow_pickle=allow_pickle) / checkpoint.MANIFEST).is_file()
     pipe = loading.load(
         model,
-        base=None if own else base,  # our own folders are whole without one
+        base=base,
         family=family,
         task=task,
         subfolder=subfolder,

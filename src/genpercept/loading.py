@@ -9,15 +9,13 @@ from typing import Any
 
 import torch
 
-from genpercept import _folder, checkpoint, hub, plugins, specialising
+from genpercept import _folder, bases, checkpoint, hub, plugins, specialising
 from genpercept.devices import pick_device
 from genpercept.families import Candidate, Family
 from genpercept.families._family import looks
 from genpercept.families._layout import read
 from genpercept.families._rest import find_base, refuse_untouched
 from genpercept.pipeline import GenPerceptPipeline
-
-BASE_VARIABLE = "GENPERCEPT_BASE"  # the base of public checkpoints where none is named
 
 
 def load(
@@ -52,7 +50,7 @@ def load(
     if family is not None:
         plugins.find("families", family)
     folder = hub.resolve(name, subfolder=subfolder, **where)
-    if (folder / checkpoint.MANIFEST).is_file() and base is None and family is None:
+    if (folder / checkpoint.MANIFEST).is_file():  # ours: whole, so that a base gives nothing
         pipe = GenPerceptPipeline.from_pretrained(folder, torch_dtype=torch_dtype, allow_pickle=allow_pickle)
         pipe.info["model"] = str(name) if subfolder is None else f"{name}/{subfolder}"
     else:
@@ -63,6 +61,8 @@ def load(
         given = base or _base_for(name, choice.layout.lacking(folder, allow_pickle=allow_pickle))
         pipe = choice.layout.load(folder, given, choice.task, torch_dtype, where)
         pipe.info["decided"] = choice.reasons | pipe.info.get("decided", {})
+    if family not in (None, pipe.info.get("family")):
+        raise ValueError(f"{name}: is of family {pipe.info.get('family')}, not {family}: leave the family out")
     if task not in (None, pipe.task):
         raise ValueError(f"{name}: is a model for {pipe.task}, not {task}: leave the task out, or choose another model")
     if specialised or (specialised is None and specialising.MARK in pipe.info):
@@ -162,9 +162,9 @@ def _base_for(name: str | Path, lacking: list[str]) -> str | None:
     """The base that the environment names, for a checkpoint that lacks parts. ValueError where it names none."""
     if not lacking:
         return None
-    if base := os.environ.get(BASE_VARIABLE):
+    if base := os.environ.get(bases.VARIABLE):
         return base
     raise ValueError(
         f"{name}: a public checkpoint without {' and '.join(lacking)}, which come from its base: pass base= "
-        f"(a Stable Diffusion 2.1 folder or hub id), or set {BASE_VARIABLE}"
+        f"(a Stable Diffusion 2.1 folder or hub id), or set {bases.VARIABLE}"
     )

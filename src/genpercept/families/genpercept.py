@@ -176,7 +176,6 @@ def _load_head(folder: Path, unet: Any, dtype: torch.dtype | None, pickle: bool)
     config = {"neck_hidden_sizes": list(reversed(unet.pyramid_channels))}
     if (folder / "config.json").is_file():
         config = checkpoint.read_json(folder / "config.json")
-        config.pop("reassemble_factors", None)  # transformers' key, of a stage that this head does not have
     return checkpoint.load_part("heads", "dpt", folder, dtype, config=config, allow_pickle=pickle)
 
 
