@@ -107,10 +107,10 @@ def page(results: dict[str, Any]) -> str:
     table = "\n".join("| " + " | ".join(line) + " |" for line in (header, ("---", "---:", "---:"), *rows))
     return (
         "# Backbones: transformer against U-Net at mini scale\n\n"
-        f"Measured on {results['date']} ({results['machine']}, CPU) with `python benchmarks/backbone_study.py`; the commands "
-        "that train stand at the head of that script. Same codec, captions, text encoder, data, optimiser, steps and batch; the "
+        f"Measured on {results['date']} ({results['machine']}, CPU) with `python benchmarks/backbone_study.py`; the "
+        "commands that train stand at its head. Same codec, captions, text encoder, data, optimiser, steps and batch; the "
         "recipes differ in the network alone (`recipes/mini/base.toml`, `base_transformer.toml`, `depth.toml`, "
-        f"`depth_transformer.toml`). {results['count']} held-out scenes of the mixed domain at {SIZE[1]} x {SIZE[0]}, ± standard "
+        f"`depth_transformer.toml`). {results['count']} held-out scenes (mixed) at {SIZE[1]} x {SIZE[0]}, ± standard "
         f"error over images; both models learned at {EDGES[0]} pixels. AbsRel of answers that look at no image: {beside}.\n\n"
         f"{table}\n\n![AbsRel over the steps of fine-tuning](backbones.png)\n\n{reading(unet, transformer)}\n"
     )
