@@ -145,7 +145,7 @@ def test_a_step_at_full_size_on_the_meta_device(path: Path) -> None:
     scale = 4 if parts.head.space == "heatmaps" else 1
     assert maps is None or maps.shape == (2, parts.head.channels, h // scale, w // scale)
     assert latent is None or latent.shape == (2, 4, h // 8, w // 8)
-    (latent if maps is None else maps).sum().backward()
+    cast(Any, latent if maps is None else maps).sum().backward()
     unread = {id(p) for p in denoiser.output_parameters()}
     if recipe.learn.denoiser != "frozen" and parts.backbone != "sd21":
         assert all((p.grad is not None) or id(p) in unread for p in denoiser.parameters())

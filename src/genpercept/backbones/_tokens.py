@@ -93,11 +93,11 @@ class PixelBackbone:
         net = cast(Any, self)  # transformers 5 renamed it
         (getattr(net, "activation_checkpointing_enable", None) or net.gradient_checkpointing_enable)()
 
-    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
         """In transformers' layout, as the parent's class; always safetensors."""
         kwargs.pop("safe_serialization", None)
         base: Any = super()
-        base.save_pretrained(save_directory, **kwargs)
+        base.save_pretrained(save_directory, *args, **kwargs)
         path = Path(save_directory) / "config.json"
         config = json.loads(path.read_text(encoding="utf-8"))
         config["architectures"] = [type(self).__mro__[2].__name__]

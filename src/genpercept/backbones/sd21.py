@@ -161,7 +161,6 @@ class SD21UNet(SavedAsParent, UNet2DConditionModel):
         out = net.conv_out(net.conv_act(net.conv_norm_out(h))) if latent else None
         return Features(out, tuple(pyramid), size)
 
-
     def _size_conditions(self, x: Tensor) -> dict[str, Tensor]:
         """What an SDXL-shaped U-Net is told beside the text: no pooled text, as for "", and an uncropped image of this size."""
         config = cast(Any, self.config)
