@@ -25,6 +25,7 @@ from genpercept._specialise.layers import (
     SpatialAttention,
     Transformer,
     Upsample,
+    frozen,
     with_bias,
 )
 from genpercept.backbones.sd21 import SD21UNet
@@ -222,7 +223,7 @@ def _merge_pointwise(vae: Any) -> None:
         weight = torch.einsum("oc,ciab->oiab", pointwise.weight.double()[:, :, 0, 0], last.weight.double())
         bias = pointwise.weight.double()[:, :, 0, 0] @ last.bias.double() + pointwise.bias.double()
         merged = with_bias(last, bias)
-        merged.weight = nn.Parameter(weight.to(last.weight), requires_grad=False)
+        merged.weight = frozen(weight, last.weight)
         vae.encoder.conv_out, vae.quant_conv = merged, None
     if vae.decoder is not None and vae.post_quant_conv is not None:
         vae.decoder.conv_in, vae.post_quant_conv = OnesConv(vae.post_quant_conv, vae.decoder.conv_in), None

@@ -294,10 +294,14 @@ def with_bias(conv: nn.Conv2d, bias: Tensor | None) -> nn.Conv2d:
 
 
 def frozen(value: Tensor, like: Tensor) -> nn.Parameter:
-    """A parameter that is not trained, in another one's dtype, device and (where both have four axes) memory format."""
+    """A parameter that is not trained, in another one's dtype, device and (where both have four axes) memory format.
+
+    The format of a convolution's weight becomes that of its answer, and float32 group normalisation of maps in channels_last
+    rounds badly on CPUs: products of einsum, which lie anyhow, must not decide it.
+    """
     tensor = value.detach().to(like)
-    if tensor.ndim == 4 and like.ndim == 4 and is_channels_last(like):
-        tensor = tensor.contiguous(memory_format=torch.channels_last)
+    last = tensor.ndim == 4 and like.ndim == 4 and is_channels_last(like)
+    tensor = tensor.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
     return nn.Parameter(tensor, requires_grad=False)
 
 
