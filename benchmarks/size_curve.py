@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -77,7 +78,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def command(args: argparse.Namespace) -> str:
-    return f"python benchmarks/size_curve.py --dtype {args.dtype} --sizes {args.sizes}"
+    """What makes this page again, on a machine like this one."""
+    given = f"python benchmarks/size_curve.py --device {args.device} --dtype {args.dtype} --sizes {args.sizes}"
+    return f"{given} --remedies {shlex.quote(args.remedies)}" + (" --smoke" if args.smoke else "")
 
 
 def curves(result: dict[str, Any]) -> dict[str, dict[str, Curve]]:
