@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from genpercept import __version__
+from genpercept import __version__, bench
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -487,3 +487,6 @@ def doctor(device: str) -> int:
     from genpercept import doctor as module
 
     return module.main(device=device)
+
+
+cli.add_command(debuggable(bench.command), "bench")
