@@ -39,6 +39,8 @@ _UNET: dict[str, Any] = {
     "use_linear_projection": True,
 }
 _TRANSFORMER: dict[str, Any] = {
+    "in_channels": 4,
+    "out_channels": 4,
     "num_attention_heads": 5,
     "attention_head_dim": 40,
     "num_layers": 6,
