@@ -228,6 +228,16 @@ def test_strips_leave_no_seams(channels: int, monkeypatch: pytest.MonkeyPatch) -
             torch.testing.assert_close(block(x.clone()), want, atol=1e-6, rtol=0)
 
 
+def test_upsampling_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Upsample(nn.Conv2d(3, 5, 3, padding=1).double().requires_grad_(False))
+    x = torch.randn(2, 3, 7, 4, dtype=torch.float64)
+    want = whole(x)
+    whole.in_strips = True
+    for limit in (1, 2 * 3 * 4 * 3, 2 * 3 * 4 * 6):
+        monkeypatch.setattr(layers, "STRIP", limit)
+        torch.testing.assert_close(whole(x), want, atol=1e-12, rtol=0)
+
+
 def test_codec_in_strips_answers_the_same(depth: GenPerceptPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layers, "STRIP", 2000)
     quick = genpercept.specialise(depth, strips=True)

@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 from diffusers import AutoencoderKL
 from diffusers.models.attention_processor import Attention
+from diffusers.models.autoencoders.vae import Decoder
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.upsampling import Upsample2D
@@ -19,6 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from genpercept._specialise.layers import (
     EarlyProjection,
+    NormConv,
     Nothing,
     OnesConv,
     Resnet,
@@ -128,8 +130,12 @@ def fold_codec(vae: nn.Module, in_strips: bool = False) -> nn.Module:
             _merge_pointwise(cast(Any, module))
         if isinstance(module, nn.Sequential):
             _merge_upsampling(module)
-        if isinstance(module, Resnet):
+        if isinstance(module, Resnet | Upsample):
             module.in_strips = in_strips
+        if isinstance(module, Decoder) and in_strips:
+            end: Any = module
+            end.conv_out = NormConv(end.conv_norm_out, end.conv_act, end.conv_out)
+            end.conv_norm_out, end.conv_act = nn.Identity(), nn.Identity()
         if isinstance(module, nn.ReLU):
             module.inplace = True  # AutoencoderTiny's follow convolutions and sums
     return folded

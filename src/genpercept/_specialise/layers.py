@@ -49,16 +49,41 @@ class Upsample(nn.Module):
         self.conv = conv
         weight = torch.einsum("ka,lb,oiab->iokl", _TAPS, _TAPS, conv.weight.double())
         self.weight = frozen(weight, conv.weight)
+        self.in_strips = False
 
     def forward(self, x: Tensor, output_size: Any = None) -> Tensor:
         h, w = x.shape[-2:]
         if output_size is not None and tuple(output_size) != (2 * h, 2 * w):
             return self.conv(F.interpolate(x, size=output_size, mode="nearest"))
+        if self.in_strips and x.numel() > STRIP:
+            return self._strips(x)
         return F.conv_transpose2d(x, self.weight, self.conv.bias, stride=2, padding=1)
+
+    def _strips(self, x: Tensor) -> Tensor:
+        """Strip by strip, each with a row of its neighbours: the convolution's working copies are of a strip only."""
+        b, c, h, w = x.shape
+        out = x.new_empty(b, self.weight.shape[1], 2 * h, 2 * w)
+        rows = max(1, STRIP // (b * c * w))
+        for top in range(0, h, rows):
+            end, above = min(h, top + rows), int(top > 0)
+            part = F.conv_transpose2d(x[:, :, top - above : end + 1], self.weight, self.conv.bias, stride=2, padding=1)
+            out[:, :, 2 * top : 2 * end] = part[:, :, 2 * above : 2 * (above + end - top)]
+        return out
 
 
 # Row k of the 4 x 4 kernel of a transposed convolution (stride 2, padding 1) as a sum of rows of the 3 x 3 kernel.
 _TAPS = torch.tensor([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]], dtype=torch.float64)
+
+
+class NormConv(nn.Module):
+    """A decoder's last three layers, normalisation, activation and convolution, as one that works in strips."""
+
+    def __init__(self, norm: nn.Module, activation: nn.Module, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.norm, self.activation, self.conv = norm, activation, conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        return strips(x, self.norm, self.activation, self.conv)
 
 
 class OnesConv(nn.Module):
@@ -231,7 +256,7 @@ class Nothing(nn.Module):
         return None
 
 
-STRIP = 1 << 22  # numbers in a strip of a map: 16 MiB in float32
+STRIP = 1 << 20  # numbers in a strip of a map: 4 MiB in float32
 
 
 def strips(
