@@ -39,9 +39,16 @@ def main() -> None:
         raise SystemExit(f"over the budget of {BUDGET_MB} MB")
 
 
+def keep_card(target: Path, work: Path) -> None:
+    """The model card, which is written by hand: bring its figures up to date after embedding."""
+    if (target / "README.md").is_file():
+        shutil.copyfile(target / "README.md", work / "README.md")
+
+
 def write_base(source: Path, target: Path) -> None:
     """The base in diffusers' StableDiffusionPipeline layout, every weight in float16."""
     with checkpoint.atomic_folder(target) as work:
+        keep_card(target, work)
         for path in sorted(source.rglob("*")):
             copy = work / path.relative_to(source)
             if path.is_dir():
@@ -63,6 +70,7 @@ def write_predictor(source: Path, target: Path) -> None:
     round_weights(pipe)
     with checkpoint.atomic_folder(target) as work:
         pipe.save_pretrained(work / "full")
+        keep_card(target, work)
         (work / "full" / PROMPT_FILE).rename(work / PROMPT_FILE)
         manifest: dict[str, Any] = checkpoint.read_json(work / "full" / checkpoint.MANIFEST)
         manifest["parts"]["vae"] = {"path": "../base/vae", "sha256": checkpoint.sha256(shared)}
