@@ -101,7 +101,9 @@ def _metric(task: Any) -> Any:
 
 
 def _protocol(task: Any) -> str | None:
-    return plugins.find("datasets", "synthetic").about.protocols[task.name] or None
+    from genpercept.datasets.synthetic import PLUGIN
+
+    return PLUGIN.about.protocols[task.name] or None
 
 
 def _score(task: Any, samples: Sequence[Sample], answers: Sequence[Prediction]) -> dict[str, float]:
