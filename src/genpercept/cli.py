@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
 import click
 
@@ -24,9 +24,12 @@ _EXTRAS = {
     "OpenEXR": "exr",
     "h5py": "data",
     "pymatting": "matting",
+    **dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "onnx"),
+    **dict.fromkeys(("openvino", "nncf"), "openvino"),
+    "ray": "ray",
 }
 _PATH = click.Path(path_type=Path)
-_EXPORTS = ("diffusers",)  # as genpercept.export.TARGETS, which is heavy to import
+_EXPORTS = ("diffusers", "onnx", "openvino")  # as genpercept.export.TARGETS, which is heavy to import
 
 
 def main() -> NoReturn:
@@ -93,6 +96,15 @@ allow_pickle = click.option(
 )
 
 
+class _BatchSize(click.ParamType):
+    """A number from 1 on, or auto."""
+
+    name = "n|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | Literal["auto"]:
+        return "auto" if value == "auto" else click.IntRange(min=1).convert(value, param, ctx)
+
+
 def model_options(command: F) -> F:
     """--model, --subfolder, --base, --family, --task, --allow-pickle."""
     for option in (
@@ -137,7 +149,9 @@ def model_options(command: F) -> F:
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the noise, where there is any."
 )
-@click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda, cuda:1, mps.")
+@click.option(
+    "--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda, cuda:1, mps, or cuda:0,cuda:1."
+)
 @click.option(
     "--dtype",
     type=click.Choice(["fp32", "bf16", "fp16"]),
@@ -145,7 +159,20 @@ def model_options(command: F) -> F:
     show_default=True,
     help="Of the network's weights.",
 )
-@click.option("--batch-size", type=click.IntRange(min=1), default=1, show_default=True, help="Images at once.")
+@click.option(
+    "--batch-size",
+    type=_BatchSize(),
+    default=1,
+    show_default=True,
+    help="Images of one size at once; auto: as memory allows.",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="ray: the workers of a Ray cluster; also writes DIR/manifest.jsonl.",
+)
 @click.option(
     "--fov", type=float, default=60.0, show_default=True, help="Horizontal field of view in degrees, for ply."
 )
@@ -166,13 +193,14 @@ def predict(
     formats: str | None,
     resume: bool,
     device: str,
-    batch_size: int,
+    batch_size: int | Literal["auto"],
+    engine: str,
     offload: bool,
     vae_slicing: bool,
     vae_tiling: bool,
     **request: Any,
 ) -> int:
-    """Predict images: files, folders and patterns such as 'photos/**/*.jpg'.
+    """Predict images: files, folders and patterns such as 'photos/**/*.jpg'. Under `accelerate launch`: by several processes.
 
     Exit code 0 when all went well, 1 when some images failed (they are listed at the end), 2 when none could be done.
     """
@@ -180,7 +208,7 @@ def predict(
 
     names = None if formats is None else [name.strip().lower() for name in formats.split(",") if name.strip()]
     machine = Machine(device, batch_size, offload, vae_slicing, vae_tiling)
-    return run(inputs, out, Request(**request), formats=names, machine=machine, resume=resume)
+    return run(inputs, out, Request(**request), formats=names, machine=machine, resume=resume, engine=engine)
 
 
 @cli.command()
@@ -423,7 +451,26 @@ def score(ignore_index: tuple[int, ...], **options: Any) -> int:
 @cli.command()
 @click.argument("model")
 @click.option("--to", type=click.Choice(_EXPORTS), required=True, help="diffusers: what the family's own code loads.")
-@click.option("--out", type=_PATH, required=True, metavar="DIR", help="A new or empty folder, or an earlier export.")
+@click.option(
+    "--out",
+    type=_PATH,
+    required=True,
+    metavar="DIR",
+    help="A new or empty folder, or an earlier export; FILE.onnx, FILE.xml.",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["fp32", "fp16", "int8"]),
+    default="",
+    metavar="T",
+    help="onnx: fp32, fp16; openvino: fp32, fp16, int8.  [default: fp32]",
+)
+@click.option(
+    "--images",
+    multiple=True,
+    metavar="FILE",
+    help="Graphs: check on these, int8: and calibrate. Repeatable.  [drawn ones]",
+)
 @click.option("--subfolder", metavar="S", help="Where the model lies inside its folder or hub repository.")
 @click.option("--base", metavar="B", help="Its base model: of a public checkpoint, and where the layout has its parts.")
 @click.option("--family", metavar="F", help="Layout of a public checkpoint, where its files leave it open.")
@@ -434,7 +481,8 @@ def export(model: str, **options: Any) -> int:
     """Write MODEL for other programs.
 
     diffusers: a GenPercept folder (U-Net, DPT head, decoder where trained), or a full Marigold, E2E-FT or Lotus folder, by how
-    the model is run. Exit code 0 when it is written, 2 when its layout cannot hold the model.
+    the model is run. onnx, openvino: one step as a graph, for models of one step, checked against the model on ten images;
+    `genpercept predict --model FILE.onnx` runs it. Exit code 0 when it is written, 2 when it cannot hold the model.
     """
     from genpercept import export as module  # pyright: ignore[reportAttributeAccessIssue]
 

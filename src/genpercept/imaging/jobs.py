@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from genpercept.imaging import write
-from genpercept.imaging.read import read, shown
+from genpercept.imaging.read import shown
 
 
 @dataclass(frozen=True)
@@ -77,40 +73,6 @@ def protect_inputs(jobs: Sequence[Job], task: str, formats: Iterable[str]) -> No
                 raise ValueError(
                     f"{shown(target)}: an input that a result would overwrite; choose another folder for --out"
                 )
-
-
-def read_ahead(
-    jobs: Iterable[Job], readers: ThreadPoolExecutor, ahead: int, failures: list[str]
-) -> Iterator[tuple[Job, np.ndarray]]:
-    """Images in order, the next `ahead` of them read in the background; unreadable ones go to `failures`."""
-    waiting: deque[tuple[Job, Future[np.ndarray]]] = deque()
-
-    def next_image() -> Iterator[tuple[Job, np.ndarray]]:
-        job, future = waiting.popleft()
-        try:
-            image = future.result()
-        except (ValueError, MemoryError) as error:
-            failures.append(failure_line(job, error))
-        else:
-            yield job, image
-
-    for job in jobs:
-        waiting.append((job, readers.submit(read, job.path)))
-        if len(waiting) > ahead:
-            yield from next_image()
-    while waiting:
-        yield from next_image()
-
-
-def batches(items: Iterator[tuple[Job, np.ndarray]], size: int) -> Iterator[list[tuple[Job, np.ndarray]]]:
-    batch: list[tuple[Job, np.ndarray]] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def failure_line(job: Job, error: BaseException) -> str:

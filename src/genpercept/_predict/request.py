@@ -1,0 +1,131 @@
+"""What is asked of a run, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Protocol
+
+from genpercept import plugins
+from genpercept.imaging import write
+from genpercept.imaging.jobs import Job
+
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+ENGINES = ("local", "ray")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What decides the pixels of a result; `--resume` compares it. model None: the embedded one of the task.
+
+    boxes: a JSON file of people's boxes (genpercept.imaging.boxes); detector: "yolos" or "yolos=MODEL", which finds them;
+    box_score: least score of either's. flip_test: mean with the mirror image's.
+    """
+
+    model: str | None = None
+    base: str | None = None
+    family: str | None = None
+    subfolder: str | None = None
+    task: str | None = None
+    allow_pickle: bool = False
+    processing_resolution: int | None = None
+    steps: int | None = None
+    ensemble_size: int = 1
+    seed: int = 0
+    dtype: str = "fp32"
+    fov: float = write.DEFAULT_FOV
+    flip_test: bool = False
+    boxes: str | None = None
+    detector: str | None = None
+    box_score: float = 0.3
+
+    @property
+    def model_name(self) -> str:
+        return self.model or f"mini/{self.task or 'depth'}"
+
+    def record(self) -> dict[str, Any]:
+        """For the sidecar: as plain values, the model spelt out."""
+        plain = Request()
+        later = ("flip_test", "boxes", "detector", "box_score", "allow_pickle")  # unknown to older sidecars
+        kept = {k: v for k, v in asdict(self).items() if k not in later or v != getattr(plain, k)}
+        return {**kept, "model": self.model_name}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How it is computed. device: auto, cpu, cuda, cuda:1, mps, or several (cuda:0,cuda:1), each with a copy of the model.
+
+    batch_size: images at once, or "auto": as many as memory holds. offload, vae_slicing, vae_tiling: diffusers' memory
+    savers.
+    """
+
+    device: str = "auto"
+    batch_size: int | Literal["auto"] = 1
+    offload: bool = False
+    vae_slicing: bool = False
+    vae_tiling: bool = False
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        return tuple(name.strip() for name in self.device.split(","))
+
+
+class Pipeline(Protocol):
+    """What is used of GenPerceptPipeline."""
+
+    task: str
+
+    def __call__(self, image: Any, **options: Any) -> Any: ...
+
+    def check_request(self, num_inference_steps: int | None = None, ensemble_size: int = 1) -> None: ...
+
+
+@dataclass
+class Outcome:
+    """Counts, and a line for each failure: `problems` of inputs without images, `failed` of jobs.
+
+    `done` are written, `predicted` at least on their way.
+    """
+
+    problems: list[str] = field(default_factory=list)
+    done: int = 0
+    predicted: int = 0
+    skipped: int = 0
+    failed: dict[Job, str] = field(default_factory=dict)
+
+    @property
+    def seen(self) -> int:
+        return self.done + len(self.failed)
+
+    @property
+    def failures(self) -> int:
+        return len(self.problems) + len(self.failed)
+
+    @property
+    def exit_code(self) -> int:
+        """0: all went well; 1: some did; 2: none did."""
+        return 0 if not self.failures else (1 if self.done + self.skipped else 2)
+
+
+def check(request: Request, machine: Machine, formats: Iterable[str] | None) -> tuple[str, ...] | None:
+    """Refuse what is wrong whatever the images are. Returns the formats, each once."""
+    chosen = None if formats is None else write.check_formats(formats)
+    if request.boxes and request.detector:
+        raise ValueError("--boxes and --detector both say where people are: give one of them")
+    if not 0 <= request.box_score <= 1:
+        raise ValueError(f"box score {request.box_score:g}: must lie between 0 and 1")
+    if request.task is not None and request.task not in plugins.names("tasks"):
+        plugins.find("tasks", request.task)  # which says what there is
+    if request.dtype not in DTYPES:
+        raise ValueError(f"dtype {request.dtype!r}: choose {', '.join(DTYPES)}")
+    for name, value, least in (
+        ("processing resolution", request.processing_resolution, 0),
+        ("steps", request.steps, 1),
+        ("ensemble size", request.ensemble_size, 1),
+        ("batch size", None if machine.batch_size == "auto" else machine.batch_size, 1),
+    ):
+        if value is not None and value < least:
+            raise ValueError(f"{name} {value}: must be at least {least}")
+    if not 0 < request.fov < 180:
+        raise ValueError(f"field of view {request.fov:g}: must lie between 0 and 180 degrees")
+    return chosen
