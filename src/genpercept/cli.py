@@ -461,7 +461,6 @@ def score(ignore_index: tuple[int, ...], **options: Any) -> int:
 @click.option(
     "--dtype",
     type=click.Choice(["fp32", "fp16", "int8"]),
-    default="",
     metavar="T",
     help="onnx: fp32, fp16; openvino: fp32, fp16, int8.  [default: fp32]",
 )

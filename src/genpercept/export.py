@@ -1,13 +1,15 @@
 """`genpercept export`: a model written for other programs. One function per target, in TARGETS.
 
-diffusers: the layout that the family's own code loads. Weights keep their bits; what a layout cannot say is refused.
+diffusers: the layout that the family's own code loads. Weights keep their bits; what a layout cannot say is refused. onnx and
+openvino: one step as a graph, checked against the pipeline, which `genpercept predict` runs, too.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -16,26 +18,33 @@ import diffusers
 import torch
 from safetensors.torch import save_file
 
-from genpercept import bases, checkpoint, hub, loading, text
+from genpercept import bases, checkpoint, exported, hub, loading, text
 from genpercept.names import choose
 from genpercept.pipeline import GenPerceptPipeline
 
-MARKER = "genpercept_export.json"  # what tells an export from a folder of someone else's
+MARKER = exported.MARKER
 _SCALING_FACTOR = 0.18215  # fixed in the code of GenPercept and E2E-FT
 _LEFT_UP_VIEWER = [[-1, 0, 0], [0, 1, 0], [0, 0, 1]]  # normals of E2E-FT and Lotus
 _IDENTITY = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
 _OUTPUT = ("conv_norm_out.", "conv_out.")
 _DECODER = {"vae_decoder": "decoder.", "vae_post_quant_conv": "post_quant_conv."}
+_SUFFIX = {"onnx": ".onnx", "openvino": ".xml"}
 _TASK_CLASSES = {"depth": "Depth", "disparity": "Depth", "normals": "Normals", "intrinsics": "Intrinsics"}
 
 
 @dataclass(frozen=True)
 class Source:
-    """What is exported. base: the folder of its base model; None where none is known."""
+    """What is exported. base: the folder of its base model; None where none is known. file: the name of a graph's file.
+
+    dtype: of a graph's weights; images: what it is checked on, none for drawn ones.
+    """
 
     pipe: GenPerceptPipeline
     base: Path | None
     allow_pickle: bool = False
+    file: str = ""
+    dtype: str = "fp32"
+    images: tuple[str, ...] = ()
 
     def need_base(self, why: str) -> Path:
         if self.base is None:
@@ -55,10 +64,19 @@ def main(
     task: str | None = None,
     subfolder: str | None = None,
     allow_pickle: bool = False,
+    dtype: str | None = None,
+    images: Sequence[str] = (),
 ) -> int:
-    """Write `model` to the folder `out` for the program `to`; prints what was written. 0, or ValueError."""
+    """Write `model` to `out` for the program `to`, a folder, or for graphs a file; prints what was written. 0, or ValueError.
+
+    dtype, images: of graphs, see `Source`.
+    """
     write = TARGETS[choose("export target", to, TARGETS)]
-    _refuse_foreign(out)
+    suffix = _SUFFIX.get(to, "")
+    if not suffix and (dtype or images):
+        raise ValueError(f"--to {to} copies weights as they are: leave --dtype and --images out")
+    single = bool(suffix) and out.suffix.lower() == suffix
+    (_refuse_foreign_file if single else _refuse_foreign)(out)
     pipe = loading.load(
         model,
         base=base,
@@ -66,20 +84,42 @@ def main(
         task=task,
         subfolder=subfolder,
         allow_pickle=allow_pickle,
+        specialised=False,
         device="cpu",
     )
+    if isinstance(pipe, exported.ExportedPipeline):
+        raise ValueError(f"{model}: is an export already: pass the model that it was made from")
     known = base or pipe.info.get("base")
     folder = bases.local(str(known)) if known else None
     if folder is None and base is not None:
         folder = hub.resolve(base, allow_pickle=allow_pickle)
-    source = Source(pipe, folder, allow_pickle)
+    source = Source(
+        pipe, folder, allow_pickle, out.name if single else f"model{suffix}", dtype or "fp32", tuple(images)
+    )
+    if single:
+        _write_file(write, source, out)
+    else:
+        _write_folder(write, source, out, to)
+    return 0
+
+
+def _write_folder(write: Callable[[Source, Path], str], source: Source, out: Path, to: str) -> None:
     with checkpoint.atomic_folder(out) as work:
         layout = write(source, work)
-        facts = {key: pipe.info.get(key) for key in ("model", "model_sha256", "task", "base", "licence")}
-        facts = {"to": to, "layout": layout, **facts, "software": pipe.meta["software"]}
+        facts = {key: source.pipe.info.get(key) for key in ("model", "model_sha256", "task", "base", "licence")}
+        facts = {"to": to, "layout": layout, **facts, "software": source.pipe.meta["software"]}
         (work / MARKER).write_text(json.dumps(facts, indent=2, default=str) + "\n", encoding="utf-8")
     print(f"{out}: {layout}")
-    return 0
+
+
+def _write_file(write: Callable[[Source, Path], str], source: Source, out: Path) -> None:
+    """The file last, because it names its weights where they lie in one beside it."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as work:
+        layout = write(source, Path(work))
+        for path in sorted(Path(work).iterdir(), key=lambda path: path.name == out.name):
+            path.replace(out.with_name(path.name))
+    print(f"{out}: {layout}")
 
 
 def _refuse_foreign(out: Path) -> None:
@@ -88,6 +128,17 @@ def _refuse_foreign(out: Path) -> None:
         raise ValueError(f"{out}: is a file; pass a folder to export into")
     if out.is_dir() and any(out.iterdir()) and not (out / MARKER).is_file():
         raise ValueError(f"{out}: holds something else than an export; pass a new or empty folder")
+
+
+def _refuse_foreign_file(out: Path) -> None:
+    """As for folders; settings in a file's metadata tell ours."""
+    if out.is_dir():
+        raise ValueError(f"{out}: is a folder; pass a file, or a folder of another name")
+    if out.is_file():
+        try:
+            exported.read_info(out)
+        except ValueError:
+            raise ValueError(f"{out}: is something else than an export; pass a new file") from None
 
 
 # ---- diffusers -------------------------------------------------------------------------------------------------------
@@ -276,4 +327,30 @@ def _check_prompt(source: Source, pad: bool) -> None:
         )
 
 
-TARGETS: dict[str, Callable[[Source, Path], str]] = {"diffusers": to_diffusers}
+# ---- graphs ----------------------------------------------------------------------------------------------------------
+
+
+def to_onnx(source: Source, work: Path) -> str:
+    return _graph(source, work, "onnx")
+
+
+def to_openvino(source: Source, work: Path) -> str:
+    return _graph(source, work, "openvino")
+
+
+def _graph(source: Source, work: Path, to: str) -> str:
+    from genpercept._export.write import write
+
+    found = write(source.pipe, to, work / source.file, source.dtype, source.images)
+    return (
+        f"{to}, {source.dtype}, for images of any size: raw maps, which reach {found['largest_value']:.3g}, are at most "
+        f"{found['largest']:.2g} away from the pipeline's on {found['images']} {'drawn ' if found['drawn'] else ''}images, "
+        f"{found['mean']:.2g} on average"
+    )
+
+
+TARGETS: dict[str, Callable[[Source, Path], str]] = {
+    "diffusers": to_diffusers,
+    "onnx": to_onnx,
+    "openvino": to_openvino,
+}

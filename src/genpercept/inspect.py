@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from genpercept import hub
+from genpercept import exported, hub
 from genpercept._inspection import Given, Part, Report, look
 
 __all__ = ["Given", "Report", "inspect", "main"]
@@ -24,8 +24,19 @@ def inspect(
 
     Weights stay on disk. ValueError where there is no such model, or nothing in it that could be one.
     """
+    if (file := exported.find(Path(model) / (subfolder or ""))) is not None:
+        return _graph(str(model), file)
     folder = hub.resolve(model, subfolder=subfolder, allow_pickle=allow_pickle)
     return look(str(model), folder, Given(None if base is None else str(base), family, task, allow_pickle, subfolder))
+
+
+def _graph(model: str, file: Path) -> Report:
+    """Of a file for ONNX Runtime or OpenVINO: what its metadata says."""
+    info = exported.read_info(file)
+    keys = ("family", "task", "paradigm", "backbone", "codec", "head", "resolution", "licence", "model_sha256")
+    facts = {key: info[key] for key in keys if info.get(key) is not None}
+    weights = sum(path.stat().st_size for path in file.parent.glob(f"{file.stem}.*"))
+    return Report(model, str(file.parent), "exported graph", facts | info["export"] | {"bytes": weights})
 
 
 def main(

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from genpercept import _folder, bases, checkpoint, hub, plugins, specialising
+from genpercept import _folder, bases, checkpoint, exported, hub, plugins, specialising
 from genpercept.devices import pick_device
 from genpercept.families import Candidate, Family
 from genpercept.families._family import looks
@@ -34,7 +34,8 @@ def load(
     allow_pickle: bool = False,
     specialised: bool | None = None,
 ) -> GenPerceptPipeline:
-    """A ready predictor: an embedded model ("mini/depth"), a folder, a hub id, or a public checkpoint of a known family.
+    """A ready predictor: an embedded model ("mini/depth"), a folder, a hub id, or a public checkpoint of a known family; or
+    a file that `genpercept export` wrote for ONNX Runtime (.onnx) or OpenVINO (.xml), or the folder it lies in.
 
     base: the text-to-image model that a public checkpoint was trained from, for what it does not bring itself; None:
     GENPERCEPT_BASE names it. family: the checkpoint's layout, where its files don't tell; task: what the model is for, where
@@ -49,6 +50,10 @@ def load(
         plugins.find("tasks", task)  # an unknown name is said before anything is loaded
     if family is not None:
         plugins.find("families", family)
+    if (file := exported.find(Path(name) / (subfolder or ""))) is not None:
+        pipe = exported.load(file, torch_dtype, pick_device(str(device or "auto")))
+        _check_asked(pipe, name, family, task)
+        return pipe
     folder = hub.resolve(name, subfolder=subfolder, **where)
     if (folder / checkpoint.MANIFEST).is_file():  # ours: whole, so that a base gives nothing
         pipe = GenPerceptPipeline.from_pretrained(folder, torch_dtype=torch_dtype, allow_pickle=allow_pickle)
@@ -61,13 +66,17 @@ def load(
         given = base or _base_for(name, choice.layout.lacking(folder, allow_pickle=allow_pickle))
         pipe = choice.layout.load(folder, given, choice.task, torch_dtype, where)
         pipe.info["decided"] = choice.reasons | pipe.info.get("decided", {})
+    _check_asked(pipe, name, family, task)
+    if specialised or (specialised is None and specialising.MARK in pipe.info):
+        pipe = specialising.again(pipe, torch_dtype)
+    return pipe.to(pick_device(str(device or "auto")))
+
+
+def _check_asked(pipe: GenPerceptPipeline, name: str | Path, family: str | None, task: str | None) -> None:
     if family not in (None, pipe.info.get("family")):
         raise ValueError(f"{name}: is of family {pipe.info.get('family')}, not {family}: leave the family out")
     if task not in (None, pipe.task):
         raise ValueError(f"{name}: is a model for {pipe.task}, not {task}: leave the task out, or choose another model")
-    if specialised or (specialised is None and specialising.MARK in pipe.info):
-        pipe = specialising.again(pipe, torch_dtype)
-    return pipe.to(pick_device(str(device or "auto")))
 
 
 @dataclass(frozen=True)

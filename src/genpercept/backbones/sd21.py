@@ -157,7 +157,7 @@ class SD21UNet(SavedAsParent, UNet2DConditionModel):
                 kwargs["encoder_hidden_states"] = context
             h = block(hidden_states=h, temb=emb, res_hidden_states_tuple=block_skips, **kwargs)
             pyramid.append(h)
-        size = (int(x.shape[-2]), int(x.shape[-1]))
+        size = (x.shape[-2], x.shape[-1])  # without int(), which would make constants of a traced graph's symbols
         out = net.conv_out(net.conv_act(net.conv_norm_out(h))) if latent else None
         return Features(out, tuple(pyramid), size)
 

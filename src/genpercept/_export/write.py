@@ -1,0 +1,51 @@
+"""From a pipeline to a checked file: graph, translation, settings in the metadata, comparison with the pipeline."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from genpercept import exported, specialising
+from genpercept._export import check
+from genpercept._export import graph as graphs
+from genpercept._export import onnx as to_onnx
+from genpercept._export import openvino as to_openvino
+from genpercept.names import choose
+from genpercept.pipeline import GenPerceptPipeline
+
+SUFFIX = {"onnx": ".onnx", "openvino": ".xml"}
+_DTYPES = {"onnx": tuple(to_onnx.DTYPES), "openvino": to_openvino.DTYPES}
+
+
+def write(
+    pipe: GenPerceptPipeline, to: str, path: Path, dtype: str, paths: Sequence[str | Path] = ()
+) -> dict[str, Any]:
+    """Write `pipe`, a plain one in float32 on the CPU, for "onnx" or "openvino" to `path`; returns what its check found.
+
+    paths: files and folders of images to check it on (and, for int8, to choose ranges by); none: drawn ones. ValueError for a
+    dtype that a target does not have, for what cannot be a graph, and where the graph does not give the pipeline's answers.
+    """
+    choose(f"dtype for {to}", dtype, _DTYPES[to])
+    pictures = check.images(pipe, paths)
+    if to == "onnx":
+        to_onnx.write(graphs.build(pipe, to_onnx.DTYPES[dtype]), path)
+    else:
+        to_openvino.write(graphs.build(pipe), path, dtype, pictures)
+    describe = to_onnx.describe if to == "onnx" else to_openvino.describe
+    settings = _settings(pipe, to, dtype)
+    describe(path, json.dumps(settings, default=str))
+    found = check.compare(pipe, exported.load(path), pictures)
+    check.refuse_wrong(str(pipe.info.get("model")), dtype, found)
+    found["drawn"] = not paths
+    settings["export"]["check"] = found
+    describe(path, json.dumps(settings, default=str))
+    return found
+
+
+def _settings(pipe: GenPerceptPipeline, to: str, dtype: str) -> dict[str, Any]:
+    """genpercept.json's contents without the parts, and how the graph was made."""
+    info = {k: v for k, v in pipe.info.items() if k not in ("parts", specialising.MARK)}
+    made = {"to": to, "dtype": dtype, "stride": pipe.stride, "software": pipe.meta["software"]}
+    return info | {"export": made | {"exported_from": info.get("model")}}
