@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -48,17 +49,23 @@ def agree(plain: Any, graph: Any, atol: float = 1e-4) -> None:
         np.testing.assert_allclose(b.raw, a.raw, atol=atol * max(1.0, float(np.abs(a.raw).max())), rtol=0)
 
 
-def tiny(task: str = "depth", **options: Any) -> GenPerceptPipeline:
-    return GenPerceptPipeline.from_base(GOLDEN / "sd-tiny", task, resolution=0, **options)
-
-
-def with_head(head: str, task: str, paradigm: str, **config: Any) -> GenPerceptPipeline:
-    """The tiny denoiser under a head of random weights."""
-    base = tiny()
+def small(task: str = "depth", head: dict[str, Any] | None = None, **options: Any) -> GenPerceptPipeline:
+    """Random weights, few layers: tracing is quick. head: the configuration of a DPT head."""
     torch.manual_seed(0)
-    module = plugins.find("heads", head).build({"neck_hidden_sizes": [16, 32, 64, 64], **config})
-    parts: dict[str, Any] = {"unet": base.unet, "vae": base.vae, "prompt_embeds": base.prompt_embeds, "resolution": 64}
-    return GenPerceptPipeline.from_parts(**parts, task=task, paradigm=paradigm, head=head, head_module=module)
+    unet = {"block_out_channels": [16, 32], "layers_per_block": 1, "attention_head_dim": 8, "cross_attention_dim": 16}
+    unet |= {"down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"], "norm_num_groups": 4}
+    unet |= {"up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"], "use_linear_projection": True}
+    vae = {"block_out_channels": [8, 16], "norm_num_groups": 4, "layers_per_block": 1, "latent_channels": 4}
+    vae |= {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
+    parts: dict[str, Any] = {
+        "unet": plugins.find("backbones", "sd21").build(unet),
+        "prompt_embeds": torch.randn(1, 2, 16),
+    }
+    parts["vae"] = plugins.find("codecs", "kl").build(vae)
+    if head is not None:
+        parts["head_module"] = plugins.find("heads", "dpt").build({"neck_hidden_sizes": [16, 32], **head})
+        parts["head"] = "dpt"
+    return GenPerceptPipeline.from_parts(**parts, task=task, resolution=32, **options)
 
 
 def written(pipe: GenPerceptPipeline, to: str, out: Path, folder: Path, **options: Any) -> GenPerceptPipeline:
@@ -106,6 +113,7 @@ def test_predict_command(mini_onnx: Path, tmp_path: Path) -> None:
     assert b.meta["task"] == "depth" and b.meta["model_sha256"] == a.meta["model_sha256"]
 
 
+@pytest.mark.slow
 @_OPENVINO
 def test_mini_normals(tmp_path: Path) -> None:
     assert export.main("mini/normals", "openvino", tmp_path / "out") == 0
@@ -115,20 +123,40 @@ def test_mini_normals(tmp_path: Path) -> None:
     assert inspect(tmp_path / "out" / "model.xml").facts["check"]["largest"] < 1e-4
 
 
-@_ONNX
-@pytest.mark.parametrize(("task", "channels", "paradigm"), [("disparity", 1, "direct"), ("normals", 3, "one_step")])
-def test_dpt_head(tmp_path: Path, task: str, channels: int, paradigm: str) -> None:
-    pipe = with_head("dpt", task, paradigm, out_channels=channels)
-    agree(pipe, written(pipe, "onnx", tmp_path / "new" / "dpt.onnx", tmp_path))
+@_OPENVINO
+def test_openvino_file(tmp_path: Path) -> None:
+    """A family's axes are in the graph; its type of prediction is kept."""
+    pipe = small("normals", paradigm_options={"prediction_type": "sample"}, axes=[[-1, 0, 0], [0, 1, 0], [0, 0, 1]])
+    graph = written(pipe, "openvino", tmp_path / "new" / "n.xml", tmp_path)
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["n.bin", "n.xml"]
+    agree(pipe, graph)
+    with ThreadPoolExecutor(4) as pool:  # as `predict` may call it
+        many = list(pool.map(lambda seed: graph(picture((60, 80), seed)).raw, range(12)))
+    for seed in range(12):
+        np.testing.assert_array_equal(many[seed], graph(picture((60, 80), seed)).raw)
+    assert written(pipe, "openvino", tmp_path / "new" / "n.xml", tmp_path).stride == pipe.stride  # ours may be replaced
 
 
-@pytest.mark.slow
 @_ONNX
-def test_axes_and_other_options(tmp_path: Path) -> None:
-    """A family's axes are in the graph; its type of prediction and the task's options are kept."""
-    base = tiny("normals", paradigm_options={"prediction_type": "sample"})
-    base.info["axes"] = [[-1, 0, 0], [0, 1, 0], [0, 0, 1]]
-    agree(base, written(base, "onnx", tmp_path / "n.onnx", tmp_path))
+def test_dpt_head_and_folder(tmp_path: Path) -> None:
+    pipe = small("disparity", head={"out_channels": 1}, paradigm="direct")
+    graph = written(pipe, "onnx", tmp_path / "out", tmp_path)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [export.MARKER, "model.onnx"]
+    agree(pipe, graph)
+
+
+@_ONNX
+def test_weights_beside_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for models that one file cannot hold."""
+    monkeypatch.setattr("genpercept._export.onnx._INSIDE", 1000)
+    pipe = small()
+    graph = written(pipe, "onnx", tmp_path / "new" / "big.onnx", tmp_path)
+    names = sorted(p.name for p in (tmp_path / "new").iterdir())
+    assert names == ["big.onnx", "big.onnx.data"]
+    agree(pipe, graph)
+    (tmp_path / "new" / "big.onnx.data").unlink()
+    with pytest.raises(ValueError, match="file of weights beside it"):
+        genpercept.load(tmp_path / "new" / "big.onnx", device="cpu")
 
 
 @pytest.mark.slow
@@ -230,7 +258,7 @@ def test_damaged_and_foreign_files(mini_onnx: Path, tmp_path: Path) -> None:
 )
 @_ONNX
 def test_refused_models(tmp_path: Path, options: dict[str, Any], reason: str) -> None:
-    tiny(**options).save_pretrained(tmp_path / "m")
+    GenPerceptPipeline.from_base(GOLDEN / "sd-tiny", "depth", **options).save_pretrained(tmp_path / "m")
     with pytest.raises(ValueError, match=f"cannot be exported as a graph: .*{reason}"):
         export.main(str(tmp_path / "m"), "onnx", tmp_path / "x.onnx")
     assert [p.name for p in tmp_path.iterdir()] == ["m"]

@@ -11,6 +11,7 @@ import importlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from threading import Lock
 from typing import Any, NoReturn, Protocol, Self, cast
 
 import numpy as np
@@ -206,9 +207,11 @@ class _OpenVino:
             self.model = openvino.Core().compile_model(path, "CPU", options)
         except RuntimeError as error:
             raise _damaged(path, error) from None
+        self.one_at_a_time = Lock()  # a compiled model has one request, which refuses a second call
 
     def __call__(self, image_BCHW: np.ndarray) -> np.ndarray:
-        return np.array(self.model([image_BCHW])[OUTPUT])  # a copy: the next call overwrites the runtime's own
+        with self.one_at_a_time:
+            return np.array(self.model([image_BCHW])[OUTPUT])  # a copy: the next call overwrites the runtime's own
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:

@@ -86,11 +86,12 @@ class Model:
     def streams(self, threads: int) -> int:
         """How many batches may run at once on one copy. One, unless it is a plain pipeline on a CPU.
 
-        Specialised ones may replay graphs over fixed buffers, offloaded ones move their parts about, accelerators work through
-        one batch after the other anyway.
+        Specialised ones may replay graphs over fixed buffers, exported ones have threads of their own, offloaded ones
+        move their parts about, accelerators work through one batch after the other anyway.
         """
         pipe: Any = self.load()
-        plain = hasattr(pipe, "stride") and not (getattr(pipe, "info", None) or {}).get("specialised")
+        info = getattr(pipe, "info", None) or {}
+        plain = hasattr(pipe, "stride") and not info.get("specialised") and not info.get("export")
         return min(threads, _MOST_STREAMS) if plain and self.on_cpu else 1
 
     def predict(self, copy: int, images: list[np.ndarray], paths: list[Path], batch_size: int) -> list[Prediction]:
