@@ -48,7 +48,9 @@ class Report:
     @property
     def loads(self) -> bool:
         """Whether genpercept.load would take it as it was named, as far as headers tell."""
-        return self.kind in ("predictor", "public checkpoint", "exported graph") and not self.problems and not self.needs
+        return (
+            self.kind in ("predictor", "public checkpoint", "exported graph") and not self.problems and not self.needs
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
