@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
@@ -207,7 +208,8 @@ def as_input(image: np.ndarray) -> torch.Tensor:
 
 @pytest.mark.parametrize(("scheduler", "steps"), [(V1_0, 3), (V1_1, 3), (LCM, 1)], ids=["v1-0", "v1-1", "lcm"])
 def test_marigold_depth_is_diffusers(tmp_path: Path, scheduler: Any, steps: int) -> None:
-    """Steps and resolution are model_index.json's. An ensemble: its runs, and its merging of them (see test_multi_step)."""
+    """Steps and resolution are model_index.json's. A median ensemble hangs on the last bit of its runs (ensemble.align_affine):
+    diffusers with batch_size 1 and 5 answers up to 0.05 apart. So: runs, the merging of equal runs, and the mean end to end."""
     theirs = marigold(MarigoldDepthPipeline, scheduler, steps)
     ours, image, z = pair(tmp_path, theirs, "depth"), picture(), noise(5)
     want = np.stack([theirs(as_input(image), latents=z[i : i + 1]).prediction[0, :, :, 0] for i in range(5)])
@@ -220,6 +222,9 @@ def test_marigold_depth_is_diffusers(tmp_path: Path, scheduler: Any, steps: int)
     assert got.uncertainty is not None and spread is not None
     np.testing.assert_allclose(got.values, merged[0, 0].numpy(), atol=1e-4, rtol=0)
     np.testing.assert_allclose(got.uncertainty, spread[0, 0].numpy(), atol=1e-4, rtol=0)
+    options: dict[str, Any] = {"ensemble_size": 5, "ensembling_kwargs": {"reduction": "mean"}, "batch_size": 1}
+    whole = theirs(as_input(image), latents=z, **options).prediction[0, :, :, 0]
+    np.testing.assert_allclose(ours(image, latents=z, **options).values, whole, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(("scheduler", "steps"), [(V1_0, 3), (V1_1, 3), (LCM, 1)], ids=["v1-0", "v1-1", "lcm"])
@@ -231,16 +236,21 @@ def test_marigold_normals_are_diffusers(tmp_path: Path, scheduler: Any, steps: i
     assert got.raw is not None
     long = np.linalg.norm(got.raw.clip(-1, 1), axis=0) > 0.1
     np.testing.assert_allclose(got.values[long], want[long], atol=1e-4, rtol=0)
-    mean = {"reduction": "mean"}
-    merged = theirs(
-        as_input(image), latents=z, ensemble_size=5, ensembling_kwargs=mean, output_uncertainty=True, batch_size=5
-    )
-    found = ours(image, latents=z, ensemble_size=5, ensembling_kwargs=mean, batch_size=5)
-    members = torch.stack([torch.from_numpy(ours(image, latents=z[i : i + 1]).values) for i in range(5)])
-    clear = (members.mean(0).norm(dim=-1) > 0.2).numpy() & long  # opposed runs have no mean direction
-    assert clear.mean() > 0.5 and found.uncertainty is not None
-    np.testing.assert_allclose(found.values[clear], merged.prediction[0][clear], atol=3e-4, rtol=0)
-    np.testing.assert_allclose(found.uncertainty[clear], merged.uncertainty[0, :, :, 0][clear], atol=3e-4, rtol=0)
+    runs = [ours(image, latents=z[i : i + 1]) for i in range(5)]
+    members = torch.stack([torch.from_numpy(r.values) for r in runs])
+    # Near length 0, of a run or of their mean, a direction is rounding: there nobody's answer can be reproduced.
+    long = np.all([np.linalg.norm(r.raw.clip(-1, 1), axis=0) > 0.2 for r in runs if r.raw is not None], axis=0)
+    clear = long & (members.mean(0).norm(dim=-1) > 0.3).numpy()
+    nearest = (members * F.normalize(members.mean(0), dim=-1)).sum(-1).sort(0, descending=True).values
+    decided = (nearest[0] - nearest[1] > 1e-3).numpy()  # else two runs are equally near, and either may be chosen
+    assert (clear & decided).mean() > 0.25
+    for reduction, sure in (("mean", clear), ("closest", clear & decided)):
+        options: dict[str, Any] = {"ensemble_size": 5, "ensembling_kwargs": {"reduction": reduction}, "batch_size": 5}
+        merged = theirs(as_input(image), latents=z, output_uncertainty=True, **options)
+        found = ours(image, latents=z, **options)
+        assert found.uncertainty is not None
+        np.testing.assert_allclose(found.values[sure], merged.prediction[0][sure], atol=1e-4, rtol=0)
+        np.testing.assert_allclose(found.uncertainty[clear], merged.uncertainty[0, :, :, 0][clear], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("properties", [APPEARANCE, LIGHTING], ids=["appearance", "lighting"])
