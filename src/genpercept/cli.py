@@ -182,6 +182,15 @@ def model_options(command: F) -> F:
 @click.option(
     "--box-score", type=float, default=0.3, show_default=True, metavar="X", help="Poses: least score of a box."
 )
+@click.option(
+    "--specialised/--no-specialised",
+    default=None,
+    help="Fold what is constant in one step: quicker.  [default: as the model was saved]",
+)
+@click.option(
+    "--encoder", metavar="C", help="Another codec's encoder: its folder or hub id, or a model's that has one."
+)
+@click.option("--decoder", metavar="C", help="Another codec's decoder, likewise.")
 @click.option("--offload", is_flag=True, help="Keep parts in main memory while the accelerator does not need them.")
 @click.option("--vae-slicing", is_flag=True, help="Encode and decode image by image: less memory with --batch-size.")
 @click.option("--vae-tiling", is_flag=True, help="Encode and decode in tiles: less memory for large images.")

@@ -33,6 +33,8 @@ def load(
     token: str | bool | None = None,
     allow_pickle: bool = False,
     specialised: bool | None = None,
+    encoder: str | Path | None = None,
+    decoder: str | Path | None = None,
 ) -> GenPerceptPipeline:
     """A ready predictor: an embedded model ("mini/depth"), a folder, a hub id, or a public checkpoint of a known family; or
     a file that `genpercept export` wrote for ONNX Runtime (.onnx) or OpenVINO (.xml), or the folder it lies in.
@@ -42,6 +44,8 @@ def load(
     they don't tell that (the U-Nets of depth and normals look alike), checked where they do. What was concluded, and from what,
     is in `meta["decided"]`. float32 unless torch_dtype. device None: the fastest there is.
     specialised: True for the quicker pipeline of `genpercept.specialise`, False for the plain one, None: as it was saved.
+    encoder, decoder: another codec for one end or both, as `pipe.with_codec` takes it: the folder or hub id of a codec, or a
+    model whose codec is taken.
     allow_pickle: read .bin and .ckpt weights too, tensors only. ValueError, in one line, for everything that does not fit.
     """
     where = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}
@@ -51,6 +55,7 @@ def load(
     if family is not None:
         plugins.find("families", family)
     if (file := exported.find(Path(name) / (subfolder or ""))) is not None:
+        _refuse_parts(file, specialised, encoder or decoder)
         pipe = exported.load(file, torch_dtype, pick_device(str(device or "auto")))
         _check_asked(pipe, name, family, task)
         return pipe
@@ -67,9 +72,26 @@ def load(
         pipe = choice.layout.load(folder, given, choice.task, torch_dtype, where)
         pipe.info["decided"] = choice.reasons | pipe.info.get("decided", {})
     _check_asked(pipe, name, family, task)
-    if specialised or (specialised is None and specialising.MARK in pipe.info):
+    stored = {k: pipe.info[k] for k in (specialising.MARK,) if k in pipe.info}
+    if encoder is not None or decoder is not None:
+        pipe = pipe.with_codec(encoder, decoder, **where)
+        pipe.info |= stored
+    if specialised or (specialised is None and stored):
         pipe = specialising.again(pipe, torch_dtype)
     return pipe.to(pick_device(str(device or "auto")))
+
+
+def _refuse_parts(file: Path, specialised: bool | None, codec: str | Path | None) -> None:
+    """ValueError for what is asked of a model's parts, which a graph does not have."""
+    if specialised is not None:
+        raise ValueError(
+            f"{file}: an exported graph is specialised already, and holds no plain model: leave specialised out, or load the "
+            "model that it was exported from"
+        )
+    if codec is not None:
+        raise ValueError(
+            f"{file}: an exported graph has no codec that could be replaced: load the model that it was exported from"
+        )
 
 
 def _check_asked(pipe: GenPerceptPipeline, name: str | Path, family: str | None, task: str | None) -> None:

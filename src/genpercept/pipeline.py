@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,6 +32,8 @@ _ARGUMENTS = (
     "generator",
 )
 _ARGUMENTS += ("latents", "batch_size", "resize_mode", "boxes", "flip_test")
+# Of `info`: by end of the codec, where it came from when it is not the model's own, and what it was distilled from
+_OF_CODEC = ("replaced", "distilled")
 
 
 class GenPerceptPipeline(DiffusionPipeline):
@@ -169,6 +171,14 @@ class GenPerceptPipeline(DiffusionPipeline):
 
         Image by image, and run by run within each; an image is encoded once for all of its runs.
         """
+        raw = [
+            turned(self._head(features, self._codec).float(), self.info.get("axes"), self._task.kind)
+            for features in self._answers(image_BCHW, run, latents)
+        ]
+        return torch.cat(raw)
+
+    def _answers(self, image_BCHW: Tensor, run: Run, latents: Tensor | None) -> Iterator[Features]:
+        """What the head reads, in the order of `_forward`, up to `run.batch_size` runs at once."""
         device = self._execution_device
         wants_latent = self._head.consumes == "latent"
         stored = self.info.get("conditions") or {}
@@ -183,13 +193,10 @@ class GenPerceptPipeline(DiffusionPipeline):
 
         z_x = self._codec.encode(image_BCHW.to(device) * 2 - 1)
         members = torch.arange(run.members).repeat(len(z_x))
-        raw = []
         for rows in torch.arange(len(members)).split(run.batch_size):
             rng = Rng(run.seed, 0, members[rows].tolist())
             start = None if latents is None else latents[rows].to(device)
-            features = run.paradigm.predict(denoise, z_x[(rows // run.members).to(device)], run.steps, rng, start)
-            raw.append(turned(self._head(features, self._codec).float(), self.info.get("axes"), self._task.kind))
-        return torch.cat(raw)
+            yield run.paradigm.predict(denoise, z_x[(rows // run.members).to(device)], run.steps, rng, start)
 
     def _start_latents(self, latents: Tensor | None, geometries: Sequence[Geometry], run: Run) -> Tensor | None:
         """`latents` by image and run, (B, runs, 4, h, w). ValueError where their shape is not the images'."""
@@ -293,6 +300,7 @@ class GenPerceptPipeline(DiffusionPipeline):
         """What a Prediction says of its model: name, hash, family, task, paradigm, axes, software version."""
         keys = ("model", "model_sha256", "family", "task", "paradigm", "axes")
         known = {k: self.info[k] for k in ("variant", "decided") if k in self.info}  # of public checkpoints
+        known |= {k: self.info[k] for k in _OF_CODEC if k in self.info}
         version = importlib.metadata.version("genpercept")
         return {k: self.info.get(k) for k in keys} | known | {"software": f"genpercept {version}"}
 
@@ -429,13 +437,21 @@ class GenPerceptPipeline(DiffusionPipeline):
     ) -> GenPerceptPipeline:
         """The same model with another codec's encoder, decoder or both, such as TAESD's; the other weights are shared.
 
-        Each is a folder, a hub id, or a codec's module; None: the present one. Nothing is trained: the codec must be of the
-        same latent space, of which only the shape can be checked (ValueError). `where` as in from_base. A saved model keeps it.
+        Each is the folder or hub id of a codec, or of a model whose codec is taken, or a codec's module; None: the present
+        one. Nothing is trained: the codec must be of the same latent space, of which only the shape, and the scaling factor
+        within one class, can be checked (ValueError). `where` as in from_base. A saved model keeps it.
         """
         if self.vae is None:
             raise ValueError(f"codec {self.info['codec']!r} has no weights: there is nothing to replace")
         name, module = _join.replaced(self.vae, encoder, decoder, self.unet_dtype, self.device, where)
-        info = {k: v for k, v in self.info.items() if k not in ("model_sha256", "specialised")} | {"codec": name}
+        info = {k: v for k, v in self.info.items() if k not in ("model_sha256", "specialised", *_OF_CODEC)} | {
+            "codec": name
+        }
+        given = {"encoder": encoder, "decoder": decoder}
+        new = {part: _codec_name(source) for part, source in given.items() if source is not None}
+        info["replaced"] = (self.info.get("replaced") or {}) | new
+        if kept := {k: v for k, v in (self.info.get("distilled") or {}).items() if k not in new}:
+            info["distilled"] = kept
         plain = GenPerceptPipeline(self.unet, module, self.prompt_embeds, info, self.head)
         if plain.stride != self.stride or plain._codec.channels != self._codec.channels:
             raise ValueError(
@@ -454,6 +470,10 @@ class GenPerceptPipeline(DiffusionPipeline):
         _folder.write(target, parts, GenPerceptPipeline.__name__)
         if push_to_hub:
             self.push_to_hub(kwargs.pop("repo_id", target.name), **kwargs)
+
+
+def _codec_name(source: Any) -> str:
+    return type(source).__name__ if isinstance(source, nn.Module) else str(source)
 
 
 def _size(image_1CHW: Tensor) -> tuple[int, int]:

@@ -22,6 +22,12 @@ from genpercept.prediction import Prediction
 _MOST_STREAMS = 4
 
 
+def _specialised() -> type:
+    from genpercept.specialising import SpecialisedPipeline
+
+    return SpecialisedPipeline
+
+
 def genpercept_load(model: str, **options: Any) -> Pipeline:
     import genpercept
 
@@ -89,9 +95,10 @@ class Model:
         Specialised ones may replay graphs over fixed buffers, exported ones have threads of their own, offloaded ones
         move their parts about, accelerators work through one batch after the other anyway.
         """
+        from genpercept.exported import ExportedPipeline
+
         pipe: Any = self.load()
-        info = getattr(pipe, "info", None) or {}
-        plain = hasattr(pipe, "stride") and not info.get("specialised") and not info.get("export")
+        plain = hasattr(pipe, "stride") and not isinstance(pipe, (_specialised(), ExportedPipeline))
         return min(threads, _MOST_STREAMS) if plain and self.on_cpu else 1
 
     def predict(self, copy: int, images: list[np.ndarray], paths: list[Path], batch_size: int) -> list[Prediction]:
@@ -128,6 +135,7 @@ class Model:
             raise ValueError("--offload moves parts off an accelerator, and here is only the CPU: leave it out")
         task = None if request.model is None else request.task  # an embedded model's name has said it
         names = {"base": request.base, "family": request.family, "subfolder": request.subfolder, "task": task}
+        names |= {"specialised": request.specialised, "encoder": request.encoder, "decoder": request.decoder}
         given: dict[str, Any] = {k: v for k, v in names.items() if v is not None}
         if request.allow_pickle:
             given["allow_pickle"] = True
@@ -144,6 +152,8 @@ class Model:
             raise ValueError(
                 f"{request.model_name} does {pipe.task}, not {request.task}: leave --task out, or name another model"
             )
+        if (flag := machine.memory_saver) and isinstance(pipe, _specialised()):
+            raise ValueError(f"{flag}: {request.model_name} is specialised, which cannot do that: add --no-specialised")
         pipe.check_request(request.steps, request.ensemble_size)  # once, not for each image
         if machine.offload:
             pipe.enable_model_cpu_offload(device=device)

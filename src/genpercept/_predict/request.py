@@ -19,7 +19,8 @@ class Request:
     """What decides the pixels of a result; `--resume` compares it. model None: the embedded one of the task.
 
     boxes: a JSON file of people's boxes (genpercept.imaging.boxes); detector: "yolos" or "yolos=MODEL", which finds them;
-    box_score: least score of either's. flip_test: mean with the mirror image's.
+    box_score: least score of either's. flip_test: mean with the mirror image's. specialised, encoder, decoder: as
+    genpercept.load has them.
     """
 
     model: str | None = None
@@ -38,6 +39,9 @@ class Request:
     boxes: str | None = None
     detector: str | None = None
     box_score: float = 0.3
+    specialised: bool | None = None
+    encoder: str | None = None
+    decoder: str | None = None
 
     @property
     def model_name(self) -> str:
@@ -46,7 +50,8 @@ class Request:
     def record(self) -> dict[str, Any]:
         """For the sidecar: as plain values, the model spelt out."""
         plain = Request()
-        later = ("flip_test", "boxes", "detector", "box_score", "allow_pickle")  # unknown to older sidecars
+        later = ["flip_test", "boxes", "detector", "box_score", "allow_pickle"]  # unknown to older sidecars
+        later += ["specialised", "encoder", "decoder"]
         kept = {k: v for k, v in asdict(self).items() if k not in later or v != getattr(plain, k)}
         return {**kept, "model": self.model_name}
 
@@ -64,6 +69,12 @@ class Machine:
     offload: bool = False
     vae_slicing: bool = False
     vae_tiling: bool = False
+
+    @property
+    def memory_saver(self) -> str | None:
+        """The first of the flags that are on."""
+        flags = {"--offload": self.offload, "--vae-slicing": self.vae_slicing, "--vae-tiling": self.vae_tiling}
+        return next((flag for flag, on in flags.items() if on), None)
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -112,6 +123,8 @@ def check(request: Request, machine: Machine, formats: Iterable[str] | None) -> 
     chosen = None if formats is None else write.check_formats(formats)
     if request.boxes and request.detector:
         raise ValueError("--boxes and --detector both say where people are: give one of them")
+    if request.specialised and (flag := machine.memory_saver):
+        raise ValueError(f"{flag}: a specialised model cannot do that: leave it out, or --specialised")
     if not 0 <= request.box_score <= 1:
         raise ValueError(f"box score {request.box_score:g}: must lie between 0 and 1")
     if request.task is not None and request.task not in plugins.names("tasks"):

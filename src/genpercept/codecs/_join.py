@@ -10,19 +10,38 @@ from torch import nn
 
 from genpercept import checkpoint, hub, plugins
 
+_SAME_FACTOR = 1e-4  # relative: published factors are rounded
+
 
 def read(source: str | Path, dtype: torch.dtype | None = None, **where: Any) -> tuple[str, nn.Module]:
-    """Name of the codec and its module, from a folder or hub id: config.json says which. `where` as hub.resolve has it.
+    """Name of the codec and its module, from a folder, hub id or embedded model: config.json says which. `where` as
+    hub.resolve has it.
 
-    ValueError for a class that is no codec's, and for weights that do not fit it.
+    A model's folder stands for the codec in it. ValueError for a class that is no codec's, for a model without a codec, and
+    for weights that do not fit it.
     """
-    folder = hub.resolve(source, **where)
+    folder = _codec_folder(hub.resolve(source, **where))
     kind = checkpoint.read_json(folder / "config.json").get("_class_name")
     found = {plugins.find("codecs", name).class_name: name for name in plugins.names("codecs")}
     if kind is None or kind not in found:
         known = ", ".join(sorted(k for k in found if k))
         raise ValueError(f"{folder}: holds a {kind}, which is no codec; pass a folder with one of {known}")
-    return found[kind], checkpoint.load_part("codecs", found[kind], folder, dtype)
+    pickle = bool(where.get("allow_pickle"))
+    return found[kind], checkpoint.load_part("codecs", found[kind], folder, dtype, allow_pickle=pickle)
+
+
+def _codec_folder(folder: Path) -> Path:
+    """The codec's own folder, of a codec's or of a model's, ours or in diffusers' layout."""
+    if (folder / checkpoint.MANIFEST).is_file():
+        parts = checkpoint.read_json(folder / checkpoint.MANIFEST).get("parts") or {}
+        if "vae" not in parts:
+            raise ValueError(
+                f"{folder}: a model without a codec, on pixels; pass a codec's folder, or a model that has one"
+            )
+        return folder / parts["vae"]["path"]
+    if not (folder / "config.json").is_file() and (folder / "vae" / "config.json").is_file():
+        return folder / "vae"
+    return folder
 
 
 def replaced(
@@ -37,15 +56,34 @@ def replaced(
     if encoder is None and decoder is None:
         raise ValueError("with_codec: pass encoder=, decoder= or both")
     opened: dict[str, nn.Module] = {}  # one folder for both is one codec, not a pair
-    halves = [getattr(own, "encoding", own), getattr(own, "decoding", own)]  # of a pair, or twice the module itself
-    for i, given in enumerate((encoder, decoder)):
-        if isinstance(given, nn.Module):
-            halves[i] = given
-        elif given is not None:
-            if str(given) not in opened:
+    halves = []
+    for role, given in (("encoding", encoder), ("decoding", decoder)):
+        half = getattr(own, role, own)  # of a pair, or the whole
+        if given is not None:
+            if not isinstance(given, nn.Module) and str(given) not in opened:
                 opened[str(given)] = read(given, dtype, **where)[1].to(device)
-            halves[i] = opened[str(given)]
+            new = given if isinstance(given, nn.Module) else opened[str(given)]
+            new = getattr(new, role, new)
+            _check_scaling(half, new, str(given) if not isinstance(given, nn.Module) else f"the {role} module")
+            half = new
+        halves.append(half)
     return join(*halves)
+
+
+def _check_scaling(own: nn.Module, new: nn.Module, name: str) -> None:
+    """ValueError where a codec of the same class says that its latents are of another space.
+
+    Between classes nothing is said: TAESD's latents are scaled already, with factor 1.
+    """
+    if type(own) is not type(new):
+        return
+    for key in ("scaling_factor", "shift_factor"):
+        theirs, ours = (cast(Any, module).config.get(key) or 0.0 for module in (new, own))
+        if abs(theirs - ours) > _SAME_FACTOR * abs(ours):
+            raise ValueError(
+                f"{name}: its latents have {key} {theirs:g}, the model's codec has {ours:g}: not of one latent space; pass a "
+                "codec that was made for the model's"
+            )
 
 
 def join(encoder: nn.Module, decoder: nn.Module) -> tuple[str, nn.Module]:
