@@ -253,6 +253,7 @@ def test_ticks() -> None:
 # ---- running ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_arms_from_end_to_end(file: Path, tmp_path: Path) -> None:
     """A run that fails is reported and the other counts; --resume does what is missing and leaves the rest as it is."""
     out = tmp_path / "out"
