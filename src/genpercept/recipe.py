@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from genpercept.names import hint
 
-Stage = Literal["autoencoder", "denoiser", "finetune"]
+Stage = Literal["autoencoder", "denoiser", "finetune", "distil"]
 STAGE_ALIASES = {"one_step": "finetune"}  # what the stage was called while it had one paradigm
 
 
@@ -115,8 +115,8 @@ class Loader(Section):
     cache: bool = True  # rendered scenes are kept on disk; False: rendered anew each time
     cache_dir: Path = Field(default_factory=default_cache)
     one_set_per_batch: bool = False
-    # finetune stage, latent loss only: latents of so many augmented variants of each sample, label beside image, are encoded
-    # once and kept on disk. 0: images are augmented and encoded afresh in every step
+    # finetune stage, latent loss only, and distil stage: latents of so many augmented variants of each sample (image and label;
+    # what the whole end is given or gives) are made once and kept on disk. 0: images are augmented and encoded in every step
     latent_variants: int = Field(default=0, ge=0)
     workers: int = Field(default=0, ge=0)  # processes that render the cache; 0: one per core
     threads: int = Field(default=1, ge=1)  # that make batches beside the step
@@ -146,6 +146,20 @@ class Autoencoder(Section):
     # Share of the batch that is a painted label instead of the photograph, so that labels survive the codec.
     paint: dict[str, float] = Field(
         default_factory=lambda: {"depth": 0.12, "disparity": 0.08, "normals": 0.15, "mask": 0.05}
+    )
+
+
+class Distil(Section):
+    """distil stage: one end of the base's codec, an AutoencoderKL's, made slim and taught to answer as the whole one does."""
+
+    part: Literal["decoder", "encoder"] = "decoder"
+    width: float = Field(
+        default=0.5, gt=0, le=1
+    )  # share of the channels that are kept, in whole groups of the normalisation
+    blocks: int = Field(default=0, ge=0)  # residual blocks per level; 0: as many as there are
+    attention: bool = True  # False: without that in the middle, whose cost is quadratic in the pixels
+    channels: Literal[0, 1, 3] = (
+        0  # of a decoder's answer; 1: the mean of the three. 0: 1 for tasks of one value per pixel
     )
 
 
@@ -262,6 +276,7 @@ class Recipe(Section):
     loss_options: dict[str, dict[str, Any]] = Field(default_factory=dict)  # name -> its options, such as paper_exact
     autoencoder: Autoencoder = Autoencoder()
     denoiser: Denoiser = Denoiser()
+    distil: Distil = Distil()
     optim: Optim = Optim()
     ema: Ema = Ema()
     validation: Validation = Validation()
@@ -304,7 +319,16 @@ class Recipe(Section):
             )
         if self.stage == "finetune":
             self._check_finetune()
+        if self.stage == "distil":
+            self._check_distil()
         return self
+
+    def _check_distil(self) -> None:
+        if not self.model.base:
+            raise ValueError("model.base: stage 'distil' starts from a trained predictor: its folder or embedded name")
+        unread = [k for k, v in self.model.model_dump(exclude_defaults=True).items() if k != "base"]
+        if unread:
+            raise ValueError(f"model.{unread[0]}: stage 'distil' keeps all parts of its base but one; leave it out")
 
     def _check_finetune(self) -> None:
         if not self.model.base:

@@ -66,10 +66,10 @@ def _open(recipe: Recipe, data: DataSet, source: Source, codec: codecs.Codec, re
         _encode_shard(folder, number, [source[i] for i in rows], rows, size, variants, codec)
 
     key = {"size": size, "variants": variants}
-    return Latents(_shards("latents", key, recipe, data, source, codec, encode_shard, report), variants)
+    return Latents(shards_of("latents", key, recipe, data, source, codec, encode_shard, report), variants)
 
 
-def _shards(
+def shards_of(
     kind: str,
     key: dict[str, Any],
     recipe: Recipe,
@@ -164,7 +164,7 @@ def open_pairs(
         def encode_shard(folder: Path, number: int, rows: range) -> None:
             _encode_pairs(folder, number, source, rows, recipe, data.far, codec, prepare, encode)
 
-        return Pairs(_shards("pairs", key, recipe, data, source, codec, encode_shard, report), variants)
+        return Pairs(shards_of("pairs", key, recipe, data, source, codec, encode_shard, report), variants)
 
     return [open_one(data, source) for data, source in zip(recipe.data, sources, strict=True)]
 

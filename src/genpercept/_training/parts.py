@@ -16,7 +16,11 @@ from genpercept.recipe import Recipe
 def use_attention(module: nn.Module, kind: str) -> None:
     """Choose how a module computes attention. On CPUs the fused kernel's backward pass is the slower one."""
     if kind == "plain" or (kind == "auto" and not torch.cuda.is_available()):
-        if hasattr(module, "set_attn_processor"):  # diffusers
+        halves = [half for name in ("encoding", "decoding") if (half := getattr(module, name, None)) is not None]
+        if halves:  # a pair of codecs
+            for half in halves:
+                use_attention(half, kind)
+        elif hasattr(module, "set_attn_processor"):  # diffusers
             cast(Any, module).set_attn_processor(AttnProcessor())
         else:  # transformers
             cast(Any, module).set_attn_implementation("eager")

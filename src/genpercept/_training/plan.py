@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from genpercept import checkpoint, hub, losses, plugins
-from genpercept._folder import base_backbone, predictor_backbone
+from genpercept._folder import base_backbone, predictor_backbone, read_manifest
 from genpercept.checkpoint import MANIFEST
 from genpercept.recipe import Recipe
 
@@ -39,7 +39,11 @@ def plan(recipe: Recipe) -> str:
 
 
 def _what(recipe: Recipe) -> str:
-    """Task, paradigm and what learns, of a fine-tuning recipe."""
+    """Task, paradigm and what learns, of a fine-tuning recipe; what becomes of which end, of a distilling one."""
+    if recipe.stage == "distil":
+        given = recipe.distil.model_dump(exclude_defaults=True, exclude={"part"})
+        said = ", ".join(f"{k} {v}" for k, v in ({"width": recipe.distil.width} | given).items())
+        return f" ({recipe.task}, {recipe.distil.part}: {said})"
     if recipe.stage != "finetune":
         return ""
     parts = {"denoiser": recipe.learn.denoiser, "decoder": recipe.learn.decoder}
@@ -60,21 +64,51 @@ def _parameters(recipe: Recipe) -> str:
             name = recipe.model.backbone or "sd21"
             denoiser = _count("backbones", name, {**DEFAULTS.get(name, {}), **recipe.model.backbone_config})
             return f"denoiser {denoiser}; the text encoder's depend on the captions' words"
+        case "distil":
+            return _slim_parameters(recipe)
         case _:
             found = _base_config(recipe.model.base)
             return f"denoiser {_count('backbones', *found)}" if found else f"those of {recipe.model.base}, not here yet"
 
 
-def _count(kind: Any, name: str, config: dict[str, Any]) -> str:
+def _slim_parameters(recipe: Recipe) -> str:
+    """Of the end that is distilled, before and after, where the base is on this machine."""
+    from genpercept._training.distil import out_channels
+    from genpercept._training.prune import slim_config
+
+    folder, distil = _local(recipe.model.base), recipe.distil
+    if not (folder / MANIFEST).is_file():
+        return f"those of {recipe.model.base}, not here yet"
+    info = read_manifest(folder)
+    config = (
+        checkpoint.read_json(folder / info["parts"]["vae"]["path"] / "config.json") if "vae" in info["parts"] else {}
+    )
+    config = config.get(distil.part, config)  # of a pair's half
+    if config.get("_class_name") != "AutoencoderKL":
+        raise ValueError(
+            f"model.base {recipe.model.base}: its {distil.part} is no AutoencoderKL's, which alone can be slim"
+        )
+    slim = slim_config(config, distil.part, distil.width, distil.blocks, out_channels(recipe), distil.attention)
+    before, after = (_count("codecs", "kl", table, distil.part) for table in (config, slim))
+    return f"{distil.part} {before} -> {after}, which learn"
+
+
+def _count(kind: Any, name: str, config: dict[str, Any], part: str = "") -> str:
+    """Parameters of the module, or of its part of this name."""
     with torch.device("meta"):
         module: nn.Module = plugins.find(kind, name).build(config)
+    module = module.get_submodule(part)
     return f"{sum(p.numel() for p in module.parameters()):,}"
+
+
+def _local(base: str) -> Path:
+    """The folder of a base, if it is on this machine."""
+    folder = Path(base)
+    return hub.resolve(base) if not folder.is_dir() and base in hub.embedded_names() else folder
 
 
 def _base_config(base: str) -> tuple[str, dict[str, Any]] | None:
     """The denoiser's plugin and config where the base is on this machine; a dry run downloads nothing."""
-    folder = Path(base)
-    if not folder.is_dir() and base in hub.embedded_names():
-        folder = hub.resolve(base)
+    folder = _local(base)
     name, path = predictor_backbone(folder) if (folder / MANIFEST).is_file() else base_backbone(folder)
     return (name, checkpoint.read_json(path / "config.json")) if (path / "config.json").exists() else None

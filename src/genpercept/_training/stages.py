@@ -26,3 +26,7 @@ def build(recipe: Recipe, report: Callable[[str], None]) -> Stage:
             from genpercept._training.finetune import FinetuneStage
 
             return FinetuneStage(recipe, report)
+        case "distil":
+            from genpercept._training.distil import DistilStage
+
+            return DistilStage(recipe, report)

@@ -1,4 +1,7 @@
-"""Stable Diffusion's autoencoder (diffusers' AutoencoderKL), deterministic: posterior mean times the scaling factor."""
+"""Stable Diffusion's autoencoder (diffusers' AutoencoderKL), deterministic: posterior mean times the scaling factor.
+
+A decoder of one channel, as the distilling stage makes them for tasks of one value per pixel, paints it on all three.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,8 @@ class KlCodec:
         return posterior.mean * self.scale
 
     def decode(self, latent: Tensor) -> Tensor:
-        return cast(Any, self.module.decode(cast(Any, latent.to(input_dtype(self.module)) / self.scale))).sample
+        image = cast(Any, self.module.decode(cast(Any, latent.to(input_dtype(self.module)) / self.scale))).sample
+        return image.expand(-1, 3, -1, -1)
 
 
 class Kl:
