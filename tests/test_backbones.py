@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, CLIPVisionModel, Dinov2Config, Dinov2Model
 
-from genpercept import GenPerceptPipeline, checkpoint, plugins
+from genpercept import GenPerceptPipeline, bases, checkpoint, plugins
 from genpercept.backbones import clip, dinov2, pixart_alpha, sd21
 from genpercept.backbones._blocks import choose
 from genpercept.heads import REASSEMBLE, neck_config
@@ -258,7 +258,7 @@ def test_unets_are_told_apart_by_their_config() -> None:
         "SDXL-shaped": SDXL,
         "a U-Net of channels 8, 16 that reads 10-wide text": UNET,
     }
-    assert {sd21.shape_name(config): config for config in names.values()} == names
+    assert {bases.which(config): config for config in names.values()} == names
 
 
 # ---- heads on token maps ---------------------------------------------------------------------------------------------

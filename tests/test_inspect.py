@@ -89,6 +89,7 @@ def test_problems_are_named(damage: str, tmp_path: Path, capsys: pytest.CaptureF
     assert says[damage] in said and "it would not load" in said
 
 
+@pytest.mark.slow
 def test_full_size_weights_stay_on_disk(tmp_path: Path) -> None:
     """A U-Net of Stable Diffusion 2.1, 3.5 GB in a file with holes: its process stays well under that."""
     with torch.device("meta"):

@@ -216,9 +216,7 @@ def _public(folder: Path, report: Report, given: Given) -> None:
     """What GenPercept, Marigold, E2E-FT and Lotus publish: a U-Net folder, a run's folder, or a full one."""
     unet = folder / "unet" if (folder / "unet").is_dir() else folder
     if not (unet / "config.json").is_file():
-        inside = sorted(p.parent.name for p in folder.glob("*/config.json"))
-        more = f"; it holds models in {', '.join(inside)}: pass one with --subfolder" if inside else "; check the path"
-        raise ValueError(f"{folder}: no {checkpoint.MANIFEST}, model_index.json or config.json in it{more}")
+        raise checkpoint.no_model_in(folder)
     config = checkpoint.read_json(unet / "config.json")
     report.kind = "public checkpoint"
     known = config.get("_class_name")

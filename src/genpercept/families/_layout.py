@@ -84,6 +84,8 @@ def read(folder: Path, *, allow_pickle: bool = False) -> Layout:
     root = folder.parent if alone else folder
     unet = root / "unet" if (root / "unet").is_dir() else root
     places = () if alone else (root, root.parent) if RELEASE_V1.fullmatch(root.name) else (root,)
+    if unet == root and not (unet / "config.json").is_file():
+        raise checkpoint.no_model_in(root)
     config = checkpoint.read_json(unet / "config.json")
     shapes: dict[str, tuple[int, ...]] = {}
     for path in checkpoint.weight_files(unet, allow_pickle=allow_pickle):
