@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import multiprocessing
 import os
 import shutil
@@ -126,6 +127,8 @@ class Shards:
     def __getitem__(self, index: int) -> Record:
         arrays, texts = self._shard(index // SHARD)
         row = index % SHARD
+        for array in arrays.values():
+            _announce(array, row)
         record: Record = {name: _unpacked(name, array[row]) for name, array in arrays.items()}
         return record | {name: texts[name][row] for name in TEXTS if name in texts}
 
@@ -144,10 +147,26 @@ class Shards:
         found = self._open.get(number)
         if found is None:
             folder = shard_folder(self.folder, number)
-            arrays = {p.stem: np.load(p, mmap_mode="r") for p in sorted(folder.glob("*.npy"))}
+            arrays = {p.stem: _mapped(p) for p in sorted(folder.glob("*.npy"))}
             texts = json.loads((folder / "texts.json").read_text(encoding="utf-8"))
             found = self._open[number] = (arrays, texts)
         return found
+
+
+def _mapped(path: Path) -> np.ndarray:
+    """Rows are read in random order: without saying so, each would bring megabytes of its neighbours from the disk."""
+    array: Any = np.load(path, mmap_mode="r")
+    if hasattr(mmap, "MADV_RANDOM"):
+        array._mmap.madvise(mmap.MADV_RANDOM)
+    return array
+
+
+def _announce(array: Any, row: int) -> None:
+    """Ask for one row of a mapped array at once, which a reader in random order would get page by page."""
+    if hasattr(mmap, "MADV_WILLNEED"):
+        first = array.offset + row * array.strides[0]
+        start = first - first % mmap.PAGESIZE
+        array._mmap.madvise(mmap.MADV_WILLNEED, start, first + array.strides[0] - start)
 
 
 def scenes(root: Path, data: DataSet, workers: int, report: Callable[[str], None] = print) -> Shards:
