@@ -39,7 +39,8 @@ def _small(picture: Image.Image) -> Image.Image:
 
 def _error(values: np.ndarray, most: float, valid: np.ndarray | None = None) -> Image.Image:
     """Dark (none) to bright (`most` and more); grey where there is no truth."""
-    return colourise(np.clip(np.nan_to_num(values) / most, 0, 1).astype(np.float32), "anomaly", valid)
+    share = np.clip(np.nan_to_num(values), 0, most) / max(most, 1e-6)
+    return colourise(share.astype(np.float32), "anomaly", valid)
 
 
 def _depth(sample: Sample, prediction: Prediction, truth: Mapping[str, Any], metric: Any, image: np.ndarray) -> Panels:
