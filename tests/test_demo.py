@@ -102,6 +102,7 @@ def test_demo_writes_one_self_contained_page(
 ):
     monkeypatch.setattr(demo, "held_out", scenes)
     monkeypatch.setattr(demo, "SCENES", 2)
+    monkeypatch.setattr(demo._demo_tasks, "embedded", list)
     out = tmp_path / "a b" / "out"
     assert demo.main(out, **models, device="cpu") == 0
     page = (out / "report.html").read_text(encoding="utf-8")
@@ -119,6 +120,22 @@ def test_demo_writes_one_self_contained_page(
     saved = Prediction.load(out / "predictions" / "chelsea_normals.npz")
     assert saved.kind == "normals" and saved.values.shape == (300, 451, 3)
     assert (out / "predictions" / "scene_0001_depth.png").is_file()
+
+
+def test_demo_shows_the_other_tasks(
+    models: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(demo, "held_out", scenes)
+    monkeypatch.setattr(demo, "SCENES", 1)
+    monkeypatch.setattr(demo._demo_tasks, "SCENES", 4)
+    monkeypatch.setattr(demo._demo_tasks, "embedded", lambda: ["segmentation", "anomaly"])
+    assert demo.main(tmp_path, **models, device="cpu") == 0
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "The other tasks" in page and "<td>segmentation</td>" in page and "<td>anomaly</td>" in page
+    saved = Prediction.load(tmp_path / "predictions" / "chelsea_segmentation.npz")
+    assert saved.kind == "class_ids" and saved.values.shape == (300, 451)
+    assert not (tmp_path / "predictions" / "chelsea_anomaly.npz").exists()  # the world's defects tell nothing there
+    assert "mIoU" in capsys.readouterr().out
 
 
 def test_demo_says_what_is_missing(models: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
