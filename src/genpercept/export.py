@@ -77,6 +77,8 @@ def main(
         raise ValueError(f"--to {to} copies weights as they are: leave --dtype and --images out")
     single = bool(suffix) and out.suffix.lower() == suffix
     (_refuse_foreign_file if single else _refuse_foreign)(out)
+    if exported.find(Path(model) / (subfolder or "")) is not None:
+        raise ValueError(f"{model}: is an export already: pass the model that it was made from")
     pipe = loading.load(
         model,
         base=base,
@@ -87,8 +89,6 @@ def main(
         specialised=False,
         device="cpu",
     )
-    if isinstance(pipe, exported.ExportedPipeline):
-        raise ValueError(f"{model}: is an export already: pass the model that it was made from")
     known = base or pipe.info.get("base")
     folder = bases.local(str(known)) if known else None
     if folder is None and base is not None:
