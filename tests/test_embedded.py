@@ -81,6 +81,16 @@ def test_tasks_beat_their_best_baseline(task: str, task_scenes, tmp_path: Path) 
     assert shown.line()[0] == task and page[0].count(shown.figure.shown(shown.model))
 
 
+def test_classes_are_painted_alike_in_prediction_and_truth(task_scenes) -> None:
+    shown = _demo_tasks.judge(genpercept.load("mini/segmentation", device="cpu"), task_scenes)
+    name, panels = shown.rows[0]
+    predicted, truth = (np.asarray(picture) for picture, _ in panels[1:3])
+    sample = next(s for s in task_scenes if s.name == name)
+    right = shown.predictions[name].values == sample.label("class_ids").numpy()
+    assert right.mean() > 0.2
+    np.testing.assert_array_equal(predicted[right], truth[right])
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_tasks_are_stored_as_differences(task: str) -> None:
     folder = hub.embedded_root() / task

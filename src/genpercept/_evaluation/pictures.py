@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from genpercept.imaging import write
 from genpercept.imaging.colour import colourise
 from genpercept.metrics.normals import angles_deg
 from genpercept.prediction import Prediction
@@ -80,9 +81,10 @@ def _classes(
 ) -> Panels:
     gt = truth["gt"]
     valid = (gt >= 0) & (gt != 255)
+    legend = prediction.meta.get(write.legend("class_ids"))
     return [
         (prediction.colourise(), "prediction"),
-        (colourise(np.where(valid, gt, 0), "class_ids", valid), "truth, the same colours"),
+        (colourise(np.where(valid, gt, 0), "class_ids", valid, None, legend), "truth, the same colours"),
         (_error((prediction.values != gt) * 1.0, 1, valid), "bright: wrong"),
     ]
 
