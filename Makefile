@@ -20,7 +20,7 @@ test: $(STAMP)
 	$(BIN)/python -m pytest
 
 test-slow: $(STAMP)  ## what takes half a minute or more: several processes, compiling, quantising
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --dist load
 
 check: $(STAMP)
 	$(BIN)/ruff check .
