@@ -12,21 +12,19 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import os
-import platform
 import statistics
 import tempfile
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
+from _network import seconds, where
 
 import genpercept
 from genpercept import exported
 from genpercept._export import check
 from genpercept._export.write import SUFFIX, write
-from genpercept._runs import Run
 from genpercept.pipeline import GenPerceptPipeline
 
 VARIANTS = ["onnx-fp32", "onnx-fp16", "openvino-fp32", "openvino-fp16", "openvino-int8"]
@@ -50,7 +48,7 @@ def main() -> None:
 def measure(model: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     plain = genpercept.load(model, device="cpu", specialised=False)
     pictures = check.images(plain, args.images)
-    rows = [{"model": model, "variant": "pipeline, float32", "seconds": seconds(plain, pictures, args.rounds)}]
+    rows = [{"model": model, "variant": "pipeline, float32", "seconds": median(plain, pictures, args.rounds)}]
     with tempfile.TemporaryDirectory() as folder:
         for variant in args.variants:
             to, dtype = variant.split("-")
@@ -58,29 +56,21 @@ def measure(model: str, args: argparse.Namespace) -> list[dict[str, Any]]:
             found = write(plain, to, path, dtype, args.images)
             row = {"model": model, "variant": f"{to}, {dtype}", "largest": found["largest"], "mean": found["mean"]}
             row["bytes"] = sum(part.stat().st_size for part in Path(folder).glob(f"{path.stem}.*"))
-            rows.append(row | {"seconds": seconds(exported.load(path), pictures, args.rounds)})
+            rows.append(row | {"seconds": median(exported.load(path), pictures, args.rounds)})
             if variant == "openvino-fp32":
                 quick = exported.load(path, torch.bfloat16)
                 found = check.compare(plain, quick, pictures)
                 row = {"model": model, "variant": "openvino, fp32 computed in bf16", "bytes": row["bytes"]}
                 row |= {"largest": found["largest"], "mean": found["mean"]}
-                rows.append(row | {"seconds": seconds(quick, pictures, args.rounds)})
+                rows.append(row | {"seconds": median(quick, pictures, args.rounds)})
             print(rows[-1], flush=True)
-    rows.append({"model": model, "variant": "pipeline, again", "seconds": seconds(plain, pictures, args.rounds)})
+    rows.append({"model": model, "variant": "pipeline, again", "seconds": median(plain, pictures, args.rounds)})
     return rows
 
 
-@torch.inference_mode()
-def seconds(pipe: GenPerceptPipeline, pictures: list[torch.Tensor], rounds: int) -> float:
-    """Median time of an image, in seconds, after a round of warm-up."""
-    run = Run(pipe.paradigm(), 1)
-    times = []
-    for _ in range(rounds + 1):
-        start = time.perf_counter()
-        for picture in pictures:
-            pipe._forward(picture, run, None)
-        times.append((time.perf_counter() - start) / len(pictures))
-    return statistics.median(times[1:])
+def median(pipe: GenPerceptPipeline, pictures: list[torch.Tensor], rounds: int) -> float:
+    """Of a round's mean time per image, in seconds, after a round of warm-up."""
+    return statistics.median([seconds(pipe, pictures) for _ in range(rounds + 1)][1:])
 
 
 def page(rows: list[dict[str, Any]], args: argparse.Namespace) -> str:
@@ -89,7 +79,7 @@ def page(rows: list[dict[str, Any]], args: argparse.Namespace) -> str:
     lines = [
         "# Exported graphs against the pipeline",
         "",
-        f"`python benchmarks/exported.py`, {datetime.now(UTC):%Y-%m-%d}; {platform.machine()}, {args.threads} threads, load "
+        f"`python benchmarks/exported.py`, {datetime.now(UTC):%Y-%m-%d}; {where(args.threads)}, load "
         f"average {load} at the end; {versions}; {args.rounds} rounds of ten {'given' if args.images else 'drawn'} images.",
         "Differences of raw maps, which lie about in [-1, 1], from the pipeline's in float32.",
         "",

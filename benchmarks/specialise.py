@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import gc
 import os
-import platform
 import resource
 import statistics
 import time
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _network import where
 from torch import Tensor
 
 import genpercept
@@ -132,7 +132,7 @@ def timed(pipe: GenPerceptPipeline, image: Tensor, args: argparse.Namespace) -> 
 def page(rows: list[dict[str, Any]], args: argparse.Namespace) -> str:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     head = (
-        f"# Specialised pipelines\n\n{datetime.now(UTC):%Y-%m-%d}, {processor()}, {args.threads} threads, torch "
+        f"# Specialised pipelines\n\n{datetime.now(UTC):%Y-%m-%d}, {where(args.threads)}, torch "
         f"{torch.__version__}. `python benchmarks/specialise.py`: one image at a time; medians of {args.rounds} after "
         f"{args.warmup} for warming up; peak memory of the whole run {peak:.1f} GiB.\n"
     )
@@ -149,14 +149,6 @@ def page(rows: list[dict[str, Any]], args: argparse.Namespace) -> str:
             for r in mine
         ]
     return "\n".join(parts) + "\n\n" + " ".join((__doc__ or "").split("\n\n")[-1].split("\n")) + "\n"
-
-
-def processor() -> str:
-    """The processor's name, as Linux gives it, and how many of its cores there are."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-    return f"{os.cpu_count()} cores of {name}"
 
 
 if __name__ == "__main__":

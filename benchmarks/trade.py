@@ -16,22 +16,20 @@ import importlib.metadata
 import os
 import statistics
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
+from _network import seconds, where
 from mini import pair, predict, summarise
 from PIL import Image
-from specialise import processor
 from torch import Tensor
 
 import genpercept
 from genpercept import exported
 from genpercept._export.write import SUFFIX, write
-from genpercept._runs import Run
 from genpercept.datasets import synthetic
 from genpercept.demo import Case, held_out
 from genpercept.imaging.read import to_tensor
@@ -159,20 +157,10 @@ def timed(pipes: dict[str, Any], cases: Sequence[Case], rounds: int) -> dict[str
     found: dict[str, list[float]] = {name: [] for name in pipes}
     for number in range(rounds + 1):
         for name, pipe in pipes.items():
-            seconds = passed(pipe, pictures[name])
+            took = seconds(pipe, pictures[name])
             if number:
-                found[name].append(1000 * seconds)
+                found[name].append(1000 * took)
     return {name: statistics.median(values) for name, values in found.items()}
-
-
-@torch.inference_mode()
-def passed(pipe: Any, pictures: Sequence[Tensor]) -> float:
-    """Seconds per image."""
-    run = Run(pipe.paradigm(), 1)
-    start = time.perf_counter()
-    for picture in pictures:
-        pipe._forward(picture, run, None)
-    return (time.perf_counter() - start) / len(pictures)
 
 
 def padded(pipe: Any, cases: Sequence[Case]) -> list[Tensor]:
@@ -193,7 +181,7 @@ def page(rows: dict[str, dict[str, Any]], args: argparse.Namespace) -> str:
     height, width = args.size
     used = next(iter(rows.values()))["images"]
     head = (
-        f"`python benchmarks/trade.py`, {datetime.now(UTC):%Y-%m-%d}; {processor()}, {args.threads} threads, load average "
+        f"`python benchmarks/trade.py`, {datetime.now(UTC):%Y-%m-%d}; {where(args.threads)}, load average "
         f"{os.getloadavg()[0]:.1f} at the end; {versions}. {args.model} on {used} held-out scenes of the mixed domain at "
         f"{width} x {height}, ± standard error over images; {args.timed} of them timed, {args.rounds} rounds."
     )

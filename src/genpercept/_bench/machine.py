@@ -20,7 +20,7 @@ def describe(device: str, threads: int) -> dict[str, Any]:
     import torch
 
     facts: dict[str, Any] = {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "memory_gib": _main_memory(),
         "device": device,
@@ -42,7 +42,7 @@ def _version(package: str) -> str:
         return "missing"
 
 
-def _processor() -> str:
+def processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
