@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from genpercept import checkpoint, lowrank, plugins, text
-from genpercept.names import hint
+from genpercept.names import choose
 from genpercept.paradigms import Paradigm
 
 PROMPT_FILE = "prompt_embeds.safetensors"
@@ -200,9 +200,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{folder}: format {info['format']}, but this version reads {checkpoint.FORMAT}; upgrade genpercept"
         )
     for kind in ("task", "paradigm", "head", "codec", "backbone"):
-        name, known = info[kind], plugins.names(f"{kind}s")
-        if name not in (None, "", *known):
-            raise ValueError(f"{folder / checkpoint.MANIFEST}: unknown {kind} {name!r}: {hint(str(name), known)}")
+        if info[kind]:
+            choose(kind, info[kind], plugins.names(f"{kind}s"), f"{folder / checkpoint.MANIFEST}: ")
     return info
 
 

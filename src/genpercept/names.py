@@ -13,9 +13,9 @@ def hint(name: object, known: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(known) or '(none yet)'}"
 
 
-def choose(what: str, name: str, known: Iterable[str]) -> str:
-    """The name, if it is known; else a ValueError with the nearest one, or the choices."""
+def choose(what: str, name: str, known: Iterable[str], where: str = "") -> str:
+    """The name, if it is known; else a ValueError with the nearest one, or the choices. where: begins its line."""
     known = list(known)
     if name not in known:
-        raise ValueError(f"unknown {what} {name!r}: {hint(name, known)}")
+        raise ValueError(f"{where}unknown {what} {name!r}: {hint(name, known)}")
     return name
