@@ -1,5 +1,6 @@
 """The models that are shipped: whole, small enough, better than a trivial answer, and what they claim to be."""
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -68,10 +69,16 @@ def task_scenes():
     return _demo_tasks.scenes()
 
 
+@pytest.fixture(scope="module")
+def judged(task_scenes):
+    """Of a task's name: its embedded model on the demo's scenes, once."""
+    return functools.cache(lambda task: _demo_tasks.judge(genpercept.load(f"mini/{task}", device="cpu"), task_scenes))
+
+
 @pytest.mark.parametrize("task", TASKS)
-def test_tasks_beat_their_best_baseline(task: str, task_scenes, tmp_path: Path) -> None:
+def test_tasks_beat_their_best_baseline(task: str, task_scenes, judged) -> None:
     """On the demo's scenes, in its table, by the task's first figure; baselines are fitted to these very scenes."""
-    shown = _demo_tasks.judge(genpercept.load(f"mini/{task}", device="cpu"), task_scenes)
+    shown = judged(task)
     (_, baseline), sign = shown.baseline, 1 if shown.figure.higher else -1
     assert sign * shown.model > sign * baseline
     assert shown.rows and len(shown.predictions) == len(shown.rows)
@@ -81,8 +88,8 @@ def test_tasks_beat_their_best_baseline(task: str, task_scenes, tmp_path: Path) 
     assert shown.line()[0] == task and page[0].count(shown.figure.shown(shown.model))
 
 
-def test_classes_are_painted_alike_in_prediction_and_truth(task_scenes) -> None:
-    shown = _demo_tasks.judge(genpercept.load("mini/segmentation", device="cpu"), task_scenes)
+def test_classes_are_painted_alike_in_prediction_and_truth(task_scenes, judged) -> None:
+    shown = judged("segmentation")
     name, panels = shown.rows[0]
     predicted, truth = (np.asarray(picture) for picture, _ in panels[1:3])
     sample = next(s for s in task_scenes if s.name == name)
