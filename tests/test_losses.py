@@ -350,3 +350,12 @@ def test_heatmap_weighs_joints() -> None:
     assert float(loss(pred, target, valid)) == 1
     with pytest.raises(ValueError, match=r"joint_weights \[1, 3\]"):
         loss(pred, target, valid, joint_weights=torch.ones(1, 3))
+
+
+def test_heatmap_weighs_peaks() -> None:
+    pred, target = torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4)
+    target[..., 1, 2] = 0.5
+    valid = torch.ones(1, 1, 4, 4, dtype=torch.bool)
+    loss = plugins.find("losses", "heatmap")
+    assert float(loss(pred, target, valid, peak=10.0)) == pytest.approx(6 * float(loss(pred, target, valid)))
+    assert float(loss(pred + 1, target * 0, valid, peak=10.0)) == 1

@@ -188,17 +188,17 @@ def test_dis_is_stretched_and_keeps_the_raw_map() -> None:
     np.testing.assert_allclose(task.with_options(minmax=False).decode(raw, g).values, [[0.25, 0.5, 0.75]])
 
 
-@pytest.mark.parametrize("height", [64, 256])
-def test_heatmaps_are_located_below_a_pixel(height: int) -> None:
+@pytest.mark.parametrize(("height", "spread"), [(64, 0.0), (256, 0.0), (96, 1.5)])
+def test_heatmaps_are_located_below_a_pixel(height: int, spread: float) -> None:
     """Wherever a joint lies, DARK finds it to a tenth of a heatmap's pixel: 0.4 pixels of the crop."""
     g = torch.Generator().manual_seed(0)
     size = (height, height * 3 // 4)
     points = torch.rand(17, 3, generator=g) * torch.tensor([size[1] * 0.8, size[0] * 0.8, 0]) + torch.tensor(
         [size[1] * 0.1, size[0] * 0.1, 2]
     )
-    maps, labelled = _keypoints.heatmaps(points, size)
+    maps, labelled = _keypoints.heatmaps(points, size, spread)
     assert labelled.all() and maps.shape == (17, size[0] // 4, size[1] // 4)
-    found = _keypoints.locate(maps, size)
+    found = _keypoints.locate(maps, size, spread)
     assert np.abs(found[:, :2] - points[:, :2].numpy()).max() < 0.4
     plain = np.stack(np.divmod(maps.flatten(1).argmax(1).numpy(), size[1] // 4)[::-1], 1) * 4 + 2
     assert np.abs(plain - points[:, :2].numpy()).max() > 1.0, "the refinement has something to do"
@@ -235,9 +235,22 @@ def test_pose_trains_on_crops_of_labelled_people() -> None:
     target = pose.encode(crop)
     assert target.valid.shape == target.map.shape
     assert torch.equal(target.valid[0, :, 0, 0], crop.keypoints[0, :, 2] > 0)
+    wide = pose.with_options(sigma=4.0).encode(crop)
+    assert wide.map[target.valid].sum() > 3 * target.map[target.valid].sum()  # 4 is twice 2, in both directions
     s.keypoints = torch.zeros(1, 17, 3)
     empty = pose.encode(pose.prepare(s, None))  # type: ignore[union-attr]
     assert not empty.valid.any() and not empty.map.any()
+
+
+def test_pose_judges_crops_by_the_area_of_the_person() -> None:
+    """In pixels of the crop; half of the person's box where no area is labelled, not the crop, which is far larger."""
+    pose, s = plugins.find("tasks", "pose"), full_sample((120, 160))
+    s.boxes, s.meta = torch.tensor([[10.0, 20.0, 30.0, 40.0]]), {}
+    share = (40 * 1.25 / 256) ** 2  # pixels of the image in one of the crop
+    (guessed,) = pose.prepare(s, None).meta["areas"]
+    assert guessed == pytest.approx(0.53 * 30 * 40 / share, rel=0.05)
+    s.meta = {"areas": [300.0]}
+    assert pose.prepare(s, None).meta["areas"] == [pytest.approx(300 / share, rel=0.05)]
 
 
 def test_synthetic_defects() -> None:

@@ -49,7 +49,12 @@ def check_flag(name: str, value: Any) -> None:
         raise ValueError(f"{name}={value!r}: must be true or false")
 
 
+def check_number(name: str, value: Any, low: float, high: float) -> None:
+    """ValueError unless `value` is a number in [low, high]."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise ValueError(f"{name}={value!r}: must be a number from {low:g} to {high:g}")
+
+
 def check_fraction(name: str, value: Any) -> None:
     """ValueError unless `value` is a number in [0, 1]."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ValueError(f"{name}={value!r}: must be a number from 0 to 1")
+    check_number(name, value, 0, 1)

@@ -29,26 +29,34 @@ def sigma(height: int) -> float:
     return max(0.75, SIGMA * min(1.0, height / _FULL_HEIGHT))
 
 
-def heatmaps(points_J3: Tensor, size: Size) -> tuple[Tensor, Tensor]:
-    """Joints (J, 3) in pixels of an image of `size` -> (maps (J, H / 4, W / 4) with peaks of 1, labelled (J,) bool)."""
+def heatmaps(points_J3: Tensor, size: Size, spread: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Joints (J, 3) in pixels of an image of `size` -> (maps (J, H / 4, W / 4) with peaks of 1, labelled (J,) bool).
+
+    spread: standard deviation of the peaks in heatmap pixels; 0: `sigma` of the map's rows.
+    """
     h, w = max(1, size[0] // STRIDE), max(1, size[1] // STRIDE)
     labelled = points_J3[:, 2] > 0
     x = points_J3[:, 0] * (w / size[1]) - 0.5
     y = points_J3[:, 1] * (h / size[0]) - 0.5
     dx = (torch.arange(w) - x[:, None]).square()
     dy = (torch.arange(h) - y[:, None]).square()
-    maps = torch.exp(-(dy[:, :, None] + dx[:, None, :]) / (2 * sigma(h) ** 2))
+    maps = torch.exp(-(dy[:, :, None] + dx[:, None, :]) / (2 * (spread or sigma(h)) ** 2))
     return torch.where(labelled[:, None, None], maps, 0.0), labelled
 
 
-def locate(maps_JHW: Tensor, size: Size) -> np.ndarray:
-    """Heatmaps of an image of `size` -> joints (J, 3): x, y in its pixels, and the peak's height in [0, 1]."""
+def locate(maps_JHW: Tensor, size: Size, spread: float = 0.0) -> np.ndarray:
+    """Heatmaps of an image of `size` -> joints (J, 3): x, y in its pixels, and the peak's height in [0, 1].
+
+    spread: as `heatmaps` was given it.
+    """
     maps = maps_JHW.cpu().numpy().astype(np.float64)
     joints, h, w = maps.shape
     top = maps.reshape(joints, -1).argmax(1)
     rows, columns = np.divmod(top, w)
     scores = maps.reshape(joints, -1).max(1).clip(0, 1)
-    offsets = _refine(maps, rows, columns, sigma(h) / 2)  # half of it: a whole one widens peaks into the border
+    offsets = _refine(
+        maps, rows, columns, (spread or sigma(h)) / 2
+    )  # half of it: a whole one widens peaks into the border
     x = (columns + offsets[:, 0] + 0.5) * size[1] / w
     y = (rows + offsets[:, 1] + 0.5) * size[0] / h
     return np.stack([x, y, scores], 1).astype(np.float32)
