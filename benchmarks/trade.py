@@ -124,9 +124,9 @@ def described(kind: str, path: Path, pipe: Any, whole: str) -> str:
         distilled = pipe.info.get("distilled") or {}
         if not distilled:
             raise ValueError(f"--slim {path}: nothing in it was distilled; pass a model that stage distil made")
-        ends = [f"{part} of width {said['width']:g}" for part, said in distilled.items()]
+        ends = [f"{said['form']} {part} of width {said['width']:g}" for part, said in distilled.items()]
         other = "" if any(said["of_sha256"] == whole for said in distilled.values()) else ", of another model"
-        return f"slim {' and '.join(ends)}{other} ({path.resolve().parent.name})"
+        return f"{' and '.join(ends)}{other} ({path.resolve().parent.name})"
     return f"{pipe.info['head'].upper()} head ({path.resolve().parent.name})"
 
 

@@ -20,13 +20,15 @@ from genpercept import recipe as recipes
 from genpercept._training.distil import DistilStage
 from genpercept._training.plan import plan
 from genpercept._training.prune import Part, prune, slim_config
+from genpercept._training.tiny import tiny_config
 from genpercept.codecs.kl import SD_VAE_CONFIG
 
 ROOT = Path(__file__).parent.parent
 BASE = ROOT / "tests" / "golden" / "sd-tiny"
+MINI = ("distil_depth_decoder", "tiny_depth_decoder", "tiny_depth_encoder")
 RECIPES = [
     *sorted((ROOT / "recipes" / "distil").glob("*.toml")),
-    ROOT / "recipes" / "mini" / "distil_depth_decoder.toml",
+    *(ROOT / "recipes" / "mini" / f"{name}.toml" for name in MINI),
 ]
 PARTS: list[Part] = ["encoder", "decoder"]
 
@@ -153,6 +155,14 @@ def test_sizes_of_stable_diffusions_codec(part: Part, width: float, blocks: int,
     )
 
 
+@pytest.mark.parametrize("part", PARTS)
+def test_the_tiny_form_at_full_width_is_the_published_one(part: Part) -> None:
+    published = plugins.find("codecs", "tiny").build({"_class_name": "AutoencoderTiny"})
+    built = plugins.find("codecs", "tiny").build(tiny_config(SD_VAE_CONFIG, part, 1.0))
+    shapes = [{k: t.shape for k, t in module.state_dict().items()} for module in (published, built)]
+    assert shapes[0] == shapes[1]
+
+
 def test_what_cannot_be_pruned_is_refused() -> None:
     whole = codec()
     with pytest.raises(ValueError, match=r"distil\.blocks 4: the decoder has 3 residual blocks per level"):
@@ -251,10 +261,14 @@ CASES = [
     ["distil.part=decoder", "loader.latent_variants=2", "distil.channels=3", "distil.attention=false"],
     ["distil.part=encoder"],
     ["distil.part=encoder", "loader.latent_variants=2", "augment.crop=[0.7, 1.0]"],
+    ["distil.part=decoder", "distil.form=tiny"],
+    ["distil.part=encoder", "distil.form=tiny"],
 ]
 
 
-@pytest.mark.parametrize("overrides", CASES, ids=["decoder", "decoder, cached", "encoder", "encoder, cached"])
+@pytest.mark.parametrize(
+    "overrides", CASES, ids=["decoder", "decoder, cached", "encoder", "encoder, cached", "tiny decoder", "tiny encoder"]
+)
 def test_it_learns_and_the_rest_of_the_model_stays(
     overrides: list[str], recipe: Path, base: Path, tmp_path: Path
 ) -> None:
@@ -377,6 +391,8 @@ def test_what_cannot_be_distilled_is_refused(recipe: Path, base: Path, tmp_path:
     GenPerceptPipeline(pipe.unet, pipe.vae, pipe.prompt_embeds, pipe.info | {"head": "dpt"}, head).save_pretrained(
         tmp_path / "dpt"
     )
+    tiny = plugins.find("codecs", "tiny").build({"_class_name": "AutoencoderTiny"})
+    pipe.with_codec(tiny, tiny).save_pretrained(tmp_path / "tiny")
     for overrides, says in (
         (["task=normals"], 'is a model for depth; set task = "depth"'),
         ([f"model.base={tmp_path / 'dpt'}"], "so the decoder never runs"),
@@ -384,6 +400,10 @@ def test_what_cannot_be_distilled_is_refused(recipe: Path, base: Path, tmp_path:
         (["loss.vnl=1.0"], "reads intrinsics of a label, and none is read here"),
         (["model.head=dpt"], "keeps all parts of its base but one; leave it out"),
         (["distil.width=0"], "distil.width"),
+        (
+            [f"model.base={tmp_path / 'tiny'}", "distil.form=tiny"],
+            "learns from an AutoencoderKL, not from a AutoencoderTiny",
+        ),
         (["augment.sizes=[[32, 40], [40, 32]]", "loader.latent_variants=1"], "cached latents have one size"),
     ):
         with pytest.raises(ValueError) as error:

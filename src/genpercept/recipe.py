@@ -150,14 +150,15 @@ class Autoencoder(Section):
 
 
 class Distil(Section):
-    """distil stage: one end of the base's codec, an AutoencoderKL's, made slim and taught to answer as the whole one does."""
+    """distil stage: one end of the base's codec, an AutoencoderKL's, made cheaper and taught to answer as the whole one."""
 
     part: Literal["decoder", "encoder"] = "decoder"
-    width: float = Field(
-        default=0.5, gt=0, le=1
-    )  # share of the channels that are kept, in whole groups of the normalisation
-    blocks: int = Field(default=0, ge=0)  # residual blocks per level; 0: as many as there are
-    attention: bool = True  # False: without that in the middle, whose cost is quadratic in the pixels
+    # slim: the same network, pruned. tiny: the tiny autoencoder's (TAESD's), from random weights
+    form: Literal["slim", "tiny"] = "slim"
+    # slim: share of the channels that are kept, in whole groups of the normalisation. tiny: share of TAESD's 64
+    width: float = Field(default=0.5, gt=0, le=1)
+    blocks: int = Field(default=0, ge=0)  # residual blocks per level; 0: as many as there are, or as TAESD has
+    attention: bool = True  # False: without that in the middle, whose cost is quadratic in the pixels; tiny has none
     channels: Literal[0, 1, 3] = (
         0  # of a decoder's answer; 1: the mean of the three. 0: 1 for tasks of one value per pixel
     )

@@ -1,4 +1,4 @@
-"""The distilling stage: a slim copy of one end of a predictor's codec learns to answer as the whole end does.
+"""The distilling stage: a cheaper form of one end of a predictor's codec learns to answer as the whole end does.
 
 The decoder is taught on the latents that the predictor itself computes for images, which is where it will be used; the encoder
 on the images, whose posterior means it is to give. No label is read. All else of the predictor stays as it is.
@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from diffusers import AutoencoderTiny
 from torch import Tensor, nn
 
 from genpercept import hub, losses, plugins
@@ -24,6 +25,7 @@ from genpercept._training.prune import prune
 from genpercept._training.records import image_tensor
 from genpercept._training.report import grid, to_picture
 from genpercept._training.stage import Batch, Draw, Pair
+from genpercept._training.tiny import tiny_half
 from genpercept.codecs import _join
 from genpercept.pipeline import GenPerceptPipeline
 from genpercept.recipe import Recipe
@@ -36,24 +38,24 @@ _PRECISION = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Net(nn.Module):
-    """The slim end: scaled latent -> map, or image -> scaled latent."""
+    """The cheap end: scaled latent -> map, or image -> scaled latent."""
 
     def __init__(self, slim: nn.Module, part: str) -> None:
         super().__init__()
         self.slim, self._part = slim, part
-        self._codec = plugins.find("codecs", "kl").wrap(slim)
+        self._codec = plugins.find("codecs", "tiny" if isinstance(slim, AutoencoderTiny) else "kl").wrap(slim)
 
     def forward(self, x: Tensor) -> Tensor:
         return self._codec.encode(x) if self._part == "encoder" else decoded(self.slim, x)
 
 
 def decoded(module: Any, latent: Tensor) -> Tensor:
-    """Scaled latent (B, C, h, w) -> what an AutoencoderKL's decoder gives, in the channels that it has."""
+    """Scaled latent (B, C, h, w) -> what a decoder of diffusers' gives, in the channels that it has."""
     return module.decode(latent / float(module.config["scaling_factor"])).sample
 
 
 def out_channels(recipe: Recipe) -> int:
-    """Of the slim decoder."""
+    """Of the cheap decoder."""
     return recipe.distil.channels or (1 if find_task(recipe).kind in GRAY_KINDS else 3)
 
 
@@ -66,10 +68,7 @@ class DistilStage:
         vae = cast(nn.Module, self.base.vae)
         # the whole end, of a pair or of a codec
         self._whole = getattr(vae, {"encoder": "encoding", "decoder": "decoding"}[self.part], vae)
-        distil = recipe.distil
-        slim = prune(self._whole, self.part, distil.width, distil.blocks, out_channels(recipe), distil.attention)
-        slim.requires_grad_(True)
-        use_attention(slim, recipe.speed.attention)
+        slim = _cheaper(self._whole, recipe)
         if recipe.speed.checkpointing:
             slim.enable_gradient_checkpointing()
         self.base.to(own_device())
@@ -219,14 +218,25 @@ class DistilStage:
             "of": self.recipe.model.base,
             "of_sha256": self.base.info["model_sha256"],
             "width": distil.width,
+            "form": distil.form,
             "block_out_channels": list(config["block_out_channels"]),
-            "layers_per_block": config["layers_per_block"],
-            "attention": config["mid_block_add_attention"],
+            "layers_per_block": config.get("layers_per_block", config.get("num_decoder_blocks")),
+            "attention": config.get("mid_block_add_attention", False),
             "channels": config["out_channels"] if self.part == "decoder" else config["latent_channels"],
             "parameters": {"before": counts[0], "after": counts[1]},
             "loss": self._weights,
             "steps": self.recipe.steps,
         }
+
+
+def _cheaper(whole: nn.Module, recipe: Recipe) -> Any:
+    """The end that learns, pruned out of the whole one or new, as the recipe says."""
+    distil, channels = recipe.distil, out_channels(recipe)
+    if distil.form == "tiny":
+        return tiny_half(whole, distil.part, distil.width, distil.blocks, channels).requires_grad_(True)
+    slim = prune(whole, distil.part, distil.width, distil.blocks, channels, distil.attention).requires_grad_(True)
+    use_attention(slim, recipe.speed.attention)
+    return slim
 
 
 def _base(recipe: Recipe) -> GenPerceptPipeline:

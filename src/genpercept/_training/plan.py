@@ -75,6 +75,7 @@ def _slim_parameters(recipe: Recipe) -> str:
     """Of the end that is distilled, before and after, where the base is on this machine."""
     from genpercept._training.distil import out_channels
     from genpercept._training.prune import slim_config
+    from genpercept._training.tiny import tiny_config
 
     folder, distil = _local(recipe.model.base), recipe.distil
     if not (folder / MANIFEST).is_file():
@@ -86,11 +87,14 @@ def _slim_parameters(recipe: Recipe) -> str:
     config = config.get(distil.part, config)  # of a pair's half
     if config.get("_class_name") != "AutoencoderKL":
         raise ValueError(
-            f"model.base {recipe.model.base}: its {distil.part} is no AutoencoderKL's, which alone can be slim"
+            f"model.base {recipe.model.base}: its {distil.part} is no AutoencoderKL's, from which alone one is distilled"
         )
-    slim = slim_config(config, distil.part, distil.width, distil.blocks, out_channels(recipe), distil.attention)
-    before, after = (_count("codecs", "kl", table, distil.part) for table in (config, slim))
-    return f"{distil.part} {before} -> {after}, which learn"
+    given, channels = (distil.part, distil.width, distil.blocks), out_channels(recipe)
+    if distil.form == "tiny":
+        after = _count("codecs", "tiny", tiny_config(config, *given, channels), distil.part)
+    else:
+        after = _count("codecs", "kl", slim_config(config, *given, channels, distil.attention), distil.part)
+    return f"{distil.part} {_count('codecs', 'kl', config, distil.part)} -> {after}, which learn"
 
 
 def _count(kind: Any, name: str, config: dict[str, Any], part: str = "") -> str:

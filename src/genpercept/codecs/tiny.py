@@ -23,7 +23,8 @@ class TinyCodec:
         return cast(Any, self.module.encode(cast(Any, image.to(input_dtype(self.module))))).latents * self.scale
 
     def decode(self, latent: Tensor) -> Tensor:
-        return cast(Any, self.module.decode(cast(Any, latent.to(input_dtype(self.module)) / self.scale))).sample
+        image = cast(Any, self.module.decode(cast(Any, latent.to(input_dtype(self.module)) / self.scale))).sample
+        return image.expand(-1, 3, -1, -1)  # one of a single channel, as the distilling stage makes them
 
 
 class Tiny:

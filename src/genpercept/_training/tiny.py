@@ -1,0 +1,51 @@
+"""One end of the tiny autoencoder (diffusers' AutoencoderTiny, published as TAESD), to be distilled from a larger codec's.
+
+As TAESD was made: an encoder taught the latents of Stable Diffusion's, a decoder its pictures. Here it starts from random
+weights, because nothing in it corresponds to a layer of the larger one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from diffusers import AutoencoderKL, AutoencoderTiny
+from torch import nn
+
+from genpercept import plugins
+from genpercept._training.prune import Part
+
+_WIDTH, _BLOCKS = 64, 3  # of every level of TAESD; its outermost level has one block
+
+
+def tiny_config(config: dict[str, Any], part: Part, width: float, blocks: int = 0, channels: int = 3) -> dict[str, Any]:
+    """Configuration of an AutoencoderTiny with the latents of the codec that `config` describes. See `tiny_half`."""
+    levels = len(config["block_out_channels"])
+    widths, inner = [max(1, round(_WIDTH * width))] * levels, [blocks or _BLOCKS] * (levels - 1)
+    return {
+        "_class_name": "AutoencoderTiny",
+        "in_channels": config["in_channels"],
+        "out_channels": channels if part == "decoder" else config["out_channels"],
+        "latent_channels": config["latent_channels"],
+        "encoder_block_out_channels": widths,
+        "decoder_block_out_channels": widths,
+        "num_encoder_blocks": [1, *inner],
+        "num_decoder_blocks": [*inner, 1],
+    }
+
+
+def tiny_half(vae: nn.Module, part: Part, width: float, blocks: int = 0, channels: int = 3) -> AutoencoderTiny:
+    """`part` of an AutoencoderTiny with random weights, for the scaled latents of `vae`.
+
+    width: share of TAESD's 64 channels. blocks: per level, 0: TAESD's 3; the outermost has one. channels: of a decoder's
+    answer. ValueError for a codec of another class than AutoencoderKL.
+    """
+    if not isinstance(vae, AutoencoderKL):
+        raise ValueError(f'distil.form "tiny": learns from an AutoencoderKL, not from a {type(vae).__name__}')
+    half = cast(
+        AutoencoderTiny,
+        plugins.find("codecs", "tiny").build(tiny_config(dict(vae.config), part, width, blocks, channels)),
+    )
+    setattr(half, {"encoder": "decoder", "decoder": "encoder"}[part], None)
+    device = next(vae.parameters()).device
+    return half.to(device=device, dtype=torch.float32)
