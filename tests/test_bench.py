@@ -186,6 +186,9 @@ def test_peak_memory_is_that_since_the_reset() -> None:
         ({"cuda_graphs": True}, "add --specialised"),
         ({"compile": "static"}, "add --specialised"),
         ({"specialised": True, "vae_tiling": True}, "does not tile"),
+        ({"runtime": "onnx", "specialised": True}, "folded already"),
+        ({"runtime": "onnx", "device": "cuda"}, "a graph for the CPU"),
+        ({"runtime": "onnx", "dtype": "bf16"}, "dtype of runtime onnx='bf16': choose fp32"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(wrong: dict[str, Any], said: str) -> None:
@@ -291,6 +294,20 @@ def test_session_measures_compares_and_goes_on_after_a_failure(here: list[str], 
     for title in ("## Speed", "## Stages apart", "## Cold start", "## Difference", "## Not measured"):
         assert title in text
     assert genpercept.__version__ in text
+
+
+def test_a_graph_is_written_once_and_measured_as_a_whole(here: list[str]) -> None:
+    """Its FLOPs and parameters are those of the networks that it was made from; stages cannot be told apart in it."""
+    pytest.importorskip("onnxruntime")
+    session = Session(QUICK, quiet=True)
+    session.add(replace(MINI, runtime="onnx"), cold=False, compare=True)
+    session.add(MINI, cold=False)
+    graph, plain = session.result["rows"]
+    assert here == ["export", "measure", "answer", "answer", "measure"]
+    assert graph["difference"]["rms"] < 1e-4
+    assert {k: graph[k] for k in ("parameters", "flops")} == {k: plain[k] for k in ("parameters", "flops")}
+    assert set(output.STAGES) - set(graph["stages"]) == set(NETWORK) and graph["stage_peaks"] == {}
+    assert "onnx, computed in fp32" in output.markdown(session.result, "Speed")
 
 
 def test_session_begins_nothing_after_its_deadline(here: list[str]) -> None:

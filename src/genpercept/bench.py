@@ -31,6 +31,11 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option("--compile", "compiled", type=click.Choice(["dynamic", "static"]), help="Compile the specialised one.")
 @click.option("--cuda-graphs", is_flag=True, help="Replay the specialised one's graphs.")
+@click.option(
+    "--runtime",
+    type=click.Choice(["torch", "onnx", "openvino", "openvino-int8"]),
+    help="What runs the network.  [default: torch]",
+)
 @click.option("--attention-slicing", is_flag=True, help="Attention in slices: less memory.")
 @click.option("--vae-tiling", is_flag=True, help="Encode and decode in tiles: less memory for large images.")
 @click.option("--compare/--no-compare", default=False, help="Answers with those in float32, plain; a run of that more.")
@@ -67,6 +72,7 @@ def main(
     cuda_graphs: bool = False,
     attention_slicing: bool = False,
     vae_tiling: bool = False,
+    runtime: str | None = None,
     compare: bool = False,
     cold: bool = True,
     against: Sequence[str] = (),
@@ -102,6 +108,7 @@ def main(
             cuda_graphs=cuda_graphs,
             attention_slicing=attention_slicing,
             vae_tiling=vae_tiling,
+            runtime=runtime or "torch",
         )
         for dtype in dtypes.split(",")
     ]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import nn
 
 import genpercept
-from genpercept import GenPerceptPipeline, hub, plugins
+from genpercept import GenPerceptPipeline, exported, hub, plugins
 from genpercept._bench.setting import DTYPES, Setting
 from genpercept.backbones.sd21 import SD21_CONFIG
 from genpercept.codecs.kl import SD_VAE_CONFIG
@@ -18,9 +20,16 @@ _PROMPT_TOKENS = 2  # the empty prompt, not padded
 _TINY_WIDTH, _TINY_BLOCKS = 64, 3  # of every stage of the tiny autoencoder as published
 
 
-def pipeline(setting: Setting) -> GenPerceptPipeline:
-    """Ready on the setting's device and in its dtype. Equal settings but for dtype and specialising have equal weights."""
+def pipeline(setting: Setting, graph: Path | None = None) -> GenPerceptPipeline:
+    """Ready on the setting's device and in its dtype. Equal settings but for dtype and specialising have equal weights.
+
+    graph: of a runtime that is not torch, the file that `export` wrote.
+    """
     dtype = getattr(torch, DTYPES[setting.dtype])
+    if setting.runtime != "torch":
+        if graph is None:
+            raise ValueError(f"{setting.label}: its graph is missing")
+        return exported.load(graph, None if dtype == torch.float32 else dtype)
     if setting.model:
         pipe = genpercept.load(setting.model, torch_dtype=dtype, device=setting.device)
     else:
@@ -36,6 +45,23 @@ def pipeline(setting: Setting) -> GenPerceptPipeline:
         pipe = genpercept.specialise(pipe, compile=setting.compile, cuda_graphs=setting.cuda_graphs)
         pipe.to(setting.device)
     return pipe
+
+
+def export(setting: Setting, folder: Path) -> Path:
+    """Write the graph of the setting's runtime into `folder`; returns its file."""
+    from genpercept._export.write import SUFFIX, write
+
+    to, _, dtype = setting.runtime.partition("-")
+    path = folder / f"model{SUFFIX[to]}"
+    write(pipeline(replace(setting, runtime="torch", dtype="fp32")), to, path, dtype or "fp32")
+    return path
+
+
+def networks(setting: Setting) -> GenPerceptPipeline:
+    """The setting's networks as torch has them, for counting: without weights where they are random anyway."""
+    if setting.model:
+        return genpercept.load(setting.model, device="cpu", specialised=False)
+    return random(setting, "meta", torch.float32)
 
 
 def random(setting: Setting, device: str, dtype: torch.dtype) -> GenPerceptPipeline:

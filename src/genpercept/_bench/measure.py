@@ -41,21 +41,24 @@ def photograph(path: Path, edge: int) -> Path:
 
 
 def setting(
-    of: Setting, batches: Sequence[int], effort: Effort, counts: dict[str, Any] | None = None
+    of: Setting,
+    batches: Sequence[int],
+    effort: Effort,
+    counts: dict[str, Any] | None = None,
+    graph: Path | None = None,
 ) -> dict[str, Any]:
-    """All figures of a setting but the cold start. counts: FLOPs by stage, where they are known already."""
+    """All figures of a setting but the cold start. counts: FLOPs by stage, where they are known already. graph: its file."""
     start = time.perf_counter()
-    pipe = build.pipeline(of)
+    pipe = build.pipeline(of, graph)
     synchronise(of.device)
     result: dict[str, Any] = {"load_s": time.perf_counter() - start, "load_peak": machine.peak(of.device)}
-    result["parameters"] = sum(
-        p.numel() for part in (pipe.unet, pipe.vae, pipe.head) if part for p in part.parameters()
-    )
+    own = pipe if graph is None else build.networks(of)
+    result["parameters"] = sum(p.numel() for part in (own.unet, own.vae, own.head) if part for p in part.parameters())
     with tempfile.TemporaryDirectory(prefix="genpercept_bench_") as temp:
         edge = round(of.resolution * FILE_SCALE)
         work = _Work(pipe, of, effort, photograph(Path(temp) / "photograph.jpg", edge), Path(temp) / "out")
         result["padded"] = list(work.geometry.padded)
-        result["flops"] = flops.by_stage(pipe, work.geometry.padded) if counts is None else counts
+        result["flops"] = flops.by_stage(own, work.geometry.padded) if counts is None else counts
         result["batches"] = [work.batch(size) for size in batches]
     result["ceiling"] = ceiling.measure(of.dtype, of.device, effort)
     return result
@@ -74,7 +77,7 @@ class _Work:
 
     @torch.inference_mode()
     def batch(self, size: int) -> dict[str, Any]:
-        """Seconds of a whole batch: {stages, network, together}; peak bytes: {peak, stage_peaks}."""
+        """Seconds of a whole batch: {stages, network, together}; peak bytes: {peak, stage_peaks}. A graph has no stages."""
         device, effort, task = self.of.device, self.effort, self.pipe.task_plugin
         run = Run(self.run.paradigm, self.run.steps, batch_size=size)
         x = self._resized().expand(size, -1, -1, -1).contiguous()
@@ -89,7 +92,8 @@ class _Work:
         machine.reset_peak(device)
         whole = timed(network, device, effort)
         peak = machine.peak(device)
-        stages |= self._apart(network)
+        apart = self.of.runtime == "torch"
+        stages |= self._apart(network) if apart else {}
         raw = network()
         predictions = [task.decode(one, self.geometry) for one in raw.split(1)]
         stages["decode"] = timed(lambda: [task.decode(one, self.geometry) for one in raw.split(1)], device, effort)
@@ -101,7 +105,7 @@ class _Work:
             "network": whole,
             "together": together,
             "peak": peak,
-            "stage_peaks": self._peaks(network),
+            "stage_peaks": self._peaks(network) if apart else {},
         }
 
     def _resized(self) -> Tensor:
@@ -156,9 +160,9 @@ class _Work:
 
 
 @torch.inference_mode()
-def answer(of: Setting) -> np.ndarray:
+def answer(of: Setting, graph: Path | None = None) -> np.ndarray:
     """The raw map (1, C, H, W) float32 of a fixed image, for comparing settings of equal networks."""
-    pipe = build.pipeline(of)
+    pipe = build.pipeline(of, graph)
     edge = -(-of.resolution // pipe.stride) * pipe.stride
     with tempfile.TemporaryDirectory(prefix="genpercept_bench_") as temp:
         image = to_tensor(read(photograph(Path(temp) / "photograph.jpg", edge)))

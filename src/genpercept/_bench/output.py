@@ -53,7 +53,8 @@ def _stages(rows: Sequence[dict[str, Any]]) -> Table:
     header = ["setting", "px", "batch", *STAGES, "encode, TFLOP", "denoise, TFLOP", "head, TFLOP"]
     lines = []
     for row in rows:
-        times = [_ms(row["stages"][stage]["median"], row["batch"]) for stage in STAGES]
+        found = row["stages"]
+        times = [_ms(found[stage]["median"], row["batch"]) if stage in found else "-" for stage in STAGES]
         counts = [f"{row['flops'][stage]['total']:.3g}" for stage in ("encode", "denoise", "head")]
         lines.append([row["label"], str(row["resolution"]), str(row["batch"]), *times, *counts])
     return "Stages apart, ms/image", header, lines

@@ -17,7 +17,13 @@ from genpercept._bench import published, worker
 from genpercept._bench.setting import Effort, Setting
 
 # Answers are compared with those of the same networks in float32, neither specialised nor cut up.
-_PLAIN = {"dtype": "fp32", "specialised": False, "compile": "", "cuda_graphs": False}
+_PLAIN: dict[str, Any] = {
+    "dtype": "fp32",
+    "runtime": "torch",
+    "specialised": False,
+    "compile": "",
+    "cuda_graphs": False,
+}
 _PLAIN |= {"attention_slicing": False, "vae_tiling": False}
 
 
@@ -36,6 +42,8 @@ class Session:
         self._start = time.monotonic()
         self._counts: dict[str, dict[str, Any]] = {}
         self._answers: dict[Setting, np.ndarray] = {}
+        self._graphs: dict[Setting, str] = {}
+        self._folder = tempfile.TemporaryDirectory(prefix="genpercept_bench_")  # of the graphs
         self.result: dict[str, Any] = {
             "date": datetime.now(UTC).strftime("%Y-%m-%d"),
             "effort": asdict(self.effort),
@@ -57,7 +65,7 @@ class Session:
         self._say(setting.label)
         try:
             rows = self._measured(setting, batches)
-            further: dict[str, Any] = {"cold": worker.run("cold", setting, self.effort)} if cold else {}
+            further: dict[str, Any] = {"cold": self._run("cold", setting)} if cold else {}
             if compare and self._plain(setting) != setting:
                 further["difference"] = self._difference(setting)
             rows[0] |= further
@@ -92,7 +100,7 @@ class Session:
         rows = []
         for group in groups:
             known = {"counts": self._counts[setting.network]} if setting.network in self._counts else {}
-            found = worker.run("measure", setting, self.effort, batches=group, **known)
+            found = self._run("measure", setting, batches=group, **known)
             self._counts[setting.network] = found["flops"]
             self.result["machine"] = self.result["machine"] or found.pop("machine")
             total = sum(stage["total"] for stage in found["flops"].values())
@@ -119,8 +127,19 @@ class Session:
     def _answer(self, setting: Setting) -> np.ndarray:
         with tempfile.TemporaryDirectory(prefix="genpercept_bench_") as temp:
             file = Path(temp) / "answer.npy"
-            worker.run("answer", setting, self.effort, file=str(file))
+            self._run("answer", setting, file=str(file))
             return np.load(file)
+
+    def _run(self, kind: str, setting: Setting, **further: Any) -> dict[str, Any]:
+        """A job on a setting, whose graph, where it has one, is written before."""
+        if setting.runtime == "torch":
+            return worker.run(kind, setting, self.effort, **further)
+        key = replace(setting, dtype="fp32")
+        if key not in self._graphs:
+            self._say(f"writing the graph of {key.label}")
+            folder = tempfile.mkdtemp(dir=self._folder.name)
+            self._graphs[key] = worker.run("export", key, self.effort, folder=folder)["graph"]
+        return worker.run(kind, setting, self.effort, graph=self._graphs[key], **further)
 
     def _late(self, what: str) -> bool:
         if time.monotonic() - self._start < self.deadline:

@@ -11,6 +11,8 @@ CODECS = ("kl", "tiny")
 HEADS = ("vae", "dpt")
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 COMPILE = ("", "dynamic", "static")
+# What runs the network, and the dtypes that it computes in: "torch" any; the others a graph out of `genpercept export`.
+RUNTIMES = {"torch": tuple(DTYPES), "onnx": ("fp32",), "openvino": ("fp32", "bf16"), "openvino-int8": ("fp32", "bf16")}
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,8 @@ class Setting:
     """One pipeline on one machine. model: a name or folder to load; None: random weights in a `shape` with `codec` and `head`.
 
     resolution: longest edge in pixels that the network sees. compile and cuda_graphs: of genpercept.specialise.
-    attention_slicing and vae_tiling: diffusers' remedies for short memory. threads 0: as many as torch takes.
+    attention_slicing and vae_tiling: diffusers' remedies for short memory. threads 0: as many as torch takes. runtime: of
+    RUNTIMES; "openvino-int8" has weights and activations in int8, and what is left in `dtype`.
     """
 
     model: str | None = None
@@ -34,6 +37,7 @@ class Setting:
     cuda_graphs: bool = False
     attention_slicing: bool = False
     vae_tiling: bool = False
+    runtime: str = "torch"
 
     def __post_init__(self) -> None:
         check_choice("shape", self.shape, SHAPES)
@@ -41,6 +45,7 @@ class Setting:
         check_choice("head", self.head, HEADS)
         check_choice("dtype", self.dtype, tuple(DTYPES))
         check_choice("compile", self.compile, COMPILE)
+        check_choice("runtime", self.runtime, tuple(RUNTIMES))
         if self.resolution < 8:
             raise ValueError(f"processing resolution {self.resolution}: must be at least 8 pixels")
         if self.threads < 0:
@@ -49,8 +54,18 @@ class Setting:
             raise ValueError(f"{self.model}: a model has its own codec and head; choose them with --shape only")
         if (self.compile or self.cuda_graphs) and not self.specialised:
             raise ValueError("compiled code and CUDA graphs are part of specialising: add --specialised")
+        if self.runtime != "torch":
+            self._check_graph()
         if self.specialised and self.vae_tiling:
             raise ValueError("a specialised pipeline does not tile: leave out one of --specialised and --vae-tiling")
+
+    def _check_graph(self) -> None:
+        if self.device != "cpu" or self.specialised or self.attention_slicing or self.vae_tiling:
+            raise ValueError(
+                f"runtime {self.runtime}: a graph for the CPU, folded already; leave the device and the ways of torch's "
+                "pipeline out"
+            )
+        check_choice(f"dtype of runtime {self.runtime}", self.dtype, RUNTIMES[self.runtime])
 
     @property
     def network(self) -> str:
@@ -61,7 +76,7 @@ class Setting:
     @property
     def label(self) -> str:
         """For a row of a table; the resolution and the device stand above it."""
-        ways = [self.dtype]
+        ways = [self.dtype] if self.runtime == "torch" else [self.runtime, f"computed in {self.dtype}"]
         ways += ["specialised"] if self.specialised else []
         ways += [f"compiled ({self.compile})"] if self.compile else []
         ways += ["CUDA graphs"] if self.cuda_graphs else []

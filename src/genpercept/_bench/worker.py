@@ -62,11 +62,15 @@ def _threads(job: dict[str, Any]) -> None:
         torch.set_num_threads(job["setting"].threads)
 
 
+def _graph(job: dict[str, Any]) -> Path | None:
+    return Path(job["graph"]) if "graph" in job else None
+
+
 def _measure(job: dict[str, Any]) -> dict[str, Any]:
     _threads(job)
     from genpercept._bench import machine, measure
 
-    found = measure.setting(job["setting"], job["batches"], job["effort"], job.get("counts"))
+    found = measure.setting(job["setting"], job["batches"], job["effort"], job.get("counts"), _graph(job))
     return found | {"machine": machine.describe(job["setting"].device, job["setting"].threads)}
 
 
@@ -93,8 +97,8 @@ def _cold(job: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="genpercept_bench_") as temp:
         photo = measure.photograph(Path(temp) / "photograph.jpg", round(of.resolution * measure.FILE_SCALE))
         last = time.perf_counter()  # making the file is no part of it
-        pipe: Any = build.pipeline(of)
-        note("load" if of.model else "random weights")
+        pipe: Any = build.pipeline(of, _graph(job))
+        note("load" if of.model or of.runtime != "torch" else "random weights")
         pipe(photo, processing_resolution=of.resolution)
         note("first image")
     return {"seconds": seconds, "total": sum(seconds.values()), "peak": machine.peak(of.device)}
@@ -106,8 +110,15 @@ def _answer(job: dict[str, Any]) -> dict[str, Any]:
 
     from genpercept._bench import measure
 
-    np.save(job["file"], measure.answer(job["setting"]))
+    np.save(job["file"], measure.answer(job["setting"], _graph(job)))
     return {}
+
+
+def _export(job: dict[str, Any]) -> dict[str, Any]:
+    _threads(job)
+    from genpercept._bench import build
+
+    return {"graph": str(build.export(job["setting"], Path(job["folder"])))}
 
 
 def _peer(job: dict[str, Any]) -> dict[str, Any]:
@@ -123,6 +134,7 @@ _JOBS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "measure": _measure,
     "cold": _cold,
     "answer": _answer,
+    "export": _export,
     "peer": _peer,
 }
 
