@@ -74,7 +74,7 @@ def _parameters(recipe: Recipe) -> str:
 def _slim_parameters(recipe: Recipe) -> str:
     """Of the end that is distilled, before and after, where the base is on this machine."""
     from genpercept._training.distil import out_channels
-    from genpercept._training.prune import slim_config
+    from genpercept._training.prune import Part, slim_config
     from genpercept._training.tiny import tiny_config
 
     folder, distil = _local(recipe.model.base), recipe.distil
@@ -89,7 +89,8 @@ def _slim_parameters(recipe: Recipe) -> str:
         raise ValueError(
             f"model.base {recipe.model.base}: its {distil.part} is no AutoencoderKL's, from which alone one is distilled"
         )
-    given, channels = (distil.part, distil.width, distil.blocks), out_channels(recipe)
+    given: tuple[Part, float, int] = (distil.part, distil.width, distil.blocks)
+    channels = out_channels(recipe)
     if distil.form == "tiny":
         after = _count("codecs", "tiny", tiny_config(config, *given, channels), distil.part)
     else:

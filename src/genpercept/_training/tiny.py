@@ -48,4 +48,5 @@ def tiny_half(vae: nn.Module, part: Part, width: float, blocks: int = 0, channel
     )
     setattr(half, {"encoder": "decoder", "decoder": "encoder"}[part], None)
     device = next(vae.parameters()).device
-    return half.to(device=device, dtype=torch.float32)
+    nn.Module.to(half, device=device, dtype=torch.float32)
+    return half
