@@ -48,9 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     plain, effort = replace(PLAIN, threads=args.threads), Effort(1, args.repeats, args.seconds)
     if args.smoke:
         plain, effort = replace(plain, shape="mini", resolution=32), Effort(1, 2, 0.2, 0.05)
-    chosen = {name: way for name, way in WAYS.items() if args.only in name}
+    chosen = {name: way for name, way in WAYS.items() if args.only in name and not (args.skip and args.skip in name)}
     if not chosen:
-        raise ValueError(f"--only {args.only!r}: part of no setting's name; they are {'; '.join(WAYS)}")
+        raise ValueError(f"--only {args.only!r}, --skip {args.skip!r}: no setting is left of {'; '.join(WAYS)}")
     settings = {replace(plain, **way): name for name, way in chosen.items()}
     session = Session(effort)
     for setting in settings:
@@ -58,12 +58,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.rounds > 1:
         for setting in reversed(settings):
             session.add(setting, cold=False)
-    lead = [AIMS, speed_ups(session.result, settings, plain), "By `python benchmarks/cpu_speed.py`."]
+    lead = [AIMS, speed_ups(session.result, settings, plain), f"By `{command(args)}`."]
     output.show(session.result)
     title = f"Speed on the CPU, {plain.resolution} x {plain.resolution}"
     for path in output.save(session.result, args.out, "cpu_speed", title, lead):
         print(f"wrote {path}")
     return 1 if session.failed else 0
+
+
+def command(args: argparse.Namespace) -> str:
+    """What was typed, as far as it is not the default."""
+    usual = vars(arguments([]))
+    given = [f"--{key} {value}" for key, value in vars(args).items() if value != usual[key] and key != "out"]
+    return " ".join(["python benchmarks/cpu_speed.py", *given])
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -74,6 +81,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=60.0, help="of each figure, after which it repeats no more")
     parser.add_argument("--rounds", type=int, choices=(1, 2), default=2)
     parser.add_argument("--only", default="", metavar="TEXT", help="settings whose name has it")
+    parser.add_argument("--skip", default="", metavar="TEXT", help="settings whose name has it are left out")
     parser.add_argument("--smoke", action="store_true", help="tiny networks: does everything run?")
     return parser.parse_args(argv)
 
