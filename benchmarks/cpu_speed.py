@@ -53,15 +53,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ValueError(f"--only {args.only!r}, --skip {args.skip!r}: no setting is left of {'; '.join(WAYS)}")
     settings = {replace(plain, **way): name for name, way in chosen.items()}
     session = Session(effort)
-    for setting in settings:
-        session.add(setting, cold=False, compare=True)
-    if args.rounds > 1:
-        for setting in reversed(settings):
-            session.add(setting, cold=False)
-    lead = [AIMS, speed_ups(session.result, settings, plain), f"By `{command(args)}`."]
-    output.show(session.result)
     title = f"Speed on the CPU, {plain.resolution} x {plain.resolution}"
-    for path in output.save(session.result, args.out, "cpu_speed", title, lead):
+    written: list[Path] = []
+    for i, setting in enumerate([*settings, *(reversed(settings) if args.rounds > 1 else ())]):
+        session.add(setting, cold=False, compare=i < len(settings))
+        lead = [AIMS, speed_ups(session.result, settings, plain), f"By `{command(args)}`."]
+        written = output.save(session.result, args.out, "cpu_speed", title, lead)  # each time: a stop loses one setting
+    output.show(session.result)
+    for path in written:
         print(f"wrote {path}")
     return 1 if session.failed else 0
 

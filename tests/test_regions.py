@@ -90,7 +90,7 @@ def test_boxes_that_make_no_sense(pose: GenPerceptPipeline, image: np.ndarray) -
 def test_saved_and_loaded(pose: GenPerceptPipeline, image: np.ndarray, tmp_path: Path) -> None:
     pose.save_pretrained(tmp_path / "m")
     again = GenPerceptPipeline.from_pretrained(tmp_path / "m")
-    assert again.task_plugin.options == {"height": 64, "width": 48}
+    assert again.task_plugin.options == {"height": 64, "width": 48, "sigma": 0.0}
     np.testing.assert_array_equal(again(image, boxes=BOXES).values, pose(image, boxes=BOXES).values)
 
 

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-import re
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from genpercept.names import hint
+from genpercept.names import choose
 
 if TYPE_CHECKING:
     from genpercept.backbones import BackbonePlugin
@@ -62,9 +61,7 @@ def find(kind: Literal["families"], name: str) -> Family: ...
 def find(kind: str, name: str) -> Any:
     """The plugin `name` of `kind`. Raises ValueError with the names there are when it does not exist."""
     package = _package(kind)
-    known = names(kind)
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name not in known:
-        raise ValueError(f"unknown {_SINGULAR.get(kind, kind[:-1])} {name!r}: {hint(name, known)}")
+    choose(_SINGULAR.get(kind, kind[:-1]), name, names(kind))
     if any(m.name == name for m in pkgutil.iter_modules(package.__path__)):
         return importlib.import_module(f"{package.__name__}.{name}").PLUGIN
     return next(e for e in entry_points(group=f"genpercept.{kind}") if e.name == name).load()

@@ -15,9 +15,9 @@ from genpercept import GenPerceptPipeline, exported, hub, plugins
 from genpercept._bench.setting import DTYPES, Setting
 from genpercept.backbones.sd21 import SD21_CONFIG
 from genpercept.codecs.kl import SD_VAE_CONFIG
+from genpercept.codecs.tiny import matching_config
 
 _PROMPT_TOKENS = 2  # the empty prompt, not padded
-_TINY_WIDTH, _TINY_BLOCKS = 64, 3  # of every stage of the tiny autoencoder as published
 
 
 def pipeline(setting: Setting, graph: Path | None = None) -> GenPerceptPipeline:
@@ -99,20 +99,7 @@ def configurations(shape: str, codec: str) -> dict[str, dict[str, Any]]:
     else:
         root = hub.embedded_root() / "base"
         unet, kl = (json.loads((root / part / "config.json").read_text(encoding="utf-8")) for part in ("unet", "vae"))
-    return {"unet": unet, "vae": kl if codec == "kl" else _tiny(kl)}
-
-
-def _tiny(kl: dict[str, Any]) -> dict[str, Any]:
-    """The tiny autoencoder as published (TAESD: 2,445,063 parameters), with the stride and latent of the other."""
-    stages = len(kl["block_out_channels"])
-    widths, blocks = [_TINY_WIDTH] * stages, [_TINY_BLOCKS] * (stages - 1)
-    return {
-        "encoder_block_out_channels": widths,
-        "decoder_block_out_channels": widths,
-        "num_encoder_blocks": [1, *blocks],
-        "num_decoder_blocks": [*blocks, 1],
-        "latent_channels": kl["latent_channels"],
-    }
+    return {"unet": unet, "vae": kl if codec == "kl" else matching_config(kl)}
 
 
 def on_meta(pipe: GenPerceptPipeline) -> GenPerceptPipeline:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,6 @@ class Session:
         self._counts: dict[str, dict[str, Any]] = {}
         self._answers: dict[Setting, np.ndarray] = {}
         self._graphs: dict[Setting, str] = {}
-        self._folder = tempfile.TemporaryDirectory(prefix="genpercept_bench_")  # of the graphs
         self.result: dict[str, Any] = {
             "date": datetime.now(UTC).strftime("%Y-%m-%d"),
             "effort": asdict(self.effort),
@@ -52,6 +52,11 @@ class Session:
             "peers": [],
             "left_out": [],
         }
+
+    @cached_property
+    def _folder(self) -> tempfile.TemporaryDirectory[str]:
+        """Of the graphs; gone with the session."""
+        return tempfile.TemporaryDirectory(prefix="genpercept_bench_")
 
     @property
     def failed(self) -> int:

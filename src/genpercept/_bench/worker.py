@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -42,9 +43,13 @@ def run(kind: str, setting: Setting, effort: Effort | None = None, **further: An
     lines = [line for line in done.stdout.splitlines() if line.startswith(_MARK)]
     if done.returncode or not lines:
         said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        reason = said[-1] if said else f"ended with code {done.returncode}, perhaps for want of memory"
+        reason = said[-1] if said else _ended(done.returncode)
         raise ValueError(f"{setting.label}: {kind} failed: {reason}")
     return json.loads(lines[-1].removeprefix(_MARK))
+
+
+def _ended(code: int) -> str:
+    return f"ended with code {code}" + (", perhaps for want of memory" if code == -signal.SIGKILL else "")
 
 
 def main() -> None:

@@ -14,23 +14,14 @@ from torch import nn
 
 from genpercept import plugins
 from genpercept._training.prune import Part
-
-_WIDTH, _BLOCKS = 64, 3  # of every level of TAESD; its outermost level has one block
+from genpercept.codecs.tiny import BLOCKS, WIDTH, matching_config
 
 
 def tiny_config(config: dict[str, Any], part: Part, width: float, blocks: int = 0, channels: int = 3) -> dict[str, Any]:
     """Configuration of an AutoencoderTiny with the latents of the codec that `config` describes. See `tiny_half`."""
-    levels = len(config["block_out_channels"])
-    widths, inner = [max(1, round(_WIDTH * width))] * levels, [blocks or _BLOCKS] * (levels - 1)
-    return {
-        "_class_name": "AutoencoderTiny",
+    return matching_config(config, max(1, round(WIDTH * width)), blocks or BLOCKS) | {
         "in_channels": config["in_channels"],
         "out_channels": channels if part == "decoder" else config["out_channels"],
-        "latent_channels": config["latent_channels"],
-        "encoder_block_out_channels": widths,
-        "decoder_block_out_channels": widths,
-        "num_encoder_blocks": [1, *inner],
-        "num_decoder_blocks": [*inner, 1],
     }
 
 

@@ -9,6 +9,25 @@ from torch import Tensor, nn
 
 from genpercept.codecs import input_dtype
 
+WIDTH, BLOCKS = 64, 3  # of every level as published (TAESD); the outermost has one block
+
+
+def matching_config(kl: dict[str, Any], width: int = WIDTH, blocks: int = BLOCKS) -> dict[str, Any]:
+    """Configuration of an AutoencoderTiny with the levels and latent of the AutoencoderKL whose configuration `kl` is.
+
+    width: channels of every level. With Stable Diffusion's and the defaults it is TAESD: 2,445,063 parameters.
+    """
+    levels = len(kl["block_out_channels"])
+    widths, inner = [width] * levels, [blocks] * (levels - 1)
+    return {
+        "_class_name": "AutoencoderTiny",
+        "encoder_block_out_channels": widths,
+        "decoder_block_out_channels": widths,
+        "num_encoder_blocks": [1, *inner],
+        "num_decoder_blocks": [*inner, 1],
+        "latent_channels": kl["latent_channels"],
+    }
+
 
 class TinyCodec:
     """Images in [-1, 1] on both sides: diffusers' AutoencoderTiny maps to [0, 1] inside its encoder and back in its decoder."""

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from genpercept.metrics import _arrays, _coco
 from genpercept.metrics._arrays import FloatArray
 from genpercept.names import choose, hint
+from genpercept.tasks._keypoints import OF_BOX
 
 KEYS = _coco.AP_KEYS
 _SEEN = 0.2  # joints above it make the score of a person, as in Simple Baseline and ViTPose
-_OF_BOX = 0.53  # of a box is the person, where a data set gives no area (mmpose's figure)
 _META = ("image_id", "areas", "boxes", "iscrowd", "ids")
 
 
@@ -178,7 +178,7 @@ def _truth(people: FloatArray, meta: Mapping[str, Any], valid: Any, image_id: in
     seen = people[..., 2] > 0
     boxes, areas, crowd = (meta.get(key) for key in ("boxes", "areas", "iscrowd"))
     boxes = _boxes(people, seen) if boxes is None else _of_people(boxes, (len(people), 4), "boxes", name)
-    areas = _OF_BOX * boxes[:, 2] * boxes[:, 3] if areas is None else _per_person(areas, len(people), "areas", name)
+    areas = OF_BOX * boxes[:, 2] * boxes[:, 3] if areas is None else _per_person(areas, len(people), "areas", name)
     crowd = np.zeros(len(people)) if crowd is None else _per_person(crowd, len(people), "iscrowd", name)
     if valid is not None:
         crowd = np.maximum(crowd, ~_arrays.as_bools(valid, (len(people),), "valid", name))

@@ -19,6 +19,7 @@ JOINTS = 17
 MIRRORED = (0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15)
 STRIDE = 4  # image pixels per heatmap pixel
 SIGMA = 2.0  # heatmap pixels, for a map of 64 x 48; smaller maps have a smaller one
+OF_BOX = 0.53  # of a box is the person where no area is labelled, as mmpose takes it
 _FULL_HEIGHT = 64
 _EXTENT = 1.25  # of the joints' bounding box, as a stand-in for a person's
 _SEEN = 0.2  # joints that count in a person's score, as in Simple Baselines

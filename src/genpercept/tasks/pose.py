@@ -18,7 +18,6 @@ from genpercept.tasks._task import TaskOptions
 from genpercept.types import Geometry, Region, Sample, Target
 
 _PADDING = 1.25  # of a person's box, as in Simple Baselines
-_AREA = 0.53  # a person's share of their box where no area is labelled, as COCO's evaluation of keypoints has it
 _SPACE = "heatmaps"
 
 
@@ -109,7 +108,7 @@ class Pose(TaskOptions):
         box = sample.boxes[i].tolist() if sample.boxes is not None else _keypoints.extent(people[i].numpy())
         region = self._crop(image, _keypoints.jitter(box, rng), _PADDING)
         points = _keypoints.to_region(people[i].numpy(), region)
-        area = sample.meta["areas"][i] if "areas" in sample.meta else _AREA * box[2] * box[3]
+        area = sample.meta["areas"][i] if "areas" in sample.meta else _keypoints.OF_BOX * box[2] * box[3]
         enlarged = region.image.shape[-1] / region.box[2] * (region.image.shape[-2] / region.box[3])
         meta = {"areas": [area * enlarged]}
         return replace(
