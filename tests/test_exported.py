@@ -17,6 +17,9 @@ from PIL import Image
 
 import genpercept
 from genpercept import GenPerceptPipeline, Prediction, export, exported, plugins
+from genpercept._training.prune import prune
+from genpercept.codecs.pair import CodecPair
+from genpercept.codecs.tiny import matching_config
 from genpercept.inspect import inspect
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -143,6 +146,19 @@ def test_dpt_head_and_folder(tmp_path: Path) -> None:
     graph = written(pipe, "onnx", tmp_path / "out", tmp_path)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [export.MARKER, "model.onnx"]
     agree(pipe, graph)
+
+
+@pytest.mark.slow
+@_ONNX
+def test_slim_ends(tmp_path: Path) -> None:
+    """A tiny encoder and a pruned decoder of one channel, as `distil` saves them."""
+    whole: Any = small()
+    encoder = plugins.find("codecs", "tiny").build(matching_config(dict(whole.vae.config), width=16, blocks=1))
+    ends = CodecPair.of(encoder, prune(whole.vae, "decoder", 0.5, channels=1))
+    pipe = GenPerceptPipeline.from_parts(
+        unet=whole.unet, vae=ends, codec="pair", prompt_embeds=torch.randn(1, 2, 16), task="depth", resolution=32
+    )
+    agree(pipe, written(pipe, "onnx", tmp_path / "slim.onnx", tmp_path))
 
 
 @_ONNX
