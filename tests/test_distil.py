@@ -22,6 +22,7 @@ from genpercept._training.plan import plan
 from genpercept._training.prune import Part, prune, slim_config
 from genpercept._training.tiny import tiny_config
 from genpercept.codecs.kl import SD_VAE_CONFIG
+from genpercept.inspect import inspect
 
 ROOT = Path(__file__).parent.parent
 BASE = ROOT / "tests" / "golden" / "sd-tiny"
@@ -326,6 +327,8 @@ def test_a_saved_model_answers_as_the_trained_one_does(recipe: Path, tmp_path: P
     decoder = loaded(tmp_path / "d" / "model")
     stage = open_stage(recipe, "distil.part=encoder", f"model.base={tmp_path / 'd' / 'model'}")
     stage.save(tmp_path / "both")
+    codec = next(part for part in inspect(tmp_path / "both").parts if part.name == "vae")
+    assert codec.details == "4 latent channels, AutoencoderKL's encoder and AutoencoderKL's decoder"
     both = loaded(tmp_path / "both")
     assert set(both.info["distilled"]) == {"encoder", "decoder"} and both.info["codec"] == "pair"
     assert torch.equal(both.vae.decoding.decoder.conv_out.weight, decoder.vae.decoding.decoder.conv_out.weight)

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -116,6 +117,11 @@ def test_auto_goes_by_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batching, "free_memory", lambda device: None)
     assert batching.limits(model, 1).capacity((960, 960)) == batching._AUTO_CPU
     assert batching.bytes_per_pixel(object()) == batching._UNKNOWN
+    slim = {"_class_name": "AutoencoderTiny", "encoder_block_out_channels": [16], "decoder_block_out_channels": [16]}
+    whole = {"_class_name": "AutoencoderKL", "block_out_channels": [128, 256]}
+    for ends, channels in (((slim, slim), 16), ((whole, slim), 128), ((slim, whole), 256)):
+        codec = SimpleNamespace(config=dict(zip(("encoder", "decoder"), ends, strict=True)))
+        assert batching.bytes_per_pixel(SimpleNamespace(vae=codec)) == 4 * channels * 4
 
 
 def test_free_memory_is_less_than_all_of_it() -> None:

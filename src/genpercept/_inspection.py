@@ -344,6 +344,9 @@ def _unet_details(config: dict[str, Any]) -> str:
 
 
 def _vae_details(config: dict[str, Any]) -> str:
+    if {"encoder", "decoder"} <= config.keys():  # a pair
+        ends = (f"{config[end].get('_class_name')}'s {end}" for end in ("encoder", "decoder"))
+        return f"{config.get('latent_channels')} latent channels, {' and '.join(ends)}"
     return f"{config.get('latent_channels')} latent channels, scaling factor {config.get('scaling_factor')}"
 
 

@@ -73,12 +73,20 @@ def pixels_that_fit(model: Model, streams: int) -> int | None:
 
 
 def bytes_per_pixel(pipe: Any) -> int:
-    """Of the widest maps at full size, those where the codec's decoder has just upsampled, and three more of their kind."""
-    config = getattr(getattr(pipe, "vae", None), "config", None)
-    channels = list(getattr(config, "block_out_channels", None) or ())
+    """Of the widest maps at full size, and three more of their kind."""
+    channels = _widest(dict(getattr(getattr(pipe, "vae", None), "config", None) or {}))
     if not channels:
         return _UNKNOWN
-    return 4 * max(channels[:2]) * (pipe.unet_dtype.itemsize if hasattr(pipe, "unet_dtype") else 4)
+    return 4 * channels * (pipe.unet_dtype.itemsize if hasattr(pipe, "unet_dtype") else 4)
+
+
+def _widest(config: dict[str, Any]) -> int:
+    """Channels of a codec's widest map at full size: where a decoder has just upsampled. 0: it does not say."""
+    if {"encoder", "decoder"} <= config.keys():  # a pair
+        encoder, decoder = config["encoder"], config["decoder"]
+        first = encoder.get("encoder_block_out_channels") or encoder.get("block_out_channels") or (0,)
+        return max(first[0], _widest(decoder)) if _widest(decoder) else 0
+    return max((config.get("decoder_block_out_channels") or config.get("block_out_channels") or (0,))[:2])
 
 
 def free_memory(device: str) -> int | None:
