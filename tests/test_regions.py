@@ -16,6 +16,8 @@ from genpercept.imaging.boxes import read_boxes
 from genpercept.imaging.cutout import cutout
 from genpercept.predict import Request, run
 from genpercept.prediction import Prediction
+from genpercept.tasks import _keypoints
+from genpercept.types import Region
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -64,6 +66,31 @@ def test_people_of_an_image(pose: GenPerceptPipeline, image: np.ndarray) -> None
     np.testing.assert_array_equal(several[0].values, pose(image, boxes=BOXES).values)
 
 
+def test_people_found_twice_are_there_once(pose: GenPerceptPipeline, image: np.ndarray) -> None:
+    """Of a detector's boxes, not of boxes that somebody gave."""
+    twice = np.array([[10, 5, 40, 60, 0.5], [70, 20, 45, 60, 0.5], [10, 5, 40, 60, 0.9]])
+    once, given = pose(image, boxes=twice), pose(image, boxes=twice[:, :4])
+    assert len(given.values) == 3 and len(given.raw) == 3
+    np.testing.assert_array_equal(once.values, given.values[1:])
+    assert len(once.raw) == len(once.meta["scores"]) == len(once.meta["boxes"]) == 2
+    both = pose.task_plugin.with_options(most_alike=1.0)
+    regions = both.regions(torch.zeros(1, 3, 90, 120), twice)
+    assert len(both.merge([Prediction(person[None], "keypoints") for person in given.values], regions).values) == 3
+
+
+def test_similarity_is_cocos() -> None:
+    """By pycocotools' own sigmas: a joint as far off as its sigma times the root of twice the area is worth exp(-1/4)."""
+    pycocotools = pytest.importorskip("pycocotools.cocoeval")
+    sigmas = pycocotools.Params(iouType="keypoints").kpt_oks_sigmas
+    regions = [Region(torch.zeros(1, 3, 8, 8), (0.0, 0.0, 30.0, 50.0), 0.9)] * 2
+    people = np.zeros((2, 17, 3))
+    people[1, :, 0] = sigmas * np.sqrt(2 * 30 * 50)
+    alike = float(np.exp(-1 / 4))
+    assert _keypoints.distinct(people, [0.9, 0.8], regions, alike - 1e-6) == [0]
+    assert _keypoints.distinct(people, [0.9, 0.8], regions, alike + 1e-6) == [0, 1]
+    assert _keypoints.distinct(people, [0.8, 0.9], regions, alike - 1e-6) == [1]
+
+
 def test_flip_test_is_symmetric(pose: GenPerceptPipeline, image: np.ndarray) -> None:
     """With it, the mirrored image has the mirrored pose, left and right joints exchanged."""
     from genpercept.tasks._keypoints import MIRRORED
@@ -90,7 +117,7 @@ def test_boxes_that_make_no_sense(pose: GenPerceptPipeline, image: np.ndarray) -
 def test_saved_and_loaded(pose: GenPerceptPipeline, image: np.ndarray, tmp_path: Path) -> None:
     pose.save_pretrained(tmp_path / "m")
     again = GenPerceptPipeline.from_pretrained(tmp_path / "m")
-    assert again.task_plugin.options == {"height": 64, "width": 48, "sigma": 0.0}
+    assert again.task_plugin.options == {"height": 64, "width": 48, "sigma": 0.0, "most_alike": 0.9}
     np.testing.assert_array_equal(again(image, boxes=BOXES).values, pose(image, boxes=BOXES).values)
 
 

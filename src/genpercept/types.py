@@ -121,12 +121,13 @@ class Sample:
 class Region:
     """A part of an image as a network is to see it: image (1, 3, h, w) in [0, 1], and the box (x, y, width, height) it shows.
 
-    Edges of the box are edges of the part: x + u / w * width is where its column edge u lies in the image.
+    Edges of the box are edges of the part: x + u / w * width is where its column edge u lies in the image. score: how sure a
+    detector was of it; None where nobody had to find it.
     """
 
     image: Tensor
     box: tuple[float, float, float, float]
-    score: float = 1.0
+    score: float | None = None
 
 
 @dataclass

@@ -21,6 +21,20 @@ STRIDE = 4  # image pixels per heatmap pixel
 SIGMA = 2.0  # heatmap pixels, for a map of 64 x 48; smaller maps have a smaller one
 OF_BOX = 0.53  # of a box is the person where no area is labelled, as mmpose takes it
 _FULL_HEIGHT = 64
+# Twice the standard deviation of people's own labels, by joint, over the root of the person's area (COCO's evaluation)
+_FALLOFF = 2 * np.array(
+    [
+        0.026,
+        *[0.025] * 2,
+        *[0.035] * 2,
+        *[0.079] * 2,
+        *[0.072] * 2,
+        *[0.062] * 2,
+        *[0.107] * 2,
+        *[0.087] * 2,
+        *[0.089] * 2,
+    ]
+)
 _EXTENT = 1.25  # of the joints' bounding box, as a stand-in for a person's
 _SEEN = 0.2  # joints that count in a person's score, as in Simple Baselines
 
@@ -85,7 +99,7 @@ def _refine(maps: np.ndarray, rows: np.ndarray, columns: np.ndarray, blur: float
     return np.where(curved[:, None], step, 0.0).clip(-1, 1)
 
 
-def crop(image_1CHW: Tensor, box: Sequence[float], padding: float, size: Size, score: float = 1.0) -> Region:
+def crop(image_1CHW: Tensor, box: Sequence[float], padding: float, size: Size, score: float | None = None) -> Region:
     """The box, padded and brought to the aspect of `size`, as a Region of that size; black beyond the image's edge."""
     x, y, w, h = box
     aspect = size[1] / size[0]
@@ -136,6 +150,26 @@ def jitter(box: Sequence[float], rng: np.random.Generator | None) -> tuple[float
     scale = rng.uniform(0.75, 1.25)
     cx, cy = x + w / 2 + rng.uniform(-0.1, 0.1) * w, y + h / 2 + rng.uniform(-0.1, 0.1) * h
     return (cx - w * scale / 2, cy - h * scale / 2, w * scale, h * scale)
+
+
+def distinct(people_NJ3: np.ndarray, scores: Sequence[float], regions: Sequence[Region], most: float) -> list[int]:
+    """People that stay, in order: of two from a detector's boxes whose similarity (OKS) is above `most`, the surer one.
+
+    Simple Baselines' suppression; the area of a person is that of the crop, as there.
+    """
+    kept: list[int] = []
+    for i in sorted(range(len(scores)), key=lambda i: -scores[i]):
+        others = [j for j in kept if regions[j].score is not None]
+        if regions[i].score is None or all(_similarity(people_NJ3, regions, i, j) <= most for j in others):
+            kept.append(i)
+    return sorted(kept)
+
+
+def _similarity(people: np.ndarray, regions: Sequence[Region], i: int, j: int) -> float:
+    """COCO's object keypoint similarity of two people, over all joints."""
+    area = sum(regions[k].box[2] * regions[k].box[3] for k in (i, j)) / 2
+    apart = np.square(people[i, :, :2] - people[j, :, :2]).sum(1)
+    return float(np.exp(-apart / (2 * area * _FALLOFF**2)).mean())
 
 
 def person_score(scores_J: np.ndarray) -> float:

@@ -26,11 +26,13 @@ class Pose(TaskOptions):
     """height, width: of the crops, in pixels; a box is widened or heightened to their aspect.
 
     sigma: standard deviation of the joints' Gaussians in heatmap pixels; 0: 2 at 64 rows, in proportion below, at least 0.75.
+    most_alike: of two people in a detector's boxes with a higher similarity (OKS) only the surer one stays; 1: both.
     """
 
     height: int = 256
     width: int = 192
     sigma: float = 0.0
+    most_alike: float = 0.9
 
     name = "pose"
     kind = "keypoints"
@@ -44,6 +46,7 @@ class Pose(TaskOptions):
         check_integer("height", self.height, 8, 4096)
         check_integer("width", self.width, 8, 4096)
         check_number("sigma", self.sigma, 0, 100)
+        check_number("most_alike", self.most_alike, 0, 1)
 
     def outputs(self, space: str) -> int:
         return JOINTS
@@ -84,17 +87,28 @@ class Pose(TaskOptions):
             )
         padding = 1.0 if boxes is None else _PADDING
         return [
-            self._crop(image, tuple(row[:4].tolist()), padding, float(row[4]) if len(row) == 5 else 1.0) for row in rows
+            self._crop(image, tuple(row[:4].tolist()), padding, float(row[4]) if len(row) == 5 else None)
+            for row in rows
         ]
 
     def merge(self, predictions: Sequence[Prediction], regions: Sequence[Region]) -> Prediction:
-        """Joints of all people, in pixels of the image; `meta` has each one's score: mean joint score times the box's."""
+        """Joints of all people, in pixels of the image; `meta` has each one's score: mean joint score times the box's.
+
+        People whom a detector has found twice are there once (OKS-NMS, Simple Baselines).
+        """
         people = np.zeros((len(regions), JOINTS, 3), np.float32)
         for i, (prediction, region) in enumerate(zip(predictions, regions, strict=True)):
             people[i] = _keypoints.to_image(prediction.values[0], region)
-        scores = [_keypoints.person_score(p[:, 2]) * r.score for p, r in zip(people, regions, strict=True)]
-        raw = np.stack([p.raw for p in predictions if p.raw is not None]) if predictions else None
-        return Prediction(people, self.kind, raw=raw, meta={"scores": scores, "boxes": [list(r.box) for r in regions]})
+        sure = [1.0 if region.score is None else region.score for region in regions]
+        scores = [_keypoints.person_score(p[:, 2]) * s for p, s in zip(people, sure, strict=True)]
+        kept = _keypoints.distinct(people, scores, regions, self.most_alike)
+        raw = [one for i in kept if (one := predictions[i].raw) is not None]
+        return Prediction(
+            people[kept],
+            self.kind,
+            raw=np.stack(raw) if raw else None,
+            meta={"scores": [scores[i] for i in kept], "boxes": [list(regions[i].box) for i in kept]},
+        )
 
     def prepare(self, sample: Sample, rng: np.random.Generator | None) -> Sample:
         """The crop of one labelled person, in training drawn and jittered; the whole image where there is none."""
@@ -115,7 +129,7 @@ class Pose(TaskOptions):
             sample, image=region.image[0], keypoints=torch.from_numpy(points)[None], boxes=None, valid=None, meta=meta
         )
 
-    def _crop(self, image: Tensor, box: tuple[float, ...], padding: float, score: float = 1.0) -> Region:
+    def _crop(self, image: Tensor, box: tuple[float, ...], padding: float, score: float | None = None) -> Region:
         return _keypoints.crop(image, box, padding, (self.height, self.width), score)
 
 
