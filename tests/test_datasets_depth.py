@@ -284,8 +284,16 @@ def test_scannet(tmp_path: Path) -> None:
 
 
 def test_scannet_normals(tmp_path: Path) -> None:
-    s = scannet_framenet(tmp_path / "framenet").first()
+    tree = scannet_framenet(tmp_path / "framenet")
+    s = tree.first()
     assert s.valid is not None and not s.valid[5, 5] and not s.valid[0, 0] and int(s.valid.sum()) == H * W - 2
+    assert s.intrinsics is not None and float(s.intrinsics[1, 1]) == pytest.approx(578.73 * H / 480)
+    with Image.open(tree.label) as image:  # the archive's sign is not known: the opposite reads as the same
+        stored = np.array(image)
+    png(tree.label, np.where(stored.any(-1, keepdims=True), 255 - stored, 0).astype(np.uint8))
+    again = tree.first()
+    assert s.normals is not None and again.normals is not None
+    np.testing.assert_allclose(again.normals.numpy(), s.normals.numpy(), atol=0.02)
     with pytest.raises(ValueError, match="test frames"):
         find("scannet").index(scannet_dsine(tmp_path / "dsine").root, "train")
 

@@ -7,7 +7,8 @@ sceneNNNN_NN/frame-FFFFFF-{color,normal,orient-mask}.png    FrameNet's archive (
 sceneNNNN_NN/FFFFFF_img.png, FFFFFF_normal.{png,npy}        its test frames as DSINE (.png) and Marigold (.npy) ship them
 
 Depth has 480 x 640 pixels and colour 968 x 1296: the colour is shrunk to the depth's size, as in the public evaluations, so
-that no depth is made up. Axes of the normals: see `read_eval_normals`.
+that no depth is made up. Axes of the normals: see `read_eval_normals`. FrameNet's own archive does not say their sign: those
+that point away from its camera (of its code) are turned around.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from genpercept.datasets._files import (
     as_normals,
     check_first,
     pinhole,
+    pinhole_rays,
     read_eval_normals,
     read_list,
     read_rgb,
@@ -37,6 +39,7 @@ from genpercept.imaging.read import shown
 from genpercept.types import Sample, resize
 
 _NUMBER = re.compile(r"\d+")
+_FRAMENET_CAMERA = (577.591, 578.73, 318.905, 242.684)  # fx, fy, cx, cy at 480 x 640, for all of its frames
 # Pictures of the layouts, under a scene's folder.
 _PATTERNS = ("color/*.jpg", "color/*.png", "frame-*-color.png", "*_img.png")
 
@@ -132,11 +135,18 @@ def _with_normals(sample: Sample, entry: Entry) -> Sample:
         raise ValueError(f"{shown(entry.image)}: neither depth nor normals go with it")
     vectors = read_eval_normals(entry.normals)
     same_size(entry.normals, vectors, sample.image)
+    size = (int(vectors.shape[0]), int(vectors.shape[1]))
+    rays = None
+    if entry.mask is not None:
+        sy, sx = size[0] / 480, size[1] / 640
+        fx, fy, cx, cy = _FRAMENET_CAMERA
+        sample.intrinsics = pinhole(fx * sx, fy * sy, cx * sx, cy * sy)
+        rays = pinhole_rays(sample.intrinsics, size)
     if entry.mask is not None and entry.mask.is_file():
         mask = read_values(entry.mask)
         same_size(entry.mask, mask, sample.image)
         vectors = vectors * (mask > 0)[..., None]
-    sample.normals = as_normals(vectors)
+    sample.normals = as_normals(vectors, rays)
     sample.valid = (sample.normals != 0).any(0)
     return sample
 
