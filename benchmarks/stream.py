@@ -1,25 +1,26 @@
 """`genpercept predict` on many small images: its wall time beside the time of the network, of reading and of writing alone.
 
-python benchmarks/stream.py                     2000 images, all cores
-python benchmarks/stream.py --images 100        quicker; on a machine that is busy only the CPU times mean anything
+    python benchmarks/stream.py                                     # 2000 images: benchmarks/stream.md
+    python benchmarks/stream.py --images 100 --out check.md         # quicker
 
-The bound is what the work would take if nothing ever waited: CPU seconds of network, reading and writing, each measured alone
-in one thread on some of the images, divided by the cores.
+The bound is what the work would take if nothing ever waited: network, reading and writing, each measured alone in one thread
+on some of the images, before and after, divided by the cores. Cores that share caches, memory and a power budget are slower
+together than each alone: the second bound takes the network's time with all of them.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _network import where
 from PIL import Image
 
 SIZES = ((192, 256), (256, 192), (200, 256), (256, 256))  # of the files
@@ -39,27 +40,30 @@ def write_images(folder: Path, count: int) -> list[Path]:
     return paths
 
 
-def cpu_seconds(work: Callable[[], Any]) -> tuple[float, Any]:
-    start = time.process_time()
-    result = work()
-    return time.process_time() - start, result
-
-
 def alone(pipe: Any, paths: list[Path], out: Path, batch_size: int) -> dict[str, float]:
-    """CPU seconds per image of each stage, in one thread."""
+    """Seconds per image of each stage in one thread, and of the network with a thread for each core ("together")."""
     import torch
 
     from genpercept.imaging.read import read
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    reading, images = cpu_seconds(lambda: [read(path) for path in paths])
+    reading, images = clocked(lambda: [read(path) for path in paths])
     pipe(images[: len(SIZES)])  # warm
-    network, predictions = cpu_seconds(lambda: pipe(images, batch_size=batch_size))
+    network, predictions = clocked(lambda: pipe(images, batch_size=batch_size))
     pairs = zip(paths, predictions, strict=True)
-    writing, _ = cpu_seconds(lambda: [p.save(out / f"{path.stem}.json", FORMATS) for path, p in pairs])
+    writing, _ = clocked(lambda: [p.save(out / f"{path.stem}.json", FORMATS) for path, p in pairs])
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    together, _ = clocked(lambda: pipe(images, batch_size=batch_size))
     torch.set_num_threads(threads)
-    return {name: s / len(paths) for name, s in (("reading", reading), ("network", network), ("writing", writing))}
+    found = {"reading": reading, "network": network, "writing": writing, "together": together}
+    return {name: seconds / len(paths) for name, seconds in found.items()}
+
+
+def clocked(work: Callable[[], Any]) -> tuple[float, Any]:
+    start = time.perf_counter()
+    result = work()
+    return time.perf_counter() - start, result
 
 
 def streamed(pipe: Any, folder: Path, out: Path, batch_size: int | str) -> tuple[float, float]:
@@ -80,30 +84,57 @@ def main() -> None:
     parser.add_argument("--alone", type=int, default=200, help="images on which the stages are timed alone")
     parser.add_argument("--model", default="mini/depth")
     parser.add_argument("--batch-size", default="auto", help="a number, or auto")
-    parser.add_argument("--out", type=Path, help="write the figures there as JSON, too")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
     args = parser.parse_args()
 
     import genpercept
 
     batch_size = "auto" if args.batch_size == "auto" else int(args.batch_size)
     pipe = genpercept.load(args.model, device="cpu")
-    cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as temp:
         folder, results = Path(temp, "in"), Path(temp, "alone")
         folder.mkdir()
         results.mkdir()
         paths = write_images(folder, args.images)
-        stages = alone(pipe, paths[: args.alone], results, 8 if batch_size == "auto" else batch_size)
+        some, many = paths[: args.alone], 8 if batch_size == "auto" else batch_size
+        before = alone(pipe, some, results, many)
         wall, cpu = streamed(pipe, folder, Path(temp, "out"), batch_size)
-    work = sum(stages.values()) * args.images
-    print(f"{args.images} images, {args.model}, batch size {batch_size}, {cores} cores, {platform.processor()}")
-    for name, seconds in stages.items():
-        print(f"  {name}: {seconds * 1e3:.2f} ms of CPU per image")
-    print(f"  bound: {work / cores:.1f} s; wall: {wall:.1f} s, {wall / (work / cores):.2f} x the bound")
-    print(f"  CPU time: {cpu:.1f} s, {cpu / work:.2f} x that of the stages alone")
-    if args.out:
-        figures = {"images": args.images, "cores": cores, "stages": stages, "wall": wall, "cpu": cpu}
-        args.out.write_text(json.dumps(figures | {"batch_size": batch_size}, indent=2) + "\n")
+        after = alone(pipe, some, results, many)
+    stages = {name: (before[name] + after[name]) / 2 for name in before}
+    args.out.write_text(page(stages, wall, cpu, args), encoding="utf-8")
+    print(args.out.read_text(encoding="utf-8"))
+
+
+def page(stages: dict[str, float], wall: float, cpu: float, args: argparse.Namespace) -> str:
+    """stages: seconds per image of each alone; wall, cpu: seconds of the command on all images."""
+    cores = len(os.sched_getaffinity(0))
+    files = stages["reading"] + stages["writing"]
+    apart = (stages["network"] + files) / cores * args.images
+    together = (stages["together"] + files / cores) * args.images
+    typed = "python benchmarks/stream.py" + (f" --images {args.images}" if args.images != 2000 else "")
+    rows = {
+        "reading alone, one thread, ms per image": f"{stages['reading'] * 1e3:.2f}",
+        "writing alone, one thread, ms per image": f"{stages['writing'] * 1e3:.2f}",
+        "network alone, one thread, ms per image": f"{stages['network'] * 1e3:.2f}",
+        f"network alone, {cores} threads, ms per image": f"{stages['together'] * 1e3:.2f}",
+        "wall time of the command, s": f"{wall:.1f}",
+        f"over the sum of one thread's times / {cores} cores ({apart:.1f} s)": f"{wall / apart:.2f}",
+        f"over the network with {cores} threads, and files / {cores} cores ({together:.1f} s)": f"{wall / together:.2f}",
+        "CPU time of the command, s": f"{cpu:.1f}",
+    }
+    return "\n".join(
+        [
+            "# Many small images through `genpercept predict`",
+            "",
+            f"{datetime.now(UTC):%Y-%m-%d}; {where(cores)}. `{typed}`: {args.images} JPEGs of about 256 x 192 pixels, "
+            f"{args.model}, batch size {args.batch_size}, to {' and '.join(FORMATS)}.",
+            "",
+            "| | |",
+            "| --- | ---: |",
+            *(f"| {name} | {figure} |" for name, figure in rows.items()),
+            "",
+        ]
+    )
 
 
 if __name__ == "__main__":
