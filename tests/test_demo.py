@@ -127,13 +127,15 @@ def test_demo_shows_the_other_tasks(
 ):
     monkeypatch.setattr(demo, "held_out", scenes)
     monkeypatch.setattr(demo, "SCENES", 1)
-    monkeypatch.setattr(demo._demo_tasks, "SCENES", 4)
-    monkeypatch.setattr(demo._demo_tasks, "embedded", lambda: ["segmentation", "anomaly"])
+    monkeypatch.setattr(demo._demo_tasks, "SCENES", 10)  # the last one has a person
+    monkeypatch.setattr(demo._demo_tasks, "embedded", lambda: ["segmentation", "pose", "anomaly"])
     assert demo.main(tmp_path, **models, device="cpu") == 0
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "The other tasks" in page and "<td>segmentation</td>" in page and "<td>anomaly</td>" in page
     saved = Prediction.load(tmp_path / "predictions" / "chelsea_segmentation.npz")
     assert saved.kind == "class_ids" and saved.values.shape == (300, 451)
+    people = list((tmp_path / "predictions").glob("*_pose.npz"))
+    assert people and all(path.with_name(f"{path.stem}_coco.json").is_file() for path in people)
     assert not (tmp_path / "predictions" / "chelsea_anomaly.npz").exists()  # the world's defects tell nothing there
     assert "mIoU" in capsys.readouterr().out
 

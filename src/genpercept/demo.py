@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genpercept import _demo_tasks, report
+from genpercept.imaging import write
 from genpercept.imaging.colour import colourise
 from genpercept.metrics import _baselines, score
 from genpercept.prediction import Prediction
@@ -318,6 +319,9 @@ def versions(pipe: Any) -> dict[str, str]:
 def _save(prediction: Prediction, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        prediction.save(path)
+        formats = [
+            name for name in write.default_formats(prediction.kind) if name != "color"
+        ]  # the page has the pictures
+        prediction.save(path, [*formats, "npz"])
     except OSError as error:
         raise ValueError(f"{path}: cannot be written: {error}") from None
