@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from genpercept import GenPerceptPipeline, study
 from genpercept import recipe as recipes
-from genpercept import study
 from genpercept._study import chart, job, paired, report, run
+from genpercept._study.measure import Inference, _predict
 
 BASE = Path(__file__).parent / "golden" / "sd-tiny"
 RECIPE = f"""
@@ -207,6 +208,24 @@ def scores(values: dict[str, list[float]], curve: float = 0.5) -> str:
     train = {"step": 2, "seconds": 60.0, "skipped": 1}
     rows = [{"step": step, "loss": 1.0, "abs_rel": curve / step} for step in (1, 2)]
     return json.dumps({"train": train, "measure_seconds": 30.0, "curve": rows, "figures": figures})
+
+
+def test_every_image_has_its_own_noise() -> None:
+    """The same picture twice: other answers from noise, the same ones without, and all of them again for the same seed."""
+    image, way = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8), Inference(steps=1)
+    answers: dict[str, list[Any]] = {}
+    for paradigm in ("stochastic_multi_step", "one_step"):
+        pipe = GenPerceptPipeline.from_base(
+            Path(__file__).parent / "golden" / "sd-tiny", "depth", paradigm=paradigm, resolution=0
+        )
+        once, again, other = (_predict(pipe, [image, image], range(2), way, seed, 2) for seed in (0, 0, 1))
+        answers[paradigm] = [once[0].raw, once[1].raw, other[0].raw]
+        for a, b in zip(once, again, strict=True):
+            np.testing.assert_array_equal(a.raw, b.raw)
+    first, second, other_seed = answers["stochastic_multi_step"]
+    assert np.abs(first - second).max() > 1e-3 and np.abs(first - other_seed).max() > 1e-3
+    first, second, _ = answers["one_step"]
+    np.testing.assert_allclose(first, second, atol=1e-5)
 
 
 def test_report(file: Path, tmp_path: Path) -> None:

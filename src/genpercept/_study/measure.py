@@ -89,15 +89,8 @@ def _score(
     figures: Figures = {"name": [], **{key: [] for key in metrics}}
     for start in range(0, len(source), _CHUNK):
         records = [source[i] for i in range(start, min(start + _CHUNK, len(source)))]
-        predictions = pipe(
-            [np.asarray(record["image"]) for record in records],
-            num_inference_steps=way.steps or None,
-            ensemble_size=way.ensemble_size,
-            ensembling_kwargs=way.ensembling,
-            generator=torch.Generator().manual_seed(seed),
-            batch_size=batch_size,
-            **way.options,
-        )
+        images = [np.asarray(record["image"]) for record in records]
+        predictions = _predict(pipe, images, range(start, start + len(images)), way, seed, batch_size)
         for i, (record, prediction) in enumerate(zip(records, predictions, strict=True), start):
             sample = to_sample(record)
             name = f"{i:06d} {sample.name}"
@@ -108,6 +101,22 @@ def _score(
             for key in metrics:
                 figures[key].append(float(row[key]))
     return figures
+
+
+def _predict(
+    pipe: Any, images: Sequence[np.ndarray], indices: Sequence[int], way: Inference, seed: int, batch_size: int
+) -> list[Any]:
+    """Each image from its own noise: one noise for all would be an error that they share, and no standard error shows."""
+    options: dict[str, Any] = {
+        "num_inference_steps": way.steps or None,
+        "ensemble_size": way.ensemble_size,
+        "ensembling_kwargs": way.ensembling,
+        "batch_size": batch_size,
+    } | way.options
+    if not pipe.paradigm(**way.options).stochastic:
+        return pipe(list(images), **options)
+    draws = [torch.Generator().manual_seed((seed << 32) + i) for i in indices]
+    return [pipe(image, generator=draw, **options) for image, draw in zip(images, draws, strict=True)]
 
 
 def _truth(kind: str, sample: Sample) -> np.ndarray:
