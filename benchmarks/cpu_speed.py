@@ -2,9 +2,9 @@
 
     python benchmarks/cpu_speed.py --out benchmarks
 
-The settings are gone through in order, then in reverse, and so on, so that a machine that slows down or speeds up meanwhile does
-not favour one of them; the best of a setting's medians counts. Needs about 8 GB of memory, a quiet machine and 10 to 20 minutes
-a round.
+The settings are gone through in order, then in reverse, and so on, so that a machine that slows down or speeds up meanwhile
+does not favour one of them; the best of a setting's medians counts. Needs about 8 GB of memory, a quiet machine and 10 to 20
+minutes a round.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def command(args: argparse.Namespace) -> str:
     """What was typed, as far as it is not the default."""
     usual = vars(arguments([]))
-    given = [f"--{key} {value}" for key, value in vars(args).items() if value != usual[key] and key != "out"]
+    changed = {key: value for key, value in vars(args).items() if value != usual[key] and key != "out"}
+    given = [f"--{key}" if value is True else f"--{key} {value}" for key, value in changed.items()]
     return " ".join(["python benchmarks/cpu_speed.py", *given])
 
 
