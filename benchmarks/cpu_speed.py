@@ -45,6 +45,7 @@ AIMS = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and write the page after each setting. Exit status: 1 when a setting failed. ValueError when none is chosen."""
     args = arguments(argv)
     plain, effort = replace(PLAIN, threads=args.threads), Effort(1, args.repeats, args.seconds)
     if args.smoke:
@@ -76,6 +77,7 @@ def command(args: argparse.Namespace) -> str:
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line, None: this process's own."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     parser.add_argument("--threads", type=int, default=2)

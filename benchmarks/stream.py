@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -79,6 +80,7 @@ def streamed(pipe: Any, folder: Path, out: Path, batch_size: int | str) -> tuple
 
 
 def main() -> None:
+    """Write the images, time the stages alone, the command, the stages again, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--alone", type=int, default=200, help="images on which the stages are timed alone")
@@ -111,7 +113,7 @@ def page(stages: dict[str, float], wall: float, cpu: float, args: argparse.Names
     files = stages["reading"] + stages["writing"]
     apart = (stages["network"] + files) / cores * args.images
     together = (stages["together"] + files / cores) * args.images
-    typed = "python benchmarks/stream.py" + (f" --images {args.images}" if args.images != 2000 else "")
+    typed = " ".join(["python benchmarks/stream.py", *sys.argv[1:]])
     rows = {
         "reading alone, one thread, ms per image": f"{stages['reading'] * 1e3:.2f}",
         "writing alone, one thread, ms per image": f"{stages['writing'] * 1e3:.2f}",

@@ -158,7 +158,9 @@ def test_slim_ends(tmp_path: Path) -> None:
     pipe = GenPerceptPipeline.from_parts(
         unet=whole.unet, vae=ends, codec="pair", prompt_embeds=torch.randn(1, 2, 16), task="depth", resolution=32
     )
-    agree(pipe, written(pipe, "onnx", tmp_path / "slim.onnx", tmp_path))
+    graph = written(pipe, "onnx", tmp_path / "slim.onnx", tmp_path)
+    agree(pipe, graph)
+    assert graph.stride == pipe.stride and graph.resolution == pipe.resolution
 
 
 @_ONNX

@@ -12,6 +12,7 @@ from typing import Any
 from genpercept import bases, checkpoint, hub, loading, plugins
 from genpercept._folder import read_manifest
 from genpercept.checkpoint import Header
+from genpercept.codecs import ends
 from genpercept.families import _layout, _rest
 
 ADAPTER = "adapter_config.json"
@@ -344,10 +345,12 @@ def _unet_details(config: dict[str, Any]) -> str:
 
 
 def _vae_details(config: dict[str, Any]) -> str:
-    if {"encoder", "decoder"} <= config.keys():  # a pair
-        ends = (f"{config[end].get('_class_name')}'s {end}" for end in ("encoder", "decoder"))
-        return f"{config.get('latent_channels')} latent channels, {' and '.join(ends)}"
-    return f"{config.get('latent_channels')} latent channels, scaling factor {config.get('scaling_factor')}"
+    encoder, decoder = ends(config)
+    if encoder is decoder:
+        what = f"scaling factor {config.get('scaling_factor')}"
+    else:
+        what = f"{encoder.get('_class_name')}'s encoder and {decoder.get('_class_name')}'s decoder"
+    return f"{config.get('latent_channels')} latent channels, {what}"
 
 
 def _sha256(path: Path, given: Given) -> str:

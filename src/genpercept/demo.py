@@ -319,9 +319,8 @@ def versions(pipe: Any) -> dict[str, str]:
 def _save(prediction: Prediction, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        formats = [
-            name for name in write.default_formats(prediction.kind) if name != "color"
-        ]  # the page has the pictures
+        # The page has the pictures.
+        formats = [name for name in write.default_formats(prediction.kind) if name != "color"]
         prediction.save(path, [*formats, "npz"])
     except OSError as error:
         raise ValueError(f"{path}: cannot be written: {error}") from None

@@ -81,12 +81,16 @@ def bytes_per_pixel(pipe: Any) -> int:
 
 
 def _widest(config: dict[str, Any]) -> int:
-    """Channels of a codec's widest map at full size: where a decoder has just upsampled. 0: it does not say."""
-    if {"encoder", "decoder"} <= config.keys():  # a pair
-        encoder, decoder = config["encoder"], config["decoder"]
-        first = encoder.get("encoder_block_out_channels") or encoder.get("block_out_channels") or (0,)
-        return max(first[0], _widest(decoder)) if _widest(decoder) else 0
-    return max((config.get("decoder_block_out_channels") or config.get("block_out_channels") or (0,))[:2])
+    """Channels of a codec's widest map at full size: what its encoder begins with, or its decoder has just upsampled.
+
+    0: it does not say.
+    """
+    from genpercept.codecs import ends  # brings torch
+
+    encoder, decoder = ends(config)
+    first = encoder.get("encoder_block_out_channels") or encoder.get("block_out_channels") or ()
+    last = decoder.get("decoder_block_out_channels") or decoder.get("block_out_channels") or ()
+    return max((*first[:1], *last[:2]), default=0)
 
 
 def free_memory(device: str) -> int | None:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+
+
+def ends(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Configurations of what encodes and of what decodes: of a pair its halves', of another codec its own twice."""
+    if {"encoder", "decoder"} <= config.keys():
+        return config["encoder"], config["decoder"]
+    return config, config
 
 
 class Codec(Protocol):

@@ -22,19 +22,7 @@ SIGMA = 2.0  # heatmap pixels, for a map of 64 x 48; smaller maps have a smaller
 OF_BOX = 0.53  # of a box is the person where no area is labelled, as mmpose takes it
 _FULL_HEIGHT = 64
 # Twice the standard deviation of people's own labels, by joint, over the root of the person's area (COCO's evaluation)
-_FALLOFF = 2 * np.array(
-    [
-        0.026,
-        *[0.025] * 2,
-        *[0.035] * 2,
-        *[0.079] * 2,
-        *[0.072] * 2,
-        *[0.062] * 2,
-        *[0.107] * 2,
-        *[0.087] * 2,
-        *[0.089] * 2,
-    ]
-)
+_FALLOFF = 2 * np.repeat([0.026, 0.025, 0.035, 0.079, 0.072, 0.062, 0.107, 0.087, 0.089], [1] + 8 * [2])
 _EXTENT = 1.25  # of the joints' bounding box, as a stand-in for a person's
 _SEEN = 0.2  # joints that count in a person's score, as in Simple Baselines
 
