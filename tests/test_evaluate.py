@@ -28,8 +28,10 @@ from genpercept._evaluation.network import Predictor
 from genpercept._evaluation.plan import SetSpec
 from genpercept._evaluation.scoring import Rules, Scorer, Source
 from genpercept.loading import load
+from genpercept.pipeline import GenPerceptPipeline
 from genpercept.types import Sample
 
+BASE = Path(__file__).parent / "golden" / "sd-tiny"
 SIZE = (24, 32)
 COUNT = 5
 
@@ -99,6 +101,19 @@ def test_workers_change_nothing(folder: Path, tmp_path: Path) -> None:
     assert timeless(runs[0][1]) == timeless(runs[1][1])
     titles = [(r["model"], r["task"]) for r in runs[0][1]]
     assert ("mini/normals", "normals") in titles and ("baseline: mean normal", "normals") in titles
+
+
+def test_each_sample_has_its_own_noise() -> None:
+    """By its name: alone, or after another one of the same picture, it is predicted from the same."""
+    pipe = GenPerceptPipeline.from_base(BASE, "depth", paradigm="stochastic_multi_step", resolution=0)
+    picture = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
+    one, other = (Sample(image=picture, name=name) for name in ("one", "other"))
+    nowhere: Any = None  # it reads no set and writes no file
+    predictors = [Predictor(pipe, way(0, seed=seed, steps=1), nowhere, nowhere, 2) for seed in (0, 1)]
+    first, second = (np.asarray(p.raw) for p in predictors[0].predict([one, other]))
+    alone, other_seed = (np.asarray(p.predict([other])[0].raw) for p in predictors)
+    np.testing.assert_allclose(alone, second, atol=1e-5)
+    assert np.abs(first - second).max() > 1e-3 and np.abs(other_seed - second).max() > 1e-3
 
 
 def test_scenes_of_the_synthetic_world(tmp_path: Path) -> None:

@@ -246,6 +246,20 @@ def test_seeds_and_runs_draw_different_noise(depth: GenPerceptPipeline, image: n
     assert merged.meta["ensemble_size"] == 3 and merged.meta["seed"] == 0
 
 
+def test_images_with_noise_of_their_own(depth: GenPerceptPipeline, image: np.ndarray) -> None:
+    images, seeds = [image[:64, :64], image[:48, :48], image[:64, :64]], [5, 6, 7]
+    options: dict[str, Any] = {"num_inference_steps": 2, "ensemble_size": 2, "flip_test": True}
+    options["ensembling_kwargs"] = {"solver": "least_squares"}
+    found = depth(images, **options, generator=[seeded(s) for s in seeds], batch_size=3)
+    for x, s, pred in zip(images, seeds, found, strict=True):
+        alone = depth(x, **options, generator=seeded(s))
+        assert pred.raw is not None and alone.raw is not None and pred.meta["seed"] == s
+        np.testing.assert_allclose(pred.raw, alone.raw, atol=1e-4, rtol=0)
+    assert np.abs(found[0].values - found[2].values).max() > 0.05
+    with pytest.raises(ValueError, match="a list of 2 for 3 images: pass one for each"):
+        depth(images, **options, generator=[seeded(5), seeded(6)])
+
+
 def test_ten_runs_of_ten_steps(depth: GenPerceptPipeline, normals: GenPerceptPipeline, image: np.ndarray) -> None:
     small = image[:37, :50]
     for pipe, shape in ((depth, (37, 50)), (normals, (37, 50, 3))):

@@ -21,14 +21,30 @@ IDENTITY_AXES = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
 
 @dataclass(frozen=True)
 class Run:
-    """How an image is predicted: `members` runs of `steps` steps each, merged; mirrored ones beside them with flip_test."""
+    """How an image is predicted: `members` runs of `steps` steps each, merged; mirrored ones beside them with flip_test.
+
+    seeds: of the noise, by image. Empty: 0 for all.
+    """
 
     paradigm: Paradigm
     steps: int
-    seed: int = 0
+    seeds: Sequence[int] = ()
     members: int = 1
     batch_size: int = 1
     flip_test: bool = False
+
+
+def seeds_of(generator: torch.Generator | Sequence[torch.Generator] | None, images: int) -> list[int]:
+    """Seeds by image: of its own generator in a list, or of the one for all, or 0. ValueError for a list of another length."""
+    if generator is None:
+        return [0] * images
+    if isinstance(generator, torch.Generator):
+        return [generator.initial_seed()] * images
+    if len(generator) != images:
+        raise ValueError(
+            f"generator: a list of {len(generator)} for {images} images: pass one for each, or one for all"
+        )
+    return [each.initial_seed() for each in generator]
 
 
 def check_runs(

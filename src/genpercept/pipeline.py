@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib.metadata
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 from genpercept import _folder, checkpoint, hub, plugins
-from genpercept._runs import IDENTITY_AXES, Run, batches, boxes_of, check_runs, decode, turned
+from genpercept._runs import IDENTITY_AXES, Run, batches, boxes_of, check_runs, decode, seeds_of, turned
 from genpercept.codecs import _join
 from genpercept.imaging.read import read_many, to_tensor
 from genpercept.paradigms import Paradigm
@@ -88,7 +89,7 @@ class GenPerceptPipeline(DiffusionPipeline):
         ensemble_size: int = 1,
         ensembling_kwargs: dict[str, Any] | None = None,
         paradigm: str | None = None,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
         latents: Tensor | None = None,
         batch_size: int = 1,
         resize_mode: str = "fit",
@@ -103,12 +104,13 @@ class GenPerceptPipeline(DiffusionPipeline):
         resize_mode "official" follows the public code. num_inference_steps: None is the model's own. ensemble_size:
         runs from different noise that are merged, which fills `uncertainty`; ensembling_kwargs as diffusers has them
         (reduction, ...), not for one run. generator: its seed keys the noise, by run, so that an image gets the same
-        answer wherever it stands. latents (images x ensemble_size, 4, h, w; 4 channels for each label image), run by
-        run within image by image: the noise to start from instead. Images of one padded size, and runs, share batches
-        of up to batch_size. boxes, for tasks on regions (pose): (N, 4) x, y, width, height in pixels, or (N, 5) with a
-        score; a list of such arrays for a list of images; None: the whole image. flip_test: the mean of the raw maps of
-        the image and of its mirror image, at twice the time. paradigm and further keywords (betas=, spacing=, ...):
-        another paradigm than the model's, and its options. ValueError says which argument is wrong.
+        answer wherever it stands; a list of them, one for each image, gives each its own noise. latents (images x
+        ensemble_size, 4, h, w; 4 channels for each label image), run by run within image by image: the noise to start
+        from instead. Images of one padded size, and runs, share batches of up to batch_size. boxes, for tasks on
+        regions (pose): (N, 4) x, y, width, height in pixels, or (N, 5) with a score; a list of such arrays for a list
+        of images; None: the whole image. flip_test: the mean of the raw maps of the image and of its mirror image, at
+        twice the time. paradigm and further keywords (betas=, spacing=, ...): another paradigm than the model's, and
+        its options. ValueError says which argument is wrong.
         """
         chosen = self.paradigm(paradigm, **paradigm_options)
         steps = self._default_steps(chosen) if num_inference_steps is None else num_inference_steps
@@ -116,20 +118,21 @@ class GenPerceptPipeline(DiffusionPipeline):
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: must be at least 1")
         resolution = self.resolution if processing_resolution is None else processing_resolution
-        seed = 0 if generator is None else generator.initial_seed()
 
         sources, single = read_many(image)
         images = [to_tensor(source) for source in sources]
         regions = self._regions(images, boxes_of(boxes, len(images), single))
-        run = Run(chosen, steps, seed, ensemble_size, batch_size, flip_test)
+        seeds = seeds_of(generator, len(images))
+        run = Run(chosen, steps, seeds, ensemble_size, batch_size, flip_test)
         if regions is None:
             predictions = self._predict(images, resolution, resize_mode, run, latents, ensembling_kwargs or {})
         else:
             parts = [region.image for each in regions for region in each]
+            run = replace(run, seeds=[seed for seed, each in zip(seeds, regions, strict=True) for _ in each])
             found = iter(self._predict(parts, 0, "fit", run, latents, ensembling_kwargs or {}))
             predictions = [cast(RegionTask, self._task).merge([next(found) for _ in each], each) for each in regions]
-        for prediction in predictions:
-            prediction.meta = self._meta_of(run) | prediction.meta
+        for prediction, seed in zip(predictions, seeds, strict=True):
+            prediction.meta = self._meta_of(run, seed) | prediction.meta
         self.maybe_free_model_hooks()
         return predictions[0] if single else predictions
 
@@ -157,9 +160,10 @@ class GenPerceptPipeline(DiffusionPipeline):
         for batch in batches([g.padded for g in geometries], run.batch_size):
             x = torch.cat([geometries[i].apply(images[i]) for i in batch])
             noise = None if start is None else start[batch].flatten(0, 1)
-            raw = self._forward(x, run, noise)
+            its = replace(run, seeds=[run.seeds[i] for i in batch])
+            raw = self._forward(x, its, noise)
             if run.flip_test:
-                mirrored = self._forward(x.flip(-1), run, None if noise is None else noise.flip(-1))
+                mirrored = self._forward(x.flip(-1), its, None if noise is None else noise.flip(-1))
                 raw = (raw + self._task.flip(mirrored)) / 2
             for i, raw_MCHW in zip(batch, raw.split(run.members), strict=True):
                 predictions[i] = decode(self._task, raw_MCHW, geometries[i], options)
@@ -192,11 +196,11 @@ class GenPerceptPipeline(DiffusionPipeline):
             )
 
         z_x = self._codec.encode(image_BCHW.to(device) * 2 - 1)
-        members = torch.arange(run.members).repeat(len(z_x))
-        for rows in torch.arange(len(members)).split(run.batch_size):
-            rng = Rng(run.seed, 0, members[rows].tolist())
+        for rows in torch.arange(len(z_x) * run.members).split(run.batch_size):
+            images, members = rows // run.members, rows % run.members
+            rng = Rng([run.seeds[i] for i in images.tolist()] if run.seeds else 0, 0, members.tolist())
             start = None if latents is None else latents[rows].to(device)
-            yield run.paradigm.predict(denoise, z_x[(rows // run.members).to(device)], run.steps, rng, start)
+            yield run.paradigm.predict(denoise, z_x[images.to(device)], run.steps, rng, start)
 
     def _start_latents(self, latents: Tensor | None, geometries: Sequence[Geometry], run: Run) -> Tensor | None:
         """`latents` by image and run, (B, runs, 4, h, w). ValueError where their shape is not the images'."""
@@ -304,14 +308,14 @@ class GenPerceptPipeline(DiffusionPipeline):
         version = importlib.metadata.version("genpercept")
         return {k: self.info.get(k) for k in keys} | known | {"software": f"genpercept {version}"}
 
-    def _meta_of(self, run: Run) -> dict[str, Any]:
+    def _meta_of(self, run: Run, seed: int) -> dict[str, Any]:
         return self.meta | {
             "paradigm": run.paradigm.name,
             "paradigm_options": run.paradigm.options,
             "steps": run.steps,
             "ensemble_size": run.members,
             "flip_test": run.flip_test,
-            "seed": run.seed if run.paradigm.stochastic else None,
+            "seed": seed if run.paradigm.stochastic else None,
         }
 
     # ---- building, loading, saving ---------------------------------------------------------------------------------

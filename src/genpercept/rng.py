@@ -36,31 +36,29 @@ def generator(seed: int, step: int, sample: int, purpose: str) -> np.random.Gene
 
 @dataclass(frozen=True)
 class Rng:
-    """The randomness of one batch: one key per sample, so a batch of two draws what two batches of one draw."""
+    """The randomness of one batch: one key per sample, so a batch of two draws what two batches of one draw.
 
-    seed: int
+    seed: one for all samples, or one for each.
+    """
+
+    seed: int | Sequence[int]
     step: int
     samples: Sequence[int]
 
     def generators(self, purpose: str) -> list[np.random.Generator]:
         """One fresh generator per sample, for draws whose number depends on the sample."""
-        return [generator(self.seed, self.step, s, purpose) for s in self.samples]
+        seeds = [self.seed] * len(self.samples) if isinstance(self.seed, int) else self.seed
+        return [generator(seed, self.step, s, purpose) for seed, s in zip(seeds, self.samples, strict=True)]
 
     def normal(self, shape: Sequence[int], purpose: str = "noise") -> Tensor:
         """Standard normal, (len(samples), *shape) float32."""
-        rows = [
-            generator(self.seed, self.step, s, purpose).standard_normal(tuple(shape), np.float32) for s in self.samples
-        ]
+        rows = [draw.standard_normal(tuple(shape), np.float32) for draw in self.generators(purpose)]
         return torch.from_numpy(np.stack(rows))
 
     def integers(self, low: int, high: int, purpose: str = "timestep") -> Tensor:
         """One integer in [low, high) per sample, (len(samples),) int64."""
-        return torch.tensor(
-            [int(generator(self.seed, self.step, s, purpose).integers(low, high)) for s in self.samples]
-        )
+        return torch.tensor([int(draw.integers(low, high)) for draw in self.generators(purpose)])
 
     def uniform(self, purpose: str) -> Tensor:
         """One number in [0, 1) per sample, (len(samples),) float32."""
-        return torch.tensor(
-            [generator(self.seed, self.step, s, purpose).random() for s in self.samples], dtype=torch.float32
-        )
+        return torch.tensor([draw.random() for draw in self.generators(purpose)], dtype=torch.float32)

@@ -113,10 +113,8 @@ def _predict(
         "ensembling_kwargs": way.ensembling,
         "batch_size": batch_size,
     } | way.options
-    if not pipe.paradigm(**way.options).stochastic:
-        return pipe(list(images), **options)
     draws = [torch.Generator().manual_seed((seed << 32) + i) for i in indices]
-    return [pipe(image, generator=draw, **options) for image, draw in zip(images, draws, strict=True)]
+    return pipe(list(images), generator=draws, **options)
 
 
 def _truth(kind: str, sample: Sample) -> np.ndarray:

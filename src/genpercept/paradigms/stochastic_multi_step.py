@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from numbers import Real
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from genpercept import equations
 from genpercept.paradigms import Denoise
 from genpercept.paradigms._multi_step import MultiStep
 from genpercept.paradigms._options import check_choice, check_flag, check_integer, full_timestep
-from genpercept.rng import Rng, generator
+from genpercept.rng import Rng
 from genpercept.types import Features
 
 SAMPLERS = ("ddim", "lcm")
@@ -135,14 +136,13 @@ class StochasticMultiStep(MultiStep):
         if not self.multires_strength:
             return noise
         rows = []
-        for row, t_i, sample in zip(noise, t.tolist(), rng.samples, strict=True):
+        for row, t_i, draw in zip(noise, t.tolist(), rng.generators("multires"), strict=True):
             strength = self.multires_strength * (t_i / equations.TRAIN_STEPS if self.multires_annealed else 1.0)
-            rows.append(equations.multires_noise(row, list(self._coarser(shape, rng, sample)), strength))
+            rows.append(equations.multires_noise(row, list(self._coarser(shape, draw)), strength))
         return torch.stack(rows)
 
-    def _coarser(self, shape: torch.Size, rng: Rng, sample: int) -> Iterator[Tensor]:
-        """Standard normal at the coarser sizes, drawn for one sample."""
-        draw = generator(rng.seed, rng.step, sample, "multires")
+    def _coarser(self, shape: torch.Size, draw: np.random.Generator) -> Iterator[Tensor]:
+        """Standard normal at the coarser sizes, of one sample."""
         ratios = draw.uniform(2, 4, equations.MULTIRES_LEVELS).tolist()
         channels, h, w = shape
         for size in equations.multires_sizes(h, w, self.multires_downscale, ratios):
