@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,6 +23,18 @@ def seconds(pipe: Any, pictures: Sequence[Tensor]) -> float:
     for picture in pictures:
         pipe._forward(picture, run, None)
     return (time.perf_counter() - start) / len(pictures)
+
+
+def in_turns(pipes: Mapping[str, Any], pictures: Mapping[str, Sequence[Tensor]], rounds: int) -> dict[str, float]:
+    """Seconds per image of each, the median of the rounds after one that is not counted.
+
+    In each round every one has its turn, so that a machine that slows down slows all of them.
+    """
+    found: dict[str, list[float]] = {name: [] for name in pipes}
+    for _ in range(rounds + 1):
+        for name, pipe in pipes.items():
+            found[name].append(seconds(pipe, pictures[name]))
+    return {name: statistics.median(taken[1:]) for name, taken in found.items()}
 
 
 def where(threads: int) -> str:

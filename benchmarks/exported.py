@@ -3,8 +3,8 @@
     python benchmarks/exported.py                     # benchmarks/exported.md: mini/depth and mini/normals
     python benchmarks/exported.py --models mini/depth --variants onnx-fp32 --rounds 1 --out check.md    # of this script
 
-Errors are of raw maps, against the plain pipeline in float32. Times are medians over rounds of all ten images, one by one,
-network only; the plain pipeline is timed first and last, which shows how steady the machine is.
+Errors are of raw maps, against the plain pipeline in float32. Times are of the network alone, ten images one by one; in each
+round every variant has its turn, so that a machine that slows down slows all of them; medians over rounds.
 """
 
 from __future__ import annotations
@@ -12,25 +12,24 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import os
-import statistics
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
-from _network import seconds, where
+from _network import in_turns, where
 
 import genpercept
 from genpercept import exported
 from genpercept._export import check
 from genpercept._export.write import SUFFIX, write
-from genpercept.pipeline import GenPerceptPipeline
 
 VARIANTS = ["onnx-fp32", "onnx-fp16", "openvino-fp32", "openvino-fp16", "openvino-int8"]
 
 
 def main() -> None:
+    """Export, compare and time every variant of every model, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["mini/depth", "mini/normals"])
     parser.add_argument("--variants", nargs="+", default=VARIANTS, choices=VARIANTS)
@@ -46,34 +45,28 @@ def main() -> None:
 
 
 def measure(model: str, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """The pipeline's row, and one for each variant: errors, size, and seconds per image in turns."""
     plain = genpercept.load(model, device="cpu", specialised=False)
     pictures = check.images(plain, args.images)
-    rows = [{"model": model, "variant": "pipeline, float32", "seconds": median(plain, pictures, args.rounds)}]
+    pipes: dict[str, Any] = {"pipeline, float32": plain}
+    rows: dict[str, dict[str, Any]] = {"pipeline, float32": {}}
     with tempfile.TemporaryDirectory() as folder:
         for variant in args.variants:
             to, dtype = variant.split("-")
             path = Path(folder) / f"{variant}{SUFFIX[to]}"
-            found = write(plain, to, path, dtype, args.images)
-            row = {"model": model, "variant": f"{to}, {dtype}", "largest": found["largest"], "mean": found["mean"]}
-            row["bytes"] = sum(part.stat().st_size for part in Path(folder).glob(f"{path.stem}.*"))
-            rows.append(row | {"seconds": median(exported.load(path), pictures, args.rounds)})
+            name, found = f"{to}, {dtype}", write(plain, to, path, dtype, args.images)
+            size = {"bytes": sum(part.stat().st_size for part in Path(folder).glob(f"{path.stem}.*"))}
+            rows[name], pipes[name] = found | size, exported.load(path)
             if variant == "openvino-fp32":
-                quick = exported.load(path, torch.bfloat16)
-                found = check.compare(plain, quick, pictures)
-                row = {"model": model, "variant": "openvino, fp32 computed in bf16", "bytes": row["bytes"]}
-                row |= {"largest": found["largest"], "mean": found["mean"]}
-                rows.append(row | {"seconds": median(quick, pictures, args.rounds)})
-            print(rows[-1], flush=True)
-    rows.append({"model": model, "variant": "pipeline, again", "seconds": median(plain, pictures, args.rounds)})
-    return rows
-
-
-def median(pipe: GenPerceptPipeline, pictures: list[torch.Tensor], rounds: int) -> float:
-    """Of a round's mean time per image, in seconds, after a round of warm-up."""
-    return statistics.median([seconds(pipe, pictures) for _ in range(rounds + 1)][1:])
+                name = "openvino, fp32 computed in bf16"
+                pipes[name] = exported.load(path, torch.bfloat16)
+                rows[name] = check.compare(plain, pipes[name], pictures) | size
+        times = in_turns(pipes, dict.fromkeys(pipes, pictures), args.rounds)
+    return [row | {"model": model, "variant": name, "seconds": times[name]} for name, row in rows.items()]
 
 
 def page(rows: list[dict[str, Any]], args: argparse.Namespace) -> str:
+    """What the rows say, as Markdown."""
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "onnxruntime", "openvino"))
     load = ", ".join(f"{x:.1f}" for x in os.getloadavg())
     lines = [

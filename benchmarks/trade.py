@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import os
-import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _network import seconds, where
+from _network import in_turns, where
 from mini import pair, predict, summarise
 from PIL import Image
 from torch import Tensor
@@ -47,21 +46,24 @@ _CALIBRATION = 10  # scenes of the validation split by which int8's ranges are c
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Accuracy of every variant, then all of them timed in turns; writes the page. Exit status 0."""
     args = arguments(argv)
     torch.set_num_threads(args.threads)
     cases = held_out(range(args.count), "mixed", args.size)
     with tempfile.TemporaryDirectory() as folder:
         pipes = dict(variants(args, Path(folder)))
         rows = {name: accuracy(pipe, cases, args.batch_size) for name, pipe in pipes.items()}
-        times = timed(pipes, cases[: args.timed], args.rounds)
+        pictures = {name: padded(pipe, cases[: args.timed]) for name, pipe in pipes.items()}
+        times = in_turns(pipes, pictures, args.rounds)
     for name, pipe in pipes.items():
-        rows[name] |= {"ms": times[name], "parameters": parameters(pipe)}
+        rows[name] |= {"ms": 1000 * times[name], "parameters": parameters(pipe)}
     args.out.write_text(page(rows, args), encoding="utf-8")
     print(args.out.read_text(encoding="utf-8"))
     return 0
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line, None: this process's own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="mini/depth")
     parser.add_argument("--tiny", type=Path, help="folder of a tiny codec of the model's latent space")
@@ -151,18 +153,6 @@ def accuracy(pipe: Any, cases: Sequence[Case], batch_size: int) -> dict[str, Any
     return summarise(figures, ("abs_rel", "delta1"))
 
 
-def timed(pipes: dict[str, Any], cases: Sequence[Case], rounds: int) -> dict[str, float]:
-    """Milliseconds per image of each, the median of the rounds after one that is not counted."""
-    pictures = {name: padded(pipe, cases) for name, pipe in pipes.items()}
-    found: dict[str, list[float]] = {name: [] for name in pipes}
-    for number in range(rounds + 1):
-        for name, pipe in pipes.items():
-            took = seconds(pipe, pictures[name])
-            if number:
-                found[name].append(1000 * took)
-    return {name: statistics.median(values) for name, values in found.items()}
-
-
 def padded(pipe: Any, cases: Sequence[Case]) -> list[Tensor]:
     """Images as the network sees them, (1, 3, H, W) in [0, 1]."""
     images = [to_tensor(case.image) for case in cases]
@@ -177,6 +167,7 @@ def parameters(pipe: Any) -> float | None:
 
 
 def page(rows: dict[str, dict[str, Any]], args: argparse.Namespace) -> str:
+    """What the rows say, as Markdown."""
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "onnxruntime", "openvino"))
     height, width = args.size
     used = next(iter(rows.values()))["images"]
@@ -205,6 +196,7 @@ def page(rows: dict[str, dict[str, Any]], args: argparse.Namespace) -> str:
 
 
 def figure(row: dict[str, Any], key: str) -> str:
+    """A mean with its standard error, where there is one."""
     spread = row[f"{key}_se"]
     return f"{row[key]:.4f}" + ("" if spread is None else f" ± {spread:.4f}")
 
