@@ -1,8 +1,7 @@
-"""What the benchmarks of forms of one model share: the network's clock, without reading or writing, and the machine's name."""
+"""What the benchmarks of forms of one model share: the network's clock, without reading or writing, in turns."""
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genpercept._bench.machine import processor
 from genpercept._runs import Run
 
 
@@ -35,7 +33,3 @@ def in_turns(pipes: Mapping[str, Any], pictures: Mapping[str, Sequence[Tensor]],
         for name, pipe in pipes.items():
             found[name].append(seconds(pipe, pictures[name]))
     return {name: statistics.median(taken[1:]) for name, taken in found.items()}
-
-
-def where(threads: int) -> str:
-    return f"{threads} threads, {os.cpu_count()} cores of {processor()}"

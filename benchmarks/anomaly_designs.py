@@ -11,7 +11,6 @@ defects (stains, scratches, holes and bumps in the scene's textures), which neit
 from __future__ import annotations
 
 import argparse
-import platform
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from _page import made
 from scipy import ndimage
 
 from genpercept import GenPerceptPipeline, equations
@@ -178,7 +178,7 @@ def page(rows: list[list[str]], args: argparse.Namespace, seconds: dict[str, flo
     took = ", ".join(f"{name} {s / 60:.0f} min" for name, s in seconds.items())
     return (
         "# Anomaly detection: the defect map or the restored image\n\n"
-        f"`python benchmarks/anomaly_designs.py --steps {args.steps}`, {time.strftime('%Y-%m-%d')}, {platform.machine()}, CPU. "
+        f"{made(__file__)}. "
         f"{args.base}, latent loss, {args.steps} steps of {BATCH}, {args.scenes} scenes, {args.tests} test images a set, "
         f"half of them good. Training took: {took}.\n\n" + "\n".join(lines) + "\n"
     )

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import platform
 import sys
 import time
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import genpercept
+from genpercept._bench.machine import processor
 from genpercept._study import chart
 from genpercept.demo import held_out
 
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     path = args.out / "backbones.json"
     if not args.table:
         arms = {name: [Path(p) for p in getattr(args, name).split(",")] for name in ("unet", "transformer")}
-        found = {"date": time.strftime("%Y-%m-%d"), "machine": platform.machine(), "count": args.count}
+        found = {"date": time.strftime("%Y-%m-%d"), "machine": processor(), "count": args.count}
         found |= {name: arm(*runs, args.count) for name, runs in arms.items()}
         args.out.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _page import made
 
 from genpercept.backbones.clip import BIGG_CONFIG
 from genpercept.backbones.dinov2 import GIANT_CONFIG, LARGE_CONFIG
@@ -106,7 +107,7 @@ def forward(plugin: Any, case: Case) -> tuple[str, int, float]:
 
 def table(rows: list[tuple[str, ...]]) -> str:
     heads = ("backbone", "parameters here", "published", "source", "pyramid, coarsest first", "shallow", "shapes", "s")
-    lines = ["# Backbones at their published sizes", "", "Made by `python benchmarks/backbones.py`.", ""]
+    lines = ["# Backbones at their published sizes", "", f"{made(__file__)}.", ""]
     lines += [f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads), *(f"| {' | '.join(r)} |" for r in rows), ""]
     lines += [
         "Parameters are counted on the meta device. `shallow`: those of the network of real width and few blocks whose one",

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
+from _page import made
 from PIL import Image
 from skimage import data
 
@@ -67,7 +66,7 @@ def page(model: str, found: list[tuple[dict[str, float], float]]) -> str:
     rows = [f"| {name} | {value:.2f} |" for name, value in medians.items()]
     return (
         f"# Cold start of {model}\n\n"
-        f"`python benchmarks/cold_start.py`, {time.strftime('%Y-%m-%d')}, {platform.machine()}, CPU; medians of {len(found)} "
+        f"{made(__file__)}. Medians of {len(found)} "
         "fresh processes with files in the page cache; a photograph of 512 x 512, the model's own processing resolution.\n\n"
         "| part | seconds |\n| --- | ---: |\n" + "\n".join(rows) + "\n\n"
         f"Imports take {imports:.2f} s of it. Peak memory {statistics.median(peak for _, peak in found):.2f} GiB.\n"

@@ -15,6 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from _page import command
+
 from genpercept._bench import output
 from genpercept._bench.session import Session
 from genpercept._bench.setting import Effort, Setting
@@ -60,20 +62,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     order = [setting for i in range(args.rounds) for setting in (reversed(settings) if i % 2 else settings)]
     for i, setting in enumerate(order):
         session.add(setting, cold=False, compare=i < len(settings))
-        lead = [AIMS, speed_ups(session.result, settings, plain), f"By `{command(args)}`."]
+        lead = [AIMS, speed_ups(session.result, settings, plain), f"By `{command(__file__, argv)}`."]
         written = output.save(session.result, args.out, "cpu_speed", title, lead)  # each time: a stop loses one setting
     output.show(session.result)
     for path in written:
         print(f"wrote {path}")
     return 1 if session.failed else 0
-
-
-def command(args: argparse.Namespace) -> str:
-    """What was typed, as far as it is not the default."""
-    usual = vars(arguments([]))
-    changed = {key: value for key, value in vars(args).items() if value != usual[key] and key != "out"}
-    given = [f"--{key}" if value is True else f"--{key} {value}" for key, value in changed.items()]
-    return " ".join(["python benchmarks/cpu_speed.py", *given])
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:

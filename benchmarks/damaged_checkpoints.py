@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _page import made
 from safetensors.torch import load_file, save_file
 
 import genpercept
@@ -329,9 +330,9 @@ def main() -> int:
     lines = [
         "# Damaged and mismatched checkpoints",
         "",
-        f"{len(rows)} of them, made from the tests' tiny models and the embedded ones, loaded with `genpercept.load`. Each is",
-        "refused with one line. `python benchmarks/damaged_checkpoints.py` writes this table. Paths are shortened: `m` is the",
-        "checkpoint, `base` a copy of the base `sd-tiny`.",
+        f"{made(__file__)}.",
+        f"{len(rows)} checkpoints, made from the tests' tiny models and the embedded ones, loaded with `genpercept.load`.",
+        "Each is refused with one line. Paths are shortened: `m` is the checkpoint, `base` a copy of the base `sd-tiny`.",
         "",
         "| | what was done | the error |",
         "| --- | --- | --- |",

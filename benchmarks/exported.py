@@ -13,12 +13,12 @@ import argparse
 import importlib.metadata
 import os
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
-from _network import in_turns, where
+from _network import in_turns
+from _page import made
 
 import genpercept
 from genpercept import exported
@@ -67,13 +67,13 @@ def measure(model: str, args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def page(rows: list[dict[str, Any]], args: argparse.Namespace) -> str:
     """What the rows say, as Markdown."""
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "onnxruntime", "openvino"))
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("onnxruntime", "openvino"))
     load = ", ".join(f"{x:.1f}" for x in os.getloadavg())
     lines = [
         "# Exported graphs against the pipeline",
         "",
-        f"`python benchmarks/exported.py`, {datetime.now(UTC):%Y-%m-%d}; {where(args.threads)}, load "
-        f"average {load} at the end; {versions}; {args.rounds} rounds of ten {'given' if args.images else 'drawn'} images.",
+        f"{made(__file__, args.threads)}, {versions}; load average {load} "
+        f"at the end. {args.rounds} rounds of ten {'given' if args.images else 'drawn'} images.",
         "Differences of raw maps, which lie about in [-1, 1], from the pipeline's in float32.",
         "",
         "| model | variant | largest difference | mean difference | MB | ms per image |",

@@ -14,6 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from _page import made
 from _tiny import write
 
 STEPS, BATCH = 50, 8
@@ -70,7 +71,7 @@ def main() -> None:
     lines = [
         "# One process and two",
         "",
-        f"`python benchmarks/processes.py`: {STEPS} steps of one recipe (batch {BATCH}, accumulation 2, float32), in one"
+        f"{made(__file__)}. {STEPS} steps of one recipe (batch {BATCH}, accumulation 2, float32), in one"
         " process and in two (gloo, half of each batch each). The loss is that of the whole batch before the step.",
         "",
         f"**Largest relative difference of the loss over {STEPS} steps: {max(relative):.1e}** (asked for: 1e-4).",

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from _page import made
 from _tiny import write
 from safetensors.torch import load_file
 
@@ -136,7 +137,7 @@ def table(rows: list[Row], longest: float) -> str:
     lines = [
         "# Killed and resumed",
         "",
-        f"`python benchmarks/resume.py --runs {len(rows)}`: {len(rows)} runs of {STEPS} steps (checkpoint every"
+        f"{made(__file__)}. {len(rows)} runs of {STEPS} steps (checkpoint every"
         f" {EVERY}, {longest:.1f} s uninterrupted), {kills} times killed by SIGKILL at random moments, {halves} of them while a"
         " checkpoint was being written or dropped. Compared with the run that nobody stopped: model, weights, moving average,"
         " Adam's moments.",

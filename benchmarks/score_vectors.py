@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _page import made
 from PIL import Image
 
 from genpercept import score
@@ -263,8 +264,15 @@ FILES = {
 
 
 def table(checks: dict[str, list[Check]]) -> tuple[list[str], bool]:
-    """Lines of Markdown, one for each kind of figure in each file, and whether all are within tolerance."""
+    """The page in Markdown, a line for each kind of figure in each file, and whether all are within tolerance."""
     lines = [
+        "# `score` on the vectors of public evaluation codes",
+        "",
+        f"{made(__file__)}. Every case is written to files (arrays as npy, masks, mattes and class ids as PNG,",
+        "keypoints as COCO's JSON), scored by `genpercept score`, and compared with the figures that the public code gave for",
+        "it. Deviations are absolute unless it says relative. NaN is equal to NaN alone; a reference that raised for want of a",
+        "region counts as NaN.",
+        "",
         "| file | against | cases | worst deviation (case) | tolerance | ok |",
         "| --- | --- | ---: | --- | ---: | --- |",
     ]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _page import command
 
 from genpercept._bench import output
 from genpercept._bench.session import Session
@@ -54,7 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     if any(len(line) > 1 for by_stage in found.values() for line in by_stage.values()):
         plot(args.out / "size_curve.png", found)
-    lead = ["![Time and memory against size](size_curve.png)", fits(found), cliffs(found), f"By `{command(args)}`."]
+    lead = [
+        "![Time and memory against size](size_curve.png)",
+        fits(found),
+        cliffs(found),
+        f"By `{command(__file__, argv)}`.",
+    ]
     title = f"Cost against size, {base.dtype}, {'one GPU' if device.startswith('cuda') else 'CPU'}"
     output.show(session.result)
     for path in output.save(session.result, args.out, "size_curve", title, lead):
@@ -75,12 +80,6 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--deadline", type=float, default=math.inf, help="seconds after which nothing new is begun")
     parser.add_argument("--smoke", action="store_true", help="tiny networks: does everything run?")
     return parser.parse_args(argv)
-
-
-def command(args: argparse.Namespace) -> str:
-    """What makes this page again, on a machine like this one."""
-    given = f"python benchmarks/size_curve.py --device {args.device} --dtype {args.dtype} --sizes {args.sizes}"
-    return f"{given} --remedies {shlex.quote(args.remedies)}" + (" --smoke" if args.smoke else "")
 
 
 def curves(result: dict[str, Any]) -> dict[str, dict[str, Curve]]:

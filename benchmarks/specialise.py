@@ -18,12 +18,11 @@ import os
 import resource
 import statistics
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
-from _network import where
+from _page import made
 from torch import Tensor
 
 import genpercept
@@ -141,8 +140,8 @@ def page(rows: list[dict[str, Any]], args: argparse.Namespace) -> str:
     """What the rows say, as Markdown."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     head = (
-        f"# Specialised pipelines\n\n{datetime.now(UTC):%Y-%m-%d}, {where(args.threads)}, torch "
-        f"{torch.__version__}. `python benchmarks/specialise.py`: one image at a time; medians of up to {args.rounds} rounds; "
+        f"# Specialised pipelines\n\n{made(__file__, args.threads)}. One image at a time; "
+        f"medians of up to {args.rounds} rounds; "
         f"peak memory of the whole run {peak:.1f} GiB.\n"
     )
     parts = [head]

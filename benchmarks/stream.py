@@ -12,16 +12,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _network import where
+from _page import made
 from PIL import Image
 
 SIZES = ((192, 256), (256, 192), (200, 256), (256, 256))  # of the files
@@ -113,7 +111,6 @@ def page(stages: dict[str, float], wall: float, cpu: float, args: argparse.Names
     files = stages["reading"] + stages["writing"]
     apart = (stages["network"] + files) / cores * args.images
     together = (stages["together"] + files / cores) * args.images
-    typed = " ".join(["python benchmarks/stream.py", *sys.argv[1:]])
     rows = {
         "reading alone, one thread, ms per image": f"{stages['reading'] * 1e3:.2f}",
         "writing alone, one thread, ms per image": f"{stages['writing'] * 1e3:.2f}",
@@ -128,7 +125,7 @@ def page(stages: dict[str, float], wall: float, cpu: float, args: argparse.Names
         [
             "# Many small images through `genpercept predict`",
             "",
-            f"{datetime.now(UTC):%Y-%m-%d}; {where(cores)}. `{typed}`: {args.images} JPEGs of about 256 x 192 pixels, "
+            f"{made(__file__, cores)}. {args.images} JPEGs of about 256 x 192 pixels, "
             f"{args.model}, batch size {args.batch_size}, to {' and '.join(FORMATS)}.",
             "",
             "| | |",

@@ -11,17 +11,15 @@ from __future__ import annotations
 
 import argparse
 import copy
-import os
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
+from _page import made
 from diffusers.models.attention_processor import AttnProcessor
 from torch.nn.functional import mse_loss
 
@@ -129,8 +127,7 @@ def main() -> None:
     lines = [
         "# The training engine against a bare loop",
         "",
-        f"{datetime.now(UTC).date()}, {os.cpu_count()} cores {platform.machine()}, torch {torch.__version__}, one thread. "
-        "`python benchmarks/throughput.py`: both take turns in one process; medians of "
+        f"{made(__file__)}, one thread. Both take turns in one process; medians of "
         f"{options.rounds} rounds of {options.steps} steps. The embedded base (4.3 M parameters), 48 x 64, bf16.",
         "",
         "| | engine, images/s | bare loop, images/s | engine / bare | waiting for data | making a batch, of a step |",

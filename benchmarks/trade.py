@@ -16,12 +16,12 @@ import importlib.metadata
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
-from _network import in_turns, where
+from _network import in_turns
+from _page import made
 from mini import pair, predict, summarise
 from PIL import Image
 from torch import Tensor
@@ -168,12 +168,12 @@ def parameters(pipe: Any) -> float | None:
 
 def page(rows: dict[str, dict[str, Any]], args: argparse.Namespace) -> str:
     """What the rows say, as Markdown."""
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "onnxruntime", "openvino"))
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("onnxruntime", "openvino"))
     height, width = args.size
     used = next(iter(rows.values()))["images"]
     head = (
-        f"`python benchmarks/trade.py`, {datetime.now(UTC):%Y-%m-%d}; {where(args.threads)}, load average "
-        f"{os.getloadavg()[0]:.1f} at the end; {versions}. {args.model} on {used} held-out scenes of the mixed domain at "
+        f"{made(__file__, args.threads)}, {versions}; load average {os.getloadavg()[0]:.1f} at the end. "
+        f"{args.model} on {used} held-out scenes of the mixed domain at "
         f"{width} x {height}, ± standard error over images; {args.timed} of them timed, {args.rounds} rounds."
     )
     first = next(iter(rows.values()))["ms"]

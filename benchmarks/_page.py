@@ -1,0 +1,24 @@
+"""What every benchmark's page says of itself: what was typed, when, and on which machine."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from genpercept._bench.machine import processor
+
+
+def command(file: str, argv: Sequence[str] | None = None) -> str:
+    """The command line of the script `file`; argv None: this process's own."""
+    return shlex.join(["python", f"benchmarks/{Path(file).name}", *(sys.argv[1:] if argv is None else argv)])
+
+
+def made(file: str, threads: int = 0, argv: Sequence[str] | None = None) -> str:
+    """The command, the date, the processor's cores and PyTorch; and the threads, unless 0."""
+    cores = f"{os.cpu_count()} cores of {processor()}" + (f", {threads} threads" if threads else "")
+    return f"`{command(file, argv)}`, {time.strftime('%Y-%m-%d')}; {cores}; torch {version('torch')}"
