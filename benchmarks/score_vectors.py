@@ -263,6 +263,14 @@ FILES = {
 }
 
 
+NOTES = """
+MATLAB's CONN differs only where some alpha is 153: 153 / 255 = 0.6 is one of its levels, and in its single precision that
+alpha lies on it, in double precision below. Four of those five cases are within 2.1 %, and the fifth was made to show it: the
+tolerance of 25 % is for that one. mmagic, in double precision, agrees with ours on the same cases to 1e-15.
+
+Tied scores: AUPRO follows the official code's rule, so that it agrees on the case with nine levels, too."""
+
+
 def table(checks: dict[str, list[Check]]) -> tuple[list[str], bool]:
     """The page in Markdown, a line for each kind of figure in each file, and whether all are within tolerance."""
     lines = [
@@ -305,7 +313,7 @@ def main() -> int:
 
         checks = {name: list(run(folder, desk)) for name, run in FILES.items()}
     lines, fine = table(checks)
-    print("\n".join(lines))
+    print("\n".join([*lines, NOTES]))
     return 0 if fine else 1
 
 
