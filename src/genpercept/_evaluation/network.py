@@ -109,7 +109,7 @@ class Predictor:
             num_inference_steps=self.way.steps,
             ensemble_size=self.way.ensemble_size,
             flip_test=self.way.flip_test,
-            generator=[torch.Generator().manual_seed((self.way.seed << 32) + crc32(s.name.encode())) for s in samples],
+            generator=[torch.Generator().manual_seed(crc32(f"{self.way.seed} {s.name}".encode())) for s in samples],
             batch_size=self.batch_size,
             **boxes,
         )
