@@ -49,9 +49,9 @@ AIMS = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and write the page after each setting. Exit status: 1 when a setting failed. ValueError when none is chosen."""
     args = arguments(argv)
-    plain, effort = replace(PLAIN, threads=args.threads), Effort(1, args.repeats, args.seconds)
+    plain, effort = replace(PLAIN, threads=args.threads), Effort(1, args.repeats, args.seconds, file_to_file=False)
     if args.smoke:
-        plain, effort = replace(plain, shape="mini", resolution=32), Effort(1, 2, 0.2, 0.05)
+        plain, effort = replace(plain, shape="mini", resolution=32), Effort(1, 2, 0.2, 0.05, file_to_file=False)
     chosen = {name: way for name, way in WAYS.items() if args.only in name and not (args.skip and args.skip in name)}
     if not chosen:
         raise ValueError(f"--only {args.only!r}, --skip {args.skip!r}: no setting is left of {'; '.join(WAYS)}")

@@ -1,6 +1,7 @@
 """Cost against size, 256 to 2048 pixels: time and memory of each stage, fitted exponents, and what remedies do.
 
     python benchmarks/size_curve.py --out benchmarks            # on the fastest device there is
+    python benchmarks/size_curve.py --repeats 1 --remedies plain,both --remedied-from 1024    # a CPU, in 45 minutes
 
 Random weights in Stable Diffusion 2.1's shape. An exponent is the slope of log(cost) over log(pixels): 1 is linear in the
 pixels, 2 is what attention without a memory-saving kernel comes to. Local slopes, from one size to the next, show cliffs.
@@ -39,16 +40,26 @@ CLIFF = 1.6  # a local slope over this, in time or memory, is named
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Measure all sizes, and write the page and its plot. Exit status: 1 when a setting failed."""
     args = arguments(argv)
     device = pick_device(args.device)
     base = Setting(device=device, dtype=args.dtype, threads=args.threads)
-    effort, sizes = Effort(1, args.repeats, args.seconds), [int(size) for size in args.sizes.split(",")]
+    effort, sizes = (
+        Effort(0, args.repeats, args.seconds, file_to_file=False),
+        [int(size) for size in args.sizes.split(",")],
+    )
     if args.smoke:
-        base, effort, sizes = replace(base, shape="mini", threads=1), Effort(0, 1, 0.1, 0.05), [32, 48]
+        base, effort, sizes = (
+            replace(base, shape="mini", threads=1),
+            Effort(0, 1, 0.1, 0.05, file_to_file=False),
+            [32, 48],
+        )
     remedies = {name: way for name, way in REMEDIES.items() if name in args.remedies.split(",")}
     session = Session(effort, deadline=args.deadline)
     for size in sizes:
-        for way in remedies.values():
+        for name, way in remedies.items():
+            if name != "plain" and size < args.remedied_from:
+                continue
             session.add(replace(base, resolution=size, **way), cold=False)
     found = curves(session.result)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -68,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line, None: this process's own."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     parser.add_argument("--device", default="auto")
@@ -75,6 +87,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=0, help="0: as many as torch takes")
     parser.add_argument("--sizes", default=",".join(map(str, SIZES)), help="edges in pixels, rising")
     parser.add_argument("--remedies", default=",".join(REMEDIES))
+    parser.add_argument("--remedied-from", type=int, default=0, help="smaller sizes are measured plain only")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--deadline", type=float, default=math.inf, help="seconds after which nothing new is begun")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +83,11 @@ class _Work:
         run = Run(self.run.paradigm, self.run.steps, batch_size=size)
         x = self._resized().expand(size, -1, -1, -1).contiguous()
 
-        def network() -> Tensor:
-            return self.pipe._forward(x, run, None)
+        raw = x  # until the network has run
+
+        def network() -> None:
+            nonlocal raw
+            raw = self.pipe._forward(x, run, None)
 
         stages = {
             "read": timed(lambda: [read(self.photo) for _ in range(size)], "cpu", effort),
@@ -92,20 +96,20 @@ class _Work:
         machine.reset_peak(device)
         whole = timed(network, device, effort)
         peak = machine.peak(device)
-        apart = self.of.runtime == "torch"
-        stages |= self._apart(network) if apart else {}
-        raw = network()
+        apart, peaks = self._apart(network) if self.of.runtime == "torch" else ({}, {})
+        stages |= apart
         predictions = [task.decode(one, self.geometry) for one in raw.split(1)]
         stages["decode"] = timed(lambda: [task.decode(one, self.geometry) for one in raw.split(1)], device, effort)
         stages["write"] = timed(lambda: [self._save(p, i) for i, p in enumerate(predictions)], "cpu", effort)
-        together = timed(lambda: self._together(size), device, Effort(0, effort.repeats, effort.seconds))
         return {
             "batch": size,
             "stages": stages,
             "network": whole,
-            "together": together,
+            "together": timed(lambda: self._together(size), device, replace(effort, warmup=0))
+            if effort.file_to_file
+            else None,
             "peak": peak,
-            "stage_peaks": self._peaks(network) if apart else {},
+            "stage_peaks": peaks,
         }
 
     def _resized(self) -> Tensor:
@@ -123,40 +127,29 @@ class _Work:
         for i, prediction in enumerate(answers):
             self._save(prediction, i)
 
-    def _apart(self, network: Any) -> dict[str, Any]:
-        """Seconds of the network's stages, the device waited for at each border."""
-        device = self.of.device
-        rounds: list[dict[str, float]] = []
+    def _apart(self, network: Callable[[], None]) -> tuple[dict[str, Any], dict[str, int]]:
+        """Of each stage of the network: seconds, the device waited for at each border, and peak bytes while it runs.
+
+        A peak includes what was there before.
+        """
+        device, rounds = self.of.device, list[dict[str, float]]()
+        peaks = dict.fromkeys(NETWORK, 0)
 
         @contextmanager
-        def clock(stage: str) -> Iterator[None]:
+        def meter(stage: str) -> Iterator[None]:
             synchronise(device)
+            machine.reset_peak(device)
             start = time.perf_counter()
             yield
             synchronise(device)
             rounds[-1][stage] += time.perf_counter() - start
+            peaks[stage] = max(peaks[stage], machine.peak(device))
 
-        with watched(self.pipe, clock):
+        with watched(self.pipe, meter):
             while not enough([sum(each.values()) for each in rounds], self.effort):
                 rounds.append(dict.fromkeys(NETWORK, 0.0))
                 network()
-        return {stage: summary([each[stage] for each in rounds]) for stage in NETWORK}
-
-    def _peaks(self, network: Any) -> dict[str, int]:
-        """Peak bytes while each stage of the network runs, what was there before included."""
-        device = self.of.device
-        found = dict.fromkeys(NETWORK, 0)
-
-        @contextmanager
-        def meter(stage: str) -> Iterator[None]:
-            machine.reset_peak(device)
-            yield
-            synchronise(device)
-            found[stage] = max(found[stage], machine.peak(device))
-
-        with watched(self.pipe, meter):
-            network()
-        return found
+        return {stage: summary([each[stage] for each in rounds]) for stage in NETWORK}, peaks
 
 
 @torch.inference_mode()

@@ -38,7 +38,7 @@ def _speed(rows: Sequence[dict[str, Any]]) -> Table:
                 _spread(row["network"], row["batch"]),
                 str(row["network"]["runs"]),
                 f"{row['batch'] / row['network']['median']:.3g}",
-                _ms(row["together"]["median"], row["batch"]),
+                _ms(row["together"]["median"], row["batch"]) if row["together"] else "-",
                 f"{row['tflops']:.4g}",
                 f"{row['tflops_per_s']:.3g}",
                 f"{row['share']:.0%} of {row['ceiling']['tflops']:.3g}",

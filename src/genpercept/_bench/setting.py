@@ -89,13 +89,15 @@ class Setting:
 class Effort:
     """Runs without a clock, then `repeats` runs with one, fewer once `seconds` are over, but two where `repeats` allows.
 
-    matmul_seconds: for each size of the matrices whose product is the ceiling.
+    matmul_seconds: for each size of the matrices whose product is the ceiling. file_to_file: whether reading, all of the
+    pipeline and writing are timed as one thing, too.
     """
 
     warmup: int = 1
     repeats: int = 7
     seconds: float = 20.0
     matmul_seconds: float = 0.5
+    file_to_file: bool = True
 
     def __post_init__(self) -> None:
         if self.warmup < 0 or self.repeats < 1 or self.seconds <= 0:
