@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -413,6 +414,33 @@ def test_scene_cache_is_complete_or_absent(tmp_path: Path, monkeypatch: pytest.M
     near = scene.valid[0]
     np.testing.assert_allclose(cached["depth"][near], scene.depth[0][near], rtol=1e-3)
     assert np.abs(cached["normals"] - scene.normals[0])[near].max() < 0.02
+
+
+def test_two_runs_share_the_rendering(tmp_path: Path) -> None:
+    """What another run has made meanwhile is not made again, and both do not begin at the same end."""
+    cache.shard_folder(tmp_path, 3).mkdir()
+    orders = [cache.missing_shards(tmp_path, 40) for _ in range(2)]
+    assert orders[0] != orders[1] and all(sorted(o) == [n for n in range(40) if n != 3] for o in orders)
+    assert cache.render_shard(tmp_path, 3, {}) == 3 and not list(cache.shard_folder(tmp_path, 3).iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_rendering_ends_with_its_run(tmp_path: Path, number: signal.Signals) -> None:
+    """Neither a kill nor Ctrl-C leaves processes that render on, nor waits for what is queued."""
+    script = "from pathlib import Path; from genpercept.recipe import DataSet; from genpercept._training import cache; "
+    script += f"cache.scenes(Path({str(tmp_path)!r}), DataSet(count=10**6, size=(64, 64)), 2)"
+    run = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 90
+        while not list(tmp_path.glob("*/shard-*")) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        workers = psutil.Process(run.pid).children(recursive=True)
+        assert len(workers) >= 2
+        run.send_signal(number)
+        run.wait(20)
+        assert not psutil.wait_procs(workers, timeout=20)[1]
+    finally:
+        run.kill()
 
 
 def test_learning_rate() -> None:

@@ -7,9 +7,7 @@ workers; any other runs whole in one of them. Neither ever keeps the network wai
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
-import threading
 import time
 import warnings
 from collections import deque
@@ -17,11 +15,10 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from genpercept import plugins
+from genpercept import _workers, plugins
 from genpercept._evaluation import baselines, cache
 from genpercept._evaluation.plan import describe
 from genpercept.tasks import Task
@@ -185,15 +182,7 @@ def _begin(rules: Rules | None, whole: bool) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     torch.set_num_threads(1)
     _one_thread()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A parent that was killed outright cannot tell its workers."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
+    _workers.end_with_parent()
 
 
 def _one_thread() -> None:

@@ -11,7 +11,9 @@ import json
 import mmap
 import multiprocessing
 import os
+import random
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -20,6 +22,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from genpercept import _workers
 from genpercept._training.records import ARRAYS, TEXTS, Record
 from genpercept.recipe import DataSet
 
@@ -72,10 +75,19 @@ def shard_folder(folder: Path, number: int) -> Path:
     return folder / f"shard-{number:05d}"
 
 
+def missing_shards(folder: Path, count: int) -> list[int]:
+    """Shards that are not there yet, in random order: so two runs that begin together share the work, not repeat it."""
+    missing = [n for n in range(count) if not shard_folder(folder, n).is_dir()]
+    random.Random().shuffle(missing)  # not the run's own generator
+    return missing
+
+
 def render_shard(folder: Path, number: int, data: dict[str, Any]) -> int:
-    """Render one shard of the synthetic world; runs in a worker process. Returns the shard's number."""
+    """Render one shard of the synthetic world, unless another run has; in a worker process. Returns the shard's number."""
     from genpercept.datasets import synthetic
 
+    if shard_folder(folder, number).is_dir():
+        return number
     indices = range(number * SHARD, min((number + 1) * SHARD, data["count"]))
     scenes = synthetic.render(
         list(indices), domain=data["domain"], split=data["split"], size=tuple(data["size"]), seed=data["seed"]
@@ -181,7 +193,7 @@ def scenes(root: Path, data: DataSet, workers: int, report: Callable[[str], None
     folder = key_folder(root, "scenes", key)
     # Shards hold SHARD scenes whatever the count, so that a set of another count shares them.
     shards = -(-data.count // SHARD)
-    missing = [n for n in range(shards) if not shard_folder(folder, n).is_dir()]
+    missing = missing_shards(folder, shards)
     if missing:
         job = {
             "domain": data.domain,
@@ -213,9 +225,24 @@ def _render_all(
     if len(missing) == 1:
         render_shard(folder, missing[0], job)
         return
-    with ProcessPoolExecutor(min(workers, len(missing)), multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(missing)), context, _begin_worker) as pool:
         futures = [pool.submit(render_shard, folder, n, job) for n in missing]
-        for done, future in enumerate(as_completed(futures), 1):
-            future.result()
-            if done % 8 == 0 or done == len(missing):
-                report(f"rendered {done * SHARD} of {len(missing) * SHARD} scenes ({job['domain']}, {job['split']})")
+        try:
+            for done, future in enumerate(as_completed(futures), 1):
+                future.result()
+                if done % 8 == 0 or done == len(missing):
+                    report(
+                        f"rendered {done * SHARD} of {len(missing) * SHARD} scenes ({job['domain']}, {job['split']})"
+                    )
+        except BaseException:
+            for worker in dict(pool._processes or {}).values():  # or leaving would render all that is queued
+                worker.terminate()
+            raise
+
+
+def _begin_worker() -> None:
+    signal.signal(
+        signal.SIGINT, signal.SIG_DFL
+    )  # Ctrl-C ends it at once and without a word: its shard is not there yet
+    _workers.end_with_parent()

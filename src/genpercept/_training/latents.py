@@ -94,10 +94,10 @@ def shards_of(
         "codec": cache.fingerprint(cast(Any, codec).module),
     }
     folder = cache.key_folder(recipe.loader.cache_dir, kind, key)
-    numbers = range(-(-len(source) // SHARD))
-    missing = [n for n in numbers if not cache.shard_folder(folder, n).is_dir()]
+    missing = cache.missing_shards(folder, -(-len(source) // SHARD))
     for done, number in enumerate(missing, 1):
-        encode_shard(folder, number, range(number * SHARD, min((number + 1) * SHARD, len(source))))
+        if not cache.shard_folder(folder, number).is_dir():
+            encode_shard(folder, number, range(number * SHARD, min((number + 1) * SHARD, len(source))))
         if done % 8 == 0 or done == len(missing):
             report(f"encoded {done * SHARD} of {len(missing) * SHARD} {kind} ({data.domain}, {data.split})")
     return Shards(folder, len(source))
