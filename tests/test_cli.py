@@ -74,6 +74,13 @@ def photo(tmp_path: Path) -> Path:
 # ---- help
 
 
+def test_export_offers_what_there_is() -> None:
+    """The command's list is a copy: the module is too heavy to import for a help page."""
+    from genpercept import export
+
+    assert tuple(export.TARGETS) == cli._EXPORTS
+
+
 def test_help_is_quick_and_imports_nothing_heavy() -> None:
     times = []
     for _ in range(3):

@@ -259,6 +259,13 @@ def pinhole(fx: float, fy: float, cx: float, cy: float) -> Tensor:
     return torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=torch.float32)
 
 
+def pinhole_at(camera: Sequence[float], size: tuple[int, int], wanted: tuple[int, int]) -> Tensor:
+    """Intrinsics of the same view at `wanted` (H, W) pixels, from fx, fy, cx, cy at `size` pixels."""
+    fx, fy, cx, cy = camera
+    sy, sx = wanted[0] / size[0], wanted[1] / size[1]
+    return pinhole(fx * sx, fy * sy, cx * sx, cy * sy)
+
+
 def pinhole_rays(k: Tensor, size: tuple[int, int]) -> np.ndarray:
     """Intrinsics (3, 3) -> directions (H, W, 3) from the camera through the pixels, in our axes (z = -1)."""
     y, x = np.mgrid[: size[0], : size[1]].astype(np.float64)

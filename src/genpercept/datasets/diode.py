@@ -22,7 +22,7 @@ from genpercept.datasets._files import (
     as_depth,
     as_normals,
     check_first,
-    pinhole,
+    pinhole_at,
     pinhole_rays,
     read_list,
     read_rgb,
@@ -34,7 +34,7 @@ from genpercept.types import Sample
 
 KINDS = ("indoors", "outdoor", "outdoors")
 # intrinsics.txt of the devkit, at 1024 x 768. fx and fy do differ.
-FX, FY, CX, CY = 886.81, 927.06, 512.0, 384.0
+_CAMERA = 886.81, 927.06, 512.0, 384.0
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,7 @@ class Diode(FileDataset):
         """A crop; valid is the scanner's mask. Normals where their file is. ValueError that names the file."""
         sample = Sample(entry.name, read_rgb(entry.image))
         size = (int(sample.image.shape[-2]), int(sample.image.shape[-1]))
-        sx, sy = size[1] / 1024, size[0] / 768
-        sample.intrinsics = pinhole(FX * sx, FY * sy, CX * sx, CY * sy)
+        sample.intrinsics = pinhole_at(_CAMERA, (768, 1024), size)
         metres = read_values(entry.depth, ("float32",), ndim=3)[..., 0]
         same_size(entry.depth, metres, sample.image)
         mask = read_values(entry.mask)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from genpercept.datasets._files import About, FileDataset, as_depth, check_first, need, pinhole, read_list, read_rgb
+from genpercept.datasets._files import About, FileDataset, as_depth, check_first, need, pinhole_at, read_list, read_rgb
 from genpercept.imaging.read import shown
 from genpercept.types import Sample
 
@@ -99,8 +99,7 @@ class Eth3d(FileDataset):
         folder = next((p / _CALIBRATION for p in entry.scenes if (p / _CALIBRATION / "cameras.txt").is_file()), None)
         if folder is not None:
             model, size, values = _camera(folder, entry.image.name)
-            sx, sy = w / size[0], h / size[1]
-            sample.intrinsics = pinhole(values[0] * sx, values[1] * sy, values[2] * sx, values[3] * sy)
+            sample.intrinsics = pinhole_at(values[:4], (size[1], size[0]), (h, w))
             sample.meta["camera"] = {"model": model, "parameters": list(values)}
         return sample
 

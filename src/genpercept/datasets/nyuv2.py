@@ -28,7 +28,7 @@ from genpercept.datasets._files import (
     as_normals,
     check_first,
     need,
-    pinhole,
+    pinhole_at,
     read_eval_normals,
     read_hdf5,
     read_list,
@@ -43,7 +43,7 @@ from genpercept.types import Sample
 MAT, SPLITS, MAPPING = "nyu_depth_v2_labeled.mat", "splits.mat", "classMapping40.mat"
 FRAMES = 1449
 # Of the colour camera at 640 x 480, from the toolbox's camera_params.m.
-FX, FY, CX, CY = 518.85790117, 519.46961112, 325.58244941, 253.73616633
+_CAMERA = 518.85790117, 519.46961112, 325.58244941, 253.73616633
 _RGB = re.compile(r"rgb_(\d{4,5})\.(png|jpg)$")
 
 
@@ -149,8 +149,8 @@ class NyuV2(FileDataset):
             normals = read_eval_normals(entry.normals)
             same_size(entry.normals, normals, sample.image)
             sample.normals, sample.valid = as_normals(normals), None
-        sx, sy = sample.image.shape[-1] / 640, sample.image.shape[-2] / 480
-        sample.intrinsics = pinhole(FX * sx, FY * sy, CX * sx, CY * sy)
+        size = (int(sample.image.shape[-2]), int(sample.image.shape[-1]))
+        sample.intrinsics = pinhole_at(_CAMERA, (480, 640), size)
         return sample
 
     def _from_mat(self, entry: Entry) -> Sample:

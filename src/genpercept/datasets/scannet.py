@@ -28,6 +28,7 @@ from genpercept.datasets._files import (
     as_normals,
     check_first,
     pinhole,
+    pinhole_at,
     pinhole_rays,
     read_eval_normals,
     read_list,
@@ -125,8 +126,8 @@ class ScanNet(FileDataset):
             sample.intrinsics = _intrinsics(calibration / "intrinsic_depth.txt")
         elif (calibration / "intrinsic_color.txt").is_file():
             k = _intrinsics(calibration / "intrinsic_color.txt")
-            sx, sy = size[1] / image.shape[-1], size[0] / image.shape[-2]
-            sample.intrinsics = pinhole(*(float(n) for n in (k[0, 0] * sx, k[1, 1] * sy, k[0, 2] * sx, k[1, 2] * sy)))
+            camera = [float(n) for n in (k[0, 0], k[1, 1], k[0, 2], k[1, 2])]
+            sample.intrinsics = pinhole_at(camera, (image.shape[-2], image.shape[-1]), size)
         return sample
 
 
@@ -138,9 +139,7 @@ def _with_normals(sample: Sample, entry: Entry) -> Sample:
     size = (int(vectors.shape[0]), int(vectors.shape[1]))
     rays = None
     if entry.mask is not None:
-        sy, sx = size[0] / 480, size[1] / 640
-        fx, fy, cx, cy = _FRAMENET_CAMERA
-        sample.intrinsics = pinhole(fx * sx, fy * sy, cx * sx, cy * sy)
+        sample.intrinsics = pinhole_at(_FRAMENET_CAMERA, (480, 640), size)
         rays = pinhole_rays(sample.intrinsics, size)
     if entry.mask is not None and entry.mask.is_file():
         mask = read_values(entry.mask)
