@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -311,6 +312,7 @@ def test_doctor(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     for word in ("torch", "diffusers", "numpy", "device", "memory", "threads", "bf16", "embedded models", "OpenEXR"):
         assert word in out
     assert "a matrix product" in out
+    assert re.search(r"works, matrix products at \d+\.\d x the speed of float32|not on this device", out)
     monkeypatch.setenv("GENPERCEPT_BASE", "/nowhere/at/all")
     code, out, _ = call("doctor", "--device", "cuda:99")
     assert code == 1 and "cuda:99" in out and "/nowhere/at/all: no such folder" in out and "!! device" in out

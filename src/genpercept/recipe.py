@@ -230,7 +230,7 @@ class Speed(Section):
     )
     compile: bool = False
     attention: Literal["auto", "plain", "fused"] = (
-        "auto"  # plain: matrix products and softmax, faster on small CPU maps
+        "auto"  # plain: matrix products and softmax, which auto takes for bf16 on the CPU
     )
 
 

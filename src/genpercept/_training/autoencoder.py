@@ -67,7 +67,7 @@ class AutoencoderStage:
             self.vae = cast(AutoencoderKL, open_codec(recipe))
         else:
             self.vae = cast(AutoencoderKL, AutoencoderKL.from_config(config))
-        use_attention(self.vae, recipe.speed.attention)
+        use_attention(self.vae, recipe)
         self.net = Net(self.vae)
         self._losses = {name: (plugins.find("losses", name), w) for name, w in (recipe.loss or DEFAULT_LOSS).items()}
         self._kinds = [*recipe.autoencoder.paint, "image"]

@@ -98,7 +98,7 @@ class DenoiserStage:
         self.codec = plugins.find("codecs", "kl").wrap(self.vae)
         self.abar = equations.alphas_cumprod(equations.scaled_linear_betas(*equations.SD_BETAS))
         self.backbone, self.tokenizer, text_encoder, unet = self._from_base(recipe) or self._fresh(recipe)
-        use_attention(unet, recipe.speed.attention)
+        use_attention(unet, recipe)
         self.net = Net(unet, text_encoder)
         self._latents: list[latents.Latents] | None = None
         self._validation: tuple[Tensor, list[str]] | None = None

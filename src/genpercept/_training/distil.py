@@ -235,7 +235,7 @@ def _cheaper(whole: nn.Module, recipe: Recipe) -> Any:
     if distil.form == "tiny":
         return tiny_half(whole, distil.part, distil.width, distil.blocks, channels).requires_grad_(True)
     slim = prune(whole, distil.part, distil.width, distil.blocks, channels, distil.attention).requires_grad_(True)
-    use_attention(slim, recipe.speed.attention)
+    use_attention(slim, recipe)
     return slim
 
 

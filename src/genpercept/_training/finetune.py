@@ -81,7 +81,7 @@ class FinetuneStage:
         self.draw = Draw(recipe, report, self.task.prepare if isinstance(self.task, PreparedTask) else None)
         self.samples = self.draw.samples
         for part in filter(None, (self.parts.denoiser, self.parts.vae)):
-            use_attention(part, recipe.speed.attention)
+            use_attention(part, recipe)
             if recipe.speed.checkpointing:
                 cast(Any, part).enable_gradient_checkpointing()
         self._pairs = self._open_pairs(report) if recipe.loader.latent_variants else None

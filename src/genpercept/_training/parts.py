@@ -13,13 +13,14 @@ from genpercept import checkpoint, hub
 from genpercept.recipe import Recipe
 
 
-def use_attention(module: nn.Module, kind: str) -> None:
-    """Choose how a module computes attention. On CPUs the fused kernel's backward pass is the slower one."""
-    if kind == "plain" or (kind == "auto" and not torch.cuda.is_available()):
+def use_attention(module: nn.Module, recipe: Recipe) -> None:
+    """Choose how a module computes attention. In bf16 on CPUs the fused kernel is slower there and back, on small maps."""
+    kind = recipe.speed.attention
+    if kind == "plain" or (kind == "auto" and recipe.precision == "bf16" and not torch.cuda.is_available()):
         halves = [half for name in ("encoding", "decoding") if (half := getattr(module, name, None)) is not None]
         if halves:  # a pair of codecs
             for half in halves:
-                use_attention(half, kind)
+                use_attention(half, recipe)
         elif hasattr(module, "set_attn_processor"):  # diffusers
             cast(Any, module).set_attn_processor(AttnProcessor())
         else:  # transformers
