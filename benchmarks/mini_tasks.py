@@ -3,7 +3,8 @@
     python benchmarks/mini_tasks.py --markdown docs/mini.md --work runs/mini_tasks \
         --scratch segmentation=runs/scratch_segmentation/model --scratch dis=runs/scratch_dis/model
 
-`--scratch TASK=FOLDER`: the same network after the same fine-tuning, from random weights. Tables stand between markers.
+`--scratch TASK=FOLDER`: the same network after the same fine-tuning, from random weights. Tables stand between markers, one
+per task; `--tasks` replaces its tasks' tables and leaves the others as they are.
 """
 
 from __future__ import annotations
@@ -40,10 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         task: evaluate(task, models.get(task, f"mini/{task}"), twins.get(task), args.count, args.work / task)
         for task in args.tasks
     }
-    text = markdown(results, args.count)
+    text = [table(task, rows) for task, rows in results.items()]
     if args.markdown:
-        insert(args.markdown, text)
-    print(text)
+        insert(args.markdown, text, args.count)
+    print("\n\n".join(text))
     return 0
 
 
@@ -60,17 +61,10 @@ def evaluate(task: str, model: str, twin: str | None, count: int, out: Path) -> 
     return sorted(found, key=lambda row: row["baseline"])
 
 
-def markdown(results: dict[str, list[dict[str, Any]]], count: int) -> str:
-    """One table per task, in a list."""
-    parts = [
-        f"Measured on {time.strftime('%Y-%m-%d')} with `benchmarks/mini_tasks.py`: `genpercept evaluate` on {count} scenes of "
-        f"test/mixed at {SIZE[1]} x {SIZE[0]}. Baselines look at no image; their means are fitted to these very scenes."
-    ]
-    for task, rows in results.items():
-        shown = columns(rows[0]["metric"], rows[0]["figures"])[:SHOWN]
-        head = (task, *(f"{c.title} {c.arrow}" for c in shown))
-        parts.append(grid(head, [(row["role"], *cells(row["figures"], shown)) for row in rows]))
-    return "\n\n".join(parts)
+def table(task: str, rows: list[dict[str, Any]]) -> str:
+    shown = columns(rows[0]["metric"], rows[0]["figures"])[:SHOWN]
+    head = (f"{task}, {time.strftime('%Y-%m-%d')}", *(f"{c.title} {c.arrow}" for c in shown))
+    return grid(head, [(row["role"], *cells(row["figures"], shown)) for row in rows])
 
 
 def cells(figures: dict[str, float | None], shown: Sequence[Column]) -> list[str]:
@@ -82,12 +76,18 @@ def grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *rows))
 
 
-def insert(path: Path, text: str) -> None:
-    """Replace what stands between the markers of `path`, which must be there."""
+def insert(path: Path, tables: Sequence[str], count: int) -> None:
+    """Put tables in the place of those of the same tasks between the markers of `path`, which must be there."""
     head, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-    _, found, tail = rest.partition(END)
+    old, found, tail = rest.partition(END)
     if not found:
         raise ValueError(f"{path}: has no {BEGIN} ... {END} for the table to go between")
+    note = (
+        f"Measured with `benchmarks/mini_tasks.py`: `genpercept evaluate` on {count} scenes of test/mixed at {SIZE[1]} x "
+        f"{SIZE[0]}. Baselines look at no image; their means are fitted to these very scenes."
+    )
+    by_task = {t.lstrip("| ").split(",")[0]: t for t in (*old.strip().split("\n\n"), *tables) if t.startswith("|")}
+    text = "\n\n".join((note, *(by_task[task] for task in TASKS if task in by_task)))
     path.write_text(f"{head}{BEGIN}\n\n{text}\n\n{END}{tail}", encoding="utf-8")
 
 
