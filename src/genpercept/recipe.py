@@ -229,9 +229,8 @@ class Speed(Section):
         False  # activations are computed again in the backward pass: less memory, about a third more time
     )
     compile: bool = False
-    attention: Literal["auto", "plain", "fused"] = (
-        "auto"  # plain: matrix products and softmax, which auto takes for bf16 on the CPU
-    )
+    # plain: matrix products and softmax, which auto takes for bf16 on the CPU
+    attention: Literal["auto", "plain", "fused"] = "auto"
 
 
 class Guard(Section):

@@ -242,7 +242,5 @@ def _render_all(
 
 
 def _begin_worker() -> None:
-    signal.signal(
-        signal.SIGINT, signal.SIG_DFL
-    )  # Ctrl-C ends it at once and without a word: its shard is not there yet
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word: an unfinished shard is not there
     _workers.end_with_parent()
