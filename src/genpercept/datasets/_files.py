@@ -259,7 +259,7 @@ def pinhole(fx: float, fy: float, cx: float, cy: float) -> Tensor:
     return torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=torch.float32)
 
 
-def pinhole_at(camera: Sequence[float], size: tuple[int, int], wanted: tuple[int, int]) -> Tensor:
+def pinhole_at(camera: Sequence[float], size: tuple[float, float], wanted: tuple[int, int]) -> Tensor:
     """Intrinsics of the same view at `wanted` (H, W) pixels, from fx, fy, cx, cy at `size` pixels."""
     fx, fy, cx, cy = camera
     sy, sx = wanted[0] / size[0], wanted[1] / size[1]
