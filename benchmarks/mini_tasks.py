@@ -25,6 +25,10 @@ TASKS = ("disparity", "segmentation", "dis", "matting", "pose", "anomaly")
 BEGIN, END = "<!-- tasks:begin -->", "<!-- tasks:end -->"
 SIZE = (192, 256)
 SHOWN = 3  # figures of each task
+NOTE = (
+    f"Measured with `benchmarks/mini_tasks.py`: `genpercept evaluate` on scenes of test/mixed at {SIZE[1]} x {SIZE[0]}. "
+    "Baselines look at no image; their means are fitted to these very scenes."
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,10 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         task: evaluate(task, models.get(task, f"mini/{task}"), twins.get(task), args.count, args.work / task)
         for task in args.tasks
     }
-    text = [table(task, rows) for task, rows in results.items()]
+    tables = {task: table(task, rows, args.count) for task, rows in results.items()}
     if args.markdown:
-        insert(args.markdown, text, args.count)
-    print("\n\n".join(text))
+        insert(args.markdown, tables)
+    print("\n\n".join(tables.values()))
     return 0
 
 
@@ -61,9 +65,10 @@ def evaluate(task: str, model: str, twin: str | None, count: int, out: Path) -> 
     return sorted(found, key=lambda row: row["baseline"])
 
 
-def table(task: str, rows: list[dict[str, Any]]) -> str:
+def table(task: str, rows: list[dict[str, Any]], count: int) -> str:
+    """The first figures of every model and baseline, under what was measured when."""
     shown = columns(rows[0]["metric"], rows[0]["figures"])[:SHOWN]
-    head = (f"{task}, {time.strftime('%Y-%m-%d')}", *(f"{c.title} {c.arrow}" for c in shown))
+    head = (f"{task}, {count} scenes, {time.strftime('%Y-%m-%d')}", *(f"{c.title} {c.arrow}" for c in shown))
     return grid(head, [(row["role"], *cells(row["figures"], shown)) for row in rows])
 
 
@@ -76,18 +81,14 @@ def grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *rows))
 
 
-def insert(path: Path, tables: Sequence[str], count: int) -> None:
+def insert(path: Path, tables: dict[str, str]) -> None:
     """Put tables in the place of those of the same tasks between the markers of `path`, which must be there."""
     head, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
     old, found, tail = rest.partition(END)
     if not found:
         raise ValueError(f"{path}: has no {BEGIN} ... {END} for the table to go between")
-    note = (
-        f"Measured with `benchmarks/mini_tasks.py`: `genpercept evaluate` on {count} scenes of test/mixed at {SIZE[1]} x "
-        f"{SIZE[0]}. Baselines look at no image; their means are fitted to these very scenes."
-    )
-    by_task = {t.lstrip("| ").split(",")[0]: t for t in (*old.strip().split("\n\n"), *tables) if t.startswith("|")}
-    text = "\n\n".join((note, *(by_task[task] for task in TASKS if task in by_task)))
+    kept = {t.removeprefix("| ").split(",")[0]: t for t in old.strip().split("\n\n") if t.startswith("| ")}
+    text = "\n\n".join((NOTE, *(t for task in TASKS if (t := (kept | tables).get(task)))))
     path.write_text(f"{head}{BEGIN}\n\n{text}\n\n{END}{tail}", encoding="utf-8")
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from genpercept import __version__
 
@@ -80,25 +80,19 @@ def _bf16(device: str) -> str:
     """Some processors have bf16 and are slower with it than in float32 (Intel's without AMX): only measuring tells."""
     import torch
 
+    from genpercept._bench import ceiling
+    from genpercept._bench.setting import Effort
+
+    cannot = "not on this device: leave --dtype at fp32"
     try:
-        plain, half = (_product_seconds(device, dtype) for dtype in (torch.float32, torch.bfloat16))
+        x = torch.ones(8, 8, device=device, dtype=torch.bfloat16)
+        if not torch.isfinite(x @ x).all():
+            return cannot
+        plain, half = (ceiling.measure(d, device, Effort(matmul_seconds=0.1))["tflops"] for d in ("fp32", "bf16"))
     except RuntimeError:
-        return "not on this device: leave --dtype at fp32"
-    advice = "--dtype bf16 pays" if plain > 1.2 * half else "leave --dtype at fp32"
-    return f"works, matrix products at {plain / half:.1f} x the speed of float32: {advice}"
-
-
-def _product_seconds(device: str, dtype: Any) -> float:
-    """The quickest of some products of two matrices of 1,024."""
-    import torch
-
-    x = torch.ones(1024, 1024, device=device, dtype=dtype)
-    seconds = []
-    for _ in range(8):
-        start = time.perf_counter()
-        (x @ x)[0, 0].item()  # waits for the device
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
+        return cannot
+    advice = "--dtype bf16 pays" if half > 1.2 * plain else "leave --dtype at fp32"
+    return f"works, matrix products at {half / plain:.1f} x the speed of float32: {advice}"
 
 
 def _memory(device: str) -> str:
