@@ -97,6 +97,21 @@ def test_recipes_of_the_repository(path: Path, capsys: pytest.CaptureFixture[str
     assert "stage" in out and name == (f"paper/{path.stem}" if path.parent.name == "paper" else name)
 
 
+def test_dry_run_counts_the_head_that_would_learn(capsys: pytest.CaptureFixture[str]) -> None:
+    path = ROOT / "recipes" / "mini" / "anomaly.toml"
+    head = "model.head_config={ fusion_hidden_size = 16 }"
+    for given in ([], [head]):
+        assert train.main(path, given, path.parent / "unused", dry_run=True) == 0
+    counts = [line.rpartition("head ")[2] for line in capsys.readouterr().out.splitlines() if "parameters:" in line]
+    assert counts[0] == "229,137" and int(counts[1].replace(",", "")) < 150_000
+
+
+def test_dry_run_refuses_a_head_the_task_cannot_use() -> None:
+    path = ROOT / "recipes" / "mini" / "depth_dpt.toml"
+    with pytest.raises(ValueError, match=r"model\.head 'keypoints' gives .* but task depth takes"):
+        train.main(path, ["model.head=keypoints", "model.head_config={}"], path.parent / "unused", dry_run=True)
+
+
 @pytest.mark.parametrize("path", STUDIES, ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_studies_of_the_repository(path: Path) -> None:
     """Every arm is a valid recipe whose plugins take its options, and no two arms are the same."""

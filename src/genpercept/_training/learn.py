@@ -159,15 +159,19 @@ def _codec(recipe: Recipe, base: nn.Module | None, name: str) -> nn.Module | Non
     return fresh.eval()
 
 
+def choose_pyramid(recipe: Recipe, denoiser: nn.Module, backbone: str) -> None:
+    """Make the denoiser give the features that model.pyramid_blocks names, if any. ValueError where it has no choice."""
+    if not recipe.model.pyramid_blocks:
+        return
+    if not hasattr(denoiser, "choose_blocks"):
+        raise ValueError(f"model.pyramid_blocks: the pyramid of {backbone} is what its up blocks give; leave it out")
+    cast(Any, denoiser).choose_blocks(recipe.model.pyramid_blocks)
+
+
 def _denoiser(recipe: Recipe, base: nn.Module, backbone: str, channels: int) -> nn.Module:
     """The base's denoiser for an input of so many channels, or one of its size with random weights."""
     plugin = plugins.find("backbones", backbone)
-    if recipe.model.pyramid_blocks:
-        if not hasattr(base, "choose_blocks"):
-            raise ValueError(
-                f"model.pyramid_blocks: the pyramid of {backbone} is what its up blocks give; leave it out"
-            )
-        cast(Any, base).choose_blocks(recipe.model.pyramid_blocks)
+    choose_pyramid(recipe, base, backbone)
     config, own = config_of(base), int(cast(Any, base).in_channels)
     if recipe.learn.denoiser == "scratch":
         return plugin.build(config | ({} if own == channels else {"in_channels": channels}))
@@ -199,6 +203,12 @@ def _head(recipe: Recipe, start: _folder.Parts, name: str, denoiser: nn.Module) 
         return start.head
     if recipe.learn.head == "frozen":
         raise ValueError('learn.head "frozen": the base has no trained head of this kind; let it learn')
+    return fresh_head(recipe, name, denoiser)
+
+
+def fresh_head(recipe: Recipe, name: str, denoiser: nn.Module) -> nn.Module:
+    """Random weights, for the denoiser's features and the task. ValueError where the head cannot give what the task takes."""
+    plugin, task = plugins.find("heads", name), find_task(recipe)
     space = next((s for s in plugin.spaces if s in task.spaces), None)
     if space is None:
         raise ValueError(

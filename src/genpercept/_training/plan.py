@@ -67,8 +67,25 @@ def _parameters(recipe: Recipe) -> str:
         case "distil":
             return _slim_parameters(recipe)
         case _:
-            found = _base_config(recipe.model.base)
-            return f"denoiser {_count('backbones', *found)}" if found else f"those of {recipe.model.base}, not here yet"
+            return _learner_parameters(recipe)
+
+
+def _learner_parameters(recipe: Recipe) -> str:
+    """Of the denoiser and of a head that has weights, where the base is on this machine."""
+    found = _base_config(recipe.model.base)
+    if not found:
+        return f"those of {recipe.model.base}, not here yet"
+    said = f"denoiser {_count('backbones', *found)}"
+    name = recipe.model.head or plugins.find("tasks", recipe.task).head
+    if plugins.find("heads", name).class_name is None:
+        return said
+    from genpercept._training.learn import choose_pyramid, fresh_head
+
+    with torch.device("meta"):
+        denoiser = plugins.find("backbones", found[0]).build(found[1])
+        choose_pyramid(recipe, denoiser, found[0])
+        head = fresh_head(recipe, name, denoiser)
+    return f"{said}, head {sum(p.numel() for p in head.parameters()):,}"
 
 
 def _slim_parameters(recipe: Recipe) -> str:
