@@ -39,6 +39,9 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=3000)
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--tests", type=int, default=200)
+    parser.add_argument(
+        "--precision", choices=("bf16", "fp32"), default="bf16", help="of training; see `genpercept doctor`"
+    )
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
     args = parser.parse_args()
     train, _ = scenes(args.scenes, "train")
@@ -46,7 +49,7 @@ def main() -> None:
     rows, seconds = [], {}
     for design in ("map", "restore"):
         start = time.perf_counter()
-        pipe = learn(design, args.base, train, args.steps)
+        pipe = learn(design, args.base, train, args.steps, args.precision == "bf16")
         seconds[design] = time.perf_counter() - start
         answers = {name: answer(pipe, design, images) for name, (images, _) in sets.items()}
         rows += report(f"answers with the {design}" if design == "map" else "restores", answers, sets, design != "map")
@@ -64,9 +67,9 @@ def scenes(count: int, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Images (N, H, W, 3) float32 in [0, 1] and the world's own defects (N, H, W)."""
     images, defects = [], []
     for start in range(0, count, 100):
-        made = synthetic.render(range(start, min(start + 100, count)), split=split, size=SIZE, workers=2)
-        images.append(made.image)
-        defects.append(made.defect)
+        drawn = synthetic.render(range(start, min(start + 100, count)), split=split, size=SIZE, workers=2)
+        images.append(drawn.image)
+        defects.append(drawn.defect)
     return np.concatenate(images).astype(np.float32) / 255, np.concatenate(defects)
 
 
@@ -96,7 +99,7 @@ def to_batch(images: list[np.ndarray] | np.ndarray) -> torch.Tensor:
 # ---- the two designs -------------------------------------------------------------------------------------------------
 
 
-def learn(design: str, base: str, images: np.ndarray, steps: int) -> Any:
+def learn(design: str, base: str, images: np.ndarray, steps: int, bf16: bool) -> Any:
     """One-step fine-tuning of the whole denoiser with the latent loss (equation of `one_step`); codec frozen."""
     pipe: Any = GenPerceptPipeline.from_base(base, "anomaly", resolution=max(SIZE))
     pipe.unet.train().requires_grad_(True)
@@ -114,7 +117,7 @@ def learn(design: str, base: str, images: np.ndarray, steps: int) -> Any:
         with torch.no_grad():
             z_x, z_y = codec.encode(torch.cat([to_batch([x for x, _ in spoiled]), label])).chunk(2)
         t = torch.full((BATCH,), equations.ONE_STEP_TIMESTEP)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             output = pipe.unet.forward_features(z_x, t, context.expand(BATCH, -1, -1)).latent
         loss = F.mse_loss(output.float(), equations.one_step_target(z_y))
         optimiser.zero_grad()
@@ -179,7 +182,8 @@ def page(rows: list[list[str]], args: argparse.Namespace, seconds: dict[str, flo
     return (
         "# Anomaly detection: the defect map or the restored image\n\n"
         f"{made(__file__)}. "
-        f"{args.base}, latent loss, {args.steps} steps of {BATCH}, {args.scenes} scenes, {args.tests} test images a set, "
+        f"{args.base}, latent loss, {args.steps} steps of {BATCH} in {args.precision}, {args.scenes} scenes, "
+        f"{args.tests} test images a set, "
         f"half of them good. Training took: {took}.\n\n" + "\n".join(lines) + "\n"
     )
 

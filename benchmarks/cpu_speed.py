@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for i, setting in enumerate(order):
         session.add(setting, cold=False, compare=i < len(settings))
         lead = [AIMS, speed_ups(session.result, settings, plain), f"By `{command(__file__, argv)}`."]
-        written = output.save(session.result, args.out, "cpu_speed", title, lead)  # each time: a stop loses one setting
+        written = output.save(session.result, args.out, args.name, title, lead)  # each time: a stop loses one setting
     output.show(session.result)
     for path in written:
         print(f"wrote {path}")
@@ -74,6 +74,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line, None: this process's own."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
+    parser.add_argument("--name", default="cpu_speed", help="of the page; another processor's may stand beside it")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=60.0, help="of each figure, after which it repeats no more")
