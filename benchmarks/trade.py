@@ -1,12 +1,14 @@
 """What speed costs: the embedded depth model with cheaper ends, number formats and runtimes; accuracy beside time.
 
-    python benchmarks/trade.py --slim runs/distil_depth_decoder/model --dpt runs/depth_dpt/model    # benchmarks/trade.md
+    python benchmarks/trade.py --slim runs/distil_depth_decoder/model --dpt runs/depth_dpt/model \\
+        --tiny runs/tiny_depth_encoder/model runs/tiny_depth_decoder/model                          # benchmarks/trade.md
     python benchmarks/trade.py --count 6 --rounds 1 --timed 2 --out check.md                        # a check of this script
 
-`--tiny`, `--slim` and `--dpt` take folders: a tiny codec of the model's latent space, models with a slim end, models with a
-DPT head; without them there is no such row. Accuracy: held-out scenes of the synthetic world, aligned by least squares per
-image, sky and beyond 25 m left out, as benchmarks/mini.py has it. Time: the network alone, one image at a time; in each round
-every variant has its turn, so that a machine that slows down slows all of them; medians over rounds.
+`--tiny`, `--slim` and `--dpt` take folders: a tiny codec of the model's latent space (recipes/mini/tiny_depth_*.toml), models
+with a slim end (distil_depth_decoder.toml), models with a DPT head (depth_dpt.toml); without them there is no such row.
+Accuracy: held-out scenes of the synthetic world, aligned by least squares per image, sky and beyond 25 m left out, as
+benchmarks/mini.py has it. Time: the network alone, one image at a time; in each round every variant has its turn, so that a
+machine that slows down slows all of them; medians over rounds.
 """
 
 from __future__ import annotations
@@ -66,7 +68,12 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line, None: this process's own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="mini/depth")
-    parser.add_argument("--tiny", type=Path, help="folder of a tiny codec of the model's latent space")
+    parser.add_argument(
+        "--tiny",
+        type=Path,
+        nargs="+",
+        help="folder of a tiny codec of the model's latent space, or two: one for its encoder, one for its decoder",
+    )
     parser.add_argument(
         "--slim", type=Path, nargs="*", default=[], help="folders of models with a slim end (stage distil)"
     )
@@ -80,6 +87,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
     args = parser.parse_args(argv)
+    if args.tiny and len(args.tiny) > 2:
+        parser.error(f"--tiny takes one folder, or two, not {len(args.tiny)}")
     if min(args.count, args.timed, args.rounds) < 1:
         parser.error("--count, --timed and --rounds must be at least 1")
     return args
@@ -89,19 +98,22 @@ def variants(args: argparse.Namespace, folder: Path) -> Iterator[tuple[str, Any]
     """Name of a row and its pipeline, the plain one first."""
     plain = genpercept.load(args.model, device="cpu", specialised=False)
     yield "float32", plain
+    yield "bf16", genpercept.load(args.model, device="cpu", torch_dtype=torch.bfloat16, specialised=False)
     yield from quicker("", plain, args.model)
     if args.tiny:
         for ends in (("encoder",), ("decoder",), ("encoder", "decoder")):
-            given: dict[str, Any] = dict.fromkeys(ends, args.tiny)
+            sources = {"encoder": args.tiny[0], "decoder": args.tiny[-1]}
+            given: dict[str, Any] = {end: sources[end] for end in ends}
             name = f"tiny codec: {' and '.join(ends)}"
-            yield name, genpercept.load(args.model, device="cpu", specialised=False, **given)
-            yield from quicker(f"{name}, ", None, args.model, **given)
+            pipe = genpercept.load(args.model, device="cpu", specialised=False, **given)
+            yield name, pipe
+            yield from quicker(f"{name}, ", pipe, args.model, **given)
     for kind, folders in (("slim", args.slim), ("DPT head", args.dpt)):
         for path in folders:
             pipe = genpercept.load(path, device="cpu", specialised=False)
             name = described(kind, path, pipe, plain.info["model_sha256"])
             yield name, pipe
-            yield from quicker(f"{name}, ", None, path)
+            yield from quicker(f"{name}, ", pipe, path)
     for to, dtype, computed, name in GRAPHS:
         if name not in args.graphs:
             continue
@@ -111,11 +123,9 @@ def variants(args: argparse.Namespace, folder: Path) -> Iterator[tuple[str, Any]
         yield name, exported.load(path, computed)
 
 
-def quicker(prefix: str, plain: Any, model: str | Path, **codec: Any) -> Iterator[tuple[str, Any]]:
-    """In bf16, specialised, and both; without `plain` only the last, which is what such a model is for."""
-    if plain is not None:
-        yield f"{prefix}bf16", genpercept.load(model, device="cpu", torch_dtype=torch.bfloat16, specialised=False)
-        yield f"{prefix}float32, specialised", genpercept.specialise(plain)
+def quicker(prefix: str, pipe: Any, model: str | Path, **codec: Any) -> Iterator[tuple[str, Any]]:
+    """`pipe`, which is `model` with this codec in float32, specialised; and so in bf16."""
+    yield f"{prefix}float32, specialised", genpercept.specialise(pipe)
     load: dict[str, Any] = {"device": "cpu", "torch_dtype": torch.bfloat16, "specialised": True}
     yield f"{prefix}bf16, specialised", genpercept.load(model, **load, **codec)
 
@@ -126,10 +136,14 @@ def described(kind: str, path: Path, pipe: Any, whole: str) -> str:
         distilled = pipe.info.get("distilled") or {}
         if not distilled:
             raise ValueError(f"--slim {path}: nothing in it was distilled; pass a model that stage distil made")
-        ends = [f"{said['form']} {part} of width {said['width']:g}" for part, said in distilled.items()]
+        ends = [
+            f"{said['form']} {part} of width {said['width']:g}, {said['steps']:,} steps"
+            for part, said in distilled.items()
+        ]
         other = "" if any(said["of_sha256"] == whole for said in distilled.values()) else ", of another model"
         return f"{' and '.join(ends)}{other} ({path.resolve().parent.name})"
-    return f"{pipe.info['head'].upper()} head ({path.resolve().parent.name})"
+    steps = (pipe.info.get("recipe") or {}).get("steps", 0)
+    return f"{pipe.info['head'].upper()} head, {steps:,} steps ({path.resolve().parent.name})"
 
 
 def calibration(folder: Path, size: tuple[int, int]) -> Path:
@@ -182,7 +196,7 @@ def page(rows: dict[str, dict[str, Any]], args: argparse.Namespace) -> str:
         "",
         head,
         "",
-        " ".join((__doc__ or "").split("\n\n")[-1].split("\n")).partition("row. ")[2].strip(),
+        " ".join((__doc__ or "").split("\n\n")[-1].split("\n")).partition("such row. ")[2].strip(),
         "",
         "| variant | AbsRel ↓ | δ1 ↑ | ms per image | times as fast | M parameters |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
