@@ -1,8 +1,8 @@
 """Anomaly detection, one model per category: the map of what does not belong on a product (MVTec AD).
 
 The network answers an image with its defect map. It learns that from good images alone: `prepare` puts synthetic defects on
-them. The other design, to answer with the defect-free image and to score by the difference, pays for all that the codec
-cannot restore: docs/decisions.md.
+them. The other design, to answer with the defect-free image and to score by the difference, finds mostly what the codec
+cannot restore (pixel AUROC 0.818 against the map's 0.898 on such defects: benchmarks/anomaly_designs.md, docs/decisions.md).
 """
 
 from __future__ import annotations
