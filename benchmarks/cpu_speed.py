@@ -52,9 +52,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     plain, effort = replace(PLAIN, threads=args.threads), Effort(1, args.repeats, args.seconds, file_to_file=False)
     if args.smoke:
         plain, effort = replace(plain, shape="mini", resolution=32), Effort(1, 2, 0.2, 0.05, file_to_file=False)
-    chosen = {name: way for name, way in WAYS.items() if args.only in name and not (args.skip and args.skip in name)}
+    chosen = {
+        name: way
+        for name, way in WAYS.items()
+        if any(text in name for text in args.only) and not any(text in name for text in args.skip)
+    }
     if not chosen:
-        raise ValueError(f"--only {args.only!r}, --skip {args.skip!r}: no setting is left of {'; '.join(WAYS)}")
+        raise ValueError(f"--only {args.only}, --skip {args.skip}: no setting is left of {'; '.join(WAYS)}")
     settings = {replace(plain, **way): name for name, way in chosen.items()}
     session = Session(effort)
     title = f"Speed on the CPU, {plain.resolution} x {plain.resolution}"
@@ -79,8 +83,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=60.0, help="of each figure, after which it repeats no more")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--only", default="", metavar="TEXT", help="settings whose name has it")
-    parser.add_argument("--skip", default="", metavar="TEXT", help="settings whose name has it are left out")
+    parser.add_argument("--only", nargs="+", default=[""], metavar="TEXT", help="settings whose name has one of them")
+    parser.add_argument("--skip", nargs="+", default=[], metavar="TEXT", help="those whose name has one are left out")
     parser.add_argument("--smoke", action="store_true", help="tiny networks: does everything run?")
     return parser.parse_args(argv)
 
