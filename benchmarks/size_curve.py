@@ -61,21 +61,26 @@ def main(argv: Sequence[str] | None = None) -> int:
             if name != "plain" and size < args.remedied_from:
                 continue
             session.add(replace(base, resolution=size, **way), cold=False)
+            write(session, args.out, base, argv)  # after each: the large sizes take an hour, and may not fit
+    output.show(session.result)
+    print(f"wrote {args.out / 'size_curve.md'}")
+    return 1 if session.failed else 0
+
+
+def write(session: Session, folder: Path, base: Setting, argv: Sequence[str] | None) -> None:
+    """The page and the plot of what has been measured so far."""
     found = curves(session.result)
-    args.out.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     if any(len(line) > 1 for by_stage in found.values() for line in by_stage.values()):
-        plot(args.out / "size_curve.png", found)
+        plot(folder / "size_curve.png", found)
     lead = [
         "![Time and memory against size](size_curve.png)",
         fits(found),
         cliffs(found),
         f"By `{command(__file__, argv)}`.",
     ]
-    title = f"Cost against size, {base.dtype}, {'one GPU' if device.startswith('cuda') else 'CPU'}"
-    output.show(session.result)
-    for path in output.save(session.result, args.out, "size_curve", title, lead):
-        print(f"wrote {path}")
-    return 1 if session.failed else 0
+    title = f"Cost against size, {base.dtype}, {'one GPU' if base.device.startswith('cuda') else 'CPU'}"
+    output.save(session.result, folder, "size_curve", title, lead)
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -203,11 +203,12 @@ def test_curve_after_a_stop(tmp_path: Path) -> None:
 # ---- the report ------------------------------------------------------------------------------------------------------
 
 
-def scores(values: dict[str, list[float]], curve: float = 0.5) -> str:
+def scores(values: dict[str, list[float]], curve: float = 0.5, date: str = "2026-11-21") -> str:
     figures = {way: {"planes": {"name": NAMES, "abs_rel": v, "delta1": v}} for way, v in values.items()}
     train = {"step": 2, "seconds": 60.0, "skipped": 1}
     rows = [{"step": step, "loss": 1.0, "abs_rel": curve / step} for step in (1, 2)]
-    return json.dumps({"train": train, "measure_seconds": 30.0, "curve": rows, "figures": figures})
+    made = {"date": date, "machine": "2 cores of X"}
+    return json.dumps({"train": train, "measure_seconds": 30.0, "curve": rows, "figures": figures, **made})
 
 
 def test_every_image_has_its_own_noise() -> None:
@@ -235,7 +236,7 @@ def test_report(file: Path, tmp_path: Path) -> None:
     written = {
         one[0].folder: scores({"its own steps": [0.1, 0.2, 0.3]}),
         one[1].folder: scores({"its own steps": [0.3, 0.4, 0.5]}),
-        gaussian[0].folder: scores({ways[0]: [0.2, 0.2, 0.5], ways[1]: [0.5, 0.6, 0.7]}, 0.8),
+        gaussian[0].folder: scores({ways[0]: [0.2, 0.2, 0.5], ways[1]: [0.5, 0.6, 0.7]}, 0.8, "2026-11-22"),
     }
     for folder, text in written.items():
         (tmp_path / "out" / folder).mkdir(parents=True)
@@ -244,6 +245,7 @@ def test_report(file: Path, tmp_path: Path) -> None:
     result = report.collect(tmp_path / "out", jobs, settings, {gaussian[1].folder: "error: no memory"})
     page, data, picture = report.write(tmp_path / "out", result)
     text = page.read_text()
+    assert "Made by `genpercept study` (2026-11-21 to 2026-11-22; 2 cores of X): 3 runs" in text
     assert "| one step | 0.300 ± 0.058 |" in text
     assert "| Gaussian: 2 steps, ensemble of 2 | +0.100 ± 0.058 |" in text  # 0.1, 0, 0.2 over seed 0 alone
     assert "| Gaussian: leading | +0.400 ± 0.000 |" in text

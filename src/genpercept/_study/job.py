@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from genpercept import recipe as recipes
+from genpercept._bench.machine import processor
 from genpercept._study.measure import HeldOut, Inference, measure
 from genpercept._training.checkpoint import Checkpoints, write_text_atomic
 
@@ -46,6 +47,7 @@ def main(folder: Path) -> int:
     )
     scores = {"train": _state(folder), "measure_seconds": time.perf_counter() - begin}
     scores |= {"curve": curve(folder / "log.jsonl"), "figures": figures}
+    scores |= {"date": time.strftime("%Y-%m-%d"), "machine": _machine()}
     write_text_atomic(folder / SCORES, json.dumps(scores))
     for name in ("checkpoints", "best", *(() if job["keep_models"] else ("model",))):
         shutil.rmtree(folder / name, ignore_errors=True)
@@ -62,6 +64,12 @@ def curve(log: Path) -> list[dict[str, float]]:
             continue
         rows[row["step"]] = row
     return [rows[step] for step in sorted(rows)]
+
+
+def _machine() -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} cores of {processor()}"
 
 
 def _state(folder: Path) -> dict[str, Any]:

@@ -100,7 +100,8 @@ def _curves(jobs: Sequence[Job], scores: Mapping[str, Any]) -> list[dict[str, An
 
 def _run(job: Job, scores: Mapping[str, Any]) -> dict[str, Any]:
     named = {"folder": job.folder, "arm": job.arm, "labels": job.labels, "seed": job.seed, "images": job.images()}
-    return {**named, **scores["train"], "measure_seconds": scores["measure_seconds"]}
+    seen = {key: scores[key] for key in ("date", "machine") if key in scores}
+    return {**named, **scores["train"], "measure_seconds": scores["measure_seconds"], **seen}
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------
@@ -161,9 +162,13 @@ def _method(result: Mapping[str, Any]) -> str:
     minutes = sum(run.get("seconds", 0) + run["measure_seconds"] for run in runs) / 60
     seeds = ", ".join(str(seed) for seed in sorted({run["seed"] for run in runs})) or "none"
     sets = ", ".join(f"{held['title'] or held['domain']} ({held['split']} split)" for held in study["test"])
+    dates = sorted({run["date"] for run in runs if "date" in run})
+    when = " to ".join(dict.fromkeys((dates[0], dates[-1]))) if dates else ""
+    machines = "; ".join(sorted({run["machine"] for run in runs if "machine" in run}))
+    where = f" ({when}; {machines})" if when else ""
     return (
-        f"Made by `genpercept study`: {len(runs)} runs, {minutes:.0f} minutes of training and measuring. Seeds: {seeds}. "
-        f"Scored on {sets}, the same images for every arm. A figure of an image is averaged over the seeds first; the "
+        f"Made by `genpercept study`{where}: {len(runs)} runs, {minutes:.0f} minutes of training and measuring. "
+        f"Seeds: {seeds}. Scored on {sets}, the same images for every arm. A figure of an image is averaged over the seeds first; the "
         "standard error is over images."
     )
 
