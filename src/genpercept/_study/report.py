@@ -168,8 +168,8 @@ def _method(result: Mapping[str, Any]) -> str:
     where = f" ({when}; {machines})" if when else ""
     return (
         f"Made by `genpercept study`{where}: {len(runs)} runs, {minutes:.0f} minutes of training and measuring. "
-        f"Seeds: {seeds}. Scored on {sets}, the same images for every arm. A figure of an image is averaged over the seeds first; the "
-        "standard error is over images."
+        f"Seeds: {seeds}. Scored on {sets}, the same images for every arm. A figure of an image is averaged over the "
+        "seeds first; the standard error is over images."
     )
 
 
