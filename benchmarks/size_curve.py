@@ -1,7 +1,7 @@
 """Cost against size, 256 to 2048 pixels: time and memory of each stage, fitted exponents, and what remedies do.
 
     python benchmarks/size_curve.py --out benchmarks            # on the fastest device there is
-    python benchmarks/size_curve.py --repeats 1 --remedies plain,both --remedied-from 1024    # a CPU, in 45 minutes
+    python benchmarks/size_curve.py --dtype fp32 --repeats 1 --remedied-from 1024 --resume    # two cores, in 80 minutes
 
 Random weights in Stable Diffusion 2.1's shape. An exponent is the slope of log(cost) over log(pixels): 1 is linear in the
 pixels, 2 is what attention without a memory-saving kernel comes to. Local slopes, from one size to the next, show cliffs.
@@ -10,9 +10,10 @@ pixels, 2 is what attention without a memory-saving kernel comes to. Local slope
 from __future__ import annotations
 
 import argparse
+import json
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import numpy as np
 from _page import command
 
 from genpercept._bench import output
+from genpercept._bench.machine import processor
 from genpercept._bench.session import Session
 from genpercept._bench.setting import Effort, Setting
 from genpercept._bench.stages import NETWORK
@@ -30,11 +32,11 @@ from genpercept.devices import pick_device
 SIZES = (256, 384, 512, 768, 1024, 1536, 2048)
 REMEDIES: dict[str, dict[str, Any]] = {
     "plain": {},
+    "strips": {"specialised": True, "strips": True},
     "tiled codec": {"vae_tiling": True},
     "sliced attention": {"attention_slicing": True},
-    "both": {"vae_tiling": True, "attention_slicing": True},
 }
-_OFF = dict.fromkeys(REMEDIES["both"], False)
+_OFF = {key: False for way in REMEDIES.values() for key in way}
 Curve = list[tuple[float, float]]  # (pixels of the edge, cost)
 CLIFF = 1.6  # a local slope over this, in time or memory, is named
 
@@ -54,17 +56,35 @@ def main(argv: Sequence[str] | None = None) -> int:
             Effort(0, 1, 0.1, 0.05, file_to_file=False),
             [32, 48],
         )
-    remedies = {name: way for name, way in REMEDIES.items() if name in args.remedies.split(",")}
     session = Session(effort, deadline=args.deadline)
+    known = measured(args.out / "size_curve.json", session) if args.resume else {}
     for size in sizes:
-        for name, way in remedies.items():
+        for name in args.remedies:
             if name != "plain" and size < args.remedied_from:
                 continue
-            session.add(replace(base, resolution=size, **way), cold=False)
+            setting = replace(base, resolution=size, **REMEDIES[name])
+            if setting in known:
+                session.result["rows"].append(known[setting])
+                continue
+            session.effort = replace(effort, stages=name == "plain")
+            session.add(setting, cold=False)
             write(session, args.out, base, argv)  # after each: the large sizes take an hour, and may not fit
+    write(session, args.out, base, argv)
     output.show(session.result)
     print(f"wrote {args.out / 'size_curve.md'}")
     return 1 if session.failed else 0
+
+
+def measured(file: Path, session: Session) -> dict[Setting, dict[str, Any]]:
+    """Rows of an earlier run on this machine with this effort, whose machine becomes the session's; none of other ones."""
+    if not file.is_file():
+        return {}
+    stored = json.loads(file.read_text(encoding="utf-8"))
+    same = stored["machine"].get("processor") == processor()
+    if not same or asdict(Effort()) | stored["effort"] != asdict(session.effort):
+        return {}
+    session.result["machine"] = stored["machine"]
+    return {Setting(**row["setting"]): row for row in stored["rows"] if "error" not in row}
 
 
 def write(session: Session, folder: Path, base: Setting, argv: Sequence[str] | None) -> None:
@@ -91,13 +111,18 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), default="bf16")
     parser.add_argument("--threads", type=int, default=0, help="0: as many as torch takes")
     parser.add_argument("--sizes", default=",".join(map(str, SIZES)), help="edges in pixels, rising")
-    parser.add_argument("--remedies", default=",".join(REMEDIES))
+    parser.add_argument("--remedies", default=",".join(REMEDIES), help="separated by commas")
     parser.add_argument("--remedied-from", type=int, default=0, help="smaller sizes are measured plain only")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--deadline", type=float, default=math.inf, help="seconds after which nothing new is begun")
+    parser.add_argument("--resume", action="store_true", help="keep the rows of an earlier run on this machine")
     parser.add_argument("--smoke", action="store_true", help="tiny networks: does everything run?")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    args.remedies = args.remedies.split(",")
+    if unknown := [name for name in args.remedies if name not in REMEDIES]:
+        parser.error(f"--remedies {', '.join(unknown)}: choose of {', '.join(REMEDIES)}")
+    return args
 
 
 def curves(result: dict[str, Any]) -> dict[str, dict[str, Curve]]:
@@ -152,17 +177,14 @@ def cliffs(found: dict[str, dict[str, Curve]]) -> str:
             for ((a, _), (b, _)), slope in zip(pairwise(line), slopes(line), strict=True):
                 if slope > CLIFF:
                     steep.append(f"{what} of {name} from {a:g} to {b:g} px (exponent {slope:.2f})")
-    return f"Steeper than pixels ^ {CLIFF}: {'; '.join(steep) or 'nowhere'}."
+    return f"Steeper than pixels ^ {CLIFF}: {'; '.join(steep) or 'nowhere'}. Remedies: docs/speed.md, Large images."
 
 
 def plot(path: Path, found: dict[str, dict[str, Curve]]) -> None:
-    """Both costs, decimal logarithms over the edge: in such a picture a power is a straight line."""
-    titles = {"time": "time, log10 of seconds", "memory": "peak memory, log10 of GiB"}
-    panels = [
-        Panel(titles[what], {name: [(x, math.log10(y)) for x, y in line] for name, line in lines.items()})
-        for what, lines in found.items()
-    ]
-    draw(path, panels, "edge of the image, pixels", "log10")
+    """Both costs over the edge, all axes logarithmic: in such a picture a power is a straight line."""
+    titles = {"time": "time, seconds", "memory": "peak memory, GiB"}
+    panels = [Panel(titles[what], lines) for what, lines in found.items()]
+    draw(path, panels, "edge of the image, pixels", powers=True)
 
 
 if __name__ == "__main__":

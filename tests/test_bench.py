@@ -186,6 +186,7 @@ def test_peak_memory_is_that_since_the_reset() -> None:
         ({"cuda_graphs": True}, "add --specialised"),
         ({"compile": "static"}, "add --specialised"),
         ({"specialised": True, "vae_tiling": True}, "does not tile"),
+        ({"strips": True}, "add --specialised"),
         ({"runtime": "onnx", "specialised": True}, "folded already"),
         ({"runtime": "onnx", "device": "cuda"}, "a graph for the CPU"),
         ({"runtime": "onnx", "dtype": "bf16"}, "dtype of runtime onnx='bf16': choose fp32"),
@@ -404,12 +405,25 @@ def test_cpu_script_takes_the_better_of_two_rounds() -> None:
     assert "| plain | 4 | 1.00 x | - |" in table and "| quick | 2 | 2.00 x | 1.0e-02 (2.0e-02) |" in table
 
 
-def test_size_script_runs_to_its_end(here: list[str], tmp_path: Path) -> None:
-    given = ["--smoke", "--device", "cpu", "--dtype", "fp32", "--remedies", "plain,tiled codec", "--out", str(tmp_path)]
+def test_size_script_runs_to_its_end(here: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--resume measures only what is missing: here an ended run, then one whose last row was lost."""
+    given = ["--smoke", "--device", "cpu", "--dtype", "fp32", "--remedies", "plain,strips", "--out", str(tmp_path)]
     assert script("size_curve").main(given) == 0
     assert (tmp_path / "size_curve.png").stat().st_size > 1000
     text = (tmp_path / "size_curve.md").read_text()
-    assert "network, tiled codec" in text and "memory, exponent" in text
+    assert "network, strips" in text and "memory, exponent" in text
+    file = tmp_path / "size_curve.json"
+    stored = json.loads(file.read_text())
+    lost = stored["rows"].pop()
+    assert lost["setting"]["strips"] and lost["stage_peaks"] == {}
+    file.write_text(json.dumps(stored))
+    capsys.readouterr()
+    assert script("size_curve").main([*given, "--resume"]) == 0
+    assert capsys.readouterr().err.count("codec in strips") == 1
+    again = json.loads(file.read_text())
+    assert again["rows"][:-1] == stored["rows"] and again["rows"][-1]["setting"] == lost["setting"]
+    with pytest.raises(SystemExit):
+        script("size_curve").main([*given[:-3], "slicing", *given[-2:]])
 
 
 def test_exponents_and_cliffs_of_known_curves() -> None:

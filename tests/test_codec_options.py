@@ -16,6 +16,7 @@ import genpercept
 from genpercept import GenPerceptPipeline, cli, plugins
 from genpercept._predict.model import Model
 from genpercept._predict.request import Machine, Request
+from genpercept._specialise import layers
 from genpercept.codecs import _join
 from genpercept.specialising import SpecialisedPipeline
 
@@ -88,6 +89,24 @@ def test_specialised_answers_the_same_and_says_so(model: Path, photo: Path, tmp_
     assert [request["specialised"] for request in asked] == [True, False]
 
 
+def test_strips_answer_the_same(
+    model: Path, marked: Path, photo: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Strips of a few rows: of a plain model, and of one that was saved specialised."""
+    monkeypatch.setattr(layers, "STRIP", 1000)
+    calls = []
+    whole = layers.strips
+    monkeypatch.setattr(layers, "strips", lambda *a, **k: calls.append(1) or whole(*a, **k))
+    for name in (model, marked):
+        folders = [tmp_path / f"{name.name}{number}" for number in range(2)]
+        for folder, flags in zip(folders, ([], ["--strips"]), strict=True):
+            assert call(photo, "--model", name, *flags, "--format", "npy", "--out", folder)[0] == 0
+            assert bool(calls) == bool(flags)
+        np.testing.assert_allclose(depth(folders[1]), depth(folders[0]), atol=1e-5, rtol=0)
+        assert json.loads((folders[1] / "photo_depth.json").read_text())["meta"]["request"]["strips"] is True
+        calls.clear()
+
+
 def test_a_saved_specialised_model_is_so_unless_told_otherwise(marked: Path, tmp_path: Path) -> None:
     kinds = []
     for asked in (None, True, False):
@@ -105,6 +124,9 @@ def test_what_cannot_be_specialised_is_said_in_one_line(
     for name, flags, says in (
         (stochastic, ["--specialised"], "only one step that needs no noise can be specialised"),
         (model, ["--specialised", "--vae-tiling"], "--vae-tiling: a specialised model cannot do that"),
+        (model, ["--strips", "--vae-tiling"], "leave it out, or --strips"),
+        (model, ["--strips", "--no-specialised"], "--strips: only a specialised model works in strips"),
+        (stochastic, ["--strips"], "only one step that needs no noise can be specialised"),
         (marked, ["--vae-tiling"], "is specialised, which cannot do that: add --no-specialised"),
     ):
         code, errors = call(photo, "--model", name, *flags, "--out", tmp_path / "o")

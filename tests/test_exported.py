@@ -114,6 +114,9 @@ def test_predict_command(mini_onnx: Path, tmp_path: Path) -> None:
     a, b = (Prediction.load(tmp_path / out / "a_depth.npz") for out in ("plain", "graph"))
     np.testing.assert_allclose(b.values, a.values, atol=1e-4, rtol=0)
     assert b.meta["task"] == "depth" and b.meta["model_sha256"] == a.meta["model_sha256"]
+    strips = [*command, str(mini_onnx), "--out", str(tmp_path / "no"), "--strips"]
+    done = subprocess.run(strips, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "--strips: " in done.stderr and "is a graph" in done.stderr
 
 
 @pytest.mark.slow

@@ -27,7 +27,9 @@ _PATH = click.Path(path_type=Path)
 @click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Of the CPU.  [default: torch's choice]")
 @click.option(
-    "--specialised/--no-specialised", default=None, help="Fold what is constant.  [default: no; with --compile: yes]"
+    "--specialised/--no-specialised",
+    default=None,
+    help="Fold what is constant.  [default: no; with --compile, --cuda-graphs or --strips: yes]",
 )
 @click.option("--compile", "compiled", type=click.Choice(["dynamic", "static"]), help="Compile the specialised one.")
 @click.option("--cuda-graphs", is_flag=True, help="Replay the specialised one's graphs.")
@@ -38,6 +40,7 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option("--attention-slicing", is_flag=True, help="Attention in slices: less memory.")
 @click.option("--vae-tiling", is_flag=True, help="Encode and decode in tiles: less memory for large images.")
+@click.option("--strips", is_flag=True, help="The specialised codec in strips: less memory, no seams.")
 @click.option("--compare/--no-compare", default=False, help="Answers with those in float32, plain; a run of that more.")
 @click.option("--cold/--no-cold", default=True, show_default=True, help="Time a cold start in a fresh process.")
 @click.option(
@@ -72,6 +75,7 @@ def main(
     cuda_graphs: bool = False,
     attention_slicing: bool = False,
     vae_tiling: bool = False,
+    strips: bool = False,
     runtime: str | None = None,
     compare: bool = False,
     cold: bool = True,
@@ -103,11 +107,12 @@ def main(
             dtype=dtype.strip(),
             device=pick_device(device),
             threads=threads or 0,
-            specialised=bool(compiled or cuda_graphs) if specialised is None else specialised,
+            specialised=bool(compiled or cuda_graphs or strips) if specialised is None else specialised,
             compile=compiled or "",
             cuda_graphs=cuda_graphs,
             attention_slicing=attention_slicing,
             vae_tiling=vae_tiling,
+            strips=strips,
             runtime=runtime or "torch",
         )
         for dtype in dtypes.split(",")

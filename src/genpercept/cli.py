@@ -194,6 +194,9 @@ def model_options(command: F) -> F:
 @click.option("--offload", is_flag=True, help="Keep parts in main memory while the accelerator does not need them.")
 @click.option("--vae-slicing", is_flag=True, help="Encode and decode image by image: less memory with --batch-size.")
 @click.option("--vae-tiling", is_flag=True, help="Encode and decode in tiles: less memory for large images.")
+@click.option(
+    "--strips", is_flag=True, help="--specialised, its codec in strips: less memory for large images, no seams."
+)
 @click.option("--resume", is_flag=True, help="Skip images whose results are there and whole.")
 @debuggable
 def predict(

@@ -42,7 +42,9 @@ def pipeline(setting: Setting, graph: Path | None = None) -> GenPerceptPipeline:
             raise ValueError(f"{setting.network}: its codec cannot work in tiles; leave --vae-tiling out")
         enable()
     if setting.specialised:
-        pipe = genpercept.specialise(pipe, compile=setting.compile, cuda_graphs=setting.cuda_graphs)
+        pipe = genpercept.specialise(
+            pipe, compile=setting.compile, cuda_graphs=setting.cuda_graphs, strips=setting.strips
+        )
         pipe.to(setting.device)
     return pipe
 

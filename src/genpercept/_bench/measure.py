@@ -96,7 +96,7 @@ class _Work:
         machine.reset_peak(device)
         whole = timed(network, device, effort)
         peak = machine.peak(device)
-        apart, peaks = self._apart(network) if self.of.runtime == "torch" else ({}, {})
+        apart, peaks = self._apart(network) if effort.stages and self.of.runtime == "torch" else ({}, {})
         stages |= apart
         predictions = [task.decode(one, self.geometry) for one in raw.split(1)]
         stages["decode"] = timed(lambda: [task.decode(one, self.geometry) for one in raw.split(1)], device, effort)

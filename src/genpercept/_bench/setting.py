@@ -20,8 +20,8 @@ class Setting:
     """One pipeline on one machine. model: a name or folder to load; None: random weights in a `shape` with `codec` and `head`.
 
     resolution: longest edge in pixels that the network sees. compile and cuda_graphs: of genpercept.specialise.
-    attention_slicing and vae_tiling: diffusers' remedies for short memory. threads 0: as many as torch takes. runtime: of
-    RUNTIMES; "openvino-int8" has weights and activations in int8, and what is left in `dtype`.
+    attention_slicing and vae_tiling: diffusers' remedies for short memory; strips: of genpercept.specialise. threads 0: as
+    many as torch takes. runtime: of RUNTIMES; "openvino-int8" has weights and activations in int8, and what is left in `dtype`.
     """
 
     model: str | None = None
@@ -37,6 +37,7 @@ class Setting:
     cuda_graphs: bool = False
     attention_slicing: bool = False
     vae_tiling: bool = False
+    strips: bool = False
     runtime: str = "torch"
 
     def __post_init__(self) -> None:
@@ -54,6 +55,8 @@ class Setting:
             raise ValueError(f"{self.model}: a model has its own codec and head; choose them with --shape only")
         if (self.compile or self.cuda_graphs) and not self.specialised:
             raise ValueError("compiled code and CUDA graphs are part of specialising: add --specialised")
+        if self.strips and not self.specialised:
+            raise ValueError("working in strips is part of specialising: add --specialised")
         if self.runtime != "torch":
             self._check_graph()
         if self.specialised and self.vae_tiling:
@@ -82,6 +85,7 @@ class Setting:
         ways += ["CUDA graphs"] if self.cuda_graphs else []
         ways += ["sliced attention"] if self.attention_slicing else []
         ways += ["tiled codec"] if self.vae_tiling else []
+        ways += ["codec in strips"] if self.strips else []
         return f"{self.network.rpartition(', ')[0]}, {', '.join(ways)}"
 
 
@@ -90,7 +94,7 @@ class Effort:
     """Runs without a clock, then `repeats` runs with one, fewer once `seconds` are over, but two where `repeats` allows.
 
     matmul_seconds: for each size of the matrices whose product is the ceiling. file_to_file: whether reading, all of the
-    pipeline and writing are timed as one thing, too.
+    pipeline and writing are timed as one thing, too. stages: whether the network's are timed apart.
     """
 
     warmup: int = 1
@@ -98,6 +102,7 @@ class Effort:
     seconds: float = 20.0
     matmul_seconds: float = 0.5
     file_to_file: bool = True
+    stages: bool = True
 
     def __post_init__(self) -> None:
         if self.warmup < 0 or self.repeats < 1 or self.seconds <= 0:

@@ -152,6 +152,8 @@ class Model:
             raise ValueError(
                 f"{request.model_name} does {pipe.task}, not {request.task}: leave --task out, or name another model"
             )
+        if request.strips:
+            pipe = self._in_strips(pipe)
         if (flag := machine.memory_saver) and isinstance(pipe, _specialised()):
             raise ValueError(f"{flag}: {request.model_name} is specialised, which cannot do that: add --no-specialised")
         pipe.check_request(request.steps, request.ensemble_size)  # once, not for each image
@@ -165,3 +167,11 @@ class Model:
                     raise ValueError(f"--vae-{name}: this model's codec has no such mode; leave it out")
                 enable()
         return pipe
+
+    def _in_strips(self, pipe: Any) -> Pipeline:
+        from genpercept.exported import ExportedPipeline
+        from genpercept.specialising import specialise
+
+        if isinstance(pipe, ExportedPipeline):
+            raise ValueError(f"--strips: {self.request.model_name} is a graph, which works on whole maps: leave it out")
+        return specialise(pipe, strips=True).to(pipe.device)

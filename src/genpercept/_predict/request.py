@@ -20,7 +20,7 @@ class Request:
 
     boxes: a JSON file of people's boxes (genpercept.imaging.boxes); detector: "yolos" or "yolos=MODEL", which finds them;
     box_score: least score of either's. flip_test: mean with the mirror image's. specialised, encoder, decoder: as
-    genpercept.load has them.
+    genpercept.load has them. strips: of genpercept.specialise.
     """
 
     model: str | None = None
@@ -42,6 +42,7 @@ class Request:
     specialised: bool | None = None
     encoder: str | None = None
     decoder: str | None = None
+    strips: bool = False
 
     @property
     def model_name(self) -> str:
@@ -51,7 +52,7 @@ class Request:
         """For the sidecar: as plain values, the model spelt out."""
         plain = Request()
         later = ["flip_test", "boxes", "detector", "box_score", "allow_pickle"]  # unknown to older sidecars
-        later += ["specialised", "encoder", "decoder"]
+        later += ["specialised", "encoder", "decoder", "strips"]
         kept = {k: v for k, v in asdict(self).items() if k not in later or v != getattr(plain, k)}
         return {**kept, "model": self.model_name}
 
@@ -123,8 +124,11 @@ def check(request: Request, machine: Machine, formats: Iterable[str] | None) -> 
     chosen = None if formats is None else write.check_formats(formats)
     if request.boxes and request.detector:
         raise ValueError("--boxes and --detector both say where people are: give one of them")
-    if request.specialised and (flag := machine.memory_saver):
-        raise ValueError(f"{flag}: a specialised model cannot do that: leave it out, or --specialised")
+    if request.strips and request.specialised is False:
+        raise ValueError("--strips: only a specialised model works in strips: leave --no-specialised out")
+    if (request.specialised or request.strips) and (flag := machine.memory_saver):
+        way = "--strips" if request.strips else "--specialised"
+        raise ValueError(f"{flag}: a specialised model cannot do that: leave it out, or {way}")
     if not 0 <= request.box_score <= 1:
         raise ValueError(f"box score {request.box_score:g}: must lie between 0 and 1")
     if request.task is not None and request.task not in plugins.names("tasks"):

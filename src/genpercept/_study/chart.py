@@ -30,8 +30,11 @@ class Panel:
     lines: Mapping[str, Sequence[Point]] = field(default_factory=dict)
 
 
-def draw(path: Path, panels: Sequence[Panel], x_label: str, y_label: str) -> None:
-    """Write a PNG; x is logarithmic. Axes are shared by the panels. ValueError without a single point."""
+def draw(path: Path, panels: Sequence[Panel], x_label: str, y_label: str = "", *, powers: bool = False) -> None:
+    """Write a PNG; x is logarithmic. ValueError without a single point.
+
+    Axes are shared by the panels. powers: y is logarithmic, too, and each panel has its own.
+    """
     names = list(dict.fromkeys(name for panel in panels for name in panel.lines))
     points = [p for panel in panels for line in panel.lines.values() for p in line]
     if not points:
@@ -44,14 +47,16 @@ def draw(path: Path, panels: Sequence[Panel], x_label: str, y_label: str) -> Non
     image = Image.new("RGB", (width * _SCALE, height * _SCALE), "white")
     pen = _Pen(ImageDraw.Draw(image))
     x_ticks = log_ticks(min(x for x, _ in points), max(x for x, _ in points))
-    y_ticks = ticks(min(y for _, y in points), max(y for _, y in points))
     for number, panel in enumerate(panels):
         box = (_LEFT + number * (w + _GAP), _TOP, _LEFT + number * (w + _GAP) + w, _TOP + h)
-        _axes(pen, box, x_ticks, y_ticks)
+        ys = [y for line in panel.lines.values() for _, y in line] if powers else [y for _, y in points]
+        y_ticks = (log_ticks if powers else ticks)(min(ys), max(ys))
+        _axes(pen, box, x_ticks, y_ticks, powers)
         pen.text((box[0], _TOP - 26), panel.title, _INK)
         pen.text(((box[0] + box[2]) / 2, box[3] + 24), x_label, _SOFT, centre=True)
         for name, line in panel.lines.items():
-            pen.line([_place((math.log10(x), y), box, x_ticks, y_ticks) for x, y in line], *style[name])
+            places = [(math.log10(x), math.log10(y) if powers else y) for x, y in line]
+            pen.line([_place(place, box, x_ticks, y_ticks) for place in places], *style[name])
     pen.text((4, _TOP - 26), y_label, _SOFT)
     _legend(pen, (width - legend + 8, _TOP), style)
     image.reduce(_SCALE).save(path, optimize=True)
@@ -111,11 +116,13 @@ def _dashes(points: Sequence[Point], drawn: int, left_out: int) -> Iterator[tupl
         travelled += length
 
 
-def _axes(pen: _Pen, box: tuple[int, int, int, int], x_ticks: Sequence[float], y_ticks: Sequence[float]) -> None:
+def _axes(
+    pen: _Pen, box: tuple[int, int, int, int], x_ticks: Sequence[float], y_ticks: Sequence[float], powers: bool
+) -> None:
     for y in y_ticks:
         a = _place((x_ticks[0], y), box, x_ticks, y_ticks)
         pen.rule(a, (box[2], a[1]))
-        pen.text((a[0] - 6, a[1] - 7), f"{y:g}", _SOFT, right=True)
+        pen.text((a[0] - 6, a[1] - 7), f"{10**y if powers else y:g}", _SOFT, right=True)
     for x in x_ticks:
         a = _place((x, y_ticks[0]), box, x_ticks, y_ticks)
         pen.text((a[0], a[1] + 6), f"{10**x:g}", _SOFT, centre=True)
