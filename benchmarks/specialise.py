@@ -18,6 +18,7 @@ import os
 import resource
 import statistics
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,17 +62,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    rows = [row for model in args.models for row in measure(model, args)]
-    args.out.write_text(page(rows, args), encoding="utf-8")
+    rows: list[dict[str, Any]] = []
+    for row in itertools.chain.from_iterable(measure(model, args) for model in args.models):
+        rows.append(row)
+        print(row, flush=True)
+        args.out.write_text(page(rows, args), encoding="utf-8")  # after each: all of them take half an hour
     print(args.out.read_text(encoding="utf-8"))
 
 
-def measure(model: str, args: argparse.Namespace) -> list[dict[str, Any]]:
+def measure(model: str, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """A row for each dtype and variant; of the plain pipeline itself, which is in every row, there is none."""
     exact = pipeline(model)
     image = torch.rand(1, 3, *SIZES[model], generator=torch.Generator().manual_seed(0))
     want = answer(exact, image)
-    rows: list[dict[str, Any]] = []
     for dtype, variant in itertools.product(args.dtypes, args.variants):
         settings = VARIANTS[variant]
         if settings is not None:
@@ -83,12 +86,10 @@ def measure(model: str, args: argparse.Namespace) -> list[dict[str, Any]]:
         first, _ = clock(pipe, image)
         error = float((answer(pipe, image) - want).abs().max() / want.abs().max())
         row = {"model": model, "dtype": dtype, "variant": variant, "first": first, "error": error}
-        rows.append(row | timed(exact, pipe, image, args))
-        print(rows[-1], flush=True)
+        yield row | timed(exact, pipe, image, args)
         del pipe
         torch._dynamo.reset()
         gc.collect()
-    return rows
 
 
 def pipeline(model: str) -> GenPerceptPipeline:
