@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 import time
@@ -10,7 +9,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from genpercept._bench.machine import processor
+from genpercept._bench.machine import cores
 
 
 def command(file: str, argv: Sequence[str] | None = None) -> str:
@@ -20,5 +19,5 @@ def command(file: str, argv: Sequence[str] | None = None) -> str:
 
 def made(file: str, threads: int = 0, argv: Sequence[str] | None = None) -> str:
     """The command, the date, the processor's cores and PyTorch; and the threads, unless 0."""
-    cores = f"{os.cpu_count()} cores of {processor()}" + (f", {threads} threads" if threads else "")
-    return f"`{command(file, argv)}`, {time.strftime('%Y-%m-%d')}; {cores}; torch {version('torch')}"
+    machine = cores() + (f", {threads} threads" if threads else "")
+    return f"`{command(file, argv)}`, {time.strftime('%Y-%m-%d')}; {machine}; torch {version('torch')}"

@@ -1,7 +1,9 @@
 """Cost against size, 256 to 2048 pixels: time and memory of each stage, fitted exponents, and what remedies do.
 
     python benchmarks/size_curve.py --out benchmarks            # on the fastest device there is
-    python benchmarks/size_curve.py --dtype fp32 --repeats 1 --remedied-from 1024 --resume    # two cores, in 80 minutes
+    python benchmarks/size_curve.py --dtype fp32 --repeats 1 --remedied-from 1024 --remedies 'plain,strips,tiled codec'
+
+The second is for two cores and 24 GiB, and takes more than an hour; --resume goes on after a stop.
 
 Random weights in Stable Diffusion 2.1's shape. An exponent is the slope of log(cost) over log(pixels): 1 is linear in the
 pixels, 2 is what attention without a memory-saving kernel comes to. Local slopes, from one size to the next, show cliffs.
@@ -65,11 +67,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             setting = replace(base, resolution=size, **REMEDIES[name])
             if setting in known:
                 session.result["rows"].append(known[setting])
-                continue
-            session.effort = replace(effort, stages=name == "plain")
-            session.add(setting, cold=False)
+            else:
+                session.effort = replace(effort, stages=name == "plain")
+                session.add(setting, cold=False)
             write(session, args.out, base, argv)  # after each: the large sizes take an hour, and may not fit
-    write(session, args.out, base, argv)
     output.show(session.result)
     print(f"wrote {args.out / 'size_curve.md'}")
     return 1 if session.failed else 0

@@ -42,6 +42,11 @@ def _version(package: str) -> str:
         return "missing"
 
 
+def cores() -> str:
+    """Such as "2 cores of AMD EPYC"."""
+    return f"{os.cpu_count()} cores of {processor()}"
+
+
 def processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -135,7 +135,8 @@ class Model:
             raise ValueError("--offload moves parts off an accelerator, and here is only the CPU: leave it out")
         task = None if request.model is None else request.task  # an embedded model's name has said it
         names = {"base": request.base, "family": request.family, "subfolder": request.subfolder, "task": task}
-        names |= {"specialised": request.specialised, "encoder": request.encoder, "decoder": request.decoder}
+        names |= {"specialised": None if request.strips else request.specialised}  # not twice: see _in_strips
+        names |= {"encoder": request.encoder, "decoder": request.decoder}
         given: dict[str, Any] = {k: v for k, v in names.items() if v is not None}
         if request.allow_pickle:
             given["allow_pickle"] = True

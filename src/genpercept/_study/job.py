@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from genpercept import recipe as recipes
-from genpercept._bench.machine import processor
+from genpercept._bench.machine import cores
 from genpercept._study.measure import HeldOut, Inference, measure
 from genpercept._training.checkpoint import Checkpoints, write_text_atomic
 
@@ -69,7 +69,7 @@ def curve(log: Path) -> list[dict[str, float]]:
 def _machine() -> str:
     import torch
 
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} cores of {processor()}"
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else cores()
 
 
 def _state(folder: Path) -> dict[str, Any]:

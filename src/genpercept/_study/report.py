@@ -163,9 +163,9 @@ def _method(result: Mapping[str, Any]) -> str:
     seeds = ", ".join(str(seed) for seed in sorted({run["seed"] for run in runs})) or "none"
     sets = ", ".join(f"{held['title'] or held['domain']} ({held['split']} split)" for held in study["test"])
     dates = sorted({run["date"] for run in runs if "date" in run})
-    when = " to ".join(dict.fromkeys((dates[0], dates[-1]))) if dates else ""
+    when = " to ".join(dict.fromkeys((*dates[:1], *dates[-1:])))
     machines = "; ".join(sorted({run["machine"] for run in runs if "machine" in run}))
-    where = f" ({when}; {machines})" if when else ""
+    where = f" ({when}; {machines})" if dates else ""
     return (
         f"Made by `genpercept study`{where}: {len(runs)} runs, {minutes:.0f} minutes of training and measuring. "
         f"Seeds: {seeds}. Scored on {sets}, the same images for every arm. A figure of an image is averaged over the "
