@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from _page import made
 
+from genpercept.backbones import BACKBONES
 from genpercept.backbones.clip import BIGG_CONFIG
 from genpercept.backbones.dinov2 import GIANT_CONFIG, LARGE_CONFIG
 from genpercept.backbones.pixart_alpha import PIXART_512_CONFIG, PIXART_1024_CONFIG
 from genpercept.backbones.sd21 import SD15_CONFIG, SD21_CONFIG, SDXL_CONFIG
-from genpercept.plugins import find
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def row(case: Case) -> tuple[str, ...]:
-    plugin = find("backbones", case.plugin)
+    plugin = BACKBONES.find(case.plugin)
     with torch.device("meta"):
         whole: Any = plugin.build(case.config)
     count = sum(p.numel() for p in whole.parameters())

@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 
 import genpercept
 from genpercept import GenPerceptPipeline, adapters, checkpoint, hub
+from genpercept.heads import HEADS
 
 GOLDEN = Path(__file__).resolve().parents[1] / "tests" / "golden"
 BASE = GOLDEN / "sd-tiny"
@@ -51,7 +52,7 @@ def starts(root: Path) -> dict[str, Path]:
     made = {name: root / name for name in ("ours", "dpt", "v2", "marigold", "base", "lora", "mini")}
     pipe = GenPerceptPipeline.from_base(BASE, "depth", resolution=0)
     pipe.save_pretrained(made["ours"])
-    head = checkpoint.load_part("heads", "dpt", GOLDEN / "dpt_head_identity")
+    head = checkpoint.load_part(HEADS.find("dpt"), GOLDEN / "dpt_head_identity")
     GenPerceptPipeline.from_parts(
         unet=pipe.unet, vae=pipe.vae, prompt_embeds=pipe.prompt_embeds, task="disparity", head="dpt", head_module=head
     ).save_pretrained(made["dpt"])

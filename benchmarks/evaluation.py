@@ -19,12 +19,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from genpercept import plugins
 from genpercept._evaluation import cache
 from genpercept._evaluation.cell import rules_of
 from genpercept._evaluation.plan import EvalSet, SetSpec, open_set
 from genpercept._evaluation.scoring import Scorer, Scores, Source
+from genpercept.metrics import METRICS
 from genpercept.prediction import Prediction
+from genpercept.tasks import TASKS
 
 SIZE = (480, 640)
 DISTINCT = 20  # the others are links to these: as many bytes are read and scored
@@ -57,8 +58,8 @@ def make(root: Path, store: cache.Cache, count: int) -> EvalSet:
 
 def plain(data: EvalSet, store: cache.Cache) -> tuple[float, dict[str, float]]:
     """Seconds and figures of one metric object, one sample after the other."""
-    task = plugins.find("tasks", "depth")
-    metric = plugins.find("metrics", "depth")(protocol="nyu")
+    task = TASKS.find("depth")
+    metric = METRICS.find("depth")(protocol="nyu")
     begin = time.perf_counter()
     for entry, name in zip(data.entries, data.names, strict=True):
         sample = data.dataset.load(entry)
@@ -69,7 +70,7 @@ def plain(data: EvalSet, store: cache.Cache) -> tuple[float, dict[str, float]]:
 def spread(data: EvalSet, store: cache.Cache, workers: int) -> tuple[float, Scores]:
     """Seconds, from the first process's start to the last figure, and scores of the command's own machinery."""
     begin = time.perf_counter()
-    with Scorer(rules_of(plugins.find("tasks", "depth"), data), workers, False) as scorer:
+    with Scorer(rules_of(TASKS.find("depth"), data), workers, False) as scorer:
         for entry, name in zip(data.entries, data.names, strict=True):
             scorer.add(entry, name, Source(store.path(name)))
         scores = scorer.finish()

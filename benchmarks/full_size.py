@@ -23,6 +23,8 @@ from typing import Any, cast
 import numpy as np
 import torch
 
+from genpercept.codecs import CODECS
+
 UNET_PARAMETERS, VAE_PARAMETERS = 865_910_724, 83_653_863
 _GIB = 2**30
 
@@ -73,12 +75,11 @@ def build(args: argparse.Namespace) -> dict[str, Any]:
     from genpercept import GenPerceptPipeline
     from genpercept.backbones.sd21 import SD21_CONFIG, SD21UNet
     from genpercept.codecs.kl import SD_VAE_CONFIG
-    from genpercept.plugins import find
 
     torch.manual_seed(0)
     start = time.perf_counter()
     unet = cast(torch.nn.Module, SD21UNet.from_config(SD21_CONFIG))
-    vae = find("codecs", "kl").build(SD_VAE_CONFIG)
+    vae = CODECS.find("kl").build(SD_VAE_CONFIG)
     built = time.perf_counter() - start
     counts = tuple(sum(p.numel() for p in part.parameters()) for part in (unet, vae))
     assert counts == (UNET_PARAMETERS, VAE_PARAMETERS), counts

@@ -22,6 +22,9 @@ from typing import Any, cast
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from genpercept.backbones import BACKBONES
+from genpercept.codecs import CODECS
+
 SIZE = (480, 640)
 _GIB = 2**30
 # name: batch, checkpointing, precision, most GiB that it should take (0: no bound asked for)
@@ -63,14 +66,13 @@ def build(folder: Path, tiny: bool) -> None:
     from genpercept import GenPerceptPipeline
     from genpercept.backbones.sd21 import SD21_CONFIG
     from genpercept.codecs.kl import SD_VAE_CONFIG
-    from genpercept.plugins import find
 
     unet_config, vae_config = dict(SD21_CONFIG), dict(SD_VAE_CONFIG)
     if tiny:
         unet_config |= {"block_out_channels": (32, 32, 64, 64), "attention_head_dim": (2, 2, 4, 4)}
         vae_config |= {"block_out_channels": (32, 32, 32, 32)}
     torch.manual_seed(0)
-    unet, vae = find("backbones", "sd21").build(unet_config), find("codecs", "kl").build(vae_config)
+    unet, vae = BACKBONES.find("sd21").build(unet_config), CODECS.find("kl").build(vae_config)
     prompt = torch.randn(1, 2, unet_config["cross_attention_dim"])
     GenPerceptPipeline.from_parts(unet=unet, vae=vae, prompt_embeds=prompt, task="depth").save_pretrained(folder)
 

@@ -22,8 +22,7 @@ from PIL import Image
 import genpercept
 from genpercept.demo import Case, depth_picture, held_out, motorcycle, photographs, versions
 from genpercept.imaging.colour import colourise
-from genpercept.metrics import _baselines
-from genpercept.plugins import find
+from genpercept.metrics import METRICS, _baselines
 
 Answer = Callable[[Case], Any]  # what is scored for a case
 DOMAINS = ("indoor", "outdoor", "closeup", "heldout_shapes", "heldout_textures")
@@ -151,7 +150,7 @@ def judge_depth(
 def _depth_figures(cases: Sequence[Case], answers: Iterator[Any]) -> dict[str, Any]:
     rows = []
     for case, answer in zip(cases, answers, strict=True):
-        row = find("metrics", "depth")(protocol=case.protocol).update(answer, case.depth, case.valid, case.name)
+        row = METRICS.find("depth")(protocol=case.protocol).update(answer, case.depth, case.valid, case.name)
         rows.append(row)
     return summarise(rows, ("abs_rel", "delta1", "rmse"))
 
@@ -170,7 +169,7 @@ def judge_normals(
     answers |= {name: map(answer, cases) for name, answer in baselines.items()}
     result = {}
     for name, given in answers.items():
-        metric = find("metrics", "normals")()
+        metric = METRICS.find("normals")()
         for case, answer in zip(cases, given, strict=True):
             metric.update(answer, case.normals, case.valid, case.name)
         pooled = metric.compute()

@@ -27,9 +27,11 @@ from _page import made
 from torch import Tensor
 
 import genpercept
-from genpercept import GenPerceptPipeline, plugins
+from genpercept import GenPerceptPipeline
 from genpercept._runs import Run
+from genpercept.backbones import BACKBONES
 from genpercept.backbones.sd21 import SD21_CONFIG
+from genpercept.codecs import CODECS
 from genpercept.codecs.kl import SD_VAE_CONFIG
 
 TINY_UNET = {"block_out_channels": [32, 64, 128, 128], "attention_head_dim": [1, 2, 4, 4], "cross_attention_dim": 64}
@@ -99,8 +101,8 @@ def pipeline(model: str) -> GenPerceptPipeline:
         return genpercept.load(model, device="cpu")
     small = model == "tiny"
     torch.manual_seed(0)
-    unet = plugins.find("backbones", "sd21").build(SD21_CONFIG | (TINY_UNET if small else {}))
-    vae = plugins.find("codecs", "kl").build(SD_VAE_CONFIG | (TINY_VAE if small else {}))
+    unet = BACKBONES.find("sd21").build(SD21_CONFIG | (TINY_UNET if small else {}))
+    vae = CODECS.find("kl").build(SD_VAE_CONFIG | (TINY_VAE if small else {}))
     width = TINY_UNET["cross_attention_dim"] if small else SD21_CONFIG["cross_attention_dim"]
     prompt = torch.randn(1, 2, int(width), generator=torch.Generator().manual_seed(1))
     return GenPerceptPipeline.from_parts(unet=unet, vae=vae, prompt_embeds=prompt, task="depth")

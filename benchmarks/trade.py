@@ -34,7 +34,7 @@ from genpercept._export.write import SUFFIX, write
 from genpercept.datasets import synthetic
 from genpercept.demo import Case, held_out
 from genpercept.imaging.read import to_tensor
-from genpercept.plugins import find
+from genpercept.metrics import METRICS
 from genpercept.types import Geometry
 
 # target and dtype of an exported graph, what OpenVINO computes in, the row's name
@@ -161,7 +161,7 @@ def accuracy(pipe: Any, cases: Sequence[Case], batch_size: int) -> dict[str, Any
     """Means over the scenes, with their standard errors."""
     answers = predict(pipe, cases, batch_size)
     figures = [
-        find("metrics", "depth")(protocol=case.protocol).update(answer, case.depth, case.valid, case.name)
+        METRICS.find("depth")(protocol=case.protocol).update(answer, case.depth, case.valid, case.name)
         for case, answer in zip(cases, answers, strict=True)
     ]
     return summarise(figures, ("abs_rel", "delta1"))

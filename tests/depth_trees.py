@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genpercept import plugins
+from genpercept.datasets import DATASETS
 from genpercept.datasets.hypersim import SPLIT_CSV
 from genpercept.types import Sample
 
@@ -38,7 +38,7 @@ class Tree:
 
 
 def find(name: str) -> Any:
-    return plugins.find("datasets", name)
+    return DATASETS.find(name)
 
 
 def rgb(path: Path, value: int = 51, size: tuple[int, int] = (H, W), **options: Any) -> Path:

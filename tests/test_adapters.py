@@ -11,7 +11,8 @@ import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
 
-from genpercept import adapters, checkpoint, lowrank, plugins
+from genpercept import adapters, checkpoint, lowrank
+from genpercept.backbones import BACKBONES
 
 CONFIG: dict[str, Any] = {
     "sample_size": 8,
@@ -30,7 +31,7 @@ CONFIG: dict[str, Any] = {
 @pytest.fixture
 def unet() -> Any:
     torch.manual_seed(0)
-    return plugins.find("backbones", "sd21").build(CONFIG)
+    return BACKBONES.find("sd21").build(CONFIG)
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def test_a_saved_adapter_is_read_by_peft_diffusers_and_us(unet: Any, inputs: Any
     from peft import PeftModel
 
     fresh = [UNet2DConditionModel(**CONFIG) for _ in range(2)]
-    ours = plugins.find("backbones", "sd21").build(CONFIG)
+    ours = BACKBONES.find("sd21").build(CONFIG)
     for other in (*fresh, ours):
         other.load_state_dict(unet.state_dict())
     adapters.add_lora(unet, rank=4, alpha=8)
@@ -129,7 +130,7 @@ def test_low_rank_difference_is_the_merged_adapter(unet: Any, inputs: Any, tmp_p
 
 def test_controlnet_is_diffusers_own(unet: Any, inputs: Any, tmp_path: Path) -> None:
     """It starts as the U-Net alone, answers as diffusers' forward does, and comes back from disk bit by bit."""
-    plugin: Any = plugins.find("backbones", "sd21_controlnet")
+    plugin: Any = BACKBONES.find("sd21_controlnet")
     controlled = plugin.control(unet)
     x, t, context = inputs
     assert torch.equal(controlled.forward_features(*inputs).latent, unet(*inputs).sample)
@@ -139,5 +140,5 @@ def test_controlnet_is_diffusers_own(unet: Any, inputs: Any, tmp_path: Path) -> 
     want = unet(*inputs, down_block_additional_residuals=down, mid_block_additional_residual=middle).sample
     assert torch.equal(controlled.forward_features(*inputs).latent, want)
     controlled.save_pretrained(tmp_path)
-    again: Any = checkpoint.load_part("backbones", "sd21_controlnet", tmp_path)
+    again: Any = checkpoint.load_part(BACKBONES.find("sd21_controlnet"), tmp_path)
     assert torch.equal(again.forward_features(*inputs).latent, want)

@@ -14,10 +14,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, CLIPVisionModel, Dinov2Config, Dinov2Model
 
-from genpercept import GenPerceptPipeline, bases, checkpoint, plugins
-from genpercept.backbones import clip, dinov2, pixart_alpha, sd21
+from genpercept import GenPerceptPipeline, bases, checkpoint
+from genpercept.backbones import BACKBONES, clip, dinov2, pixart_alpha, sd21
 from genpercept.backbones._blocks import choose
-from genpercept.heads import REASSEMBLE, neck_config
+from genpercept.codecs import CODECS
+from genpercept.heads import HEADS, REASSEMBLE, neck_config
+from genpercept.tasks import TASKS
 
 SD = Path(__file__).parent / "golden" / "sd-tiny"
 PIXART: dict[str, Any] = {
@@ -69,7 +71,7 @@ TINY: list[tuple[str, dict[str, Any]]] = [
 
 def tiny(name: str, config: dict[str, Any]) -> Any:
     torch.manual_seed(0)
-    return plugins.find("backbones", name).build(config).eval()
+    return BACKBONES.find(name).build(config).eval()
 
 
 def ask(net: Any, x: Tensor, latent: bool = True) -> Any:
@@ -82,7 +84,7 @@ def ask(net: Any, x: Tensor, latent: bool = True) -> Any:
 class TestContract:
     @torch.no_grad()
     def test_declared_channels_and_strides_at_odd_sizes(self, name: str, config: dict[str, Any]) -> None:
-        net, plugin = tiny(name, config), plugins.find("backbones", name)
+        net, plugin = tiny(name, config), BACKBONES.find(name)
         pixels = 8 if plugin.input == "latent" else 1
         h, w = 3 * net.patch * (1 if net.patch > 1 else 4), 5 * net.patch * (1 if net.patch > 1 else 4)
         features = ask(net, torch.randn(2, net.in_channels, h, w))
@@ -128,7 +130,7 @@ class TestContract:
     def test_saved_and_loaded_it_answers_the_same(self, name: str, config: dict[str, Any], tmp_path: Path) -> None:
         net = tiny(name, config)
         net.save_pretrained(tmp_path, safe_serialization=True)
-        again: Any = checkpoint.load_part("backbones", name, tmp_path)
+        again: Any = checkpoint.load_part(BACKBONES.find(name), tmp_path)
         assert not any(t.is_meta for t in [*again.parameters(), *again.buffers()])
         x = torch.randn(1, net.in_channels, 4 * net.patch, 4 * net.patch)
         a, b = ask(net, x), ask(again, x)
@@ -157,7 +159,7 @@ def test_adapted_pixart_has_no_sigma_and_gives_a_repeated_input_the_old_answer()
     net = tiny("pixart_alpha", PIXART)
     x = torch.randn(2, 4, 6, 6)
     before = ask(net, x).latent
-    plugins.find("backbones", "pixart_alpha").adapt(net, 8)
+    BACKBONES.find("pixart_alpha").adapt(net, 8)
     assert (net.config.in_channels, net.config.out_channels, net.proj_out.bias.numel()) == (8, 4, 16)
     assert torch.allclose(ask(net, torch.cat([x, x], 1)).latent, before, atol=1e-5)
 
@@ -204,7 +206,7 @@ def test_clip_is_transformers_own_after_each_block(size: tuple[int, int]) -> Non
 def test_clip_tower_and_its_projection_are_what_open_clip_counts() -> None:
     """ViT-bigG-14's image tower in open_clip's model_profile.csv: 1844.91 million parameters."""
     with torch.device("meta"):
-        net = plugins.find("backbones", "clip").build({})
+        net = BACKBONES.find("clip").build({})
     assert round((sum(p.numel() for p in net.parameters()) + 1664 * 1280) / 1e6, 2) == 1844.91
 
 
@@ -224,7 +226,7 @@ def test_clip_tower_and_its_projection_are_what_open_clip_counts() -> None:
 )
 def test_full_size_has_the_published_number_of_parameters(name: str, config: dict[str, Any], count: int) -> None:
     with torch.device("meta"):
-        net = plugins.find("backbones", name).build(config)
+        net = BACKBONES.find(name).build(config)
     assert sum(p.numel() for p in net.parameters()) == count
 
 
@@ -270,7 +272,7 @@ def test_unets_are_told_apart_by_their_config() -> None:
 @pytest.mark.parametrize("name", ["pixart_alpha", "dinov2", "clip"])
 @torch.no_grad()
 def test_every_pyramid_head_reads_every_transformer(name: str, head: str, task: str) -> None:
-    net, plugin = tiny(name, dict(reversed(TINY))[name]), plugins.find("heads", head)
+    net, plugin = tiny(name, dict(reversed(TINY))[name]), HEADS.find(head)
     pipe = pair(net, name, head, task, plugin)
     pred = pipe(np.random.default_rng(0).integers(0, 256, (33, 47, 3), np.uint8), processing_resolution=0)
     assert pred.values.shape[:2] == (1, 17) if task == "pose" else (33, 47)
@@ -281,16 +283,16 @@ def pair(net: Any, name: str, head: str, task: str, plugin: Any) -> GenPerceptPi
     options = (
         {"classes": "synthetic"} if task == "segmentation" else {"height": 32, "width": 24} if task == "pose" else {}
     )
-    found = plugins.find("tasks", task).with_options(**options)
+    found = TASKS.find(task).with_options(**options)
     space = next(s for s in plugin.spaces if s in found.spaces)
     widths = {"dpt": {"fusion_hidden_size": 8}, "upernet": {"hidden_size": 8}, "keypoints": {"hidden_size": 8}}[head]
     neck = neck_config(net.pyramid_channels, net.pyramid_strides)
     assert neck["token_map_scales"] == list(REASSEMBLE)
     module = plugin.build(neck | {"out_channels": found.outputs(space)} | widths)
-    pixels = plugins.find("backbones", name).input == "pixels"
+    pixels = BACKBONES.find(name).input == "pixels"
     return GenPerceptPipeline.from_parts(
         unet=net,
-        vae=None if pixels else checkpoint.load_part("codecs", "kl", SD / "vae"),
+        vae=None if pixels else checkpoint.load_part(CODECS.find("kl"), SD / "vae"),
         prompt_embeds=torch.zeros(1, 0, 0) if pixels else torch.zeros(1, 1, 10),
         task=task,
         task_options=options,
@@ -304,11 +306,11 @@ def pair(net: Any, name: str, head: str, task: str, plugin: Any) -> GenPerceptPi
 
 
 def test_reassembled_maps_have_the_scales_of_dpt() -> None:
-    head: Any = plugins.find("heads", "dpt").build({"neck_hidden_sizes": [6] * 4, "token_map_scales": list(REASSEMBLE)})
+    head: Any = HEADS.find("dpt").build({"neck_hidden_sizes": [6] * 4, "token_map_scales": list(REASSEMBLE)})
     sizes = [tuple(layer(torch.zeros(1, 6, 4, 8)).shape[-2:]) for layer in head.reassemble]
     assert sizes == [(16, 32), (8, 16), (4, 8), (2, 4)] and not hasattr(head, "feature_upsample_0")
     with pytest.raises(ValueError, match="need one for each of 3 maps"):
-        plugins.find("heads", "dpt").build({"neck_hidden_sizes": [6] * 3, "token_map_scales": [2.0, 1.0]})
+        HEADS.find("dpt").build({"neck_hidden_sizes": [6] * 3, "token_map_scales": [2.0, 1.0]})
 
 
 # ---- pairing ---------------------------------------------------------------------------------------------------------
@@ -318,18 +320,18 @@ def test_a_pixel_backbone_goes_with_direct_and_no_codec_alone() -> None:
     net = tiny("dinov2", VIT)
     common: dict[str, Any] = {"unet": net, "task": "depth", "prompt_embeds": torch.zeros(1, 0, 0), "backbone": "dinov2"}
     with pytest.raises(ValueError, match="'one_step' works on latents, but backbone 'dinov2' takes pixels"):
-        dpt: Any = plugins.find("heads", "dpt").build({"neck_hidden_sizes": [24] * 4})
+        dpt: Any = HEADS.find("dpt").build({"neck_hidden_sizes": [24] * 4})
         GenPerceptPipeline.from_parts(**common, vae=None, codec="pixels", head="dpt", head_module=dpt)
     with pytest.raises(ValueError, match="'direct' gives no latent, but head 'vae' reads one"):
         GenPerceptPipeline.from_parts(**common, vae=None, codec="pixels", paradigm="direct")
     with pytest.raises(ValueError, match="backbone 'dinov2' takes pixels, but codec 'kl' gives latent"):
-        vae = checkpoint.load_part("codecs", "kl", SD / "vae")
-        dpt = plugins.find("heads", "dpt").build({"neck_hidden_sizes": [24] * 4})
+        vae = checkpoint.load_part(CODECS.find("kl"), SD / "vae")
+        dpt = HEADS.find("dpt").build({"neck_hidden_sizes": [24] * 4})
         GenPerceptPipeline.from_parts(**common, vae=vae, paradigm="direct", head="dpt", head_module=dpt)
 
 
 def test_codec_pixels_has_no_weights_and_decodes_nothing() -> None:
-    plugin = plugins.find("codecs", "pixels")
+    plugin = CODECS.find("pixels")
     image = torch.rand(1, 3, 4, 4)
     assert plugin.wrap(None).encode(image) is image
     for wrong in (
@@ -366,7 +368,7 @@ def pixart_base(folder: Path, kind: str = "epsilon", **config: Any) -> Path:
     null = torch.randn(5, 10)
     save_file(load_file(path) | {"caption_projection.y_embedding": null}, path)
     edit(folder / "transformer" / "config.json", _class_name="Transformer2DModel", only_cross_attention=False)
-    checkpoint.load_part("codecs", "kl", SD / "vae").save_pretrained(folder / "vae")  # type: ignore[operator]
+    checkpoint.load_part(CODECS.find("kl"), SD / "vae").save_pretrained(folder / "vae")  # type: ignore[operator]
     (folder / "scheduler").mkdir()
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps({"prediction_type": kind}))
     return folder
@@ -379,7 +381,7 @@ def edit(path: Path, **values: Any) -> None:
 @pytest.mark.parametrize("kind", ["dinov2", "clip"])
 def test_published_layout_of_a_pixel_backbone_is_a_base(kind: str, tmp_path: Path) -> None:
     folder = dinov2_base(tmp_path / "b") if kind == "dinov2" else clip_base(tmp_path / "b")
-    head = plugins.find("heads", "dpt").build({"neck_hidden_sizes": [24] * 4, "fusion_hidden_size": 8} | FACTORS)
+    head = HEADS.find("dpt").build({"neck_hidden_sizes": [24] * 4, "fusion_hidden_size": 8} | FACTORS)
     pipe = GenPerceptPipeline.from_base(folder, "depth", paradigm="direct", head="dpt", head_module=head, resolution=42)
     assert (pipe.info["backbone"], pipe.info["codec"], pipe.stride) == (kind, "pixels", 14)
     assert pipe.info.get("skipped") == (
@@ -407,7 +409,7 @@ def test_older_names_of_dinov2_are_read(tmp_path: Path) -> None:
     assert any("mlp.weights_in" in name for name in names) and any(
         "attention.attention.query" in name for name in names
     )
-    net: Any = checkpoint.load_part("backbones", "dinov2", folder)
+    net: Any = checkpoint.load_part(BACKBONES.find("dinov2"), folder)
     parent = Dinov2Model.from_pretrained(folder).eval()
     x = torch.rand(1, 3, 28, 28)
     want = cast(Any, parent(x)).last_hidden_state
@@ -471,7 +473,7 @@ def test_the_empty_prompt_of_t5_is_one_token_whose_masked_padding_changes_nothin
 
 def test_sdxl_base_knows_its_empty_prompt_and_no_other(tmp_path: Path) -> None:
     UNet2DConditionModel(**cast(Any, SDXL)).save_pretrained(tmp_path / "unet")
-    checkpoint.load_part("codecs", "kl", SD / "vae").save_pretrained(tmp_path / "vae")  # type: ignore[operator]
+    checkpoint.load_part(CODECS.find("kl"), SD / "vae").save_pretrained(tmp_path / "vae")  # type: ignore[operator]
     (tmp_path / "scheduler").mkdir()
     (tmp_path / "scheduler" / "scheduler_config.json").write_text('{"prediction_type": "epsilon"}')
     options = {"prediction_type": "sample"}

@@ -16,6 +16,7 @@ import genpercept
 from genpercept import _folder, checkpoint, train
 from genpercept import recipe as recipes
 from genpercept._training.finetune import FinetuneStage
+from genpercept.backbones import BACKBONES
 from test_backbones import clip_base, dinov2_base, pixart_base
 
 SIZES = {"dinov2": (28, 42), "clip": (28, 42), "pixart_alpha": (32, 48)}
@@ -124,7 +125,7 @@ def test_two_steps_save_load_predict(
     assert np.array_equal(genpercept.load(tmp_path / "again", device="cpu")(image).values, prediction.values)
     if more.get("learn", {}).get("denoiser") == "lora":
         assert (folder / "lora" / "adapter_model.safetensors").is_file()
-        merged: Any = checkpoint.load_part("backbones", name, folder / pipe_folder(name))
+        merged: Any = checkpoint.load_part(BACKBONES.find(name), folder / pipe_folder(name))
         assert {k for k in merged.state_dict() if "lora" in k} == set()
 
 

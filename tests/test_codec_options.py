@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import genpercept
-from genpercept import GenPerceptPipeline, cli, plugins
+from genpercept import GenPerceptPipeline, cli
 from genpercept._predict.model import Model
 from genpercept._predict.request import Machine, Request
 from genpercept._specialise import layers
@@ -21,6 +21,7 @@ from genpercept.codecs import _join
 from genpercept.specialising import SpecialisedPipeline
 
 from test_tiny_codec import SMALL, tiny  # isort: skip  (a sibling: pytest puts tests/ on the path)
+from genpercept.codecs import CODECS
 
 BASE = Path(__file__).parent / "golden" / "sd-tiny"
 
@@ -171,7 +172,7 @@ def test_a_models_codec_is_taken_from_its_folder(model: Path, taesd: Path, tmp_p
     own = genpercept.load(tmp_path / "pair", device="cpu", encoder=model)  # back to what it was
     np.testing.assert_array_equal(own(image).values, pipe(image).values)
     for source in (BASE, BASE / "vae", "mini/depth"):
-        name, module = plugins.find("codecs", "kl").name, type(pipe.vae).__name__
+        name, module = CODECS.find("kl").name, type(pipe.vae).__name__
         found = _join.read(source)
         assert (found[0], type(found[1]).__name__) == (name, module)
 

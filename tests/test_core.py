@@ -1,31 +1,88 @@
 """Plugins, keyed randomness, the mini model's vocabulary."""
 
 import importlib
+import importlib.metadata
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from genpercept import plugins
+from genpercept.backbones import BACKBONES
+from genpercept.codecs import CODECS
+from genpercept.datasets import DATASETS
+from genpercept.detectors import DETECTORS
+from genpercept.families import FAMILIES
+from genpercept.heads import HEADS
+from genpercept.losses import LOSSES
+from genpercept.metrics import METRICS
+from genpercept.paradigms import PARADIGMS
+from genpercept.plugins import Registry
 from genpercept.rng import Rng
+from genpercept.tasks import TASKS
 from genpercept.text import make_tokenizer
 
+REGISTRIES = [BACKBONES, CODECS, DATASETS, DETECTORS, FAMILIES, HEADS, LOSSES, METRICS, PARADIGMS, TASKS]
 
-@pytest.mark.parametrize("kind", ["codecs", "backbones", "heads", "paradigms", "tasks", "losses", "metrics"])
-def test_every_module_in_the_folder_is_a_plugin(kind: str) -> None:
-    found = plugins.names(kind)
+
+@pytest.mark.parametrize("plugins", REGISTRIES, ids=lambda r: r.noun)
+def test_every_module_in_the_folder_is_a_plugin(plugins: Registry[Any]) -> None:
+    found = plugins.names()
     assert found and not any(name.startswith("_") for name in found)
     for name in found:
-        plugin = plugins.find(kind, name)  # type: ignore[call-overload]
-        assert plugin is importlib.import_module(f"genpercept.{kind}.{name}").PLUGIN
+        plugin = plugins.find(name)
+        assert plugin is importlib.import_module(f"{plugins.package}.{name}").PLUGIN
 
 
 @pytest.mark.parametrize("name", ["_shared", "../depth", "os", "Depth", "", "depht"])
 def test_nothing_else_can_be_imported_by_name(name: str) -> None:
     with pytest.raises(ValueError, match="unknown task"):
-        plugins.find("tasks", name)
+        TASKS.find(name)
+
+
+def _entry(name: str, value: str, package: str = "albedo-plugin") -> EntryPoint:
+    entry = EntryPoint(name, value, "genpercept.tasks")
+    vars(entry)["dist"] = SimpleNamespace(name=package)
+    return entry
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> list[EntryPoint]:
+    """Entry points of other packages; none at first."""
+    found: list[EntryPoint] = []
+    monkeypatch.setattr(plugins, "_installed", lambda: {"genpercept.tasks": found})
+    return found
+
+
+def test_an_entry_point_gives_an_object_or_the_plugin_of_a_module(installed: list[EntryPoint]) -> None:
+    installed += [_entry("a", "genpercept.tasks.normals:PLUGIN"), _entry("b", "genpercept.tasks.normals")]
+    assert TASKS.find("a") is TASKS.find("b") is TASKS.find("normals") and {"a", "b", "depth"} <= set(TASKS.names())
+
+
+def test_a_name_of_ours_wins_and_a_broken_or_doubled_one_is_named(installed: list[EntryPoint]) -> None:
+    installed += [_entry("depth", "nowhere:PLUGIN"), _entry("lost", "nowhere:PLUGIN")]
+    assert TASKS.find("depth").name == "depth"
+    with pytest.raises(ValueError, match=r"task .lost. of the package albedo-plugin .*No module named 'nowhere'"):
+        TASKS.find("lost")
+    installed += [_entry("lost", "elsewhere:PLUGIN", "other")]
+    with pytest.raises(ValueError, match="albedo-plugin and other both give 'lost'"):
+        TASKS.names()
+
+
+def test_installed_packages_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    monkeypatch.setattr(plugins, "entry_points", lambda: calls.append(1) or importlib.metadata.entry_points())
+    plugins._installed.cache_clear()
+    for _ in range(3):
+        TASKS.find("depth")
+        assert TASKS.names() and HEADS.names()
+    plugins._installed.cache_clear()
+    assert len(calls) == 1
 
 
 def test_importing_the_package_is_quick_and_light() -> None:

@@ -13,12 +13,13 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from genpercept import classes, datacheck, datalist, plugins
+from genpercept import classes, datacheck, datalist
 from genpercept.cli import cli
 from genpercept.datasheet import pictures, sheet
 from genpercept.types import Sample
 
 from test_datasets_other import cityscapes, coco, photo, put  # isort: skip  (a sibling: pytest puts tests/ on the path)
+from genpercept.datasets import DATASETS
 
 DOCS = Path(__file__).parents[1] / "docs" / "datasets.md"
 
@@ -51,14 +52,14 @@ def test_list() -> None:
     assert result.return_value == 0
     lines = result.output.splitlines()
     first = {line.split()[0]: line for line in lines if line and not line.startswith(" ")}
-    assert set(plugins.names("datasets")) <= set(first) and max(map(len, lines)) <= 140
+    assert set(DATASETS.names()) <= set(first) and max(map(len, lines)) <= 140
     assert "genpercept[data]" in first["hypersim"] and "matting (dim)" in first["composition1k"]
     assert "CC BY-NC-SA 4.0" in first["mvtec_ad"] and "yours" in first["folder"]
 
 
 def test_list_as_json() -> None:
     rows = {row["name"]: row for row in json.loads(run("list", "--json").output)}
-    assert list(rows) == plugins.names("datasets")
+    assert list(rows) == DATASETS.names()
     assert rows["dis5k"]["splits"] == ["train", "val", "test1", "test2", "test3", "test4", "test"]
     assert rows["synthetic"]["options"] == {"size": [128, 128], "seed": 0} and rows["synthetic"]["extra"] == "synthetic"
     assert rows["cityscapes"]["classes"] == "cityscapes19" and "labels:" in rows["cityscapes"]["about_options"]

@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from genpercept import classes, plugins
-from genpercept.datasets import composition1k
+from genpercept import classes
+from genpercept.datasets import DATASETS, composition1k
 from genpercept.types import Sample
 
 DRAW = np.random.default_rng(0)
@@ -32,7 +32,7 @@ def photo(path: Path, h: int = 4, w: int = 6) -> np.ndarray:
 
 def load(name: str, root: Path, split: str, **options: Any) -> list[Sample]:
     """Every sample of the split, from entries that went through pickle as a worker's do."""
-    plugin: Any = plugins.find("datasets", name)
+    plugin: Any = DATASETS.find(name)
     plugin = plugin.with_options(**options) if options else plugin
     entries = pickle.loads(pickle.dumps(list(plugin.index(root, split))))
     samples = [plugin.load(e) for e in entries]

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from genpercept import plugins
 from genpercept.datasets import coco_keypoints
 
 from test_datasets_other import cityscapes, coco, load, photo, put, taskonomy  # isort: skip  (a sibling)
+from genpercept.datasets import DATASETS
 
 NAMES = ("taskonomy", "cityscapes", "ade20k", "dis5k", "p3m10k", "composition1k", "coco_keypoints", "mvtec_ad")
 
@@ -21,7 +21,7 @@ NAMES = ("taskonomy", "cityscapes", "ade20k", "dis5k", "p3m10k", "composition1k"
 @pytest.mark.parametrize("name", NAMES)
 def test_a_wrong_root_says_what_was_expected(name: str, tmp_path: Path) -> None:
     (tmp_path / "holiday.d").mkdir()
-    plugin: Any = plugins.find("datasets", name)
+    plugin: Any = DATASETS.find(name)
     for split in plugin.about.splits:
         with pytest.raises(ValueError) as error:
             (plugin.with_options(splits_file="x") if name == "taskonomy" else plugin).index(tmp_path, split)

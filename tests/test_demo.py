@@ -19,8 +19,8 @@ from PIL import Image
 
 from genpercept import GenPerceptPipeline, demo, report
 from genpercept.backbones.sd21 import SD21UNet
+from genpercept.codecs import CODECS
 from genpercept.metrics import score
-from genpercept.plugins import find
 from genpercept.prediction import Prediction
 
 UNET = {
@@ -50,7 +50,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     torch.manual_seed(0)
     for task in ("depth", "normals"):
         unet = cast(torch.nn.Module, SD21UNet.from_config(UNET))
-        vae = find("codecs", "kl").build(VAE)
+        vae = CODECS.find("kl").build(VAE)
         prompt = torch.randn(1, 2, 12)
         pipe = GenPerceptPipeline.from_parts(unet=unet, vae=vae, prompt_embeds=prompt, task=task, resolution=64)
         pipe.save_pretrained(root / task)

@@ -15,13 +15,15 @@ from PIL import Image
 from torch import nn
 
 import genpercept
-from genpercept import GenPerceptPipeline, cli, plugins, train
+from genpercept import GenPerceptPipeline, cli, train
 from genpercept import recipe as recipes
 from genpercept._training.distil import DistilStage
 from genpercept._training.plan import plan
 from genpercept._training.prune import Part, prune, slim_config
 from genpercept._training.tiny import tiny_config
+from genpercept.codecs import CODECS
 from genpercept.codecs.kl import SD_VAE_CONFIG
+from genpercept.heads import HEADS
 from genpercept.inspect import inspect
 
 ROOT = Path(__file__).parent.parent
@@ -39,7 +41,7 @@ def codec(seed: int = 0, **changes: Any) -> AutoencoderKL:
     torch.manual_seed(seed)
     config = {"block_out_channels": [16, 32, 32], "layers_per_block": 2, "norm_num_groups": 8, "latent_channels": 4}
     config |= {"down_block_types": ["DownEncoderBlock2D"] * 3, "up_block_types": ["UpDecoderBlock2D"] * 3} | changes
-    module = cast(AutoencoderKL, plugins.find("codecs", "kl").build(config)).eval()
+    module = cast(AutoencoderKL, CODECS.find("kl").build(config)).eval()
     with torch.no_grad():
         for layer in module.modules():
             if isinstance(layer, nn.GroupNorm):
@@ -145,7 +147,7 @@ SIZES: list[tuple[Part, float, int, int, int]] = [
 @pytest.mark.parametrize(("part", "width", "blocks", "channels", "numbers"), SIZES)
 def test_sizes_of_stable_diffusions_codec(part: Part, width: float, blocks: int, channels: int, numbers: int) -> None:
     with torch.device("meta"):
-        slim = plugins.find("codecs", "kl").build(slim_config(SD_VAE_CONFIG, part, width, blocks, channels))
+        slim = CODECS.find("kl").build(slim_config(SD_VAE_CONFIG, part, width, blocks, channels))
     assert count(slim, part) == numbers
     encoder: Any = slim
     shape = (1, 4, 2, 3) if part == "decoder" else (1, 3, 16, 24)
@@ -158,8 +160,8 @@ def test_sizes_of_stable_diffusions_codec(part: Part, width: float, blocks: int,
 
 @pytest.mark.parametrize("part", PARTS)
 def test_the_tiny_form_at_full_width_is_the_published_one(part: Part) -> None:
-    published = plugins.find("codecs", "tiny").build({"_class_name": "AutoencoderTiny"})
-    built = plugins.find("codecs", "tiny").build(tiny_config(SD_VAE_CONFIG, part, 1.0))
+    published = CODECS.find("tiny").build({"_class_name": "AutoencoderTiny"})
+    built = CODECS.find("tiny").build(tiny_config(SD_VAE_CONFIG, part, 1.0))
     shapes = [{k: t.shape for k, t in module.state_dict().items()} for module in (published, built)]
     assert shapes[0] == shapes[1]
 
@@ -169,7 +171,7 @@ def test_what_cannot_be_pruned_is_refused() -> None:
     with pytest.raises(ValueError, match=r"distil\.blocks 4: the decoder has 3 residual blocks per level"):
         prune(whole, "decoder", 0.5, blocks=4)
     with pytest.raises(ValueError, match="a AutoencoderTiny cannot be pruned"):
-        prune(plugins.find("codecs", "tiny").build({"_class_name": "AutoencoderTiny"}), "decoder", 0.5)
+        prune(CODECS.find("tiny").build({"_class_name": "AutoencoderTiny"}), "decoder", 0.5)
     with pytest.raises(ValueError, match="a AutoencoderKL cannot be pruned, only an AutoencoderKL that has one"):
         prune(prune(whole, "decoder", 0.5), "encoder", 0.5)
     with pytest.raises(ValueError, match="a decoder of 3 channels can answer with these or their mean, not 2"):
@@ -390,11 +392,11 @@ def test_three_channels_for_normals(recipe: Path, tmp_path: Path) -> None:
 def test_what_cannot_be_distilled_is_refused(recipe: Path, base: Path, tmp_path: Path) -> None:
     pipe = loaded(base)
     neck = {"neck_hidden_sizes": list(reversed(cast(Any, pipe.unet).pyramid_channels)), "fusion_hidden_size": 8}
-    head = plugins.find("heads", "dpt").build(neck)
+    head = HEADS.find("dpt").build(neck)
     GenPerceptPipeline(pipe.unet, pipe.vae, pipe.prompt_embeds, pipe.info | {"head": "dpt"}, head).save_pretrained(
         tmp_path / "dpt"
     )
-    tiny = plugins.find("codecs", "tiny").build({"_class_name": "AutoencoderTiny"})
+    tiny = CODECS.find("tiny").build({"_class_name": "AutoencoderTiny"})
     pipe.with_codec(tiny, tiny).save_pretrained(tmp_path / "tiny")
     for overrides, says in (
         (["task=normals"], 'is a model for depth; set task = "depth"'),

@@ -9,8 +9,7 @@ import torch
 
 import genpercept
 from genpercept import _demo_tasks, hub
-from genpercept.metrics import score
-from genpercept.plugins import find
+from genpercept.metrics import METRICS, score
 
 SCENES = 32
 TASKS = _demo_tasks.embedded()
@@ -45,7 +44,7 @@ def test_depth_beats_a_vertical_ramp(scenes) -> None:
     ramp = np.tile(np.linspace(1, 0, 96, dtype=np.float32)[:, None], (1, 128))
     medians = []
     for answers in ([p.values for p in pipe(list(scenes.image), batch_size=8)], [ramp] * SCENES):
-        metric = find("metrics", "depth")(max_depth=25)
+        metric = METRICS.find("depth")(max_depth=25)
         for i, answer in enumerate(answers):
             metric.update(answer, scenes.depth[i], scenes.valid[i] & (scenes.depth[i] < 25), name=str(i))
         medians.append(np.median([row["abs_rel"] for row in metric.rows.values()]))

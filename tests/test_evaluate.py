@@ -21,14 +21,17 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from genpercept import cli, evaluate, plugins
+from genpercept import cli, evaluate
 from genpercept._evaluation import baselines, cell, network, output, plan, suites
 from genpercept._evaluation.cell import Machinery
 from genpercept._evaluation.network import Predictor
 from genpercept._evaluation.plan import SetSpec
 from genpercept._evaluation.scoring import Rules, Scorer, Source
+from genpercept.datasets import DATASETS
 from genpercept.loading import load
+from genpercept.metrics import METRICS
 from genpercept.pipeline import GenPerceptPipeline
+from genpercept.tasks import TASKS
 from genpercept.types import Sample
 
 BASE = Path(__file__).parent / "golden" / "sd-tiny"
@@ -84,8 +87,8 @@ def timeless(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def test_figures_are_those_of_one_metric_over_all_samples(folder: Path, tmp_path: Path, models: Any) -> None:
     code, (result,) = evaluated(folder, tmp_path / "out")
     assert code == 0 and result["count"] == COUNT and result["protocol"] is None
-    pipe, data = models("mini/depth"), plugins.find("datasets", "folder")
-    metric = plugins.find("metrics", "depth")()
+    pipe, data = models("mini/depth"), DATASETS.find("folder")
+    metric = METRICS.find("depth")()
     for entry in data.index(folder, "all"):
         sample = data.load(entry)
         metric.update(pipe(sample.image, processing_resolution=64), **pipe.task_plugin.truth(sample), name=sample.name)
@@ -144,9 +147,9 @@ def _answer(task: Any, sample: Sample) -> np.ndarray:
 @pytest.mark.parametrize("name", ["segmentation", "pose", "anomaly", "matting", "dis", "normals"])
 def test_parts_of_metrics_join_to_the_very_bits_of_the_whole(name: str) -> None:
     """Sums, counts, curves and unions over samples that were scored apart, through the serial scorer's joining."""
-    task: Any = plugins.find("tasks", name)
+    task: Any = TASKS.find(name)
     task = task.with_options(classes="synthetic") if name == "segmentation" else task
-    world: Any = plugins.find("datasets", "synthetic")
+    world: Any = DATASETS.find("synthetic")
     data = world.with_options(size=(64, 64))
     entries = data.index(None, "test/mixed:4")
     try:
@@ -180,7 +183,7 @@ def test_parts_of_metrics_join_to_the_very_bits_of_the_whole(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(baselines.TITLES))
 def test_baselines_of_every_task(name: str, tmp_path: Path) -> None:
-    task: Any = plugins.find("tasks", name)
+    task: Any = TASKS.find(name)
     task = task.with_options(classes="synthetic") if name == "segmentation" else task
     spec = SetSpec("synthetic", "synthetic", split="test/mixed", options={"size": [48, 64]})
     try:
@@ -200,7 +203,7 @@ def test_baselines_of_every_task(name: str, tmp_path: Path) -> None:
 
 
 def test_mean_normal_is_the_labels_mean(tmp_path: Path) -> None:
-    task = plugins.find("tasks", "normals")
+    task = TASKS.find("normals")
     data = plan.open_set(SetSpec("synthetic", "s", split="test/closeup", options={"size": [32, 32]}), 2)
     samples = [data.dataset.load(e) for e in data.entries]
     baselines.fit(tmp_path / "known.npz", [baselines.observe(task, s) for s in samples])
@@ -361,7 +364,7 @@ def test_refused_before_the_network_runs(folder: Path, tmp_path: Path, calls: li
 
 def test_class_tables_must_be_the_same() -> None:
     data = plan.open_set(SetSpec("synthetic", "synthetic", split="test"), 1)
-    task: Any = plugins.find("tasks", "segmentation")
+    task: Any = TASKS.find("segmentation")
     with pytest.raises(ValueError, match=r"classes of 'nyu40' \(40\).*labels those of 'synthetic'"):
         plan.check(data, task, "a model")
     plan.check(data, task.with_options(classes="synthetic"), "a model")
@@ -428,11 +431,11 @@ def test_pictures_of_every_task(name: str) -> None:
     from genpercept._evaluation import pictures
     from genpercept.prediction import Prediction
 
-    task: Any = plugins.find("tasks", name)
+    task: Any = TASKS.find(name)
     task = task.with_options(classes="synthetic") if name == "segmentation" else task
-    data: Any = plugins.find("datasets", "synthetic").with_options(size=(32, 48))  # type: ignore[attr-defined]
+    data: Any = DATASETS.find("synthetic").with_options(size=(32, 48))  # type: ignore[attr-defined]
     sample = data.load(data.index(None, "test/indoor:3")[2])
-    metric = plugins.find("metrics", task.metric)(**task.metric_options())
+    metric = METRICS.find(task.metric)(**task.metric_options())
     panels = pictures.panels(task, sample, Prediction(PICTURED[name](task, sample), task.kind), metric)
     assert len(panels) == 4 and all(p.size == (48, 32) and p.mode == "RGB" for p, _ in panels)
 
@@ -443,9 +446,9 @@ def test_pictures_of_every_task(name: str) -> None:
 @pytest.mark.parametrize("name", suites.names())
 def test_suites_name_what_there_is(name: str) -> None:
     suite = suites.load(name)
-    keys = {c.key for task in suite.tasks for c in output.columns(plugins.find("tasks", task).metric, {})}
+    keys = {c.key for task in suite.tasks for c in output.columns(TASKS.find(task).metric, {})}
     for part in suite.set:
-        dataset: Any = plugins.find("datasets", part.dataset)
+        dataset: Any = DATASETS.find(part.dataset)
         assert part.split in dataset.about.splits
         assert any(task in dataset.about.protocols for task in suite.tasks)
         dataset.with_options(**part.options)

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 import genpercept
 from genpercept import GenPerceptPipeline, export
 from genpercept.checkpoint import load_part
+from genpercept.heads import HEADS
 
 GOLDEN = Path(__file__).parent / "golden"
 BASE = GOLDEN / "sd-tiny"
@@ -66,7 +67,7 @@ def test_genpercept_trained_decoder(tmp_path: Path) -> None:
 
 
 def test_genpercept_dpt_head(tmp_path: Path) -> None:
-    module = load_part("heads", "dpt", GOLDEN / "dpt_head_identity")
+    module = load_part(HEADS.find("dpt"), GOLDEN / "dpt_head_identity")
     base = tuned("disparity")
     pipe = GenPerceptPipeline.from_parts(
         unet=base.unet, vae=base.vae, prompt_embeds=base.prompt_embeds, task="disparity", head="dpt", head_module=module

@@ -16,10 +16,13 @@ import torch
 from PIL import Image
 
 import genpercept
-from genpercept import GenPerceptPipeline, Prediction, export, exported, plugins
+from genpercept import GenPerceptPipeline, Prediction, export, exported
 from genpercept._training.prune import prune
+from genpercept.backbones import BACKBONES
+from genpercept.codecs import CODECS
 from genpercept.codecs.pair import CodecPair
 from genpercept.codecs.tiny import matching_config
+from genpercept.heads import HEADS
 from genpercept.inspect import inspect
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -61,12 +64,12 @@ def small(task: str = "depth", head: dict[str, Any] | None = None, **options: An
     vae = {"block_out_channels": [8, 16], "norm_num_groups": 4, "layers_per_block": 1, "latent_channels": 4}
     vae |= {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
     parts: dict[str, Any] = {
-        "unet": plugins.find("backbones", "sd21").build(unet),
+        "unet": BACKBONES.find("sd21").build(unet),
         "prompt_embeds": torch.randn(1, 2, 16),
     }
-    parts["vae"] = plugins.find("codecs", "kl").build(vae)
+    parts["vae"] = CODECS.find("kl").build(vae)
     if head is not None:
-        parts["head_module"] = plugins.find("heads", "dpt").build({"neck_hidden_sizes": [16, 32], **head})
+        parts["head_module"] = HEADS.find("dpt").build({"neck_hidden_sizes": [16, 32], **head})
         parts["head"] = "dpt"
     return GenPerceptPipeline.from_parts(**parts, task=task, resolution=32, **options)
 
@@ -156,7 +159,7 @@ def test_dpt_head_and_folder(tmp_path: Path) -> None:
 def test_slim_ends(tmp_path: Path) -> None:
     """A tiny encoder and a pruned decoder of one channel, as `distil` saves them."""
     whole: Any = small()
-    encoder = plugins.find("codecs", "tiny").build(matching_config(dict(whole.vae.config), width=16, blocks=1))
+    encoder = CODECS.find("tiny").build(matching_config(dict(whole.vae.config), width=16, blocks=1))
     ends = CodecPair.of(encoder, prune(whole.vae, "decoder", 0.5, channels=1))
     pipe = GenPerceptPipeline.from_parts(
         unet=whole.unet, vae=ends, codec="pair", prompt_embeds=torch.randn(1, 2, 16), task="depth", resolution=32

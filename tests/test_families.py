@@ -15,8 +15,9 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 import genpercept
-from genpercept import GenPerceptPipeline, plugins
+from genpercept import GenPerceptPipeline
 from genpercept.backbones.sd21 import SD21_CONFIG
+from genpercept.heads import HEADS
 
 GOLDEN = Path(__file__).parent / "golden"
 BASE = GOLDEN / "sd-tiny"
@@ -131,7 +132,7 @@ def test_dpt_checkpoint_is_saved_whole(tmp_path: Path, official: dict[str, np.nd
 
 def test_head_without_config_is_the_released_one(tmp_path: Path) -> None:
     """Its sizes are the default ones for the U-Net's pyramid, which at full size is the default configuration itself."""
-    dpt = plugins.find("heads", "dpt")
+    dpt = HEADS.find("dpt")
     with torch.device("meta"):
         assert list(dpt.build({}).config["neck_hidden_sizes"]) == SD21_CONFIG["block_out_channels"]  # type: ignore[index]
     folder = release(tmp_path)

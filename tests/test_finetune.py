@@ -13,11 +13,13 @@ from PIL import Image
 from torch import Tensor
 
 import genpercept
-from genpercept import adapters, plugins
+from genpercept import adapters
 from genpercept import recipe as recipes
 from genpercept._training.finetune import FinetuneStage
 from genpercept._training.optimiser import build
+from genpercept.paradigms import PARADIGMS
 from genpercept.rng import Rng
+from genpercept.tasks import TASKS
 
 BASE = Path(__file__).parent / "golden" / "sd-tiny"
 SIZE = (32, 40)
@@ -250,7 +252,7 @@ def test_a_loss_that_needs_intrinsics_names_the_sample_without(data: Path, tmp_p
 
 
 CLASSES = {"classes": "synthetic"}
-TASKS = [
+TAUGHT = [
     ("disparity", {}),
     ("segmentation", {"task_options": {"classes": "synthetic"}}),
     (
@@ -266,7 +268,7 @@ TASKS = [
 ]
 
 
-@pytest.mark.parametrize(("task", "table"), TASKS)
+@pytest.mark.parametrize(("task", "table"), TAUGHT)
 def test_every_task_is_trained_here(task: str, table: dict[str, Any], tmp_path: Path) -> None:
     """On scenes of the synthetic world: a step, a validation with the task's metric, a saved model that predicts."""
     table = dict(table)
@@ -289,10 +291,10 @@ def test_every_task_is_trained_here(task: str, table: dict[str, Any], tmp_path: 
     stage.save(tmp_path / "model")
     pipe = genpercept.load(tmp_path / "model")
     prediction = pipe(np.zeros((20, 30, 3), np.uint8))
-    assert pipe.task == task and prediction.kind == plugins.find("tasks", task).kind
+    assert pipe.task == task and prediction.kind == TASKS.find(task).kind
     assert pipe.task_plugin.options == stage.task.options
 
 
-@pytest.mark.parametrize("name", plugins.names("paradigms"))
+@pytest.mark.parametrize("name", PARADIGMS.names())
 def test_every_paradigm_is_trained_here(name: str) -> None:
     assert any(case[1].get("paradigm", "one_step") == name for case in CASES)

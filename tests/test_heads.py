@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +10,16 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from genpercept import GenPerceptPipeline, plugins
+from genpercept import GenPerceptPipeline
 from genpercept.checkpoint import read_json
-from genpercept.codecs import Codec
+from genpercept.codecs import CODECS, Codec
+from genpercept.heads import HEADS
 from genpercept.heads.dpt import DPTHead, WrappedDPT
+from genpercept.tasks import TASKS
 from genpercept.types import Features, Geometry
 
 GOLDEN = Path(__file__).parent / "golden"
-DPT = plugins.find("heads", "dpt")
+DPT = HEADS.find("dpt")
 TINY = {"neck_hidden_sizes": [4, 4, 8, 8], "fusion_hidden_size": 8}
 
 
@@ -29,7 +30,7 @@ def pipe() -> GenPerceptPipeline:
 
 @pytest.fixture(scope="module")
 def codec(pipe: GenPerceptPipeline) -> Codec:
-    return plugins.find("codecs", "kl").wrap(pipe.vae)
+    return CODECS.find("kl").wrap(pipe.vae)
 
 
 def released() -> WrappedDPT:
@@ -54,7 +55,7 @@ def pyramid(h: int, w: int, channels: tuple[int, ...] = (8, 8, 4, 4)) -> Feature
 
 def test_codecs_decoder_takes_several_images(codec: Codec) -> None:
     """Their latents beside each other: image after image, each as if it were alone."""
-    head = plugins.find("heads", "vae").wrap(None)
+    head = HEADS.find("vae").wrap(None)
     z = torch.randn(2, 12, 4, 5, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         together = head(Features(z), codec)
@@ -64,9 +65,9 @@ def test_codecs_decoder_takes_several_images(codec: Codec) -> None:
         head(Features(z[:, :6]), codec)
 
 
-@pytest.mark.parametrize("name", plugins.names("heads"))
+@pytest.mark.parametrize("name", HEADS.names())
 def test_contract(name: str) -> None:
-    plugin = plugins.find("heads", name)
+    plugin = HEADS.find(name)
     assert plugin.name == name and plugin.consumes in ("latent", "pyramid") and plugin.space in plugin.spaces
     if plugin.class_name is None:
         head = plugin.wrap(None)
@@ -80,9 +81,7 @@ def test_contract(name: str) -> None:
         with pytest.raises(ValueError, match=f"needs a {plugin.class_name}, not Linear"):
             plugin.wrap(nn.Linear(1, 1))
     assert (head.consumes, head.channels, head.space) == (plugin.consumes, plugin.channels, plugin.space)
-    takers = [
-        t for t in map(partial(plugins.find, "tasks"), plugins.names("tasks")) if set(plugin.spaces) & set(t.spaces)
-    ]
+    takers = [t for t in map(TASKS.find, TASKS.names()) if set(plugin.spaces) & set(t.spaces)]
     assert takers, "no task takes what it gives"
 
 
@@ -90,7 +89,7 @@ def test_contract(name: str) -> None:
 def test_pyramid_heads_learn_in_their_space(codec: Codec, name: str) -> None:
     """Odd latents too: logits have the image's size, heatmaps a quarter of it; and both fit a target."""
     torch.manual_seed(0)
-    plugin = plugins.find("heads", name)
+    plugin = HEADS.find(name)
     module = plugin.build({"neck_hidden_sizes": [4, 4, 8, 8], "out_channels": 3, "hidden_size": 16})
     head = plugin.wrap(module)
     size = {
@@ -124,7 +123,7 @@ def test_released_dpt_head_gives_the_official_disparity(pipe: GenPerceptPipeline
         z = codec.encode(image * 2 - 1)
         features = pipe.unet.forward_features(z, torch.tensor([1]), pipe.prompt_embeds, latent=False)  # type: ignore[operator]
         raw = released()(features, codec)
-    pred = plugins.find("tasks", "disparity").decode(raw, Geometry.plan(want.shape, None, codec.stride))
+    pred = TASKS.find("disparity").decode(raw, Geometry.plan(want.shape, None, codec.stride))
     np.testing.assert_allclose(pred.values, want, atol=1e-5, rtol=0)
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from genpercept import GenPerceptPipeline, adapters, doctor, hub, plugins
+from genpercept import GenPerceptPipeline, adapters, doctor, hub
+from genpercept.backbones import BACKBONES
 from genpercept.backbones.sd21 import SD21_CONFIG
 from genpercept.inspect import inspect, main
 
@@ -93,9 +94,7 @@ def test_problems_are_named(damage: str, tmp_path: Path, capsys: pytest.CaptureF
 def test_full_size_weights_stay_on_disk(tmp_path: Path) -> None:
     """A U-Net of Stable Diffusion 2.1, 3.5 GB in a file with holes: its process stays well under that."""
     with torch.device("meta"):
-        shapes = {
-            k: tuple(v.shape) for k, v in plugins.find("backbones", "sd21").build(SD21_CONFIG).state_dict().items()
-        }
+        shapes = {k: tuple(v.shape) for k, v in BACKBONES.find("sd21").build(SD21_CONFIG).state_dict().items()}
     header, end = {}, 0
     for name, shape in shapes.items():
         size = 4 * math.prod(shape)

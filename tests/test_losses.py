@@ -10,12 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genpercept import plugins
-from genpercept.losses import check_options, needs
+from genpercept.losses import LOSSES, check_options, needs
 from genpercept.rng import Rng
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "losses.npz")
-NAMES = plugins.names("losses")
+NAMES = LOSSES.names()
 
 
 def golden(prefix: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -39,20 +38,20 @@ def pooled(per_sample: torch.Tensor, valid: torch.Tensor) -> float:
 )
 def test_golden(key: str, name: str, options: dict) -> None:
     pred, gt, valid = golden("loss")
-    value = pooled(plugins.find("losses", name)(pred, gt, valid, **options), valid)
+    value = pooled(LOSSES.find(name)(pred, gt, valid, **options), valid)
     assert value == pytest.approx(float(GOLDEN[key]), rel=1e-6)
 
 
 def test_golden_angular() -> None:
     pred, gt, valid = golden("normal")
-    value = pooled(plugins.find("losses", "angular")(pred, gt, valid), valid)
+    value = pooled(LOSSES.find("angular")(pred, gt, valid), valid)
     assert value == pytest.approx(float(GOLDEN["loss_angular"]), rel=1e-6)
 
 
 def test_golden_gradient_over_scales() -> None:
     """Four scales: each is pooled over its own pixels there, so each is compared on its own, then their sum."""
     pred, gt, valid = golden("loss")
-    gradient = plugins.find("losses", "gradient")
+    gradient = LOSSES.find("gradient")
     total, ours = 0.0, torch.zeros(len(pred))
     for step in (1, 2, 4, 8):
         part = [x[..., ::step, ::step] for x in (pred, gt, valid)]
@@ -86,7 +85,7 @@ def call(
         "rng": Rng(3, 0, range(first, first + b)),
         "joint_weights": joints,
     }
-    loss = plugins.find("losses", name)
+    loss = LOSSES.find(name)
     return loss(pred, target, valid, **{key: context[key] for key in needs(loss)}, **options)
 
 
@@ -174,17 +173,17 @@ def test_per_sample_and_masked(name: str, seed: int, keep: float) -> None:
 def test_ssi_ignores_scale_and_shift(scale: float, shift: float, align: str) -> None:
     g = torch.Generator().manual_seed(1)
     target, valid = torch.randn(1, 1, 12, 12, generator=g), torch.rand(1, 1, 12, 12, generator=g) > 0.3
-    assert float(plugins.find("losses", "ssi")(target * scale + shift, target, valid, align=align)) < 1e-4
+    assert float(LOSSES.find("ssi")(target * scale + shift, target, valid, align=align)) < 1e-4
 
 
 def test_losses_say_what_they_need_and_take() -> None:
-    assert needs(plugins.find("losses", "vnl")) == ("intrinsics", "rng")
-    assert needs(plugins.find("losses", "mse")) == ()
-    check_options("ssi", plugins.find("losses", "ssi"), ["align", "paper_exact"])
+    assert needs(LOSSES.find("vnl")) == ("intrinsics", "rng")
+    assert needs(LOSSES.find("mse")) == ()
+    check_options("ssi", LOSSES.find("ssi"), ["align", "paper_exact"])
     with pytest.raises(ValueError, match="loss 'ssi' has no option 'alig': did you mean 'align'"):
-        check_options("ssi", plugins.find("losses", "ssi"), ["alig"])
+        check_options("ssi", LOSSES.find("ssi"), ["alig"])
     with pytest.raises(ValueError, match="no option 'rng'"):  # context, not an option
-        check_options("vnl", plugins.find("losses", "vnl"), ["rng"])
+        check_options("vnl", LOSSES.find("vnl"), ["rng"])
 
 
 # ---- each on its own -------------------------------------------------------------------------------------------------
@@ -218,7 +217,7 @@ def test_virtual_normals_are_drawn_by_key() -> None:
     torch.manual_seed(2)
     assert torch.equal(call("vnl", pred, target, valid), first)
     assert not torch.equal(call("vnl", pred, target, valid, first=5), first)
-    vnl, k = plugins.find("losses", "vnl"), torch.eye(3).expand(2, 3, 3)
+    vnl, k = LOSSES.find("vnl"), torch.eye(3).expand(2, 3, 3)
     assert not torch.equal(vnl(pred, target, valid, intrinsics=k), vnl(pred, target, valid, intrinsics=k, seed=1))
     with pytest.raises(ValueError, match="needs the camera's intrinsics"):
         vnl(pred, target, valid, intrinsics=None)
@@ -257,7 +256,7 @@ def test_near_weighs_the_error_by_inverse_depth(name: str) -> None:
         aligned = wrong
     expected = ((aligned - depth).abs() / depth).mean() / (1 / depth).mean() * 2 / 7  # painted: 7 m are 2 units
     pred, target = ((x - 1) / 7 * 2 - 1 for x in (wrong, depth))
-    value = plugins.find("losses", name)(pred, target, everywhere, near=1 / 7)
+    value = LOSSES.find(name)(pred, target, everywhere, near=1 / 7)
     torch.testing.assert_close(value[0], expected, rtol=1e-4, atol=0)
 
 
@@ -265,7 +264,7 @@ def test_hdn_over_the_whole_image_is_ssi() -> None:
     """Without rectangles only the whole image is left: the scale and shift of medians, which ssi has too."""
     pred, gt, valid = golden("loss")
     ours = call("hdn", pred, gt, valid, contexts="spatial", count=0)
-    torch.testing.assert_close(ours, plugins.find("losses", "ssi")(pred, gt, valid, align="median"), rtol=1e-4, atol=0)
+    torch.testing.assert_close(ours, LOSSES.find("ssi")(pred, gt, valid, align="median"), rtol=1e-4, atol=0)
 
 
 def test_hdn_compares_within_contexts() -> None:
@@ -345,7 +344,7 @@ def test_ssim_of_equal_and_opposite_masks() -> None:
 def test_heatmap_weighs_joints() -> None:
     pred, target = torch.ones(1, 2, 4, 4), torch.zeros(1, 2, 4, 4)
     valid = torch.ones(1, 1, 4, 4, dtype=torch.bool)
-    loss = plugins.find("losses", "heatmap")
+    loss = LOSSES.find("heatmap")
     assert float(loss(pred, target, valid, joint_weights=torch.tensor([[1.0, 0.0]]))) == 0.5
     assert float(loss(pred, target, valid)) == 1
     with pytest.raises(ValueError, match=r"joint_weights \[1, 3\]"):
@@ -356,6 +355,6 @@ def test_heatmap_weighs_peaks() -> None:
     pred, target = torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4)
     target[..., 1, 2] = 0.5
     valid = torch.ones(1, 1, 4, 4, dtype=torch.bool)
-    loss = plugins.find("losses", "heatmap")
+    loss = LOSSES.find("heatmap")
     assert float(loss(pred, target, valid, peak=10.0)) == pytest.approx(6 * float(loss(pred, target, valid)))
     assert float(loss(pred + 1, target * 0, valid, peak=10.0)) == 1

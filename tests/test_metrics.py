@@ -13,11 +13,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genpercept.metrics import _affine, score
+from genpercept.metrics import METRICS, _affine, score
 from genpercept.metrics._depth import KEYS as DEPTH_KEYS
 from genpercept.metrics._protocols import DEPTH_PROTOCOLS, crop_mask
 from genpercept.metrics.normals import KEYS as NORMAL_KEYS
-from genpercept.plugins import find
 
 GOLDEN = Path(__file__).parent / "golden"
 DEPTH = json.loads((GOLDEN / "metrics_depth.json").read_text())["cases"]
@@ -120,7 +119,7 @@ def test_normals_pool_pixels_or_average_images():
 
 def test_pooled_median_of_a_set_is_the_median_of_all_its_pixels():
     preds, gts, masks = zip(*(arrays("normals", c) for c in ("noise", "gt_zero_vectors_masked")), strict=True)
-    metric = find("metrics", "normals")()
+    metric = METRICS.find("normals")()
     for i, sample in enumerate(zip(preds, gts, masks, strict=True)):
         metric.update(*sample, name=str(i))
     one = score("normals", np.concatenate(preds, 1), np.concatenate(gts, 1), np.concatenate(masks, 0))
@@ -134,7 +133,7 @@ def test_normals_edges():
     assert score("normals", 7 * gt, 3 * gt)["mean"] == 0
     gt[0] = 0
     gt[1, 0] = np.nan
-    metric = find("metrics", "normals")()
+    metric = METRICS.find("normals")()
     assert metric.update(gt.clip(0, 1) + 1, np.zeros_like(gt), name="none")["mean"] != 0
     assert all(np.isnan(v) for v in metric.compute().values())
     ones = np.ones((2, 2, 3), np.float32)
@@ -217,7 +216,7 @@ def test_sets_are_averaged_over_the_images_that_have_a_valid_pixel(scene: tuple[
 
 def test_range_is_strict_and_predictions_are_clipped_to_it():
     gt = np.array([[1.0, 2.0, 4.0, 10.0, 0.0, np.inf, np.nan]])
-    metric = find("metrics", "depth")(align="none", min_depth=1.0, max_depth=10.0)
+    metric = METRICS.find("depth")(align="none", min_depth=1.0, max_depth=10.0)
     row = metric.update(np.full_like(gt, 99), gt)
     assert row["abs_rel"] == pytest.approx(((10 - 2) / 2 + (10 - 4) / 4) / 2)
 

@@ -13,9 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from genpercept.metrics import _aupro, score
+from genpercept.metrics import METRICS, _aupro, score
 from genpercept.metrics.anomaly import KEYS
-from genpercept.plugins import find
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = json.loads((GOLDEN / "metrics_anomaly.json").read_text())["cases"]
@@ -138,7 +137,7 @@ def test_categories_are_pooled_one_by_one_and_averaged():
     given = ["nut"] * 4 + ["pill"] * 4
     assert score("anomaly", *every, category=given) == pytest.approx(wanted)
     assert score("anomaly", *every, names=names, category="all") != pytest.approx(wanted)
-    metric = find("metrics", "anomaly")()
+    metric = METRICS.find("anomaly")()
     for p, g, c in zip(*every, given, strict=True):
         metric.update(p, g, category=c, name="000" if len(metric.rows) in (0, 4) else "")
     assert metric.details()["categories"]["pill"] == pytest.approx(other)  # type: ignore[attr-defined]
@@ -147,9 +146,9 @@ def test_categories_are_pooled_one_by_one_and_averaged():
 
 def test_parts_give_what_the_whole_gives():
     pred, gt = arrays("many_ties_9_levels")
-    whole, joined = find("metrics", "anomaly")(), find("metrics", "anomaly")()
+    whole, joined = METRICS.find("anomaly")(), METRICS.find("anomaly")()
     for i, (p, g) in enumerate(zip(pred, gt, strict=True)):
-        part = find("metrics", "anomaly")()
+        part = METRICS.find("anomaly")()
         for metric in (whole, part):
             metric.update(p, g, name=f"{'ab'[i % 2]}/{i}")
         joined.merge(part)  # type: ignore[attr-defined]
@@ -174,7 +173,7 @@ def test_masked_pixels_do_not_count():
     spoiled = [np.where(v, p, np.nan) for p, v in zip(pred, valid, strict=True)]
     cut = score("anomaly", [p[:, 9:] for p in pred], [g[:, 9:] for g in gt])
     assert score("anomaly", spoiled, gt, valid) == pytest.approx(cut)
-    metric = find("metrics", "anomaly")()
+    metric = METRICS.find("anomaly")()
     metric.update(pred[0], gt[0], valid[0] & False, name="nothing")
     assert metric.empty == {"nothing"} and np.isnan(metric.compute()["aupro"])  # type: ignore[attr-defined]
 

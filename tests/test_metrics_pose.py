@@ -12,9 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genpercept.metrics import pose, score
+from genpercept.metrics import METRICS, pose, score
 from genpercept.metrics.pose import KEYS, PoseMetric
-from genpercept.plugins import find
 from genpercept.prediction import Prediction
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference" / "metrics"
@@ -332,9 +331,9 @@ def test_mistakes_are_named(person: np.ndarray, change: dict[str, Any], message:
 
 def test_mistakes_of_calls(person: np.ndarray):
     with pytest.raises(ValueError, match="unknown option 'sigmas'"):
-        find("metrics", "pose")(sigmas=1)
+        METRICS.find("pose")(sigmas=1)
     with pytest.raises(ValueError, match="unknown protocol 'cocoa': did you mean 'coco'"):
-        find("metrics", "pose")(protocol="cocoa")
+        METRICS.find("pose")(protocol="cocoa")
     metric = pose.PLUGIN()
     metric.update(person, person, name="a", meta={"image_id": 4})
     with pytest.raises(ValueError, match="sample 'b': image_id 4 is that of 'a' already"):

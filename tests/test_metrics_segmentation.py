@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from genpercept.metrics import score
+from genpercept.metrics import METRICS, score
 from genpercept.metrics.segmentation import KEYS
-from genpercept.plugins import find
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = json.loads((GOLDEN / "metrics_seg.json").read_text())["cases"]
@@ -34,7 +33,7 @@ def numbers(values: Any) -> np.ndarray:
 @pytest.mark.parametrize("case", CASES)
 def test_equal_to_mmsegmentation(case: str, classes: str):
     expected = CASES[case]["mmseg"]
-    metric = find("metrics", "segmentation")(num_classes=CASES[case]["num_classes"] if classes == "given" else None)
+    metric = METRICS.find("segmentation")(num_classes=CASES[case]["num_classes"] if classes == "given" else None)
     for pred, gt in zip(*arrays(case), strict=True):
         metric.update(pred, gt)
     got = metric.compute()
@@ -102,7 +101,7 @@ def test_types_that_hold_ids():
 
 
 def test_large_and_growing_ids():
-    metric = find("metrics", "segmentation")()
+    metric = METRICS.find("segmentation")()
     metric.update(np.full((3, 3), 2), np.full((3, 3), 2), name="a")
     metric.update(np.full((3, 3), 40000), np.full((3, 3), 40000), name="b")
     metric.update(np.zeros((3, 3)), np.full((3, 3), 7), name="c")
@@ -111,10 +110,10 @@ def test_large_and_growing_ids():
 
 
 def test_parts_give_what_the_whole_gives():
-    whole, joined = find("metrics", "segmentation")(), find("metrics", "segmentation")()
+    whole, joined = METRICS.find("segmentation")(), METRICS.find("segmentation")()
     for name, ids in {"a": 3, "b": 9, "c": 5}.items():
         gt = RNG.integers(0, ids, (8, 8))
-        part = find("metrics", "segmentation")()
+        part = METRICS.find("segmentation")()
         for metric in (whole, part):
             metric.update(gt * (gt != 1), gt, gt != 2, name=name)
         joined.merge(part)  # type: ignore[attr-defined]

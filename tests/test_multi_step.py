@@ -10,9 +10,12 @@ from diffusers import DDIMScheduler, LCMScheduler, MarigoldDepthPipeline, Marigo
 from diffusers.utils import logging as diffusers_logging
 
 import genpercept
-from genpercept import GenPerceptPipeline, checkpoint, ensemble, plugins
+from genpercept import GenPerceptPipeline, checkpoint, ensemble
 from genpercept._folder import read_manifest
+from genpercept.backbones import BACKBONES
 from genpercept.backbones.sd21 import widen
+from genpercept.heads import HEADS
+from genpercept.paradigms import PARADIGMS
 
 GOLDEN = Path(__file__).parent / "golden"
 MARIGOLD = {"set_alpha_to_one": False}  # as the schedulers of its checkpoints
@@ -38,7 +41,7 @@ def one_step() -> GenPerceptPipeline:
 
 def eight_channels(base: GenPerceptPipeline, task: str = "depth", **options: Any) -> GenPerceptPipeline:
     return GenPerceptPipeline.from_parts(
-        unet=checkpoint.load_part("backbones", "sd21", GOLDEN / "marigold-unet8"),
+        unet=checkpoint.load_part(BACKBONES.find("sd21"), GOLDEN / "marigold-unet8"),
         vae=base.vae,
         prompt_embeds=base.prompt_embeds,
         task=task,
@@ -329,7 +332,7 @@ def test_models_saved_without_options_load(one_step: GenPerceptPipeline, tmp_pat
     del info["paradigm_options"]
     path.write_text(json.dumps(info))
     pipe = genpercept.load(tmp_path / "m", device="cpu")
-    assert pipe.paradigm() == plugins.find("paradigms", "one_step")
+    assert pipe.paradigm() == PARADIGMS.find("one_step")
 
 
 def test_widened_convolution_gives_a_repeated_input_the_old_answer() -> None:
@@ -360,7 +363,7 @@ def test_a_base_that_predicts_noise_becomes_a_stochastic_model_that_does(tmp_pat
 def test_a_head_with_weights_is_saved_checked_and_loaded(
     one_step: GenPerceptPipeline, tmp_path: Path, image: np.ndarray, paradigm: str
 ) -> None:
-    head = checkpoint.load_part("heads", "dpt", GOLDEN / "dpt_head_identity")
+    head = checkpoint.load_part(HEADS.find("dpt"), GOLDEN / "dpt_head_identity")
     pipe = GenPerceptPipeline.from_parts(
         unet=one_step.unet,
         vae=one_step.vae,

@@ -10,16 +10,21 @@ import pytest
 import torch
 from PIL import Image
 
-from genpercept import plugins, train
 from genpercept import recipe as recipes
+from genpercept import train
 from genpercept._training.finetune import Net
 from genpercept._training.learn import Parts, find_task
+from genpercept.backbones import BACKBONES
 from genpercept.backbones.clip import BIGG_CONFIG
 from genpercept.backbones.dinov2 import GIANT_CONFIG
 from genpercept.backbones.pixart_alpha import PIXART_512_CONFIG
 from genpercept.backbones.sd21 import SD21_CONFIG
+from genpercept.codecs import CODECS
 from genpercept.codecs.kl import SD_VAE_CONFIG
-from genpercept.heads import neck_config
+from genpercept.datasets import DATASETS
+from genpercept.heads import HEADS, neck_config
+from genpercept.paradigms import PARADIGMS
+from genpercept.tasks import TASKS
 from test_backbones import clip_base, dinov2_base, pixart_base
 
 ROOT = Path(__file__).parent.parent
@@ -58,7 +63,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_data_sets_exist_and_have_the_labels(path: Path) -> None:
     recipe = recipes.load(path)
     for data in recipe.data:
-        plugin = cast(Any, plugins.find("datasets", data.name)).with_options(**data.options)
+        plugin = cast(Any, DATASETS.find(data.name)).with_options(**data.options)
         assert data.split in plugin.about.splits
         if recipe.stage == "finetune":
             task = find_task(recipe)
@@ -105,17 +110,17 @@ def test_a_step_on_tiny_shapes(path: Path, data: Path, tmp_path: Path) -> None:
 
 def full_size(recipe: recipes.Recipe) -> Parts:
     """The networks of a recipe at full size, without memory."""
-    paradigm = plugins.find("paradigms", recipe.paradigm).with_options(**recipe.paradigm_options)
+    paradigm = PARADIGMS.find(recipe.paradigm).with_options(**recipe.paradigm_options)
     backbone, config, _ = OTHERS.get(recipe.model.base, ("sd21", SD21_CONFIG, None))
-    pixels = plugins.find("backbones", backbone).input == "pixels"
+    pixels = BACKBONES.find(backbone).input == "pixels"
     codec_name = "pixels" if pixels else "kl"
     with torch.device("meta"):
-        vae = None if pixels else plugins.find("codecs", "kl").build(SD_VAE_CONFIG).requires_grad_(False)
-        codec = plugins.find("codecs", codec_name).wrap(vae)
+        vae = None if pixels else CODECS.find("kl").build(SD_VAE_CONFIG).requires_grad_(False)
+        codec = CODECS.find(codec_name).wrap(vae)
         channels = paradigm.input_channels(codec.channels)
-        unet: Any = plugins.find("backbones", backbone).build(config if pixels else config | {"in_channels": channels})
-        name = recipe.model.head or plugins.find("tasks", recipe.task).head
-        plugin, task = plugins.find("heads", name), find_task(recipe)
+        unet: Any = BACKBONES.find(backbone).build(config if pixels else config | {"in_channels": channels})
+        name = recipe.model.head or TASKS.find(recipe.task).head
+        plugin, task = HEADS.find(name), find_task(recipe)
         outputs = {"out_channels": task.outputs(next(s for s in plugin.spaces if s in task.spaces))}
         neck = neck_config(unet.pyramid_channels, unet.pyramid_strides)
         module = plugin.build(neck | outputs | recipe.model.head_config) if plugin.class_name else None

@@ -10,7 +10,7 @@ from diffusers import DDIMScheduler
 from torch import Tensor
 
 from genpercept import equations as eq
-from genpercept import plugins
+from genpercept.paradigms import PARADIGMS
 from genpercept.rng import Rng
 from genpercept.types import Features
 
@@ -33,12 +33,12 @@ def toy(x: Tensor, t: Tensor) -> Features:
 
 
 def test_the_folder_holds_the_papers_paradigms() -> None:
-    assert set(NAMES) <= set(plugins.names("paradigms"))
+    assert set(NAMES) <= set(PARADIGMS.names())
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_options_survive_json_and_do_not_touch_the_default(name: str) -> None:
-    default = plugins.find("paradigms", name)
+    default = PARADIGMS.find(name)
     again = default.with_options(**json.loads(json.dumps(default.options)))
     assert again == default and default.name == name
     first = next(iter(default.options))
@@ -73,13 +73,13 @@ def test_options_survive_json_and_do_not_touch_the_default(name: str) -> None:
 )
 def test_wrong_options_say_what_to_do(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        plugins.find("paradigms", name).with_options(**options)
+        PARADIGMS.find(name).with_options(**options)
 
 
 def test_default_steps() -> None:
-    steps = {name: plugins.find("paradigms", name).default_steps for name in NAMES}
+    steps = {name: PARADIGMS.find(name).default_steps for name in NAMES}
     assert steps == {"deterministic_multi_step": 10, "direct": 1, "one_step": 1, "stochastic_multi_step": 10}
-    assert plugins.find("paradigms", "stochastic_multi_step").with_options(sampler="lcm").default_steps == 4
+    assert PARADIGMS.find("stochastic_multi_step").with_options(sampler="lcm").default_steps == 4
 
 
 # ---- training --------------------------------------------------------------------------------------------------------
@@ -87,7 +87,7 @@ def test_default_steps() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_training_batch_is_its_samples(name: str) -> None:
-    paradigm = plugins.find("paradigms", name)
+    paradigm = PARADIGMS.find(name)
     if name == "stochastic_multi_step":
         paradigm = paradigm.with_options(multires_strength=0.9)
     z_x, z_y = latents(0)
@@ -102,7 +102,7 @@ def test_a_training_batch_is_its_samples(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_perfect_answer_is_the_label(name: str) -> None:
     """estimate() of the target itself is z_y, at every t that the rng draws."""
-    paradigm = plugins.find("paradigms", name)
+    paradigm = PARADIGMS.find(name)
     z_x, z_y = latents(1, batch=8)
     for kind in eq.PREDICTION_TYPES if name == "stochastic_multi_step" else [None]:
         chosen = paradigm if kind is None else paradigm.with_options(prediction_type=kind)
@@ -117,7 +117,7 @@ def test_a_perfect_answer_is_the_label(name: str) -> None:
 @pytest.mark.parametrize("kind", eq.ONE_STEP_TYPES)
 def test_one_step_answers_with_the_label_or_its_opposite(kind: str) -> None:
     """Lotus-D's network answers with z_y itself, GenPercept's with -z_y: in training and in inference alike."""
-    paradigm = plugins.find("paradigms", "one_step").with_options(prediction_type=kind)
+    paradigm = PARADIGMS.find("one_step").with_options(prediction_type=kind)
     z_x, z_y = latents(1)
     sign = 1 if kind == "sample" else -1
     x, t, target = paradigm.training_pair(z_x, z_y, Rng(0, 0, [0, 1, 2]))
@@ -130,7 +130,7 @@ def test_one_step_answers_with_the_label_or_its_opposite(kind: str) -> None:
 def test_from_zeros_training_and_inference_agree(kind: str) -> None:
     """What it is trained to answer is what inference turns into the label: E2E-FT's single step from zeros."""
     options = {"start": "zeros", "spacing": "trailing", "prediction_type": kind}
-    paradigm = plugins.find("paradigms", "stochastic_multi_step").with_options(**options)
+    paradigm = PARADIGMS.find("stochastic_multi_step").with_options(**options)
     assert not paradigm.stochastic and paradigm.default_steps == 1
     z_x, z_y = latents(1)
     x, t, target = paradigm.training_pair(z_x, z_y, Rng(0, 0, [0, 1, 2]))
@@ -146,7 +146,7 @@ def test_from_zeros_training_and_inference_agree(kind: str) -> None:
 
 def test_several_label_images_are_predicted_together() -> None:
     """Marigold's intrinsic images: 4 (1 + n) channels in, 4 n of noise and of the answer."""
-    paradigm = plugins.find("paradigms", "stochastic_multi_step").with_options(targets=3)
+    paradigm = PARADIGMS.find("stochastic_multi_step").with_options(targets=3)
     assert paradigm.input_channels(4) == 16 and paradigm.label_channels(4) == 12
     z_x, z_y = latents(1)
     labels = torch.cat([z_y, -z_y, 2 * z_y], 1)
@@ -167,13 +167,13 @@ def test_training_pairs_are_the_papers_table() -> None:
     z_x, z_y = latents(2)
     rng = Rng(3, 1, [0, 1, 2])
     abar = eq.alphas_cumprod(eq.scaled_linear_betas(0.136, 0.192))
-    blend = plugins.find("paradigms", "deterministic_multi_step").with_options(betas=(0.136, 0.192))
+    blend = PARADIGMS.find("deterministic_multi_step").with_options(betas=(0.136, 0.192))
     x, t, target = blend.training_pair(z_x, z_y, rng)
     a = abar[t][:, None, None, None]
     torch.testing.assert_close(x, a.sqrt() * z_y + (1 - a).sqrt() * z_x)
     torch.testing.assert_close(target, a.sqrt() * z_x - (1 - a).sqrt() * z_y)
 
-    noisy = plugins.find("paradigms", "stochastic_multi_step")
+    noisy = PARADIGMS.find("stochastic_multi_step")
     x, t, target = noisy.training_pair(z_x, z_y, rng)
     a, eps = eq.alphas_cumprod(eq.scaled_linear_betas(*eq.SD_BETAS))[t][:, None, None, None], rng.normal(z_y.shape[1:])
     assert torch.equal(x[:, :4], z_x)
@@ -183,7 +183,7 @@ def test_training_pairs_are_the_papers_table() -> None:
 
 def test_one_step_timesteps_in_training() -> None:
     z_x, z_y = latents(3)
-    one_step = plugins.find("paradigms", "one_step")
+    one_step = PARADIGMS.find("one_step")
     rng = Rng(0, 0, [0, 1, 2])
     assert one_step.training_pair(z_x, z_y, rng)[1].tolist() == [1, 1, 1]
     assert one_step.with_options(timestep=900).training_pair(z_x, z_y, rng)[1].tolist() == [900, 900, 900]
@@ -196,7 +196,7 @@ def test_multires_noise_in_training() -> None:
     """Annealed, it is nearly white at small t and far from it at large t; strength 0 is the plain noise."""
     z_x, z_y = torch.zeros(64, 4, 32, 32), torch.zeros(64, 4, 32, 32)
     rng = Rng(0, 0, range(64))
-    plain = plugins.find("paradigms", "stochastic_multi_step")
+    plain = PARADIGMS.find("stochastic_multi_step")
 
     def coarse(**options: Any) -> tuple[Tensor, Tensor]:
         """The noise of each sample averaged over 8 x 8 cells: its deviation there, and t."""
@@ -221,16 +221,16 @@ def test_multires_noise_in_training() -> None:
 def test_rgb_blending_at_beta_one_is_one_step(steps: int) -> None:
     """abar = 0 throughout: every step starts from z_x anew, and the last one, at t = 1, is the one-step answer."""
     z_x, _ = latents(4)
-    limit = plugins.find("paradigms", "deterministic_multi_step").with_options(betas=(1.0, 1.0))
-    want = plugins.find("paradigms", "one_step").predict(toy, z_x, 1)
+    limit = PARADIGMS.find("deterministic_multi_step").with_options(betas=(1.0, 1.0))
+    want = PARADIGMS.find("one_step").predict(toy, z_x, 1)
     assert torch.equal(limit.predict(toy, z_x, steps).require_latent(), want.require_latent())
 
 
 def test_rgb_blending_approaches_one_step() -> None:
     """Continuously: the nearer the betas come to 1, the nearer its answer and its training pair come."""
     z_x, z_y = latents(5)
-    want = plugins.find("paradigms", "one_step").predict(toy, z_x, 1).require_latent()
-    blend = plugins.find("paradigms", "deterministic_multi_step")
+    want = PARADIGMS.find("one_step").predict(toy, z_x, 1).require_latent()
+    blend = PARADIGMS.find("deterministic_multi_step")
     distances = []
     for beta in (0.9, 0.99, 0.999, 0.9999):
         limit = blend.with_options(betas=(beta, beta))
@@ -263,7 +263,7 @@ def test_stochastic_sampling_is_a_loop_over_diffusers(spacing: str, kind: str, s
     for t in oracle.timesteps:
         output = toy(torch.cat([z_x, z_t], 1), t.expand(3)).require_latent()
         z_t = oracle.step(output, int(t), z_t).prev_sample
-    ours = plugins.find("paradigms", "stochastic_multi_step").with_options(
+    ours = PARADIGMS.find("stochastic_multi_step").with_options(
         spacing=spacing, prediction_type=kind, zero_terminal_snr=rescale, set_alpha_to_one=to_one
     )
     got = ours.predict(toy, z_x, steps, latents=noise).require_latent()
@@ -272,7 +272,7 @@ def test_stochastic_sampling_is_a_loop_over_diffusers(spacing: str, kind: str, s
 
 def test_lcm_sampling_adds_noise_between_its_steps_only() -> None:
     z_x, _ = latents(7)
-    lcm = plugins.find("paradigms", "stochastic_multi_step").with_options(sampler="lcm", prediction_type="sample")
+    lcm = PARADIGMS.find("stochastic_multi_step").with_options(sampler="lcm", prediction_type="sample")
     seen: list[tuple[int, Tensor]] = []
 
     def spy(x: Tensor, t: Tensor) -> Features:
@@ -291,7 +291,7 @@ def test_lcm_sampling_adds_noise_between_its_steps_only() -> None:
 @pytest.mark.parametrize("options", [{}, {"sampler": "lcm"}])
 def test_an_inference_batch_is_its_samples(options: dict[str, Any]) -> None:
     z_x, _ = latents(8)
-    paradigm = plugins.find("paradigms", "stochastic_multi_step").with_options(**options)
+    paradigm = PARADIGMS.find("stochastic_multi_step").with_options(**options)
     together = paradigm.predict(toy, z_x, 4, Rng(1, 0, [0, 1, 2])).require_latent()
     alone = [paradigm.predict(toy, z_x[i : i + 1], 4, Rng(1, 0, [i])).require_latent() for i in range(3)]
     torch.testing.assert_close(together, torch.cat(alone))
@@ -312,6 +312,6 @@ def test_an_inference_batch_is_its_samples(options: dict[str, Any]) -> None:
 )
 def test_impossible_steps_are_refused(name: str, options: dict[str, Any], steps: int, message: str) -> None:
     z_x, noise = latents(9)
-    paradigm = plugins.find("paradigms", name).with_options(**options)
+    paradigm = PARADIGMS.find(name).with_options(**options)
     with pytest.raises(ValueError, match=message):
         paradigm.predict(toy, z_x, steps, latents=noise if options.get("sampler") else None)

@@ -11,11 +11,14 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import genpercept
-from genpercept import GenPerceptPipeline, inspect, plugins
+from genpercept import GenPerceptPipeline, inspect
 from genpercept._folder import read_manifest
+from genpercept.backbones import BACKBONES
 from genpercept.backbones.sd21 import SD21_CONFIG, SD21UNet
 from genpercept.checkpoint import load_part
+from genpercept.codecs import CODECS
 from genpercept.codecs.kl import SD_VAE_CONFIG
+from genpercept.heads import HEADS
 from genpercept.types import Geometry
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -85,7 +88,7 @@ def test_dpt_disparity_is_the_official_answer_also_after_saving(
         task="disparity",
         paradigm=paradigm,
         head="dpt",
-        head_module=load_part("heads", "dpt", GOLDEN / "dpt_head_identity"),
+        head_module=load_part(HEADS.find("dpt"), GOLDEN / "dpt_head_identity"),
         resolution=0,
     )
     pred = pipe(official["image_a"])
@@ -144,15 +147,15 @@ def test_pyramid_strides_are_declared_right(depth: GenPerceptPipeline) -> None:
 
 def test_full_size_parameter_counts() -> None:
     with torch.device("meta"):
-        unet = plugins.find("backbones", "sd21").build(SD21_CONFIG)
-        vae = plugins.find("codecs", "kl").build(SD_VAE_CONFIG)
+        unet = BACKBONES.find("sd21").build(SD21_CONFIG)
+        vae = CODECS.find("kl").build(SD_VAE_CONFIG)
     assert sum(p.numel() for p in unet.parameters()) == 865_910_724
     assert sum(p.numel() for p in vae.parameters()) == 83_653_863
 
 
 def test_tiny_codec_has_the_published_layout_and_round_trips_shapes() -> None:
     config = {"encoder_block_out_channels": [8] * 4, "decoder_block_out_channels": [8] * 4}
-    plugin = plugins.find("codecs", "tiny")
+    plugin = CODECS.find("tiny")
     module = plugin.build(config)
     assert isinstance(module, AutoencoderTiny)
     codec = plugin.wrap(module.eval())
@@ -168,7 +171,7 @@ def test_tiny_codec_has_the_published_layout_and_round_trips_shapes() -> None:
 def test_codec_refuses_the_other_module() -> None:
     vae = AutoencoderKL(block_out_channels=(8,), norm_num_groups=4)
     with pytest.raises(ValueError, match="needs an AutoencoderTiny, not a AutoencoderKL"):
-        plugins.find("codecs", "tiny").wrap(vae)
+        CODECS.find("tiny").wrap(vae)
 
 
 # ---- inputs and batches ----------------------------------------------------------------------------------------------
@@ -268,7 +271,7 @@ def test_legacy_attention_names_load(depth: GenPerceptPipeline, tmp_path: Path) 
         tensors[name] = tensor
     assert any(".proj_attn." in name for name in tensors)
     save_file(tensors, path)
-    vae = load_part("codecs", "kl", tmp_path / "m" / "vae")
+    vae = load_part(CODECS.find("kl"), tmp_path / "m" / "vae")
     for name, tensor in depth.vae.state_dict().items():
         assert torch.equal(tensor, vae.state_dict()[name])
 

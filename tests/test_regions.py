@@ -11,7 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from genpercept import GenPerceptPipeline, plugins
+from genpercept import GenPerceptPipeline
+from genpercept.detectors import DETECTORS
+from genpercept.heads import HEADS
 from genpercept.imaging.boxes import read_boxes
 from genpercept.imaging.cutout import cutout
 from genpercept.predict import Request, run
@@ -28,7 +30,7 @@ def pose() -> GenPerceptPipeline:
     torch.manual_seed(0)
     base = GenPerceptPipeline.from_base(GOLDEN / "sd-tiny", "depth", resolution=0)
     sizes = list(reversed(base.unet.pyramid_channels))  # type: ignore[arg-type]
-    head = plugins.find("heads", "keypoints").build({"neck_hidden_sizes": sizes, "hidden_size": 16})
+    head = HEADS.find("keypoints").build({"neck_hidden_sizes": sizes, "hidden_size": 16})
     return GenPerceptPipeline.from_parts(
         unet=base.unet,
         vae=base.vae,
@@ -188,7 +190,7 @@ def test_detector(tmp_path: Path, image: np.ndarray) -> None:
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     model.save_pretrained(tmp_path / "d")
-    plugin = plugins.find("detectors", "yolos")
+    plugin = DETECTORS.find("yolos")
     found = plugin.load(str(tmp_path / "d"), threshold=0.0)(image)
     assert found.shape == (7, 5) and (np.diff(found[:, 4]) <= 0).all() and (found[:, 2] <= 120).all()
     middle = float(np.median(found[:, 4]))

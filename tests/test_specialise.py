@@ -13,11 +13,12 @@ import torch
 from torch import nn
 
 import genpercept
-from genpercept import GenPerceptPipeline, adapters, plugins
+from genpercept import GenPerceptPipeline, adapters
 from genpercept._specialise import layers
 from genpercept._specialise.layers import OnesConv, PromptAttention, Upsample
 from genpercept._specialise.run import Compiled, Graphed, copied
 from genpercept.checkpoint import load_part
+from genpercept.heads import HEADS
 from genpercept.specialising import SpecialisedPipeline
 from genpercept.types import Features
 
@@ -37,7 +38,7 @@ def picture(size: tuple[int, int], seed: int = 0) -> np.ndarray:
 
 def with_head(depth: GenPerceptPipeline, task: str, head: str, paradigm: str, **config: Any) -> GenPerceptPipeline:
     """The tiny denoiser under a head of random weights, whose normalisation has statistics."""
-    plugin = plugins.find("heads", head)
+    plugin = HEADS.find(head)
     torch.manual_seed(0)
     module = plugin.build({"neck_hidden_sizes": [16, 32, 64, 64], **config})
     for layer in module.modules():
@@ -109,7 +110,7 @@ def test_answers_of_heads(depth: GenPerceptPipeline, paradigm: str, task: str, h
 
 
 def test_answers_of_the_published_head_and_of_zeros(depth: GenPerceptPipeline) -> None:
-    head = load_part("heads", "dpt", GOLDEN / "dpt_head_identity")
+    head = load_part(HEADS.find("dpt"), GOLDEN / "dpt_head_identity")
     plain = GenPerceptPipeline.from_parts(
         unet=depth.unet,
         vae=depth.vae,

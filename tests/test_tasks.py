@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from genpercept import plugins
+from genpercept.metrics import METRICS
 from genpercept.prediction import Prediction
-from genpercept.tasks import _keypoints
+from genpercept.tasks import TASKS, _keypoints
 from genpercept.tasks.disparity import normalise
 from genpercept.types import Geometry, Sample
 
 GOLDEN = Path(__file__).parent / "golden"
 AFFINE = ("depth", "disparity")
-TRAINED = [name for name in plugins.names("tasks") if plugins.find("tasks", name).labels]
+TRAINED = [name for name in TASKS.names() if TASKS.find(name).labels]
 
 
 def sample(size: tuple[int, int] = (12, 16)) -> Sample:
@@ -37,7 +37,7 @@ def test_disparity_labels_are_the_official_ones() -> None:
 def test_affine_labels(name: str) -> None:
     """Three equal channels in [-1, 1]; what is not a depth is invalid and -1."""
     s = sample()
-    target = plugins.find("tasks", name).encode(s)
+    target = TASKS.find(name).encode(s)
     assert target.map.shape == (1, 3, 12, 16) and target.map.dtype == torch.float32 and target.space == "image"
     assert torch.equal(target.map[:, 0], target.map[:, 2]) and target.map.abs().max() <= 1
     assert (~target.valid).sum() == 3 and (target.map[0, :, 0, :3] == -1).all()
@@ -50,13 +50,13 @@ def test_affine_labels(name: str) -> None:
 @pytest.mark.parametrize("name", AFFINE)
 @pytest.mark.parametrize("depth", [torch.zeros(4, 4), torch.full((4, 4), 3.0), torch.full((4, 4), 1e-30)])
 def test_labels_without_range(name: str, depth: torch.Tensor) -> None:
-    target = plugins.find("tasks", name).encode(Sample("s", torch.zeros(3, 4, 4), depth=depth))
+    target = TASKS.find(name).encode(Sample("s", torch.zeros(3, 4, 4), depth=depth))
     assert torch.equal(target.map, torch.where(target.valid, 0.0, -1.0).expand(1, 3, 4, 4))
 
 
-@pytest.mark.parametrize("name", plugins.names("tasks"))
+@pytest.mark.parametrize("name", TASKS.names())
 def test_decode_takes_the_spaces_it_names(name: str) -> None:
-    task = plugins.find("tasks", name)
+    task = TASKS.find(name)
     for space in task.spaces:
         raw = torch.randn(1, task.outputs(space), 16, 24, generator=torch.Generator().manual_seed(0))
         pred = task.decode(raw, Geometry((26, 40), (13, 20), (16, 24)))
@@ -68,7 +68,7 @@ def test_decode_takes_the_spaces_it_names(name: str) -> None:
 @pytest.mark.parametrize("name", AFFINE)
 def test_affine_maps_are_stretched_over_their_own_image(name: str) -> None:
     """The minimum and maximum of padding do not count; scale and shift do not matter; a flat map is all zeros."""
-    task, geometry = plugins.find("tasks", name), Geometry((13, 20), (13, 20), (16, 24))
+    task, geometry = TASKS.find(name), Geometry((13, 20), (13, 20), (16, 24))
     raw = torch.randn(1, 1, 16, 24, generator=torch.Generator().manual_seed(0))
     raw[..., 13:, :], raw[..., 20:] = 99.0, -99.0
     values = task.decode(raw, geometry).values
@@ -81,7 +81,7 @@ def test_affine_maps_are_stretched_over_their_own_image(name: str) -> None:
 @pytest.mark.parametrize("name", AFFINE)
 def test_painted_maps_keep_their_range(name: str) -> None:
     raw = torch.tensor([-3.0, -1.0, 0.0, 0.5]).expand(1, 3, 1, 4)
-    values = plugins.find("tasks", name).decode(raw, Geometry((1, 4), (1, 4), (1, 4))).values
+    values = TASKS.find(name).decode(raw, Geometry((1, 4), (1, 4), (1, 4))).values
     np.testing.assert_allclose(values, [[0, 0, 0.5, 0.75]])
 
 
@@ -109,7 +109,7 @@ def mirrored(s: Sample) -> Sample:
 @pytest.mark.parametrize("name", TRAINED)
 def test_flip_of_a_label_is_the_label_of_the_mirrored_scene(name: str) -> None:
     """Twice is as before; once is the label of the mirrored sample, in every space."""
-    task, s = plugins.find("tasks", name), full_sample()
+    task, s = TASKS.find(name), full_sample()
     for space in task.spaces:
         label = task.encode(s, space)
         assert label.space == space and label.map.shape[1] == (1 if space == "classes" else task.outputs(space))
@@ -120,7 +120,7 @@ def test_flip_of_a_label_is_the_label_of_the_mirrored_scene(name: str) -> None:
 @pytest.mark.parametrize("name", TRAINED)
 def test_a_decoded_label_is_the_truth(name: str) -> None:
     """encode, then decode, scores (nearly) perfectly in the task's own metric; options survive JSON."""
-    task, s = plugins.find("tasks", name), full_sample()
+    task, s = TASKS.find(name), full_sample()
     if name == "pose":
         s = task.prepare(s, None)
     if name in ("dis", "matting", "anomaly"):  # a mask that reaches 0 and 1, so that min-max changes nothing
@@ -129,7 +129,7 @@ def test_a_decoded_label_is_the_truth(name: str) -> None:
     target = task.encode(s, "image" if "image" in task.spaces else task.spaces[0])
     prediction = task.decode(target.map, Geometry(size, size, size))
     truth = task.truth(s)
-    figures = plugins.find("metrics", task.metric)(**task.metric_options()).update(prediction.values, **truth, name="s")
+    figures = METRICS.find(task.metric)(**task.metric_options()).update(prediction.values, **truth, name="s")
     perfect = {"abs_rel": 0.05, "mean": 1.0, "mae": 1e-6, "sad": 1e-6}  # depth labels are cut at quantiles
     ideal = {"miou": 1.0, "pixel_auroc": 1.0, "ap": 1.0}
     found = {k: v for k, v in figures.items() if k in perfect | ideal}
@@ -141,7 +141,7 @@ def test_a_decoded_label_is_the_truth(name: str) -> None:
 
 def test_class_colours_and_logits_agree() -> None:
     """Noise smaller than half the distance between colours changes nothing; unlabelled pixels are not valid."""
-    task, s = plugins.find("tasks", "segmentation").with_options(classes="cityscapes19"), full_sample()
+    task, s = TASKS.find("segmentation").with_options(classes="cityscapes19"), full_sample()
     assert s.class_ids is not None
     colours, ids = task.encode(s), task.encode(s, "classes")
     assert torch.equal(colours.valid[0, 0], s.class_ids >= 0) and torch.equal(ids.valid, colours.valid)
@@ -161,15 +161,15 @@ def test_class_colours_and_logits_agree() -> None:
 def test_own_class_tables_travel_with_the_model(tmp_path: Path) -> None:
     path = tmp_path / "own.json"
     path.write_text(json.dumps({"names": ["sea", "land"], "colours": [[0, 0, 255], [0, 255, 0]]}))
-    task = plugins.find("tasks", "segmentation").with_options(classes=str(path))
+    task = TASKS.find("segmentation").with_options(classes=str(path))
     path.unlink()
-    again = plugins.find("tasks", "segmentation").with_options(**json.loads(json.dumps(task.options)))
+    again = TASKS.find("segmentation").with_options(**json.loads(json.dumps(task.options)))
     assert again.outputs("classes") == 2 and again.metric_options() == {"num_classes": 2}  # type: ignore[union-attr]
 
 
 def test_matting_post_processing() -> None:
     """Min-max, above 0.95 to 1, below 0.1 to 0; and an image without contrast is not stretched."""
-    task, g = plugins.find("tasks", "matting"), Geometry((1, 5), (1, 5), (1, 5))
+    task, g = TASKS.find("matting"), Geometry((1, 5), (1, 5), (1, 5))
     raw = torch.tensor([-0.8, -0.75, 0.0, 0.78, 0.8]).expand(1, 3, 1, 5)
     np.testing.assert_allclose(task.decode(raw, g).values, [[0, 0, 0.5, 1, 1]], atol=1e-6)
     np.testing.assert_allclose(task.decode(raw * 0.01 - 0.95, g).values, np.zeros((1, 5)), atol=1e-6)
@@ -180,7 +180,7 @@ def test_matting_post_processing() -> None:
 
 
 def test_dis_is_stretched_and_keeps_the_raw_map() -> None:
-    task, g = plugins.find("tasks", "dis"), Geometry((1, 3), (1, 3), (1, 3))
+    task, g = TASKS.find("dis"), Geometry((1, 3), (1, 3), (1, 3))
     raw = torch.tensor([-0.5, 0.0, 0.5]).expand(1, 3, 1, 3)
     prediction = task.decode(raw, g)
     np.testing.assert_allclose(prediction.values, [[0, 0.5, 1]])
@@ -206,7 +206,7 @@ def test_heatmaps_are_located_below_a_pixel(height: int, spread: float) -> None:
 
 def test_regions_and_merge_are_inverse() -> None:
     """A person's joints go into the crop of the box and come back, at the image's border too."""
-    pose, image = plugins.find("tasks", "pose"), torch.rand(1, 3, 90, 120)
+    pose, image = TASKS.find("pose"), torch.rand(1, 3, 90, 120)
     boxes = np.array([[10, 5, 40, 60, 0.9], [100, 60, 30, 40, 0.5]])
     regions = pose.regions(image, boxes)  # type: ignore[union-attr]
     assert [tuple(r.image.shape) for r in regions] == [(1, 3, 256, 192)] * 2 and [r.score for r in regions] == [
@@ -228,7 +228,7 @@ def test_regions_and_merge_are_inverse() -> None:
 
 
 def test_pose_trains_on_crops_of_labelled_people() -> None:
-    pose, s = plugins.find("tasks", "pose"), full_sample((120, 160))
+    pose, s = TASKS.find("pose"), full_sample((120, 160))
     crop = pose.prepare(s, np.random.default_rng(0))  # type: ignore[union-attr]
     assert crop.image.shape == (3, 256, 192) and crop.keypoints is not None and crop.keypoints.shape == (1, 17, 3)
     assert torch.equal(pose.prepare(s, None).image, pose.prepare(s, None).image)  # type: ignore[union-attr]
@@ -244,7 +244,7 @@ def test_pose_trains_on_crops_of_labelled_people() -> None:
 
 def test_pose_judges_crops_by_the_area_of_the_person() -> None:
     """In pixels of the crop; half of the person's box where no area is labelled, not the crop, which is far larger."""
-    pose, s = plugins.find("tasks", "pose"), full_sample((120, 160))
+    pose, s = TASKS.find("pose"), full_sample((120, 160))
     s.boxes, s.meta = torch.tensor([[10.0, 20.0, 30.0, 40.0]]), {}
     share = (40 * 1.25 / 256) ** 2  # pixels of the image in one of the crop
     (guessed,) = pose.prepare(s, None).meta["areas"]
@@ -255,7 +255,7 @@ def test_pose_judges_crops_by_the_area_of_the_person() -> None:
 
 def test_synthetic_defects() -> None:
     """Where the mask is, the image changed; elsewhere it hardly did; keyed by the generator; real defects stay alone."""
-    task, s = plugins.find("tasks", "anomaly").with_options(synthetic=1.0), full_sample((64, 64))
+    task, s = TASKS.find("anomaly").with_options(synthetic=1.0), full_sample((64, 64))
     s.defect = torch.zeros(64, 64, dtype=torch.bool)
     shares = []
     for seed in range(20):

@@ -14,9 +14,9 @@ from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import nn
 
 import genpercept
-from genpercept import GenPerceptPipeline, plugins
+from genpercept import GenPerceptPipeline
 from genpercept._specialise.fold import fold_codec
-from genpercept.codecs import _join
+from genpercept.codecs import CODECS, _join
 
 GOLDEN = Path(__file__).parent / "golden"
 SMALL: dict[str, Any] = {
@@ -30,7 +30,7 @@ SMALL: dict[str, Any] = {
 
 def tiny(seed: int = 0, **changes: Any) -> nn.Module:
     torch.manual_seed(seed)
-    return plugins.find("codecs", "tiny").build(SMALL | changes).eval()
+    return CODECS.find("tiny").build(SMALL | changes).eval()
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +55,10 @@ def picture(size: tuple[int, int]) -> np.ndarray:
 def test_default_configuration_is_the_published_layout() -> None:
     """Names and shapes of the 134 tensors of madebyollin/taesd, diffusion_pytorch_model.safetensors; 2,445,063 numbers."""
     with torch.device("meta"):
-        module = plugins.find("codecs", "tiny").build({"_class_name": "AutoencoderTiny"})
+        module = CODECS.find("tiny").build({"_class_name": "AutoencoderTiny"})
     listing = "\n".join(f"{k} {list(v.shape)}" for k, v in sorted(module.state_dict().items()))
     assert hashlib.sha256(listing.encode()).hexdigest() == PUBLISHED
-    codec = plugins.find("codecs", "tiny").wrap(module)
+    codec = CODECS.find("tiny").wrap(module)
     assert (codec.stride, codec.channels) == (8, 4)
 
 
@@ -71,7 +71,7 @@ def test_shapes(blocks: list[int], size: tuple[int, int]) -> None:
     """Stride and channels are the configuration's; sizes are multiples of the stride."""
     few = {"encoder_block_out_channels": blocks, "decoder_block_out_channels": blocks, "latent_channels": 5}
     few |= {"num_encoder_blocks": [1] * len(blocks), "num_decoder_blocks": [1] * len(blocks)}
-    codec = plugins.find("codecs", "tiny").wrap(tiny(**few))
+    codec = CODECS.find("tiny").wrap(tiny(**few))
     assert (codec.stride, codec.channels) == (2 ** (len(blocks) - 1), 5)
     image = torch.rand(2, 3, size[0] * codec.stride, size[1] * codec.stride) * 2 - 1
     with torch.inference_mode():
@@ -84,7 +84,7 @@ def test_scaling_factor_is_of_the_latent() -> None:
     """1 as published: its latents are in the space that Stable Diffusion's are in after x 0.18215."""
     image = torch.rand(1, 3, 16, 16) * 2 - 1
     module = tiny()
-    plain, scaled = (plugins.find("codecs", "tiny").wrap(m) for m in (module, tiny(scaling_factor=0.5)))
+    plain, scaled = (CODECS.find("tiny").wrap(m) for m in (module, tiny(scaling_factor=0.5)))
     with torch.inference_mode():
         torch.testing.assert_close(plain.encode(image), cast(Any, module).encoder(image))
         torch.testing.assert_close(scaled.encode(image), plain.encode(image) * 0.5)
@@ -92,7 +92,7 @@ def test_scaling_factor_is_of_the_latent() -> None:
 
 
 def test_dtype_is_the_modules() -> None:
-    codec = plugins.find("codecs", "tiny").wrap(tiny().to(torch.bfloat16))
+    codec = CODECS.find("tiny").wrap(tiny().to(torch.bfloat16))
     with torch.inference_mode():
         z = codec.encode(torch.zeros(1, 3, 16, 16))
         assert z.dtype == torch.bfloat16
@@ -109,11 +109,11 @@ def test_save_and_load(taesd: Path) -> None:
 
 def test_wrong_modules_and_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="needs an AutoencoderTiny, not a AutoencoderKL"):
-        plugins.find("codecs", "tiny").wrap(AutoencoderKL(block_out_channels=(8,), norm_num_groups=4))
+        CODECS.find("tiny").wrap(AutoencoderKL(block_out_channels=(8,), norm_num_groups=4))
     with pytest.raises(ValueError, match="needs an AutoencoderKL, not a AutoencoderTiny"):
-        plugins.find("codecs", "kl").wrap(tiny())
+        CODECS.find("kl").wrap(tiny())
     with pytest.raises(ValueError, match="needs a CodecPair, not a AutoencoderTiny"):
-        plugins.find("codecs", "pair").wrap(tiny())
+        CODECS.find("pair").wrap(tiny())
     with pytest.raises(ValueError, match="holds a UNet2DConditionModel, which is no codec; pass a folder with one of"):
         _join.read(GOLDEN / "sd-tiny" / "unet")
     (tmp_path / "config.json").write_text(json.dumps(SMALL | {"latent_channels": 5}), encoding="utf-8")
@@ -125,7 +125,7 @@ def test_wrong_modules_and_folders_are_refused(tmp_path: Path) -> None:
 
 def test_folded_it_answers_the_same() -> None:
     module = tiny()
-    a, b = (plugins.find("codecs", "tiny").wrap(m) for m in (module, fold_codec(module)))
+    a, b = (CODECS.find("tiny").wrap(m) for m in (module, fold_codec(module)))
     image = torch.rand(2, 3, 24, 40) * 2 - 1
     with torch.inference_mode():
         torch.testing.assert_close(b.encode(image), a.encode(image), atol=1e-6, rtol=0)
@@ -139,11 +139,11 @@ def test_folded_it_answers_the_same() -> None:
 def test_a_pair_encodes_with_one_and_decodes_with_the_other(depth: GenPerceptPipeline) -> None:
     kl, other = depth.vae, tiny()
     assert kl is not None
-    whole = {name: plugins.find("codecs", name).wrap(m) for name, m in (("kl", kl), ("tiny", other))}
+    whole = {name: CODECS.find(name).wrap(m) for name, m in (("kl", kl), ("tiny", other))}
     for encoder, decoder in (("tiny", "kl"), ("kl", "tiny")):
         modules = {"kl": kl, "tiny": other}
         name, module = _join.join(modules[encoder], modules[decoder])
-        pair = plugins.find("codecs", name).wrap(module)
+        pair = CODECS.find(name).wrap(module)
         image = torch.rand(1, 3, 24, 16) * 2 - 1
         with torch.inference_mode():
             z = pair.encode(image)
@@ -193,4 +193,4 @@ def test_codecs_of_other_shapes_are_refused(depth: GenPerceptPipeline) -> None:
     with pytest.raises(ValueError, match="pass encoder=, decoder= or both"):
         depth.with_codec()
     with pytest.raises(ValueError, match="a VQModel is no codec"):
-        plugins.find("codecs", "pair").build({"encoder": {"_class_name": "VQModel"}, "decoder": SMALL})
+        CODECS.find("pair").build({"encoder": {"_class_name": "VQModel"}, "decoder": SMALL})

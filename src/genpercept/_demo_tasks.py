@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genpercept import hub, plugins, report
+from genpercept import hub, report
 from genpercept._evaluation import baselines, columns, pictures
+from genpercept.metrics import METRICS
 from genpercept.prediction import Prediction
 from genpercept.types import Sample
 
@@ -97,7 +98,7 @@ def _interesting(task: str, sample: Sample) -> bool:
 
 
 def _metric(task: Any) -> Any:
-    return plugins.find("metrics", task.metric)(protocol=_protocol(task), **task.metric_options())
+    return METRICS.find(task.metric)(protocol=_protocol(task), **task.metric_options())
 
 
 def _protocol(task: Any) -> str | None:

@@ -15,11 +15,23 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from genpercept import checkpoint, lowrank, plugins, text
+from genpercept import checkpoint, lowrank, text
+from genpercept.backbones import BACKBONES
+from genpercept.codecs import CODECS
+from genpercept.heads import HEADS
 from genpercept.names import choose
-from genpercept.paradigms import Paradigm
+from genpercept.paradigms import PARADIGMS, Paradigm
+from genpercept.plugins import Registry
+from genpercept.tasks import TASKS
 
 PROMPT_FILE = "prompt_embeds.safetensors"
+_NAMED: dict[str, Registry[Any]] = {  # keys of genpercept.json that name a plugin
+    "task": TASKS,
+    "paradigm": PARADIGMS,
+    "head": HEADS,
+    "codec": CODECS,
+    "backbone": BACKBONES,
+}
 NO_TEXT = torch.zeros(1, 0, 0)  # prompt_embeds of a backbone that reads none
 DIFFERENCE = "unet_difference"  # a part that only embedded models have: see genpercept.lowrank
 
@@ -47,17 +59,17 @@ def read(folder: Path, torch_dtype: torch.dtype | None, *, allow_pickle: bool = 
     info = read_manifest(folder)
     parts = info.pop("parts")
     names = ["unet"]
-    names += ["vae"] if plugins.find("codecs", info["codec"]).class_name is not None else []
-    names += ["head"] if plugins.find("heads", info["head"]).class_name is not None else []
-    names += ["prompt_embeds"] if plugins.find("backbones", info["backbone"]).input == "latent" else []
+    names += ["vae"] if CODECS.find(info["codec"]).class_name is not None else []
+    names += ["head"] if HEADS.find(info["head"]).class_name is not None else []
+    names += ["prompt_embeds"] if BACKBONES.find(info["backbone"]).input == "latent" else []
     names += [DIFFERENCE] if DIFFERENCE in parts else []
     paths = {part: _part_path(folder, part, parts) for part in names}
     load_part = partial(checkpoint.load_part, allow_pickle=allow_pickle)
-    unet = load_part("backbones", info["backbone"], paths["unet"], torch_dtype)
+    unet = load_part(BACKBONES.find(info["backbone"]), paths["unet"], torch_dtype)
     if DIFFERENCE in paths:
         lowrank.add(unet, checkpoint.read_tensors(paths[DIFFERENCE]), str(paths[DIFFERENCE]))
-    vae = load_part("codecs", info["codec"], paths["vae"], torch_dtype) if "vae" in paths else None
-    head = load_part("heads", info["head"], paths["head"], torch_dtype) if "head" in paths else None
+    vae = load_part(CODECS.find(info["codec"]), paths["vae"], torch_dtype) if "vae" in paths else None
+    head = load_part(HEADS.find(info["head"]), paths["head"], torch_dtype) if "head" in paths else None
     prompt_embeds = _read_prompt(paths["prompt_embeds"]) if "prompt_embeds" in paths else NO_TEXT
     _check_hashes(paths, parts, allow_pickle)
     info["model_sha256"] = _model_hash(parts)
@@ -81,18 +93,18 @@ def read_base(
     """
     load_part = partial(checkpoint.load_part, allow_pickle=allow_pickle)
     backbone, path = base_backbone(folder)
-    plugin = plugins.find("paradigms", paradigm)
-    if plugins.find("backbones", backbone).input == "pixels":
-        unet = load_part("backbones", backbone, path, torch_dtype)
+    plugin = PARADIGMS.find(paradigm)
+    if BACKBONES.find(backbone).input == "pixels":
+        unet = load_part(BACKBONES.find(backbone), path, torch_dtype)
         info = {"paradigm_options": options, "prompt": "", "backbone": backbone, "codec": "pixels"}
         return Parts(unet, None, None, NO_TEXT, info | _skipped(backbone, path, allow_pickle))
     options = _prediction_type(folder, plugin, options)
-    unet = load_part("backbones", backbone, path, torch_dtype)
-    vae = load_part("codecs", "kl", folder / "vae", torch_dtype)
+    unet = load_part(BACKBONES.find(backbone), path, torch_dtype)
+    vae = load_part(CODECS.find("kl"), folder / "vae", torch_dtype)
     channels = int(cast(Any, unet).in_channels)
     if widen:
         channels = max(channels, plugin.input_channels(int(cast(Any, vae).config.latent_channels)))
-    unet = plugins.find("backbones", backbone).adapt(unet, channels)
+    unet = BACKBONES.find(backbone).adapt(unet, channels)
     prompt_embeds = base_prompt(folder, path, backbone, unet, prompt, allow_pickle=allow_pickle)
     info = {"paradigm_options": options, "prompt": prompt, "backbone": backbone, "codec": "kl"}
     return Parts(unet, vae, None, prompt_embeds, info)
@@ -100,8 +112,8 @@ def read_base(
 
 def base_backbone(folder: Path) -> tuple[str, Path]:
     """The plugin that takes the backbone of a base in a public layout, and where that lies."""
-    for name in plugins.names("backbones"):
-        plugin = plugins.find("backbones", name)
+    for name in BACKBONES.names():
+        plugin = BACKBONES.find(name)
         path = folder / (plugin.folder if plugin.input == "latent" else "")
         if (path / "config.json").is_file() and plugin.recognise(checkpoint.read_json(path / "config.json")):
             return name, path
@@ -132,7 +144,7 @@ def base_prompt(
         return known
     if not prompt and (folder / PROMPT_FILE).is_file():
         return _read_prompt(folder / PROMPT_FILE)
-    name = getattr(plugins.find("backbones", backbone), "null_caption", None)
+    name = getattr(BACKBONES.find(backbone), "null_caption", None)
     if not prompt and name and (found := checkpoint.read_tensor(path, name)) is not None:
         return found.float()[None]
     return text.embed(*text.load(folder, allow_pickle=allow_pickle), prompt)
@@ -140,7 +152,7 @@ def base_prompt(
 
 def _skipped(backbone: str, path: Path, allow_pickle: bool) -> dict[str, Any]:
     """What else a base's files hold, by the first part of its name: {"skipped": {"text_model": 196}}; {} for nothing."""
-    skip = getattr(plugins.find("backbones", backbone), "skip", None)
+    skip = getattr(BACKBONES.find(backbone), "skip", None)
     files = checkpoint.weight_files(path, allow_pickle=allow_pickle)
     names = (n for f in files for n in checkpoint.tensor_shapes(f, allow_pickle=allow_pickle))
     found = Counter(name.partition(".")[0] for name in names if skip is not None and skip(name))
@@ -166,7 +178,7 @@ def write(target: Path, parts: Parts, class_name: str) -> None:
     if target.exists() and not target.is_dir():
         raise ValueError(f"{target}: is a file; pass a folder to save the model into")
     with checkpoint.atomic_folder(target) as work:
-        paths = {"unet": plugins.find("backbones", parts.info["backbone"]).folder}
+        paths = {"unet": BACKBONES.find(parts.info["backbone"]).folder}
         cast(Any, parts.unet).save_pretrained(work / paths["unet"], safe_serialization=True)
         for name, part in (("vae", parts.vae), ("head", parts.head)):
             if part is not None:
@@ -199,9 +211,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise ValueError(
             f"{folder}: format {info['format']}, but this version reads {checkpoint.FORMAT}; upgrade genpercept"
         )
-    for kind in ("task", "paradigm", "head", "codec", "backbone"):
+    for kind, known in _NAMED.items():
         if info[kind]:
-            choose(kind, info[kind], plugins.names(f"{kind}s"), f"{folder / checkpoint.MANIFEST}: ")
+            choose(kind, info[kind], known.names(), f"{folder / checkpoint.MANIFEST}: ")
     return info
 
 
@@ -246,7 +258,7 @@ def _model_hash(parts: dict[str, Any]) -> str:
 
 def _model_index(info: dict[str, Any], class_name: str) -> dict[str, Any]:
     """diffusers' index, which names the parts that diffusers has."""
-    backbone, codec = plugins.find("backbones", info["backbone"]), plugins.find("codecs", info["codec"])
+    backbone, codec = BACKBONES.find(info["backbone"]), CODECS.find(info["codec"])
     index: dict[str, Any] = {"_class_name": class_name, "_diffusers_version": importlib.metadata.version("diffusers")}
     if backbone.input == "latent":
         index[backbone.folder] = ["diffusers", backbone.class_name]

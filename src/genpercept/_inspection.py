@@ -9,16 +9,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from genpercept import bases, checkpoint, hub, loading, plugins
+from genpercept import bases, checkpoint, hub, loading
 from genpercept._folder import read_manifest
-from genpercept.checkpoint import Header
-from genpercept.codecs import ends
-from genpercept.families import _layout, _rest
+from genpercept.backbones import BACKBONES
+from genpercept.checkpoint import Header, PartPlugin
+from genpercept.codecs import CODECS, ends
+from genpercept.families import FAMILIES, _layout, _rest
+from genpercept.heads import HEADS
+from genpercept.paradigms import PARADIGMS
+from genpercept.plugins import Registry
+from genpercept.tasks import TASKS
 
 ADAPTER = "adapter_config.json"
 _HEAD, _DECODER = "dpt_head_identity", ("vae_decoder", "vae_post_quant_conv")
 _FORK = "CustomUNet2DConditionModel"  # GenPercept's own U-Net class: the same tensors
-_KINDS = {"unet": "backbones", "vae": "codecs", "head": "heads"}
 
 
 @dataclass
@@ -129,13 +133,13 @@ def _predictor(folder: Path, report: Report, given: Given) -> None:
 def _check_pairing(folder: Path, info: dict[str, Any], headers: dict[str, dict[str, Header]]) -> None:
     """What the pipeline refuses when it is put together."""
     needed = {"unet", "vae", "prompt_embeds"}
-    needed |= {"head"} if plugins.find("heads", info["head"]).class_name is not None else set()
+    needed |= {"head"} if HEADS.find(info["head"]).class_name is not None else set()
     if missing := sorted(needed - info["parts"].keys()):
         raise ValueError(f"{folder / checkpoint.MANIFEST}: names no part {', '.join(missing)}; save the model again")
-    plugins.find("tasks", info["task"])
+    TASKS.find(info["task"])
     unet = checkpoint.read_json(folder / info["parts"]["unet"]["path"] / "config.json")
     vae = checkpoint.read_json(folder / info["parts"]["vae"]["path"] / "config.json")
-    paradigm = plugins.find("paradigms", info["paradigm"]).with_options(**(info.get("paradigm_options") or {}))
+    paradigm = PARADIGMS.find(info["paradigm"]).with_options(**(info.get("paradigm_options") or {}))
     wanted, have = paradigm.input_channels(int(vae.get("latent_channels", 4))), unet.get("in_channels")
     if have is not None and wanted != have:
         raise ValueError(f"{folder}: paradigm {info['paradigm']!r} needs {wanted} input channels; its U-Net has {have}")
@@ -205,7 +209,7 @@ def _base(folder: Path, report: Report, given: Given) -> None:
         "paradigm": f"text to image, {base.prediction_type}",
     }
     for name in base.parts:
-        plugin = {"unet": "sd21", "vae": "kl"}.get(name)
+        plugin = {"unet": BACKBONES.find("sd21"), "vae": CODECS.find("kl")}.get(name)
         report.parts.append(_part(folder, name, name, given, plugin)[0])
     report.problems += base.problems
 
@@ -240,7 +244,7 @@ def _public(folder: Path, report: Report, given: Given) -> None:
         if (folder / name).is_dir():
             report.parts.append(_part(folder, name, name, given, None)[0])
     if (folder / "vae").is_dir():
-        report.parts.append(_part(folder, "vae", "vae", given, "kl")[0])
+        report.parts.append(_part(folder, "vae", "vae", given, CODECS.find("kl"))[0])
     if not part.problem:
         _family(folder, report, given)
 
@@ -248,7 +252,7 @@ def _public(folder: Path, report: Report, given: Given) -> None:
 def _unet_problem(unet: Path, config: dict[str, Any], found: dict[str, Header], headless: bool) -> str:
     try:
         plain = {k: v for k, v in config.items() if k != "_class_name"}
-        module = checkpoint.skeleton("backbones", "sd21", unet, plain)
+        module = checkpoint.skeleton(BACKBONES.find("sd21"), unet, plain)
         needed = {k: tuple(v.shape) for k, v in module.state_dict().items()}
         if headless:
             needed = {k: s for k, s in needed.items() if not k.startswith(("conv_norm_out.", "conv_out."))}
@@ -265,7 +269,7 @@ def _add_head(folder: Path, unet: Path, report: Report, given: Given) -> None:
             part, found = _part(folder, "head", path, given, None)
             if not part.problem and (place / "config.json").is_file():
                 config = checkpoint.read_json(place / "config.json")
-                part.problem = bases.problem_of("heads", "dpt", place, found, config)
+                part.problem = bases.problem_of(HEADS.find("dpt"), place, found, config)
             report.parts.append(part)
             return
     report.problems.append(
@@ -291,7 +295,7 @@ def _family(folder: Path, report: Report, given: Given) -> None:
     else:
         report.facts |= {"family": choice.layout.name, "task": choice.task}
     for name in dict.fromkeys([given.family, *(c.family for c in found)]):
-        if name and (lacking := plugins.find("families", name).lacking(folder, allow_pickle=given.allow_pickle)):
+        if name and (lacking := FAMILIES.find(name).lacking(folder, allow_pickle=given.allow_pickle)):
             _needs_base(folder, lacking, report, given)
             return
 
@@ -318,18 +322,28 @@ def _needs_base(folder: Path, lacking: list[str], report: Report, given: Given) 
 # ---- parts -----------------------------------------------------------------------------------------------------------
 
 
-def plugin_of(name: str, info: dict[str, Any]) -> str | None:
+def plugin_of(name: str, info: dict[str, Any]) -> PartPlugin | None:
     """The plugin that builds a part of a predictor; None for files without a module."""
-    return {"unet": info["backbone"], "vae": info["codec"], "head": info["head"]}.get(name)
+    kinds: dict[str, tuple[Registry[Any], str]] = {
+        "unet": (BACKBONES, "backbone"),
+        "vae": (CODECS, "codec"),
+        "head": (HEADS, "head"),
+    }
+    if name not in kinds:
+        return None
+    registry, key = kinds[name]
+    return registry.find(info[key])
 
 
-def _part(folder: Path, name: str, path: str, given: Given, plugin: str | None) -> tuple[Part, dict[str, Header]]:
+def _part(
+    folder: Path, name: str, path: str, given: Given, plugin: PartPlugin | None
+) -> tuple[Part, dict[str, Header]]:
     """A part and its headers; with a plugin, what it builds is compared with them."""
     where = folder / path
     found, headers = bases.weights(where, allow_pickle=given.allow_pickle)
     part = Part(name, path, found.parameters, found.dtypes, found.bytes, problem=found.problem)
     if plugin is not None and not part.problem:
-        part.problem = bases.problem_of(_KINDS[name], plugin, where, headers)
+        part.problem = bases.problem_of(plugin, where, headers)
     if not part.problem and (where / "config.json").is_file():
         config = checkpoint.read_json(where / "config.json")
         part.details = {"unet": _unet_details, "vae": _vae_details}.get(name, lambda _: "")(config)

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from genpercept import checkpoint, hub
-from genpercept.checkpoint import Header
+from genpercept.backbones import BACKBONES
+from genpercept.checkpoint import Header, PartPlugin
+from genpercept.codecs import CODECS
 
 VARIABLE = "GENPERCEPT_BASE"
 # Repositories that people have in their cache: the first is a mirror of the second, which was taken down (docs/checkpoints.md).
@@ -41,16 +43,12 @@ def weights(path: Path, *, allow_pickle: bool = False) -> tuple[Weights, dict[st
     return Weights(count, dtypes, sum(f.stat().st_size for f in files), tuple(f.name for f in files)), found
 
 
-def problem_of(
-    kind: Any, plugin: str, path: Path, found: Mapping[str, Header], config: dict[str, Any] | None = None
-) -> str:
+def problem_of(part: PartPlugin, path: Path, found: Mapping[str, Header], config: dict[str, Any] | None = None) -> str:
     """Why the part's weights do not fit what its config.json, or `config`, builds ("" where they do)."""
-    from genpercept import plugins
-
     try:
         config = checkpoint.read_json(path / "config.json") if config is None else config
-        module = checkpoint.skeleton(kind, plugin, path, config)
-        rename = getattr(plugins.find(kind, plugin), "rename", str)
+        module = checkpoint.skeleton(part, path, config)
+        rename = getattr(part, "rename", str)
         needed = {k: tuple(v.shape) for k, v in module.state_dict().items()}
         checkpoint.check_shapes(path, needed, {rename(k): h.shape for k, h in found.items()})
     except ValueError as error:
@@ -112,12 +110,12 @@ def read(folder: Path, *, allow_pickle: bool = False) -> Base:
     scheduler = _json(folder / "scheduler" / "scheduler_config.json", problems)
     index = _json(folder / "model_index.json", []) if (folder / "model_index.json").is_file() else {}
     parts: dict[str, Weights] = {}
-    plugins_of = {"unet": ("backbones", "sd21"), "vae": ("codecs", "kl")}
+    plugins_of: dict[str, PartPlugin] = {"unet": BACKBONES.find("sd21"), "vae": CODECS.find("kl")}
     for name in ("unet", "vae", "text_encoder"):
         parts[name], found = weights(folder / name, allow_pickle=allow_pickle)
         problem = parts[name].problem
         if not problem and name in plugins_of:
-            problem = problem_of(*plugins_of[name], folder / name, found)
+            problem = problem_of(plugins_of[name], folder / name, found)
         problems += [problem] if problem else []
     if not (folder / "tokenizer").is_dir():
         problems.append(f"{folder}: has no tokenizer/, which the prompt needs")

@@ -13,13 +13,13 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from genpercept import downloads, pickles, plugins
+from genpercept import downloads, pickles
 
 MANIFEST = "genpercept.json"
 FORMAT = 1
@@ -28,6 +28,16 @@ _LISTED = 4  # tensors named in an error before "and N more"
 _SHOWN = 120  # letters of another library's message
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "BOOL": "bool"}
 _UNBUILDABLE = (TypeError, KeyError, AttributeError, IndexError, ArithmeticError, NotImplementedError, RuntimeError)
+
+
+class PartPlugin(Protocol):
+    """What is read of a plugin (backbone, codec or head) whose module lies on disk."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def class_name(self) -> str | None: ...
+    def build(self, config: dict) -> nn.Module: ...
 
 
 class Header(NamedTuple):
@@ -149,8 +159,7 @@ def read_tensor(folder: Path, name: str) -> Tensor | None:
 
 
 def load_part(
-    kind: Literal["backbones", "codecs", "heads"],
-    plugin: str,
+    part: PartPlugin,
     folder: Path,
     dtype: torch.dtype | None = None,
     rename: Callable[[str], str] | None = None,
@@ -166,8 +175,7 @@ def load_part(
     not fit.
     """
     config = read_json(folder / "config.json") if config is None else config
-    part = plugins.find(kind, plugin)
-    module = skeleton(kind, plugin, folder, config)
+    module = skeleton(part, folder, config)
     files = weight_files(folder, allow_pickle=allow_pickle)
     stored = {k: tuple(v.shape) for k, v in (extra or {}).items()}
     for path in files:
@@ -201,15 +209,10 @@ def todays_shapes(
     return {k: tuple(t.shape) for k, t in _todays(part, tensors, rename).items()}
 
 
-def skeleton(
-    kind: Literal["backbones", "codecs", "heads"], plugin: str, folder: Path, config: dict[str, Any]
-) -> nn.Module:
+def skeleton(part: PartPlugin, folder: Path, config: dict[str, Any]) -> nn.Module:
     """The plugin's module on the meta device: shapes without weights. ValueError for a config that it cannot be built by."""
-    part = plugins.find(kind, plugin)
     if config.get("_class_name", part.class_name) not in (part.class_name, *getattr(part, "older_names", ())):
-        raise ValueError(
-            f"{folder}: holds a {config['_class_name']}, but {kind[:-1]} {plugin!r} needs a {part.class_name}"
-        )
+        raise ValueError(f"{folder}: holds a {config['_class_name']}, but {part.name!r} needs a {part.class_name}")
     try:
         with torch.device("meta"):
             return part.build(config)

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from genpercept import classes, plugins
+from genpercept import classes
+from genpercept.datasets import DATASETS
 from genpercept.datasheet import sheet
 from genpercept.imaging.write import atomic
 from genpercept.names import hint
@@ -161,7 +162,7 @@ def check(folder: Path, options: dict[str, Any], split: str = "all", limit: int 
 
 def named(text: str, root: Path | None) -> bool:
     """Whether `data check` is asked for a data set rather than for a folder of your own. ValueError if it is neither."""
-    known = plugins.names("datasets")
+    known = DATASETS.names()
     if root is None and Path(text).exists():
         return False
     if text not in known:
@@ -190,7 +191,7 @@ def _entries(
     name: str, root: Path | None, split: str | None, options: Mapping[str, Any], limit: int
 ) -> tuple[Any, list[Any], int]:
     """The data set, the entries to read, evenly spaced, and how many the split has."""
-    plugin: Any = plugins.find("datasets", name)
+    plugin: Any = DATASETS.find(name)
     if split is None:
         about = getattr(plugin, "about", None)
         splits = about.splits if about else ("train", "val", "test", "all")

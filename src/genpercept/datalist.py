@@ -11,7 +11,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from genpercept import plugins
+from genpercept.datasets import DATASETS
 
 _WIDTHS = (14, 29, 31, 34, 21)  # of the columns
 BEGIN, END = "<!-- data sets: begin -->", "<!-- data sets: end -->"
@@ -25,7 +25,7 @@ def main(as_json: bool = False) -> int:
 
 def rows() -> list[dict[str, Any]]:
     """Each data set's name, title, what it provides, splits, protocols by task, options, licence, layout, and its extra."""
-    return [_row(name) for name in plugins.names("datasets")]
+    return [_row(name) for name in DATASETS.names()]
 
 
 def table() -> str:
@@ -83,7 +83,7 @@ def _section(row: Mapping[str, Any]) -> list[str]:
 
 
 def _row(name: str) -> dict[str, Any]:
-    plugin: Any = plugins.find("datasets", name)
+    plugin: Any = DATASETS.find(name)
     about = getattr(plugin, "about", None)
     return {
         "name": name,

@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import save_file
 
 from genpercept import bases, checkpoint, exported, hub, loading, text
+from genpercept.codecs import CODECS
 from genpercept.names import choose
 from genpercept.pipeline import GenPerceptPipeline
 
@@ -206,7 +207,7 @@ def _write_head(source: Source, folder: Path) -> None:
 def _changed(source: Source) -> set[str]:
     """Which halves of the codec, encoder and decoder, are not the base's, compared in the coarser dtype of the two."""
     base = source.need_base("its decoder is written only if it was trained, which its base tells")
-    theirs = checkpoint.load_part("codecs", "kl", base / "vae", allow_pickle=source.allow_pickle).state_dict()
+    theirs = checkpoint.load_part(CODECS.find("kl"), base / "vae", allow_pickle=source.allow_pickle).state_dict()
     found = set()
     for name, ours in cast(Any, source.pipe.vae).state_dict().items():
         other = theirs.get(name)

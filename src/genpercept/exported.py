@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from genpercept import checkpoint, plugins
+from genpercept import checkpoint
 from genpercept._runs import Run
-from genpercept.paradigms import Paradigm
+from genpercept.paradigms import PARADIGMS, Paradigm
 from genpercept.pipeline import GenPerceptPipeline
+from genpercept.tasks import TASKS
 
 KEY = "genpercept"  # of the metadata
 MARKER = "genpercept_export.json"  # what tells an export from a folder of someone else's
@@ -80,7 +81,7 @@ class ExportedPipeline(GenPerceptPipeline):
         self.register_modules(**{part: cast(nn.Module, None) for part in ("unet", "vae", "head")})
         self.info, self._graph = info, graph
         self.task, self.resolution = str(info["task"]), int(info["resolution"])
-        self._task = plugins.find("tasks", self.task).with_options(**(info.get("task_options") or {}))
+        self._task = TASKS.find(self.task).with_options(**(info.get("task_options") or {}))
 
     @property
     def stride(self) -> int:
@@ -99,7 +100,7 @@ class ExportedPipeline(GenPerceptPipeline):
 
     def paradigm(self, name: str | None = None, **options: Any) -> Paradigm:
         """The one it was exported with. ValueError for any other, and for other options."""
-        own = plugins.find("paradigms", self.info["paradigm"]).with_options(**(self.info.get("paradigm_options") or {}))
+        own = PARADIGMS.find(self.info["paradigm"]).with_options(**(self.info.get("paradigm_options") or {}))
         if name not in (None, own.name) or any(own.options.get(key) != value for key, value in options.items()):
             asked = ", ".join([*([name] if name else []), *(f"{k}={v!r}" for k, v in options.items())])
             raise ValueError(

@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 
-from genpercept import _folder, bases, checkpoint, exported, hub, plugins, specialising
+from genpercept import _folder, bases, checkpoint, exported, hub, specialising
 from genpercept.devices import pick_device
-from genpercept.families import Candidate, Family
+from genpercept.families import FAMILIES, Candidate, Family
 from genpercept.families._family import looks
 from genpercept.families._layout import read
 from genpercept.families._rest import find_base, refuse_untouched
 from genpercept.pipeline import GenPerceptPipeline
+from genpercept.tasks import TASKS
 
 
 def load(
@@ -51,9 +52,9 @@ def load(
     where = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}
     where["allow_pickle"] = allow_pickle
     if task is not None:
-        plugins.find("tasks", task)  # an unknown name is said before anything is loaded
+        TASKS.find(task)  # an unknown name is said before anything is loaded
     if family is not None:
-        plugins.find("families", family)
+        FAMILIES.find(family)
     if (file := exported.find(Path(name) / (subfolder or ""))) is not None:
         _refuse_parts(file, specialised, encoder or decoder)
         pipe = exported.load(file, torch_dtype, pick_device(str(device or "auto")))
@@ -131,18 +132,18 @@ def choose(
                 return Choice(layout, stated, {"family": reason, "task": reason})
     asked = {"task": "as asked for"} if task else {}
     if family is not None:
-        layout = plugins.find("families", family)
+        layout = FAMILIES.find(family)
         found = layout.recognise(folder, allow_pickle=pickle)
         tasks = found.tasks if found else ()
         reasons = {"family": "as asked for"}
     else:
         found = _only(name, folder, candidates(folder, allow_pickle=pickle), task, base, where)
-        layout, tasks = plugins.find("families", found.family), found.tasks
+        layout, tasks = FAMILIES.find(found.family), found.tasks
         reasons = {"family": found.why}
     if task is None and len(tasks) == 1:
         return Choice(layout, tasks[0], reasons | {"task": found.why if found else ""})
     if task is None:
-        options = ", ".join(tasks or plugins.names("tasks"))
+        options = ", ".join(tasks or TASKS.names())
         raise ValueError(
             f"{name}: a public checkpoint of family {layout.name!r} does not say what it predicts: pass task= ({options})"
         )
@@ -156,7 +157,7 @@ def candidates(folder: Path, *, allow_pickle: bool = False) -> list[Candidate]:
 
 
 def _families() -> list[Family]:
-    return [plugins.find("families", name) for name in plugins.names("families")]
+    return [FAMILIES.find(name) for name in FAMILIES.names()]
 
 
 def _only(
@@ -174,7 +175,7 @@ def _only(
         if base is None:
             _folder.read_manifest(folder)  # which says of a stock model what it is
         raise ValueError(
-            f"{name}: {looks(read(folder))}: of no family known here ({', '.join(plugins.names('families'))}); check the path"
+            f"{name}: {looks(read(folder))}: of no family known here ({', '.join(FAMILIES.names())}); check the path"
         )
     pickle = bool(where.get("allow_pickle"))
     origin = find_base(base, where) if task else None

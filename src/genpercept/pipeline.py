@@ -14,14 +14,16 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
-from genpercept import _folder, checkpoint, hub, plugins
+from genpercept import _folder, checkpoint, hub
 from genpercept._runs import IDENTITY_AXES, Run, batches, boxes_of, check_runs, decode, seeds_of, turned
-from genpercept.codecs import _join
+from genpercept.backbones import BACKBONES
+from genpercept.codecs import CODECS, _join
+from genpercept.heads import HEADS
 from genpercept.imaging.read import read_many, to_tensor
-from genpercept.paradigms import Paradigm
+from genpercept.paradigms import PARADIGMS, Paradigm
 from genpercept.prediction import Prediction
 from genpercept.rng import Rng
-from genpercept.tasks import RegionTask, Task
+from genpercept.tasks import TASKS, RegionTask, Task
 from genpercept.types import Features, Geometry, Region
 
 _ARGUMENTS = (
@@ -72,9 +74,9 @@ class GenPerceptPipeline(DiffusionPipeline):
         self.info = info
         self.task = str(info["task"])
         self.resolution = int(info["resolution"])
-        self._task = plugins.find("tasks", self.task).with_options(**(info.get("task_options") or {}))
-        self._head = plugins.find("heads", info["head"]).wrap(head)
-        self._codec = plugins.find("codecs", info["codec"]).wrap(vae)
+        self._task = TASKS.find(self.task).with_options(**(info.get("task_options") or {}))
+        self._head = HEADS.find(info["head"]).wrap(head)
+        self._codec = CODECS.find(info["codec"]).wrap(vae)
         self.paradigm(None)
 
     # ---- inference -------------------------------------------------------------------------------------------------
@@ -226,7 +228,7 @@ class GenPerceptPipeline(DiffusionPipeline):
         ValueError for unknown names and options, and for a paradigm that the parts cannot run.
         """
         own = str(self.info["paradigm"])
-        plugin = plugins.find("paradigms", name or own)
+        plugin = PARADIGMS.find(name or own)
         for option in options.keys() - plugin.options.keys():
             if close := difflib.get_close_matches(option, _ARGUMENTS, 1):
                 raise ValueError(f"unknown argument {option!r}: did you mean {close[0]!r}?")
@@ -263,8 +265,8 @@ class GenPerceptPipeline(DiffusionPipeline):
                 f"task {self.task!r} takes raw maps of space {' or '.join(self._task.spaces)}, "
                 f"head {self.info['head']!r} gives {self._head.space}"
             )
-        backbone = plugins.find("backbones", self.info["backbone"])
-        codec = plugins.find("codecs", self.info["codec"])
+        backbone = BACKBONES.find(self.info["backbone"])
+        codec = CODECS.find(self.info["codec"])
         if backbone.input != codec.output:
             raise ValueError(
                 f"backbone {backbone.name!r} takes {backbone.input}, but codec {codec.name!r} gives {codec.output}"
@@ -351,10 +353,10 @@ class GenPerceptPipeline(DiffusionPipeline):
             "format": checkpoint.FORMAT,
             "family": "genpercept",
             "task": task,
-            "task_options": plugins.find("tasks", task).with_options(**(task_options or {})).options,
+            "task_options": TASKS.find(task).with_options(**(task_options or {})).options,
             "paradigm": paradigm,
-            "paradigm_options": plugins.find("paradigms", paradigm).with_options(**(paradigm_options or {})).options,
-            "head": head or plugins.find("tasks", task).head,
+            "paradigm_options": PARADIGMS.find(paradigm).with_options(**(paradigm_options or {})).options,
+            "head": head or TASKS.find(task).head,
             "codec": codec,
             "backbone": backbone,
             "resolution": resolution,

@@ -1,73 +1,87 @@
-"""The folder is the registry: `find("tasks", "depth")` is the PLUGIN of genpercept/tasks/depth.py.
+"""A folder of plugins is its own registry: `TASKS.find("depth")` is the PLUGIN of genpercept/tasks/depth.py.
 
-Third parties add theirs by an entry point of the group `genpercept.<kind>`; a name of ours always wins.
+Each folder makes its registry in its `__init__`: `TASKS = Registry[Task](__name__, "task", "genpercept.tasks")`. Other
+installed packages add plugins by entry points of the group; a name of ours always wins. This module knows none of the kinds.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Literal, overload
+from collections.abc import Mapping
+from functools import cache, cached_property
+from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
+from typing import Any, Generic, TypeVar
 
 from genpercept.names import choose
 
-if TYPE_CHECKING:
-    from genpercept.backbones import BackbonePlugin
-    from genpercept.codecs import CodecPlugin
-    from genpercept.datasets import Dataset
-    from genpercept.detectors import DetectorPlugin
-    from genpercept.families import Family
-    from genpercept.heads import HeadPlugin
-    from genpercept.losses import Loss
-    from genpercept.metrics import MetricPlugin
-    from genpercept.paradigms import Paradigm
-    from genpercept.tasks import Task
+T = TypeVar("T")
 
-KINDS = ("codecs", "backbones", "heads", "paradigms", "tasks", "losses", "datasets", "metrics", "families", "detectors")
-
-_SINGULAR = {"losses": "loss", "families": "family", "datasets": "data set"}
+_PREFIX = "genpercept."
 
 
-def names(kind: str) -> list[str]:
-    """Every plugin of this kind, sorted; modules whose name begins with `_` are shared code, not plugins."""
-    package = _package(kind)
-    ours = {m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")}
-    return sorted(ours | {e.name for e in entry_points(group=f"genpercept.{kind}")})
+class Registry(Generic[T]):
+    """The plugins of one kind: modules of the folder `package`, and entry points of `group`.
+
+    noun: what an error calls one of them. Which names there are is read once per process; a module is imported when it is
+    first asked for.
+    """
+
+    def __init__(self, package: str, noun: str, group: str) -> None:
+        self.package, self.noun, self.group = package, noun, group
+
+    def names(self) -> list[str]:
+        """Every plugin of this kind, sorted; modules whose name begins with `_` are shared code, not plugins."""
+        return sorted(self._modules | entries(self.group).keys())
+
+    def find(self, name: str) -> T:
+        """The plugin `name`. ValueError with the names there are when it does not exist, or cannot be loaded."""
+        if name in self._modules:
+            return importlib.import_module(f"{self.package}.{name}").PLUGIN
+        choose(self.noun, name, self.names())
+        return load(entries(self.group)[name], self.noun)
+
+    def all(self) -> dict[str, T]:
+        """Every plugin by its name, in the order of `names`."""
+        return {name: self.find(name) for name in self.names()}
+
+    @cached_property
+    def _modules(self) -> frozenset[str]:
+        folder = importlib.import_module(self.package).__path__
+        return frozenset(m.name for m in pkgutil.iter_modules(folder) if not m.name.startswith("_"))
 
 
-@overload
-def find(kind: Literal["codecs"], name: str) -> CodecPlugin: ...
-@overload
-def find(kind: Literal["backbones"], name: str) -> BackbonePlugin: ...
-@overload
-def find(kind: Literal["heads"], name: str) -> HeadPlugin: ...
-@overload
-def find(kind: Literal["paradigms"], name: str) -> Paradigm: ...
-@overload
-def find(kind: Literal["tasks"], name: str) -> Task: ...
-@overload
-def find(kind: Literal["losses"], name: str) -> Loss: ...
-@overload
-def find(kind: Literal["datasets"], name: str) -> Dataset: ...
-@overload
-def find(kind: Literal["metrics"], name: str) -> MetricPlugin: ...
-@overload
-def find(kind: Literal["detectors"], name: str) -> DetectorPlugin: ...
-@overload
-def find(kind: Literal["families"], name: str) -> Family: ...
+def entries(group: str) -> Mapping[str, EntryPoint]:
+    """Entry points of this group by name. ValueError where two packages give the same name."""
+    found: dict[str, EntryPoint] = {}
+    for entry in _installed().get(group, ()):
+        if entry.name in found and entry.value != found[entry.name].value:
+            raise ValueError(
+                f"{group}: {_package(found[entry.name])} and {_package(entry)} both give {entry.name!r}; uninstall one of them"
+            )
+        found[entry.name] = entry
+    return found
 
 
-def find(kind: str, name: str) -> Any:
-    """The plugin `name` of `kind`. Raises ValueError with the names there are when it does not exist."""
-    package = _package(kind)
-    choose(_SINGULAR.get(kind, kind[:-1]), name, names(kind))
-    if any(m.name == name for m in pkgutil.iter_modules(package.__path__)):
-        return importlib.import_module(f"{package.__name__}.{name}").PLUGIN
-    return next(e for e in entry_points(group=f"genpercept.{kind}") if e.name == name).load()
+def load(entry: EntryPoint, noun: str) -> Any:
+    """What an entry point names: an object, or the PLUGIN of a module. ValueError in one line where it cannot be had."""
+    try:
+        found = entry.load()
+        return found.PLUGIN if isinstance(found, ModuleType) else found
+    except Exception as error:
+        raise ValueError(
+            f"{noun} {entry.name!r} of the package {_package(entry)} ({entry.value}) cannot be loaded: "
+            f"{type(error).__name__}: {error}; mend or uninstall that package"
+        ) from error
 
 
-def _package(kind: str) -> Any:
-    if kind not in KINDS:
-        raise ValueError(f"unknown plugin kind {kind!r}: choose one of {', '.join(KINDS)}")
-    return importlib.import_module(f"genpercept.{kind}")
+@cache
+def _installed() -> dict[str, list[EntryPoint]]:
+    """Entry points for us of all installed packages, by group. Read once: it opens the metadata of every distribution."""
+    every = entry_points()
+    return {group: list(every.select(group=group)) for group in every.groups if group.startswith(_PREFIX)}
+
+
+def _package(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist is not None else "(unknown)"

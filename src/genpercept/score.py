@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from genpercept import _score_files as files
-from genpercept.metrics import Metric, _arrays
+from genpercept.metrics import METRICS, Metric, _arrays
 from genpercept.metrics.anomaly import AnomalyMetric
 from genpercept.metrics.pose import PoseMetric, read_annotations, read_results
-from genpercept.plugins import find
 
 _SCALED = ("depth", "disparity")  # whose integers have units
 
@@ -45,7 +44,7 @@ def main(
     without a partner, unreadable ones, shapes that differ, unknown tasks, protocols and options.
     """
     chosen = {key: value for key, value in options.items() if value is not None}
-    make = find("metrics", task)
+    make = METRICS.find(task)
     metric = make(protocol=protocol, **chosen)  # names are checked before any file is read
     if task not in _SCALED and (pred_scale is not None or gt_scale is not None):
         raise ValueError(f"{task} has no --pred-scale and --gt-scale: they are of {' and '.join(_SCALED)}")

@@ -16,10 +16,11 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor, nn
 
-from genpercept import plugins
 from genpercept._runs import Run
 from genpercept._specialise import fold as folding
 from genpercept._specialise.run import Compiled, Graphed
+from genpercept.codecs import CODECS
+from genpercept.heads import HEADS
 from genpercept.options import check_choice, check_flag
 from genpercept.paradigms import Paradigm
 from genpercept.pipeline import GenPerceptPipeline
@@ -129,9 +130,9 @@ class SpecialisedPipeline(GenPerceptPipeline):
             folded = self._folded() if self._settings.fold else self._copied()
         self._runs = nn.ModuleDict(folded)
         if "codec" in folded:
-            self._codec = plugins.find("codecs", self.info["codec"]).wrap(folded["codec"])
+            self._codec = CODECS.find(self.info["codec"]).wrap(folded["codec"])
         if "head" in folded:
-            self._head = plugins.find("heads", self.info["head"]).wrap(folded["head"])
+            self._head = HEADS.find(self.info["head"]).wrap(folded["head"])
         self._speed_up()
 
     def _folded(self) -> dict[str, nn.Module]:

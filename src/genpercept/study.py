@@ -15,11 +15,11 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from genpercept import plugins
 from genpercept import recipe as recipes
 from genpercept._study import report, run
 from genpercept._study.measure import HeldOut, Inference
 from genpercept._study.run import Job
+from genpercept.paradigms import PARADIGMS
 from genpercept.recipe import Recipe, Section
 
 Scale = Literal["mini", "full"]
@@ -192,7 +192,7 @@ def _job(study: Study, arm: Arm, seed: int, labels: int | None, overrides: Seque
     sets = [f"{key}={toml(value)}" for key, value in settings(study, arm, seed, labels).items()]
     sets += overrides
     settled = recipes.load(study.base, sets)
-    paradigm = plugins.find("paradigms", settled.paradigm).with_options(**settled.paradigm_options)
+    paradigm = PARADIGMS.find(settled.paradigm).with_options(**settled.paradigm_options)
     for way in arm.inference:
         changed = paradigm.with_options(**way.options)
         changed.check_steps(way.steps or changed.default_steps)

@@ -11,11 +11,15 @@ import torch
 from torch import nn
 
 import genpercept
-from genpercept import GenPerceptPipeline, exported, hub, plugins
+from genpercept import GenPerceptPipeline, exported, hub
 from genpercept._bench.setting import DTYPES, Setting
+from genpercept.backbones import BACKBONES
 from genpercept.backbones.sd21 import SD21_CONFIG
+from genpercept.checkpoint import PartPlugin
+from genpercept.codecs import CODECS
 from genpercept.codecs.kl import SD_VAE_CONFIG
 from genpercept.codecs.tiny import matching_config
+from genpercept.heads import HEADS
 
 _PROMPT_TOKENS = 2  # the empty prompt, not padded
 
@@ -72,11 +76,11 @@ def random(setting: Setting, device: str, dtype: torch.dtype) -> GenPerceptPipel
     torch.manual_seed(0)
     head_module = None
     with torch.device(device):
-        unet = plugins.find("backbones", "sd21").build(configs["unet"])
-        vae = plugins.find("codecs", setting.codec).build(configs["vae"])
+        unet = BACKBONES.find("sd21").build(configs["unet"])
+        vae = CODECS.find(setting.codec).build(configs["vae"])
         if setting.head != "vae":
             sizes = {"neck_hidden_sizes": list(configs["unet"]["block_out_channels"])}
-            head_module = plugins.find("heads", setting.head).build(sizes)
+            head_module = HEADS.find(setting.head).build(sizes)
     width = int(cast(Any, unet).config.cross_attention_dim)
     return GenPerceptPipeline.from_parts(
         unet=_rounded(unet, dtype),
@@ -108,12 +112,12 @@ def on_meta(pipe: GenPerceptPipeline) -> GenPerceptPipeline:
     """The plain pipeline of the same networks without weights, on the meta device."""
     info = {k: v for k, v in pipe.info.items() if k != "specialised"}
 
-    def again(kind: Any, name: str, part: nn.Module | None) -> nn.Module | None:
-        return None if part is None else plugins.find(kind, name).build(dict(cast(Any, part).config))
+    def again(plugin: PartPlugin, part: nn.Module | None) -> nn.Module | None:
+        return None if part is None else plugin.build(dict(cast(Any, part).config))
 
     with torch.device("meta"):
-        unet = again("backbones", info["backbone"], pipe.unet)
-        vae = again("codecs", info["codec"], pipe.vae)
-        head = again("heads", info["head"], pipe.head)
+        unet = again(BACKBONES.find(info["backbone"]), pipe.unet)
+        vae = again(CODECS.find(info["codec"]), pipe.vae)
+        head = again(HEADS.find(info["head"]), pipe.head)
     assert unet is not None
     return GenPerceptPipeline(unet, cast(Any, vae), pipe.prompt_embeds, info, head)

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from genpercept import classes, plugins
+from genpercept import classes
+from genpercept.datasets import DATASETS
+from genpercept.metrics import METRICS
 from genpercept.tasks import Task
 from genpercept.types import Sample
 
@@ -68,7 +70,7 @@ class EvalSet:
 
 def open_set(spec: SetSpec, count: int | None = None) -> EvalSet:
     """The set with its first `count` entries (None: all). ValueError for an unknown name, option, split or layout."""
-    dataset: Any = plugins.find("datasets", spec.dataset)
+    dataset: Any = DATASETS.find(spec.dataset)
     if spec.options:
         if not hasattr(dataset, "with_options"):
             raise ValueError(f"data set {spec.dataset!r} has no options, but got {', '.join(spec.options)}")
@@ -119,7 +121,7 @@ def check(data: EvalSet, task: Task, model: str) -> None:
         )
     if "class_ids" in task.labels and about is not None:
         _check_classes(data, task, model)
-    plugins.find("metrics", task.metric)(protocol=data.protocol(task), **task.metric_options())
+    METRICS.find(task.metric)(protocol=data.protocol(task), **task.metric_options())
 
 
 def _check_classes(data: EvalSet, task: Any, model: str) -> None:
@@ -165,7 +167,7 @@ def specs(
     if len(given) != len(datasets):
         raise ValueError("a data set is named twice: give each once, or evaluate into two folders")
     for name in given:
-        plugins.find("datasets", name)
+        DATASETS.find(name)
     where = placed(roots, tuple(given), single=len(given) == 1)
     chosen = options_of(options, tuple(given))
     return [

@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from genpercept import _workers, plugins
+from genpercept import _workers
 from genpercept._evaluation import baselines, cache
 from genpercept._evaluation.plan import describe
+from genpercept.metrics import METRICS
 from genpercept.tasks import Task
 
 ONE_SAMPLE = (ValueError, OSError)
@@ -37,7 +38,7 @@ class Rules:
 
     def metric(self) -> Any:
         """A fresh one."""
-        return plugins.find("metrics", self.task.metric)(**self.metric_options)
+        return METRICS.find(self.task.metric)(**self.metric_options)
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from genpercept import plugins
 from genpercept._predict.progress import say
 from genpercept._predict.request import DTYPES, Machine, Pipeline, Request
-from genpercept.detectors import Detector
+from genpercept.detectors import DETECTORS, Detector
 from genpercept.devices import pick_device
 from genpercept.imaging.boxes import read_boxes
 from genpercept.prediction import Prediction
+from genpercept.tasks import TASKS
 
 # A small network is many short operations: on a CPU two streams of one thread each beat one of two. More than a few would
 # wait for Python's lock.
@@ -60,13 +60,13 @@ class Model:
         if not self._pipes and self.request.task is not None:
             return self.request.task
         folder, _, name = self.request.model_name.partition("/")
-        if not self._pipes and folder == "mini" and name in plugins.names("tasks"):
+        if not self._pipes and folder == "mini" and name in TASKS.names():
             return name
         return self.load().task
 
     @property
     def kind(self) -> str:
-        return plugins.find("tasks", self.task).kind
+        return TASKS.find(self.task).kind
 
     @property
     def on_cpu(self) -> bool:
@@ -123,7 +123,7 @@ class Model:
             if self._detector is None:
                 name, _, model = str(self.request.detector).partition("=")
                 device = pick_device(self.machine.devices[0])
-                self._detector = plugins.find("detectors", name).load(model or None, device, self.request.box_score)
+                self._detector = DETECTORS.find(name).load(model or None, device, self.request.box_score)
             return self._detector(image)
 
     def _loaded(self, wanted: str) -> Pipeline:

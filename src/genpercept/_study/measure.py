@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from genpercept import loading, plugins
+from genpercept import loading
 from genpercept._training.records import to_sample
 from genpercept._training.sources import Source, open_source
+from genpercept.metrics import METRICS
 from genpercept.recipe import DataSet, Loader, Section
+from genpercept.tasks import TASKS
 from genpercept.types import Sample
 
 _CHUNK = 32  # images handed to the pipeline at once
@@ -84,8 +86,8 @@ def _score(
     seed: int,
     batch_size: int,
 ) -> Figures:
-    kind = plugins.find("tasks", pipe.task).metric
-    metric: Any = plugins.find("metrics", kind)(**({"protocol": data.protocol} if data.protocol else {}))
+    kind = TASKS.find(pipe.task).metric
+    metric: Any = METRICS.find(kind)(**({"protocol": data.protocol} if data.protocol else {}))
     figures: Figures = {"name": [], **{key: [] for key in metrics}}
     for start in range(0, len(source), _CHUNK):
         records = [source[i] for i in range(start, min(start + _CHUNK, len(source)))]

@@ -12,11 +12,11 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from genpercept import plugins
 from genpercept._training.paint import paint
 from genpercept._training.parts import open_codec, use_attention
 from genpercept._training.report import grid, to_picture
 from genpercept._training.stage import Batch, Draw, Pair
+from genpercept.losses import LOSSES
 from genpercept.recipe import Recipe
 from genpercept.rng import Rng, generator
 
@@ -69,7 +69,7 @@ class AutoencoderStage:
             self.vae = cast(AutoencoderKL, AutoencoderKL.from_config(config))
         use_attention(self.vae, recipe)
         self.net = Net(self.vae)
-        self._losses = {name: (plugins.find("losses", name), w) for name, w in (recipe.loss or DEFAULT_LOSS).items()}
+        self._losses = {name: (LOSSES.find(name), w) for name, w in (recipe.loss or DEFAULT_LOSS).items()}
         self._kinds = [*recipe.autoencoder.paint, "image"]
         shares = list(recipe.autoencoder.paint.values())
         if sum(shares) > 1:

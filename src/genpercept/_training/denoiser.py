@@ -15,13 +15,15 @@ from diffusers import AutoencoderKL, DDIMScheduler
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from genpercept import checkpoint, equations, hub, plugins, text
+from genpercept import checkpoint, equations, hub, text
 from genpercept._folder import base_backbone
 from genpercept._training import latents
 from genpercept._training.parts import open_codec, own_device, use_attention
 from genpercept._training.records import image_tensor
 from genpercept._training.report import grid, to_picture
 from genpercept._training.stage import Batch, Draw, Pair
+from genpercept.backbones import BACKBONES
+from genpercept.codecs import CODECS
 from genpercept.recipe import Recipe
 from genpercept.rng import Rng, generator
 
@@ -95,7 +97,7 @@ class DenoiserStage:
         self.draw = Draw(recipe, report)
         self.samples = self.draw.samples
         self.vae = cast(AutoencoderKL, open_codec(recipe).requires_grad_(False).to(own_device()))
-        self.codec = plugins.find("codecs", "kl").wrap(self.vae)
+        self.codec = CODECS.find("kl").wrap(self.vae)
         self.abar = equations.alphas_cumprod(equations.scaled_linear_betas(*equations.SD_BETAS))
         self.backbone, self.tokenizer, text_encoder, unet = self._from_base(recipe) or self._fresh(recipe)
         use_attention(unet, recipe)
@@ -112,7 +114,7 @@ class DenoiserStage:
         folder = hub.resolve(recipe.model.base)
         name, path = base_backbone(folder)
         tokenizer, text_encoder = text.load(folder)
-        return name, tokenizer, text_encoder.requires_grad_(True), checkpoint.load_part("backbones", name, path)
+        return name, tokenizer, text_encoder.requires_grad_(True), checkpoint.load_part(BACKBONES.find(name), path)
 
     def _fresh(self, recipe: Recipe) -> tuple[str, Any, nn.Module, nn.Module]:
         """A tokenizer of the captions' words and networks with random weights."""
@@ -122,7 +124,7 @@ class DenoiserStage:
         config = {**DEFAULTS[name], **recipe.model.backbone_config}
         config.setdefault("sample_size", max(recipe.sizes()[0]) // self.codec.stride)
         config["in_channels"] = config["out_channels"] = self.codec.channels
-        unet = plugins.find("backbones", name).build(config)
+        unet = BACKBONES.find(name).build(config)
         words = sorted({word for source in self.draw.sources for word in latents.words(source)})
         with tempfile.TemporaryDirectory() as folder:
             tokenizer = text.make_tokenizer(words, Path(folder))
@@ -245,7 +247,7 @@ class DenoiserStage:
 
     def save(self, folder: Path) -> None:
         """A text-to-image model's folder in diffusers' layout, which its own pipeline of this backbone loads too."""
-        plugin = plugins.find("backbones", self.backbone)
+        plugin = BACKBONES.find(self.backbone)
         parts: dict[str, Any] = {
             "vae": self.vae,
             "text_encoder": self.net.text_encoder,

@@ -16,7 +16,7 @@ import torch
 from diffusers import AutoencoderTiny
 from torch import Tensor, nn
 
-from genpercept import hub, losses, plugins
+from genpercept import hub, losses
 from genpercept._runs import Run
 from genpercept._training import answers
 from genpercept._training.learn import GRAY_KINDS, find_task
@@ -26,7 +26,8 @@ from genpercept._training.records import image_tensor
 from genpercept._training.report import grid, to_picture
 from genpercept._training.stage import Batch, Draw, Pair
 from genpercept._training.tiny import tiny_half
-from genpercept.codecs import _join
+from genpercept.codecs import CODECS, _join
+from genpercept.losses import LOSSES
 from genpercept.pipeline import GenPerceptPipeline
 from genpercept.recipe import Recipe
 from genpercept.rng import Rng, generator
@@ -43,7 +44,7 @@ class Net(nn.Module):
     def __init__(self, slim: nn.Module, part: str) -> None:
         super().__init__()
         self.slim, self._part = slim, part
-        self._codec = plugins.find("codecs", "tiny" if isinstance(slim, AutoencoderTiny) else "kl").wrap(slim)
+        self._codec = CODECS.find("tiny" if isinstance(slim, AutoencoderTiny) else "kl").wrap(slim)
 
     def forward(self, x: Tensor) -> Tensor:
         return self._codec.encode(x) if self._part == "encoder" else decoded(self.slim, x)
@@ -74,7 +75,7 @@ class DistilStage:
         self.base.to(own_device())
         self.net = Net(slim, self.part)
         self._weights = recipe.loss or DEFAULT_LOSS[self.part]
-        self._losses = {name: plugins.find("losses", name) for name in self._weights}
+        self._losses = {name: LOSSES.find(name) for name in self._weights}
         for name, loss in self._losses.items():
             losses.check_options(name, loss, recipe.loss_options.get(name, {}))
             if losses.needs(loss):

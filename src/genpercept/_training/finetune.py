@@ -13,12 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genpercept import losses, plugins
+from genpercept import losses
 from genpercept._training import latents, learn
 from genpercept._training.parts import own_device, use_attention
 from genpercept._training.records import Record, image_tensor, to_sample
 from genpercept._training.report import grid, to_picture
 from genpercept._training.stage import Batch, Draw, Pair
+from genpercept.losses import LOSSES
+from genpercept.metrics import METRICS
 from genpercept.recipe import Recipe
 from genpercept.rng import Rng, generator
 from genpercept.tasks import PreparedTask
@@ -69,7 +71,7 @@ class FinetuneStage:
         self.task = learn.find_task(recipe)
         self.parts = learn.build(recipe)
         self._weights = _weights(recipe, self.parts)
-        self._losses = {name: plugins.find("losses", name) for name in self._weights}
+        self._losses = {name: LOSSES.find(name) for name in self._weights}
         for name, loss in self._losses.items():
             losses.check_options(name, loss, recipe.loss_options.get(name, {}))
         self._pixel = any(name != "latent" for name in self._weights)
@@ -227,7 +229,7 @@ class FinetuneStage:
         return torch.from_numpy(picture).permute(2, 0, 1).float() / 127.5 - 1
 
     def _metric(self) -> Any:
-        return plugins.find("metrics", self.task.metric)(**self.task.metric_options())
+        return METRICS.find(self.task.metric)(**self.task.metric_options())
 
     def _score(self, metric: Any, raw_1CHW: Tensor, sample: Sample) -> None:
         size = (sample.image.shape[-2], sample.image.shape[-1])

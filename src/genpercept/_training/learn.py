@@ -8,17 +8,17 @@ from typing import Any, cast
 
 from torch import nn
 
-from genpercept import _folder, adapters, hub, plugins
+from genpercept import _folder, adapters, hub
 from genpercept._training.parts import open_codec
 from genpercept._training.prompts import Prompts, open_prompts
-from genpercept.backbones import config_of
+from genpercept.backbones import BACKBONES, config_of
 from genpercept.checkpoint import MANIFEST
-from genpercept.codecs import Codec
-from genpercept.heads import Head, neck_config
-from genpercept.paradigms import Paradigm
+from genpercept.codecs import CODECS, Codec
+from genpercept.heads import HEADS, Head, neck_config
+from genpercept.paradigms import PARADIGMS, Paradigm
 from genpercept.pipeline import GenPerceptPipeline
 from genpercept.recipe import Recipe
-from genpercept.tasks import Task
+from genpercept.tasks import TASKS, Task
 
 # Predictions of these kinds are one value per pixel, painted on three channels; so are the maps that the losses see.
 GRAY_KINDS = ("depth_affine", "disparity_affine", "mask", "alpha", "anomaly")
@@ -96,24 +96,24 @@ def build(recipe: Recipe) -> Parts:
     start = _start(recipe)
     codec_name, backbone = str(start.info["codec"]), str(start.info["backbone"])
     vae = _codec(recipe, start.vae, codec_name)
-    codec = plugins.find("codecs", codec_name).wrap(vae)
+    codec = CODECS.find(codec_name).wrap(vae)
     # a base's own prediction type is among its options, a predictor's belong to what it was trained for
     options = recipe.paradigm_options if start.info["task"] else start.info["paradigm_options"]
-    paradigm = plugins.find("paradigms", recipe.paradigm).with_options(**options)
+    paradigm = PARADIGMS.find(recipe.paradigm).with_options(**options)
     denoiser = _denoiser(recipe, start.unet, backbone, paradigm.input_channels(codec.channels))
-    head_name = recipe.model.head or plugins.find("tasks", recipe.task).head
+    head_name = recipe.model.head or TASKS.find(recipe.task).head
     head_module = _head(recipe, start, head_name, denoiser)
-    head = plugins.find("heads", head_name).wrap(head_module)
+    head = HEADS.find(head_name).wrap(head_module)
     if recipe.learn.denoiser == "controlnet":
         if backbone != "sd21":
             raise ValueError(
                 f'learn.denoiser "controlnet": a ControlNet copies a U-Net\'s encoder, which {backbone} has not'
             )
         backbone = "sd21_controlnet"
-        denoiser = cast(Any, plugins.find("backbones", backbone)).control(denoiser)
+        denoiser = cast(Any, BACKBONES.find(backbone)).control(denoiser)
     if recipe.learn.denoiser == "lora":
         lora = recipe.lora
-        targets = lora.targets or plugins.find("backbones", backbone).lora_targets
+        targets = lora.targets or BACKBONES.find(backbone).lora_targets
         adapters.add_lora(denoiser, lora.rank, lora.alpha, targets, recipe.seed)
     prompts = open_prompts(recipe.prompt, hub.resolve(recipe.model.base), start.prompt_embeds, recipe.seed)
     parts = Parts(denoiser, vae, head_module, codec, head, paradigm, prompts, backbone, codec_name, head_name)
@@ -152,7 +152,7 @@ def _codec(recipe: Recipe, base: nn.Module | None, name: str) -> nn.Module | Non
     vae = open_codec(recipe) if recipe.model.codec else base
     if recipe.learn.decoder != "scratch":
         return vae
-    fresh = plugins.find("codecs", name).build(dict(cast(Any, vae).config))
+    fresh = CODECS.find(name).build(dict(cast(Any, vae).config))
     for part in ("encoder", "quant_conv"):
         if getattr(vae, part, None) is not None:
             getattr(fresh, part).load_state_dict(getattr(vae, part).state_dict())
@@ -170,7 +170,7 @@ def choose_pyramid(recipe: Recipe, denoiser: nn.Module, backbone: str) -> None:
 
 def _denoiser(recipe: Recipe, base: nn.Module, backbone: str, channels: int) -> nn.Module:
     """The base's denoiser for an input of so many channels, or one of its size with random weights."""
-    plugin = plugins.find("backbones", backbone)
+    plugin = BACKBONES.find(backbone)
     choose_pyramid(recipe, base, backbone)
     config, own = config_of(base), int(cast(Any, base).in_channels)
     if recipe.learn.denoiser == "scratch":
@@ -187,7 +187,7 @@ def _denoiser(recipe: Recipe, base: nn.Module, backbone: str, channels: int) -> 
 
 def _head(recipe: Recipe, start: _folder.Parts, name: str, denoiser: nn.Module) -> nn.Module | None:
     """The base's head where it has the one that is asked for, or a fresh one that fits the denoiser and the task."""
-    plugin = plugins.find("heads", name)
+    plugin = HEADS.find(name)
     if plugin.class_name is None:
         if recipe.model.head_config:
             raise ValueError(f"model.head_config: head {name!r} has no weights of its own and takes no configuration")
@@ -208,7 +208,7 @@ def _head(recipe: Recipe, start: _folder.Parts, name: str, denoiser: nn.Module) 
 
 def fresh_head(recipe: Recipe, name: str, denoiser: nn.Module) -> nn.Module:
     """Random weights, for the denoiser's features and the task. ValueError where the head cannot give what the task takes."""
-    plugin, task = plugins.find("heads", name), find_task(recipe)
+    plugin, task = HEADS.find(name), find_task(recipe)
     space = next((s for s in plugin.spaces if s in task.spaces), None)
     if space is None:
         raise ValueError(
@@ -222,7 +222,7 @@ def fresh_head(recipe: Recipe, name: str, denoiser: nn.Module) -> nn.Module:
 
 def find_task(recipe: Recipe) -> Task:
     """The recipe's task with its options."""
-    return plugins.find("tasks", recipe.task).with_options(**recipe.task_options)
+    return TASKS.find(recipe.task).with_options(**recipe.task_options)
 
 
 def _select(recipe: Recipe, parts: Parts) -> None:

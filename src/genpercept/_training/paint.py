@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from genpercept import plugins
 from genpercept._training.records import Record, to_sample
+from genpercept.tasks import TASKS
 
 
 def paint(kind: str, record: Record) -> Tensor:
@@ -20,7 +20,7 @@ def paint(kind: str, record: Record) -> Tensor:
         case "class_ids":
             return _palette(sample.label(kind))
         case _:
-            return plugins.find("tasks", kind).encode(sample).map[0]
+            return TASKS.find(kind).encode(sample).map[0]
 
 
 def _palette(ids_HW: Tensor) -> Tensor:

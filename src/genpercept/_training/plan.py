@@ -8,21 +8,28 @@ from typing import Any
 import torch
 from torch import nn
 
-from genpercept import checkpoint, hub, losses, plugins
+from genpercept import checkpoint, hub, losses
 from genpercept._folder import base_backbone, predictor_backbone, read_manifest
-from genpercept.checkpoint import MANIFEST
+from genpercept.backbones import BACKBONES
+from genpercept.checkpoint import MANIFEST, PartPlugin
+from genpercept.codecs import CODECS
+from genpercept.datasets import DATASETS
+from genpercept.heads import HEADS
+from genpercept.losses import LOSSES
+from genpercept.paradigms import PARADIGMS
 from genpercept.recipe import Recipe
+from genpercept.tasks import TASKS
 
 
 def plan(recipe: Recipe) -> str:
     """Parameters, steps, images and data in a few lines. ValueError for plugins, or options of theirs, that do not exist."""
     for name in recipe.loss:
-        losses.check_options(name, plugins.find("losses", name), recipe.loss_options.get(name, {}))
+        losses.check_options(name, LOSSES.find(name), recipe.loss_options.get(name, {}))
     if recipe.stage == "finetune":
-        plugins.find("paradigms", recipe.paradigm).with_options(**recipe.paradigm_options)
-        plugins.find("heads", recipe.model.head or plugins.find("tasks", recipe.task).head)
+        PARADIGMS.find(recipe.paradigm).with_options(**recipe.paradigm_options)
+        HEADS.find(recipe.model.head or TASKS.find(recipe.task).head)
     images = recipe.steps * recipe.loader.batch_size * recipe.optim.accumulation
-    known = plugins.names("datasets")
+    known = DATASETS.names()
     sets = ", ".join(
         f"{d.name}/{d.domain} {d.count or 'all'} x {d.weight:g}"
         + ("" if d.name in known else f" (this version has no data set {d.name!r}: it cannot run)")
@@ -57,12 +64,12 @@ def _parameters(recipe: Recipe) -> str:
         case "autoencoder":
             from genpercept._training.autoencoder import DEFAULT_CONFIG
 
-            return f"codec {_count('codecs', 'kl', {**DEFAULT_CONFIG, **recipe.model.codec_config})}"
+            return f"codec {_count(CODECS.find('kl'), {**DEFAULT_CONFIG, **recipe.model.codec_config})}"
         case "denoiser" if not recipe.model.base:
             from genpercept._training.denoiser import DEFAULTS
 
             name = recipe.model.backbone or "sd21"
-            denoiser = _count("backbones", name, {**DEFAULTS.get(name, {}), **recipe.model.backbone_config})
+            denoiser = _count(BACKBONES.find(name), {**DEFAULTS.get(name, {}), **recipe.model.backbone_config})
             return f"denoiser {denoiser}; the text encoder's depend on the captions' words"
         case "distil":
             return _slim_parameters(recipe)
@@ -75,14 +82,14 @@ def _learner_parameters(recipe: Recipe) -> str:
     found = _base_config(recipe.model.base)
     if not found:
         return f"those of {recipe.model.base}, not here yet"
-    said = f"denoiser {_count('backbones', *found)}"
-    name = recipe.model.head or plugins.find("tasks", recipe.task).head
-    if plugins.find("heads", name).class_name is None:
+    said = f"denoiser {_count(BACKBONES.find(found[0]), found[1])}"
+    name = recipe.model.head or TASKS.find(recipe.task).head
+    if HEADS.find(name).class_name is None:
         return said
     from genpercept._training.learn import choose_pyramid, fresh_head
 
     with torch.device("meta"):
-        denoiser = plugins.find("backbones", found[0]).build(found[1])
+        denoiser = BACKBONES.find(found[0]).build(found[1])
         choose_pyramid(recipe, denoiser, found[0])
         head = fresh_head(recipe, name, denoiser)
     return f"{said}, head {sum(p.numel() for p in head.parameters()):,}"
@@ -109,16 +116,16 @@ def _slim_parameters(recipe: Recipe) -> str:
     given: tuple[Part, float, int] = (distil.part, distil.width, distil.blocks)
     channels = out_channels(recipe)
     if distil.form == "tiny":
-        after = _count("codecs", "tiny", tiny_config(config, *given, channels), distil.part)
+        after = _count(CODECS.find("tiny"), tiny_config(config, *given, channels), distil.part)
     else:
-        after = _count("codecs", "kl", slim_config(config, *given, channels, distil.attention), distil.part)
-    return f"{distil.part} {_count('codecs', 'kl', config, distil.part)} -> {after}, which learn"
+        after = _count(CODECS.find("kl"), slim_config(config, *given, channels, distil.attention), distil.part)
+    return f"{distil.part} {_count(CODECS.find('kl'), config, distil.part)} -> {after}, which learn"
 
 
-def _count(kind: Any, name: str, config: dict[str, Any], part: str = "") -> str:
+def _count(plugin: PartPlugin, config: dict[str, Any], part: str = "") -> str:
     """Parameters of the module, or of its part of this name."""
     with torch.device("meta"):
-        module: nn.Module = plugins.find(kind, name).build(config)
+        module: nn.Module = plugin.build(config)
     module = module.get_submodule(part)
     return f"{sum(p.numel() for p in module.parameters()):,}"
 

@@ -16,7 +16,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from genpercept import plugins
+from genpercept.codecs import CODECS
 
 Part = Literal["encoder", "decoder"]
 _OTHER = {"encoder": ("decoder", "post_quant_conv"), "decoder": ("encoder", "quant_conv")}  # what a half does without
@@ -80,7 +80,7 @@ def prune(
 
 def _filled(config: dict[str, Any], part: Part, tensors: dict[str, Tensor]) -> AutoencoderKL:
     with torch.device("meta"):
-        slim = cast(AutoencoderKL, plugins.find("codecs", "kl").build(config))
+        slim = cast(AutoencoderKL, CODECS.find("kl").build(config))
     for unused in _OTHER[part]:
         setattr(slim, unused, None)
     slim.load_state_dict(tensors, strict=True, assign=True)

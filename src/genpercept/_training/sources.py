@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from genpercept import plugins
 from genpercept._training import cache
 from genpercept._training.records import ARRAYS, TEXTS, Record, from_sample
+from genpercept.datasets import DATASETS
 from genpercept.recipe import DataSet, Loader
 from genpercept.rng import generator
 
@@ -42,7 +42,7 @@ class Files:
     """The entries of a data set plugin, read each time."""
 
     def __init__(self, data: DataSet, report: Callable[[str], None]) -> None:
-        plugin: Any = plugins.find("datasets", data.name)
+        plugin: Any = DATASETS.find(data.name)
         if data.options:
             if not hasattr(plugin, "with_options"):
                 raise ValueError(f"data.options: data set {data.name!r} has no options")

@@ -12,8 +12,8 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import nn
 
-from genpercept import plugins
 from genpercept._training.prune import Part
+from genpercept.codecs import CODECS
 from genpercept.codecs.tiny import BLOCKS, WIDTH, matching_config
 
 
@@ -35,7 +35,7 @@ def tiny_half(vae: nn.Module, part: Part, width: float, blocks: int = 0, channel
         raise ValueError(f'distil.form "tiny": learns from an AutoencoderKL, not from a {type(vae).__name__}')
     half = cast(
         AutoencoderTiny,
-        plugins.find("codecs", "tiny").build(tiny_config(dict(vae.config), part, width, blocks, channels)),
+        CODECS.find("tiny").build(tiny_config(dict(vae.config), part, width, blocks, channels)),
     )
     setattr(half, {"encoder": "decoder", "decoder": "encoder"}[part], None)
     device = next(vae.parameters()).device

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from genpercept.plugins import Registry
 from genpercept.types import Features
 
 
@@ -48,6 +49,10 @@ class BackbonePlugin(Protocol):
     def adapt(self, module: nn.Module, channels: int) -> nn.Module:
         """A base's module, in place, as a predictor's: for so many input channels. ValueError where it cannot be."""
         ...
+
+
+BACKBONES = Registry[BackbonePlugin](__name__, "backbone", "genpercept.backbones")
+find = BACKBONES.find
 
 
 def config_of(module: nn.Module) -> dict[str, Any]:

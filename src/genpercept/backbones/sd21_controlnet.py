@@ -12,7 +12,7 @@ from diffusers import ControlNetModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from genpercept import plugins
+from genpercept.backbones import BACKBONES
 from genpercept.types import Features
 
 # One convolution at latent resolution: the condition is the network's own input, not pixels, so that any codec's stride fits.
@@ -104,7 +104,7 @@ class SD21ControlNet:
         return False
 
     def build(self, config: dict) -> nn.Module:
-        return ControlledUNet(plugins.find("backbones", "sd21").build(config), copy_weights=False)
+        return ControlledUNet(BACKBONES.find("sd21").build(config), copy_weights=False)
 
     def adapt(self, module: nn.Module, channels: int) -> nn.Module:
         """ValueError for another number of channels: its U-Net is frozen, and a widened convolution must learn."""

@@ -7,6 +7,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from genpercept.plugins import Registry
+
 
 def ends(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Configurations of what encodes and of what decodes: of a pair its halves', of another codec its own twice."""
@@ -40,6 +42,10 @@ class CodecPlugin(Protocol):
     def wrap(self, module: nn.Module | None) -> Codec:
         """The module (None for a codec without weights) as a Codec; shares its weights. ValueError for another module."""
         ...
+
+
+CODECS = Registry[CodecPlugin](__name__, "codec", "genpercept.codecs")
+find = CODECS.find
 
 
 def input_dtype(module: nn.Module) -> torch.dtype:

@@ -8,7 +8,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from genpercept import checkpoint, hub, plugins
+from genpercept import checkpoint, hub
+from genpercept.codecs import CODECS
 
 _SAME_FACTOR = 1e-4  # relative: published factors are rounded
 
@@ -22,12 +23,12 @@ def read(source: str | Path, dtype: torch.dtype | None = None, **where: Any) -> 
     """
     folder = _codec_folder(hub.resolve(source, **where))
     kind = checkpoint.read_json(folder / "config.json").get("_class_name")
-    found = {plugins.find("codecs", name).class_name: name for name in plugins.names("codecs")}
+    found = {CODECS.find(name).class_name: name for name in CODECS.names()}
     if kind is None or kind not in found:
         known = ", ".join(sorted(k for k in found if k))
         raise ValueError(f"{folder}: holds a {kind}, which is no codec; pass a folder with one of {known}")
     pickle = bool(where.get("allow_pickle"))
-    return found[kind], checkpoint.load_part("codecs", found[kind], folder, dtype, allow_pickle=pickle)
+    return found[kind], checkpoint.load_part(CODECS.find(found[kind]), folder, dtype, allow_pickle=pickle)
 
 
 def _codec_folder(folder: Path) -> Path:
@@ -90,8 +91,8 @@ def join(encoder: nn.Module, decoder: nn.Module) -> tuple[str, nn.Module]:
     """Name and module of the codec that encodes with one module and decodes with another. ValueError where they don't fit."""
     if encoder is decoder:
         name = type(encoder).__name__
-        return next(n for n in plugins.names("codecs") if plugins.find("codecs", n).class_name == name), encoder
-    plugin = cast(Any, plugins.find("codecs", "pair"))
+        return next(n for n in CODECS.names() if CODECS.find(n).class_name == name), encoder
+    plugin = cast(Any, CODECS.find("pair"))
     module = plugin.pair(encoder, decoder)
     plugin.wrap(module)  # refuses latents of different shapes
     return plugin.name, module

@@ -9,8 +9,7 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from genpercept import plugins
-from genpercept.codecs import Codec, CodecPlugin
+from genpercept.codecs import CODECS, Codec, CodecPlugin
 
 # What each half does without, in diffusers' autoencoders.
 _UNUSED = {"encode": ("decoder", "post_quant_conv"), "decode": ("encoder", "quant_conv")}
@@ -78,7 +77,7 @@ class CodecOfTwo:
 
 def _plugin(config: Any) -> CodecPlugin:
     """The codec of a configuration's class. ValueError for a class that is no codec's, or a pair itself."""
-    known = {p.class_name: p for p in map(_find, plugins.names("codecs")) if p.class_name}
+    known = {p.class_name: p for p in map(_find, CODECS.names()) if p.class_name}
     name = dict(config).get("_class_name")
     if name not in known or name == CodecPair.__name__:
         raise ValueError(f"a {name} is no codec: choose {', '.join(sorted(known.keys() - {CodecPair.__name__}))}")
@@ -86,7 +85,7 @@ def _plugin(config: Any) -> CodecPlugin:
 
 
 def _find(name: str) -> CodecPlugin:
-    return plugins.find("codecs", name)
+    return CODECS.find(name)
 
 
 def _half(config: dict[str, Any], role: str) -> nn.Module:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from genpercept.plugins import Registry
 from genpercept.types import Sample
 
 
@@ -20,3 +21,7 @@ class Dataset(Protocol):
     def load(self, entry: Any) -> Sample:
         """The labelled image behind an entry. ValueError that names the file when it cannot be read."""
         ...
+
+
+DATASETS = Registry[Dataset](__name__, "data set", "genpercept.datasets")
+find = DATASETS.find

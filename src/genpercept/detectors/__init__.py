@@ -6,6 +6,8 @@ from typing import Protocol
 
 import numpy as np
 
+from genpercept.plugins import Registry
+
 
 class Detector(Protocol):
     def __call__(self, image: np.ndarray) -> np.ndarray:
@@ -20,3 +22,7 @@ class DetectorPlugin(Protocol):
     def load(self, model: str | None = None, device: str = "cpu", threshold: float = 0.5) -> Detector:
         """The detector of a folder or hub id (None: the default). ValueError when there is none, or none that knows people."""
         ...
+
+
+DETECTORS = Registry[DetectorPlugin](__name__, "detector", "genpercept.detectors")
+find = DETECTORS.find

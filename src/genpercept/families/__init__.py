@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 
 from genpercept.pipeline import GenPerceptPipeline
+from genpercept.plugins import Registry
 
 
 @dataclass(frozen=True)
@@ -46,3 +47,7 @@ class Family(Protocol):
     ) -> GenPerceptPipeline:
         """The predictor made of the checkpoint in `folder` and its base. ValueError when they do not fit each other."""
         ...
+
+
+FAMILIES = Registry[Family](__name__, "family", "genpercept.families")
+find = FAMILIES.find

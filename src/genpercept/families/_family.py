@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 
 from genpercept import checkpoint
+from genpercept.backbones import BACKBONES
 from genpercept.families import Candidate
 from genpercept.families._layout import Layout, read
 from genpercept.families._rest import Base, check, find_base, lacking, load_vae, prompt, refuse_untouched
@@ -60,7 +61,7 @@ class UNetFamily(ABC):
         if origin is not None:
             refuse_untouched(layout, origin, allow_pickle=pickle)
         settings = self.settings(layout, origin, task)
-        unet = checkpoint.load_part("backbones", "sd21", layout.unet, torch_dtype, allow_pickle=pickle)
+        unet = checkpoint.load_part(BACKBONES.find("sd21"), layout.unet, torch_dtype, allow_pickle=pickle)
         embedding = prompt(layout, origin, pad=self.pad, allow_pickle=pickle)
         info: dict[str, Any] = {
             "family": self.name,

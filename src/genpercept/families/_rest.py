@@ -14,6 +14,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from genpercept import checkpoint, hub, pickles, text
+from genpercept.codecs import CODECS
 from genpercept.codecs.kl import PLUGIN as KL
 from genpercept.families._layout import Layout
 
@@ -137,14 +138,14 @@ def load_vae(layout: Layout, base: Base | None, dtype: torch.dtype | None, *, al
     """The checkpoint's own VAE, or its base's. A VAE without a decoder (GenPercept v1, with a head) gets the base's."""
     folder, extra = layout.part("vae"), {}
     if folder is None:
-        return checkpoint.load_part("codecs", "kl", _of_base(layout, base, "vae"), dtype, allow_pickle=allow_pickle)
+        return checkpoint.load_part(CODECS.find("kl"), _of_base(layout, base, "vae"), dtype, allow_pickle=allow_pickle)
     files = checkpoint.weight_files(folder, allow_pickle=allow_pickle)
     names = [KL.rename(k) for p in files for k in checkpoint.tensor_shapes(p, allow_pickle=allow_pickle)]
     absent = tuple(prefix for prefix in _DECODING if not any(name.startswith(prefix) for name in names))
     if absent and base is not None:
         found = base_tensors(base, "vae", absent, allow_pickle=allow_pickle)
         extra = {KL.rename(k): t.clone() for k, t in found.items()}
-    return checkpoint.load_part("codecs", "kl", folder, dtype, extra=extra, allow_pickle=allow_pickle)
+    return checkpoint.load_part(CODECS.find("kl"), folder, dtype, extra=extra, allow_pickle=allow_pickle)
 
 
 def prompt(layout: Layout, base: Base | None, *, pad: bool, allow_pickle: bool = False) -> Tensor:

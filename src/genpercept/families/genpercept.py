@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from genpercept import checkpoint
+from genpercept.backbones import BACKBONES
 from genpercept.codecs.kl import PLUGIN as KL
 from genpercept.families import Candidate
 from genpercept.families._family import UNetFamily, hash_of
@@ -30,6 +31,7 @@ from genpercept.families._rest import (
     prompt,
     refuse_untouched,
 )
+from genpercept.heads import HEADS
 from genpercept.pipeline import GenPerceptPipeline
 
 HEAD = "dpt_head_identity"
@@ -167,7 +169,7 @@ def _load_unet(layout: Layout, base: Base | None, dtype: torch.dtype | None, pic
         shapes = ((width,), (width,), (layout.out_channels, width, 3, 3), (layout.out_channels,))
         extra = {name: torch.zeros(shape) for name, shape in zip(OUTPUT, shapes, strict=True)}
     return checkpoint.load_part(
-        "backbones", "sd21", layout.unet, dtype, config=config, extra=extra, allow_pickle=pickle
+        BACKBONES.find("sd21"), layout.unet, dtype, config=config, extra=extra, allow_pickle=pickle
     )
 
 
@@ -176,7 +178,7 @@ def _load_head(folder: Path, unet: Any, dtype: torch.dtype | None, pickle: bool)
     config = {"neck_hidden_sizes": list(reversed(unet.pyramid_channels))}
     if (folder / "config.json").is_file():
         config = checkpoint.read_json(folder / "config.json")
-    return checkpoint.load_part("heads", "dpt", folder, dtype, config=config, allow_pickle=pickle)
+    return checkpoint.load_part(HEADS.find("dpt"), folder, dtype, config=config, allow_pickle=pickle)
 
 
 def _load_decoder(root: Path, vae: nn.Module, pickle: bool) -> None:

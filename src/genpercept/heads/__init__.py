@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from genpercept.codecs import Codec
+from genpercept.plugins import Registry
 from genpercept.types import Features
 
 
@@ -46,6 +47,10 @@ class HeadPlugin(Protocol):
     def wrap(self, module: nn.Module | None) -> Head:
         """The module (None for a head without weights) as a Head; shares its weights. ValueError for another module."""
         ...
+
+
+HEADS = Registry[HeadPlugin](__name__, "head", "genpercept.heads")
+find = HEADS.find
 
 
 REASSEMBLE = (4.0, 2.0, 1.0, 0.5)  # DPT's scales of four equal token maps, finest first

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from genpercept.names import hint
+from genpercept.plugins import Registry
 
 CONTEXT = ("intrinsics", "rng", "joint_weights")
 
@@ -28,6 +29,10 @@ class Loss(Protocol):
         Whatever lies under invalid pixels, NaN and infinity included, has no effect.
         """
         ...
+
+
+LOSSES = Registry[Loss](__name__, "loss", "genpercept.losses")
+find = LOSSES.find
 
 
 def needs(loss: Loss) -> tuple[str, ...]:

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from genpercept.plugins import Registry
+
 EXTRAS = {
     "trimap": "matting: (H, W), 128 where unknown",
     "skeleton": "dis: (H, W) bool, of the ground truth, where a data set brings one",
@@ -52,6 +54,10 @@ class MetricPlugin(Protocol):
         ...
 
 
+METRICS = Registry[MetricPlugin](__name__, "metric", "genpercept.metrics")
+find = METRICS.find
+
+
 def score(
     task: str,
     pred: Any,
@@ -80,12 +86,11 @@ def score(
     protocols and options.
     """  # noqa: E501 (a table)
     from genpercept.metrics import _arrays
-    from genpercept.plugins import find
 
     preds, gts, valids = _arrays.as_set(task, pred, gt, valid)
     extras = {key: options.pop(key) for key in EXTRAS if key in options}
     options = _arrays.options_for(task, {p.kind for p in preds if hasattr(p, "kind")}, options)
-    metric = find("metrics", task)(protocol=protocol, **options)
+    metric = METRICS.find(task)(protocol=protocol, **options)
     one = len(preds) == 1 and not isinstance(pred, list | tuple)
     each = _arrays.extras_for(metric, extras, one, len(preds))
     for i, (p, g, v) in enumerate(zip(preds, gts, valids, strict=True)):

@@ -7,6 +7,7 @@ from typing import Any, Protocol, Self
 
 from torch import Tensor
 
+from genpercept.plugins import Registry
 from genpercept.rng import Rng
 from genpercept.types import Features
 
@@ -74,3 +75,7 @@ class Paradigm(Protocol):
         rng: of the noise. latents (B, 4, h, w): the noise to start from, in place of rng's; stochastic paradigms only.
         """
         ...
+
+
+PARADIGMS = Registry[Paradigm](__name__, "paradigm", "genpercept.paradigms")
+find = PARADIGMS.find

@@ -12,6 +12,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 import numpy as np
 from torch import Tensor
 
+from genpercept.plugins import Registry
 from genpercept.prediction import Prediction
 from genpercept.types import Geometry, Region, Sample, Target
 
@@ -57,6 +58,10 @@ class Task(Protocol):
     def metric_options(self) -> dict[str, Any]:
         """Options of the metric that the task decides, such as the number of classes."""
         ...
+
+
+TASKS = Registry[Task](__name__, "task", "genpercept.tasks")
+find = TASKS.find
 
 
 @runtime_checkable
