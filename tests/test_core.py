@@ -22,7 +22,7 @@ from genpercept.heads import HEADS
 from genpercept.losses import LOSSES
 from genpercept.metrics import METRICS
 from genpercept.paradigms import PARADIGMS
-from genpercept.plugins import Registry
+from genpercept.plugins import Registry, Table
 from genpercept.rng import Rng
 from genpercept.tasks import TASKS
 from genpercept.text import make_tokenizer
@@ -72,6 +72,18 @@ def test_a_name_of_ours_wins_and_a_broken_or_doubled_one_is_named(installed: lis
     installed += [_entry("lost", "elsewhere:PLUGIN", "other")]
     with pytest.raises(ValueError, match="albedo-plugin and other both give 'lost'"):
         TASKS.names()
+
+
+def test_a_table_has_our_rows_first_and_other_packages_rows_after_them(installed: list[EntryPoint]) -> None:
+    table = Table("task", "genpercept.tasks", TASKS.find("depth"))
+    installed += [_entry("depth", "nowhere:PLUGIN"), _entry("normals", "genpercept.tasks.normals:PLUGIN")]
+    assert table["depth"] is TASKS.find("depth") and list(table) == ["depth", "normals"] and len(table) == 2
+    with pytest.raises(ValueError, match="unknown task 'normal': did you mean 'normals'"):
+        table.find("normal")
+    wrong = Table("task", "genpercept.tasks", TASKS.find("depth"))
+    installed.append(_entry("albedo", "genpercept.tasks.normals:PLUGIN"))
+    with pytest.raises(ValueError, match="task 'albedo' of genpercept.tasks: its row is named 'normals'"):
+        list(wrong)
 
 
 def test_installed_packages_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:

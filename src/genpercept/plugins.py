@@ -1,22 +1,33 @@
 """A folder of plugins is its own registry: `TASKS.find("depth")` is the PLUGIN of genpercept/tasks/depth.py.
 
 Each folder makes its registry in its `__init__`: `TASKS = Registry[Task](__name__, "task", "genpercept.tasks")`. Other
-installed packages add plugins by entry points of the group; a name of ours always wins. This module knows none of the kinds.
+installed packages add plugins by entry points of the group; a name of ours always wins. What is a row and no module, such as a label or a
+kind of prediction, is in a `Table`, to which entry points add rows. This module knows none of the kinds.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache, cached_property
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from genpercept.names import choose
 
 T = TypeVar("T")
+
+
+class Row(Protocol):
+    """A row of a table goes by its name."""
+
+    @property
+    def name(self) -> str: ...
+
+
+R = TypeVar("R", bound=Row)
 
 _PREFIX = "genpercept."
 
@@ -50,6 +61,44 @@ class Registry(Generic[T]):
     def _modules(self) -> frozenset[str]:
         folder = importlib.import_module(self.package).__path__
         return frozenset(m.name for m in pkgutil.iter_modules(folder) if not m.name.startswith("_"))
+
+
+class Table(Mapping[str, R]):
+    """Rows of ours by name, in their order, and after them those that entry points of `group` name.
+
+    noun: what an error calls a row. A name of ours always wins. Other packages' rows are loaded when the table is listed, or
+    asked for a name that is not ours.
+    """
+
+    def __init__(self, noun: str, group: str, *rows: R) -> None:
+        self.noun, self.group = noun, group
+        self._ours = {row.name: row for row in rows}
+
+    def find(self, name: str) -> R:
+        """The row `name`. ValueError with the nearest name when there is none."""
+        if name not in self._ours:
+            choose(self.noun, name, self)
+        return self[name]
+
+    def __getitem__(self, name: str) -> R:
+        return self._ours[name] if name in self._ours else self._theirs[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ours | self._theirs)
+
+    def __len__(self) -> int:
+        return len(self._ours | self._theirs)
+
+    @cached_property
+    def _theirs(self) -> dict[str, R]:
+        found = {name: load(entry, self.noun) for name, entry in entries(self.group).items() if name not in self._ours}
+        for name, row in found.items():
+            if getattr(row, "name", None) != name:
+                raise ValueError(
+                    f"{self.noun} {name!r} of {self.group}: its row is named {getattr(row, 'name', None)!r}; "
+                    "give both the same name"
+                )
+        return found
 
 
 def entries(group: str) -> Mapping[str, EntryPoint]:
