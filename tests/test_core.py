@@ -82,7 +82,7 @@ def test_a_table_has_our_rows_first_and_other_packages_rows_after_them(installed
         table.find("normal")
     wrong = Table("task", "genpercept.tasks", TASKS.find("depth"))
     installed.append(_entry("albedo", "genpercept.tasks.normals:PLUGIN"))
-    with pytest.raises(ValueError, match="task 'albedo' of genpercept.tasks: its row is named 'normals'"):
+    with pytest.raises(ValueError, match=r"task 'albedo' of genpercept.tasks: its row is named 'normals'"):
         list(wrong)
 
 

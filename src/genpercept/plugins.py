@@ -1,8 +1,8 @@
 """A folder of plugins is its own registry: `TASKS.find("depth")` is the PLUGIN of genpercept/tasks/depth.py.
 
 Each folder makes its registry in its `__init__`: `TASKS = Registry[Task](__name__, "task", "genpercept.tasks")`. Other
-installed packages add plugins by entry points of the group; a name of ours always wins. What is a row and no module, such as a label or a
-kind of prediction, is in a `Table`, to which entry points add rows. This module knows none of the kinds.
+installed packages add plugins by entry points of the group; a name of ours always wins. What is a row and no module, such as
+a label or a kind of prediction, is in a `Table`, to which entry points add rows. This module knows none of the kinds.
 """
 
 from __future__ import annotations
