@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,12 +21,14 @@ from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from genpercept import cli, doctor
+from genpercept import cli, commands, doctor
+from genpercept.commands.export.options import TARGETS
 from genpercept.prediction import Prediction
 
 from test_imaging import bad_files  # isort: skip  (a sibling: pytest puts tests/ on the path)
 
 GOLDEN = Path(__file__).parent / "golden"
+COMMANDS = sorted(cli.cli.commands)
 
 
 def genpercept(*arguments: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
@@ -79,29 +83,48 @@ def test_export_offers_what_there_is() -> None:
     """The command's list is a copy: the module is too heavy to import for a help page."""
     from genpercept import export
 
-    assert tuple(export.TARGETS) == cli._EXPORTS
+    assert tuple(export.TARGETS) == TARGETS
 
 
 def test_help_is_quick_and_imports_nothing_heavy() -> None:
     times = []
     for _ in range(3):
-        start = time.perf_counter()
-        genpercept("--help")
-        times.append(time.perf_counter() - start)
-    result = genpercept("--help")
-    assert result.returncode == 0 and min(times) < 0.5
-    for name in ("predict", "train", "score", "inspect", "doctor", "demo"):
-        assert name in result.stdout
-    code = "import sys, genpercept.cli; print([m for m in ('torch', 'numpy', 'PIL', 'diffusers') if m in sys.modules])"
-    assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
-    )
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        result = genpercept("--help")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        assert result.returncode == 0 and all(name in result.stdout for name in COMMANDS)
+    assert min(times) < 0.3, f"seconds of CPU: {times}"
+    code = "import sys, genpercept.cli; print(*(m for m in sys.modules if m.startswith(('genpercept.', 'torch', 'numpy'))))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    ours = [m for m in done.stdout.split() if not m.startswith(("genpercept.cli", "genpercept.commands"))]
+    assert ours == []
 
 
-@pytest.mark.parametrize("command", ["predict", "train", "score", "inspect", "export", "doctor", "demo"])
-def test_every_command_has_help(command: str) -> None:
-    result = CliRunner().invoke(cli.cli, [command, "--help"])
-    assert result.exit_code == 0 and "--debug" in result.output
+@pytest.mark.parametrize("words", [*([name] for name in COMMANDS), *(["data", name] for name in cli.data.commands)])
+def test_every_command_has_help(words: list[str]) -> None:
+    result = CliRunner().invoke(cli.cli, [*words, "--help"])
+    assert result.exit_code == 0 and ("--debug" in result.output or words == ["data"])
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_is_declared_in_its_folder(name: str) -> None:
+    module = importlib.import_module(f"genpercept.commands.{name}.options")
+    assert getattr(module, name) is cli.cli.commands[name]
+
+
+def test_an_option_of_several_commands_is_declared_once() -> None:
+    """Its names are written in one file only: shared_options.py, or that of the one command that has it."""
+    homes: dict[str, set[str]] = {}
+    for path in sorted(Path(commands.__file__).parent.rglob("*options.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("click.option", "_shared"):
+                names = [ast.literal_eval(a) for a in node.args if isinstance(a, ast.Constant)]
+                for name in names:
+                    if name.startswith("--"):
+                        homes.setdefault(name, set()).add(str(path))
+    assert len(homes) > 60
+    assert {name: paths for name, paths in homes.items() if len(paths) > 1} == {}
 
 
 def test_version() -> None:

@@ -1,0 +1,25 @@
+"""The options of `genpercept train`; the work is done by `genpercept.train`, imported when the command runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from genpercept.commands import shared_options as shared
+
+
+@click.command()
+@click.argument("recipe", type=shared.PATH, metavar="RECIPE.toml")
+@shared.override(help="Override a key, such as optim.lr=1e-4. Repeatable.")
+@shared.out(metavar="RUN", help="Folder of the run.")
+@shared.resume(help="Go on from the run's last checkpoint.")
+@shared.dry_run(help="Print the resolved recipe and stop; needs no --out.")
+@shared.debuggable
+def train(recipe: Path, overrides: tuple[str, ...], out: Path | None, resume: bool, dry_run: bool) -> int:
+    """Train what RECIPE.toml describes: an autoencoder, a denoiser, or a predictor."""
+    from genpercept.train import main
+
+    if out is None and not dry_run:
+        raise click.UsageError("--out RUN is missing: the folder that the run is to be written to")
+    return main(recipe=recipe, overrides=list(overrides), out=out or Path(), resume=resume, dry_run=dry_run)
