@@ -159,6 +159,11 @@ def one_line(result: tuple[int, str, str], *says: str) -> None:
         (["score", "dept", "--pred", "a", "--gt", "b"], "dept"),
         (["score", "depth", "--pred", "a.npy", "--gt", "b.npy"], "a.npy"),
         (["train", "missing.toml", "--out", "r"], "missing.toml"),
+        (["train", "missing.toml"], "--out RUN is missing"),
+        (["train"], "Missing argument 'RECIPE.toml'"),
+        (["train", "--set", "steps=1", "--explain"], "Missing argument 'RECIPE.toml'"),
+        (["train", "--explain", "optim.lrr"], "optim.lrr: unknown key; did you mean 'lr'?"),
+        (["train", "--explain", "missing.toml"], "missing.toml: no such recipe"),
         (["inspect", "nothing/here/at/all"], "no such folder"),
         (["export", "mini/depth", "--out", "o"], "--to"),
         (["export", "mini/depth", "--to", "diffusrs", "--out", "o"], "diffusers"),
@@ -324,6 +329,27 @@ def test_pickles_on_the_command_line(call: Call, tmp_path: Path, photo: Path, mo
     code, out, _ = call("inspect", tmp_path / "m")
     assert code == 1 and "--allow-pickle" in out
     assert call("inspect", tmp_path / "m", "--allow-pickle")[0] == 0
+
+
+# ---- train --explain
+
+
+def test_explain_needs_no_recipe_and_takes_one(call: Call, tmp_path: Path) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text('stage = "autoencoder"\n[optim]\nlr = 1e-3\n')
+    code, out, err = call("train", "--explain", "optim.lr")
+    assert (code, err) == (0, "") and out.startswith("optim.lr: number above 0; default 0.0001\n")
+    for words in ((path, "--explain", "optim.lr"), ("--explain", "optim.lr", "--set", "optim.lr=0.001", path)):
+        assert "default 0.0001; here 0.001\n" in call("train", *words)[1]
+    whole = call("train", path, "--explain")[1]
+    assert "optim.lr: " in whole and "guard.limit: " in whole
+    assert call("train", "--explain", path)[1] == whole
+    assert call("train", "--explain")[1] == re.sub("; here .*", "", whole)
+
+
+def test_explain_is_light() -> None:
+    code = "import sys, genpercept.recipe_reference as r; r.explain('optim'); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 # ---- doctor

@@ -10,14 +10,37 @@ from genpercept.commands import shared_options as shared
 
 
 @click.command()
-@click.argument("recipe", type=shared.PATH, metavar="RECIPE.toml")
+@click.argument("recipe", type=shared.PATH, required=False, metavar="RECIPE.toml")
 @shared.override(help="Override a key, such as optim.lr=1e-4. Repeatable.")
 @shared.out(metavar="RUN", help="Folder of the run.")
 @shared.resume(help="Go on from the run's last checkpoint.")
 @shared.dry_run(help="Print the resolved recipe and stop; needs no --out.")
+@click.option(
+    "--explain",
+    is_flag=False,
+    flag_value="",
+    metavar="[KEY]",
+    help="Print what KEY, such as optim.lr or optim, means and stop; all keys without one. With RECIPE.toml: its values too.",
+)
 @shared.debuggable
-def train(recipe: Path, overrides: tuple[str, ...], out: Path | None, resume: bool, dry_run: bool) -> int:
+def train(
+    recipe: Path | None,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    resume: bool,
+    dry_run: bool,
+    explain: str | None,
+) -> int:
     """Train what RECIPE.toml describes: an autoencoder, a denoiser, or a predictor."""
+    if recipe is None and explain and explain.endswith(".toml"):  # `--explain R.toml`: the recipe, not a key
+        recipe, explain = Path(explain), ""
+    if recipe is None and (explain is None or overrides):
+        raise click.MissingParameter(param_hint="'RECIPE.toml'", param_type="argument")
+    if explain is not None:
+        from genpercept import recipe_reference
+
+        click.echo(recipe_reference.explain(explain, recipe, overrides))
+        return 0
     from genpercept.train import main
 
     if out is None and not dry_run:
