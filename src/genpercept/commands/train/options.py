@@ -32,15 +32,16 @@ def train(
     explain: str | None,
 ) -> int:
     """Train what RECIPE.toml describes: an autoencoder, a denoiser, or a predictor."""
-    if recipe is None and explain and explain.endswith(".toml"):  # `--explain R.toml`: the recipe, not a key
-        recipe, explain = Path(explain), ""
-    if recipe is None and (explain is None or overrides):
-        raise click.MissingParameter(param_hint="'RECIPE.toml'", param_type="argument")
     if explain is not None:
-        from genpercept import recipe_reference
+        if recipe is None and explain.endswith(".toml"):  # `--explain R.toml`: the recipe, not a key
+            recipe, explain = Path(explain), ""
+        if recipe or not overrides:
+            from genpercept import recipe_reference
 
-        click.echo(recipe_reference.explain(explain, recipe, overrides))
-        return 0
+            click.echo(recipe_reference.explain(explain, recipe, overrides))
+            return 0
+    if recipe is None:
+        raise click.MissingParameter(param_hint="'RECIPE.toml'", param_type="argument")
     from genpercept.train import main
 
     if out is None and not dry_run:
