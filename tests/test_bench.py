@@ -26,6 +26,7 @@ from genpercept._bench.session import Session
 from genpercept._bench.setting import Effort, Setting
 from genpercept._bench.stages import NETWORK, watched
 from genpercept._runs import Run
+from genpercept.commands.bench.options import bench as command
 
 REPOSITORY = Path(__file__).parent.parent
 MINI = Setting(shape="mini", resolution=32, threads=1)
@@ -324,7 +325,7 @@ def test_session_begins_nothing_after_its_deadline(here: list[str]) -> None:
 def test_command_prints_and_writes(here: list[str], tmp_path: Path) -> None:
     given = f"--shape mini --processing-resolution 32 --batch-size 1,2 --no-cold --specialised --device cpu --out {tmp_path}"
     effort = ["--warmup", "0", "--repeats", "1", "--threads", "1"]
-    done = CliRunner().invoke(bench.command, [*given.split(), *effort], standalone_mode=False)
+    done = CliRunner().invoke(command, [*given.split(), *effort], standalone_mode=False)
     assert done.exception is None and done.return_value == 0, done.output
     assert here == ["measure", "measure"] and "images/s" in done.output
     rows = json.loads((tmp_path / "bench.json").read_text())["rows"]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,12 +21,14 @@ from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from genpercept import cli, doctor
+from genpercept import cli, commands, doctor
+from genpercept.commands.export.options import TARGETS
 from genpercept.prediction import Prediction
 
 from test_imaging import bad_files  # isort: skip  (a sibling: pytest puts tests/ on the path)
 
 GOLDEN = Path(__file__).parent / "golden"
+COMMANDS = sorted(cli.cli.commands)
 
 
 def genpercept(*arguments: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
@@ -79,29 +83,48 @@ def test_export_offers_what_there_is() -> None:
     """The command's list is a copy: the module is too heavy to import for a help page."""
     from genpercept import export
 
-    assert tuple(export.TARGETS) == cli._EXPORTS
+    assert tuple(export.TARGETS) == TARGETS
 
 
 def test_help_is_quick_and_imports_nothing_heavy() -> None:
     times = []
     for _ in range(3):
-        start = time.perf_counter()
-        genpercept("--help")
-        times.append(time.perf_counter() - start)
-    result = genpercept("--help")
-    assert result.returncode == 0 and min(times) < 0.5
-    for name in ("predict", "train", "score", "inspect", "doctor", "demo"):
-        assert name in result.stdout
-    code = "import sys, genpercept.cli; print([m for m in ('torch', 'numpy', 'PIL', 'diffusers') if m in sys.modules])"
-    assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
-    )
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        result = genpercept("--help")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        assert result.returncode == 0 and all(name in result.stdout for name in COMMANDS)
+    assert min(times) < 0.3, f"seconds of CPU: {times}"
+    code = "import sys, genpercept.cli; print(*(m for m in sys.modules if m.startswith(('genpercept.', 'torch', 'numpy'))))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    ours = [m for m in done.stdout.split() if not m.startswith(("genpercept.cli", "genpercept.commands"))]
+    assert ours == []
 
 
-@pytest.mark.parametrize("command", ["predict", "train", "score", "inspect", "export", "doctor", "demo"])
-def test_every_command_has_help(command: str) -> None:
-    result = CliRunner().invoke(cli.cli, [command, "--help"])
-    assert result.exit_code == 0 and "--debug" in result.output
+@pytest.mark.parametrize("words", [*([name] for name in COMMANDS), *(["data", name] for name in cli.data.commands)])
+def test_every_command_has_help(words: list[str]) -> None:
+    result = CliRunner().invoke(cli.cli, [*words, "--help"])
+    assert result.exit_code == 0 and ("--debug" in result.output or words == ["data"])
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_is_declared_in_its_folder(name: str) -> None:
+    module = importlib.import_module(f"genpercept.commands.{name}.options")
+    assert getattr(module, name) is cli.cli.commands[name]
+
+
+def test_an_option_of_several_commands_is_declared_once() -> None:
+    """Its names are written in one file only: shared_options.py, or that of the one command that has it."""
+    homes: dict[str, set[str]] = {}
+    for path in sorted(Path(commands.__file__).parent.rglob("*options.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("click.option", "_shared"):
+                names = [ast.literal_eval(a) for a in node.args if isinstance(a, ast.Constant)]
+                for name in names:
+                    if name.startswith("--"):
+                        homes.setdefault(name, set()).add(str(path))
+    assert len(homes) > 60
+    assert {name: paths for name, paths in homes.items() if len(paths) > 1} == {}
 
 
 def test_version() -> None:
@@ -136,6 +159,11 @@ def one_line(result: tuple[int, str, str], *says: str) -> None:
         (["score", "dept", "--pred", "a", "--gt", "b"], "dept"),
         (["score", "depth", "--pred", "a.npy", "--gt", "b.npy"], "a.npy"),
         (["train", "missing.toml", "--out", "r"], "missing.toml"),
+        (["train", "missing.toml"], "--out RUN is missing"),
+        (["train"], "Missing argument 'RECIPE.toml'"),
+        (["train", "--set", "steps=1", "--explain"], "Missing argument 'RECIPE.toml'"),
+        (["train", "--explain", "optim.lrr"], "optim.lrr: unknown key; did you mean 'lr'?"),
+        (["train", "--explain", "missing.toml"], "missing.toml: no such recipe"),
         (["inspect", "nothing/here/at/all"], "no such folder"),
         (["export", "mini/depth", "--out", "o"], "--to"),
         (["export", "mini/depth", "--to", "diffusrs", "--out", "o"], "diffusers"),
@@ -301,6 +329,27 @@ def test_pickles_on_the_command_line(call: Call, tmp_path: Path, photo: Path, mo
     code, out, _ = call("inspect", tmp_path / "m")
     assert code == 1 and "--allow-pickle" in out
     assert call("inspect", tmp_path / "m", "--allow-pickle")[0] == 0
+
+
+# ---- train --explain
+
+
+def test_explain_needs_no_recipe_and_takes_one(call: Call, tmp_path: Path) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text('stage = "autoencoder"\n[optim]\nlr = 1e-3\n')
+    code, out, err = call("train", "--explain", "optim.lr")
+    assert (code, err) == (0, "") and out.startswith("optim.lr: number above 0; default 0.0001\n")
+    for words in ((path, "--explain", "optim.lr"), ("--explain", "optim.lr", "--set", "optim.lr=0.001", path)):
+        assert "default 0.0001; here 0.001\n" in call("train", *words)[1]
+    whole = call("train", path, "--explain")[1]
+    assert "optim.lr: " in whole and "guard.limit: " in whole
+    assert call("train", "--explain", path)[1] == whole
+    assert call("train", "--explain")[1] == re.sub("; here .*", "", whole)
+
+
+def test_explain_is_light() -> None:
+    code = "import sys, genpercept.recipe_reference as r; r.explain('optim'); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 # ---- doctor

@@ -226,9 +226,8 @@ def test_a_picture_of_people() -> None:
     boxes = torch.tensor([[20.0, 20, 120, 80], [2, 2, 10, 10]])
     sample = Sample("a", image, keypoints=points, boxes=boxes, meta={"iscrowd": [0, 1]})
     _, drawn = _drawn(sample)
-    assert (
-        drawn.shape == (240, 320, 3) and drawn[120, 160].sum() > 300
-    )  # twice as large as shown; the bone in the middle
+    # twice as large as shown; the bone in the middle
+    assert drawn.shape == (240, 320, 3) and drawn[120, 160].sum() > 300
     assert drawn[41, 100].tolist() == [0, 0, 0] and drawn[40, 100].tolist() == [255] * 3  # the box's upper edge
     assert drawn[4, 10].tolist() == [128] * 3
     nobody = Sample("b", image, keypoints=torch.zeros(0, 17, 3), boxes=torch.zeros(0, 4))

@@ -227,12 +227,8 @@ def test_composition1k_on_the_fly(tmp_path: Path) -> None:
     (base / "test_fg_names.txt").write_text("dog.png\ncat 1.png\n")
     (base / "test_bg_names.txt").write_text("b2.png\nb0.png\nb1.png\nsmall.png\n")
     samples = load("composition1k", tmp_path, "test", backgrounds=str(tmp_path / "voc"), per_foreground=2)
-    assert [s.name for s in samples] == [
-        "dog_0",
-        "dog_1",
-        "cat 1_0",
-        "cat 1_1",
-    ]  # foregrounds and backgrounds as listed
+    # foregrounds and backgrounds as listed
+    assert [s.name for s in samples] == ["dog_0", "dog_1", "cat 1_0", "cat 1_1"]
     for s, back in zip(samples[:3], ("b2.png", "b0.png", "b1.png"), strict=True):
         alpha = made[f"{s.name[:-2]} a"][..., None] / 255
         want = alpha * made[s.name[:-2]] + (1 - alpha) * backs[back][:6, :8]

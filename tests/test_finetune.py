@@ -134,9 +134,8 @@ def test_a_step_changes_what_learns_and_the_model_is_saved(
     with torch.no_grad():
         z_x, fixed = stage.parts.codec.encode(pixels), stage.parts.prompts.fixed
         raw = stage.net.predict(z_x, fixed, 0, Rng(0, 0, [0]))
-    np.testing.assert_allclose(
-        raw[0].numpy(), cast(Any, seen.raw), atol=2e-4, rtol=1e-4
-    )  # what was trained is what was saved
+    # what was trained is what was saved
+    np.testing.assert_allclose(raw[0].numpy(), cast(Any, seen.raw), atol=2e-4, rtol=1e-4)
 
 
 def test_validation_scores_what_the_model_predicts(data: Path) -> None:

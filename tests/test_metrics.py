@@ -185,9 +185,8 @@ def test_disparity_is_aligned_in_disparity_and_compared_as_depth():
     disparity[0, 0] = -1  # leaves the fit but not the figures
     got = score("disparity", disparity, gt, max_depth=10)
     assert got["delta1"] == pytest.approx(143 / 144)
-    assert (
-        score("disparity", -disparity[1:], gt[1:], max_depth=10)["abs_rel"] > 0.1
-    )  # nothing to fit: all at the far end
+    # nothing to fit: all at the far end
+    assert score("disparity", -disparity[1:], gt[1:], max_depth=10)["abs_rel"] > 0.1
 
 
 def test_predictions_say_what_they_are():

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from genpercept import recipe, study, train
+from genpercept import plugins, recipe, recipe_reference, study, train
 from genpercept._training.plan import plan
+from genpercept.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
 
@@ -71,6 +75,129 @@ def test_overrides(tmp_path: Path) -> None:
 def test_bad_overrides(tmp_path: Path, text: str) -> None:
     with pytest.raises(ValueError, match=r"--set|unknown key"):
         recipe.load(write(tmp_path, 'stage = "autoencoder"\nsteps = 3\n[[data]]\ncount = 5\n'), [text])
+
+
+# ---- what each key means
+
+
+def keys() -> dict[str, recipe_reference.Key]:
+    return {key.name: key for group in recipe_reference.groups() for key in group.keys}
+
+
+def test_every_key_is_described() -> None:
+    """A sentence for each key and section, and no key of a recipe is forgotten."""
+    assert [g.name for g in recipe_reference.groups() if not g.about.endswith(".")] == []
+    assert [name for name, key in keys().items() if not key.meaning.endswith((".", '".'))] == []
+    table = recipe.parse({"stage": "autoencoder"}).resolved()
+    table["data"] = table["data"][0]
+    sections = {group.name for group in recipe_reference.groups()} - {""}
+    assert sections == {name for name, info in Recipe.model_fields.items() if recipe.section_of(info.annotation)}
+    assert keys().keys() == {f"{s}.{key}" for s in sections for key in table[s]} | (table.keys() - sections)
+
+
+@pytest.mark.parametrize(
+    ("name", "takes", "default"),
+    [
+        ("stage", "one of autoencoder, denoiser, finetune, distil", "must be given"),
+        ("optim.lr", "number above 0", "0.0001"),
+        ("optim.final", "number above 0, at most 1", "0.01"),
+        ("ema.decay", "number at least 0, below 1", "0.999"),
+        ("augment.flip", "number from 0 to 1", "0.5"),
+        ("denoiser.variants", "integer from 1 to 2", "2"),
+        ("distil.channels", "one of 0, 1, 3", "0"),
+        ("data.having", 'one of "", keypoints, mask, defect', '""'),
+        ("data.sizes", "list of pairs of integers", "[]"),
+        ("data.root", "path", "none"),
+        ("logging.trackers", "list of wandb, trackio", "[]"),
+        ("loss_options", "table of tables", "{}"),
+        ("autoencoder.paint", "table of numbers", "{ depth = 0.12, disparity = 0.08, normals = 0.15, mask = 0.05 }"),
+        ("loader.cache", "true or false", "true"),
+    ],
+)
+def test_types_ranges_and_defaults_in_words(name: str, takes: str, default: str) -> None:
+    assert (keys()[name].takes, keys()[name].default) == (takes, default)
+
+
+def test_defaults_in_words_are_the_defaults() -> None:
+    """Read as TOML they make the recipe that has none of them."""
+    plain = recipe.parse({"stage": "autoencoder", "data": [{}]})
+    table: dict[str, Any] = {"stage": "autoencoder", "data": [{}]}
+    for name, key in keys().items():
+        if name not in ("stage", "data.root", "loader.cache_dir"):
+            recipe.override(table, f"{name.replace('data.', 'data.0.')}={key.default}")
+    assert recipe.parse(table) == plain
+
+
+def test_bounds_in_words_are_the_bounds() -> None:
+    """What lies just outside is refused, by the key's name."""
+    checked = 0
+    for name, key in keys().items():
+        for word, outside in (
+            ("at least ", -1),
+            ("from ", -1),
+            ("above ", 0),
+            ("at most ", 1),
+            ("below ", 0),
+            (" to ", 1),
+        ):
+            if word in key.takes and not key.takes.startswith(("one of", "list", "pair")):
+                bound = float(key.takes.partition(word)[2].split(",")[0].split(" ")[0])
+                with pytest.raises(ValueError, match=rf"{re.escape(name.replace('data.', 'data.0.'))}: .*than"):
+                    section, _, field = name.rpartition(".")
+                    value = {field: type(tomllib.loads(f"x = {key.default}")["x"])(bound + outside)}
+                    table = {section: [value] if section == "data" else value} if section else value
+                    recipe.parse({"stage": "autoencoder", **table})
+                checked += 1
+    assert checked > 50
+
+
+def test_explain() -> None:
+    one = recipe_reference.explain("optim.lr")
+    assert one == (
+        "optim.lr: number above 0; default 0.0001\n"
+        "    Learning rate of the denoiser, its adapters, or whatever else the stage trains."
+    )
+    section = recipe_reference.explain("optim")
+    assert section.startswith("[optim] The optimiser") and one in section and "ema." not in section
+    whole = recipe_reference.explain()
+    assert section in whole and all(f"\n{name}: " in whole for name in keys())
+    assert recipe_reference.explain("data.0.count") == recipe_reference.explain("data.count")
+    assert recipe_reference.explain("loss.l1") == recipe_reference.explain("loss")
+    assert f"Names: {', '.join(plugins.names('tasks'))}." in recipe_reference.explain("task")
+    assert max(map(len, recipe_reference.explain("loader").splitlines())) <= 120
+
+
+def test_explain_shows_what_a_recipe_has(tmp_path: Path) -> None:
+    path = write(tmp_path, 'stage = "autoencoder"\n[optim]\nlr = 1e-3\n[[data]]\ncount = 5\n[[data]]\ncount = 7')
+    assert "default 0.0001; here 0.001\n" in recipe_reference.explain("optim.lr", path)
+    assert "here 0.5\n" in recipe_reference.explain("optim.lr", path, ["optim.lr=0.5"])
+    assert "here 5, 7\n" in recipe_reference.explain("data.count", path)
+    assert 'here "autoencoder"\n' in recipe_reference.explain("", path)
+
+
+@pytest.mark.parametrize(
+    ("key", "says"),
+    [
+        ("optim.lrr", "optim.lrr: unknown key; did you mean 'lr'?"),
+        ("optin", "optin: unknown key; did you mean 'optim'?"),
+        ("lr", "lr: unknown key; did you mean 'optim.lr'?"),
+        ("steps.x", "steps.x: unknown key; did you mean"),
+        ("every", "'validation.every' or 'checkpoint.every' or 'logging.every'?"),
+        ("nothing.at.all", "nothing.at.all: unknown key; choose one of stage, name"),
+    ],
+)
+def test_an_unknown_key_is_not_explained(key: str, says: str) -> None:
+    with pytest.raises(ValueError) as error:
+        recipe_reference.explain(key)
+    assert says in str(error.value)
+
+
+def test_the_documentation_is_what_the_recipe_says() -> None:
+    """`python -m genpercept.recipe_reference docs/recipe.md` makes it so."""
+    assert (ROOT / "docs/recipe.md").read_text(encoding="utf-8") == recipe_reference.markdown()
+
+
+# ---- dry runs, and the recipes of the repository
 
 
 def test_dry_run_prints_the_resolved_recipe_and_writes_nothing(

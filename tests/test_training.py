@@ -205,9 +205,8 @@ def test_muon_is_torchs_on_matrices_and_adamw_on_the_rest() -> None:
     )
     descend(torch.optim.AdamW(theirs[2:], **settings), theirs[2:], [s[2:] for s in steps])
     for a, b in zip(ours[:2], theirs[:2], strict=True):
-        assert (
-            float(((a - b).norm() / (b - 1).norm()).detach()) < 0.02
-        )  # bfloat16 inside, and a different order of sums
+        # bfloat16 inside, and a different order of sums
+        assert float(((a - b).norm() / (b - 1).norm()).detach()) < 0.02
     for a, b in zip(ours[2:], theirs[2:], strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
 

@@ -25,12 +25,8 @@ SHOWN = 3
 SCENE_SIZE = (192, 256)
 HEADER = ("task", "figure", "model", "trivial answer", "", "takes")
 _BATCH = 8
-_ON_PHOTOGRAPHS = (
-    "disparity",
-    "segmentation",
-    "dis",
-    "matting",
-)  # the world's defects and single figures tell nothing there
+# the world's defects and single figures tell nothing there
+_ON_PHOTOGRAPHS = ("disparity", "segmentation", "dis", "matting")
 
 
 @dataclass

@@ -2,62 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import click
-
-_PATH = click.Path(path_type=Path)
-
-
-@click.command()
-@click.option("--model", metavar="M", help="Embedded name, folder or hub id; in place of --shape.")
-@click.option("--shape", type=click.Choice(["sd21", "mini"]), help="Random weights at these sizes.  [default: sd21]")
-@click.option("--codec", type=click.Choice(["kl", "tiny"]), help="Of --shape.  [default: kl]")
-@click.option("--head", type=click.Choice(["vae", "dpt"]), help="Of --shape; vae: the codec's decoder.  [default: vae]")
-@click.option(
-    "--processing-resolution",
-    type=click.IntRange(min=8),
-    metavar="N",
-    help="Longest edge the network sees.  [default: 768]",
-)
-@click.option("--batch-size", "batches", default="1", show_default=True, metavar="LIST", help="Such as 1,4,16.")
-@click.option("--dtype", "dtypes", default="fp32", show_default=True, metavar="LIST", help="Of fp32, bf16, fp16.")
-@click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda, cuda:1, mps.")
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Of the CPU.  [default: torch's choice]")
-@click.option(
-    "--specialised/--no-specialised",
-    default=None,
-    help="Fold what is constant.  [default: no; with --compile, --cuda-graphs or --strips: yes]",
-)
-@click.option("--compile", "compiled", type=click.Choice(["dynamic", "static"]), help="Compile the specialised one.")
-@click.option("--cuda-graphs", is_flag=True, help="Replay the specialised one's graphs.")
-@click.option(
-    "--runtime",
-    type=click.Choice(["torch", "onnx", "openvino", "openvino-int8"]),
-    help="What runs the network.  [default: torch]",
-)
-@click.option("--attention-slicing", is_flag=True, help="Attention in slices: less memory.")
-@click.option("--vae-tiling", is_flag=True, help="Encode and decode in tiles: less memory for large images.")
-@click.option("--strips", is_flag=True, help="The specialised codec in strips: less memory, no seams.")
-@click.option("--compare/--no-compare", default=False, help="Answers with those in float32, plain; a run of that more.")
-@click.option("--cold/--no-cold", default=True, show_default=True, help="Time a cold start in a fresh process.")
-@click.option(
-    "--against", multiple=True, metavar="PEER", help="Also peers, or all, with random weights. Repeatable; see below."
-)
-@click.option("--warmup", type=click.IntRange(min=0), default=1, show_default=True, help="Runs before the clock.")
-@click.option("--repeats", type=click.IntRange(min=1), default=7, show_default=True, help="Runs of each figure.")
-@click.option("--seconds", type=float, default=20.0, show_default=True, help="After which a figure repeats no more.")
-@click.option("--out", type=_PATH, metavar="DIR", help="Folder for bench.md and bench.json; made if missing.")
-def command(**options: Any) -> int:
-    """Measure how fast a model is here, stage by stage, and how much memory it takes.
-
-    Each setting runs in a process of its own. PEER: marigold-1, marigold-4, marigold-10, marigold-10x10,
-    depth-anything-v2-small, -base, -large, dpt-large, zoedepth-nyu, depth-pro; the paper's own table is added.
-    Exit code 0 when all was measured, 1 when some was not, 2 when nothing was.
-    """
-    return main(**options)
 
 
 def main(
@@ -127,7 +74,7 @@ def main(
     output.show(session.result)
     if out is not None:
         for path in output.save(session.result, out, "bench", f"Speed of {settings[0].network}"):
-            click.echo(f"wrote {path}", err=True)
+            print(f"wrote {path}", file=sys.stderr)
     measured = len(session.result["rows"]) + len(session.result["peers"]) - session.failed
     return 0 if not session.failed else 1 if measured else 2
 

@@ -112,9 +112,8 @@ def _options(plugin: Any) -> dict[str, Any]:
 def _words(kind: type) -> str:
     """The class's docstring, where its options are explained, as one paragraph."""
     own = kind.__doc__ or ""
-    return (
-        "" if own.startswith(f"{kind.__name__}(") else " ".join(own.split())
-    )  # a dataclass without words gets a signature
+    # a dataclass without words gets a signature
+    return "" if own.startswith(f"{kind.__name__}(") else " ".join(own.split())
 
 
 def _shown(value: Any) -> str:

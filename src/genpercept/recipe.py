@@ -6,262 +6,85 @@ Unknown keys are refused with a suggestion: a key that nothing reads is a mistak
 from __future__ import annotations
 
 import json
-import os
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from genpercept.names import hint
+from genpercept.recipe_fields import (
+    Autoencoder,
+    Checkpoint,
+    Denoiser,
+    Distil,
+    Ema,
+    Guard,
+    Learn,
+    Logging,
+    Lora,
+    Model,
+    Optim,
+    Prompt,
+    Section,
+    Speed,
+    Validation,
+)
+from genpercept.recipe_samples import Augment, DataSet, Loader
 
 Stage = Literal["autoencoder", "denoiser", "finetune", "distil"]
 STAGE_ALIASES = {"one_step": "finetune"}  # what the stage was called while it had one paradigm
 
 
-def default_cache() -> Path:
-    """Where rendered scenes and latents are kept between runs; GENPERCEPT_CACHE moves it."""
-    root = (
-        os.environ.get("GENPERCEPT_CACHE")
-        or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "genpercept"
-    )
-    return Path(root)
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-
-
 S = TypeVar("S", bound=Section)
 
 
-class Model(Section):
-    """The parts. A path is a folder in diffusers' layout; a config is a table as in its config.json."""
-
-    # What fine-tuning starts from: a text-to-image model's folder or hub id in diffusers' layout, a DINOv2's or CLIP's in
-    # transformers', an embedded model's name, or a predictor that is to be trained further, or taught another task
-    base: str = ""
-    codec: str = ""  # a folder with an AutoencoderKL (or one with vae/ in it); default: the base's
-    init: Literal["base", "scratch"] = "base"  # "scratch": the base's sizes with random weights
-    head: str = ""  # finetune stage; default: the task's own ("vae", the codec's decoder)
-    head_config: dict[str, Any] = Field(default_factory=dict)  # finetune stage, as in the head's config.json
-    codec_config: dict[str, Any] = Field(default_factory=dict)  # autoencoder stage
-    backbone: str = ""  # denoiser stage: "sd21" unless given, or "pixart_alpha"; fine-tuning takes the base's
-    backbone_config: dict[str, Any] = Field(default_factory=dict)  # denoiser stage
-    pyramid_blocks: tuple[
-        int, ...
-    ] = ()  # finetune stage, transformers: those a head reads; default: four, evenly spaced
-    text_config: dict[str, Any] = Field(default_factory=dict)  # denoiser stage: CLIPTextConfig
-    prompt_length: int = Field(default=32, ge=3)  # tokens of a padded caption, begin and end included
-    train_decoder: bool = False  # the same as learn.decoder = "finetune"
-
-
-class Learn(Section):
-    """finetune stage: which parts learn, and from what. "finetune" starts at the base's weights, "scratch" at random ones."""
-
-    denoiser: Literal["finetune", "scratch", "frozen", "lora", "controlnet"] = "finetune"
-    decoder: Literal["frozen", "finetune", "scratch"] = "frozen"  # of the codec; needs a loss behind it
-    # A head with weights of its own. "finetune" goes on from the base's head where the base is a predictor that has one
-    head: Literal["finetune", "scratch", "frozen"] = "finetune"
-
-
-class Lora(Section):
-    """Low-rank adapters (Hu et al. 2021) by peft."""
-
-    rank: int = Field(default=16, ge=1)
-    alpha: int = Field(default=0, ge=0)  # 0: as rank, so that the update is B A, unscaled
-    targets: tuple[str, ...] = ()  # ends of layers' names; default: the attention projections; ("all",): every layer
-
-
-class Prompt(Section):
-    """finetune stage: what the denoiser's cross-attention reads."""
-
-    kind: Literal["empty", "fixed", "random"] = "empty"
-    text: str = ""  # fixed
-    texts: tuple[str, ...] = ()  # random: drawn from for each sample; none: sentences of random words of the vocabulary
-    padded: bool = False  # to the tokenizer's full length (v1); random prompts always are
-
-    @model_validator(mode="after")
-    def _used(self) -> Prompt:
-        if (self.kind == "fixed") != bool(self.text):
-            raise ValueError('prompt: kind "fixed" and a text go together')
-        if self.texts and self.kind != "random":
-            raise ValueError('prompt.texts: only read when prompt.kind is "random"')
-        return self
-
-
-class DataSet(Section):
-    name: str = "synthetic"
-    domain: str = "mixed"
-    split: str = "train"
-    root: Path | None = None  # None: the data set makes its own images
-    count: int = Field(default=0, ge=0)  # first entries only; 0: all (a data set without an end needs a count)
-    fraction: float = Field(default=1.0, gt=0, le=1)  # of a set of files: as many entries, chosen by data.seed
-    size: tuple[int, int] = (128, 128)  # rendered height, width
-    sizes: tuple[tuple[int, int], ...] = ()  # of its batches, with loader.one_set_per_batch; default: augment.sizes
-    seed: int = 0
-    far: float = Field(default=0.0, ge=0)  # metres at which depth is cut off; the sky counts as that far. 0: as it is
-    weight: float = Field(default=1.0, gt=0)  # share of the samples, relative to the other sets
-    # synthetic, cached: only scenes that have it. keypoints: 8 labelled joints or more; mask: 2 % to 90 % of the pixels; defect
-    having: Literal["", "keypoints", "mask", "defect"] = ""
-    options: dict[str, Any] = Field(default_factory=dict)  # of the data set's plugin
-    # A sample that cannot be read is left out, counted and listed, and the next one takes its place. False: it is an error
-    skip_bad: bool = False
-
-
-class Loader(Section):
-    batch_size: int = Field(default=16, ge=1)  # over all processes
-    cache: bool = True  # rendered scenes are kept on disk; False: rendered anew each time
-    cache_dir: Path = Field(default_factory=default_cache)
-    one_set_per_batch: bool = False
-    # finetune stage, latent loss only, and distil stage: latents of so many augmented variants of each sample (image and label;
-    # what the whole end is given or gives) are made once and kept on disk. 0: images are augmented and encoded in every step
-    latent_variants: int = Field(default=0, ge=0)
-    workers: int = Field(default=0, ge=0)  # processes that render the cache; 0: one per core
-    threads: int = Field(default=1, ge=1)  # that make batches beside the step
-    prefetch: int = Field(default=4, ge=1)  # batches kept ready
-
-
-class Augment(Section):
-    """What is done to images and labels afresh each time, keyed by (seed, step, sample). 0 switches a part off."""
-
-    flip: float = Field(default=0.5, ge=0, le=1)  # probability; negates the x component of normals
-    crop: tuple[float, float] = (1.0, 1.0)  # edge of the crop relative to the largest that fits: low, high
-    centre: bool = False  # crops lie in the middle; False: anywhere
-    sizes: tuple[tuple[int, int], ...] = ()  # height, width, drawn per batch; default: the first data set's size
-    colour: float = Field(
-        default=0.0, ge=0, le=1
-    )  # strength of brightness, contrast, saturation, hue, gamma, white balance
-    grayscale: float = Field(default=0.0, ge=0, le=1)  # probability
-    blur: float = Field(default=0.0, ge=0, le=1)  # probability, radius up to 2 pixels
-    noise: float = Field(default=0.0, ge=0, le=1)  # probability, standard deviation up to 0.06
-    jpeg: float = Field(default=0.0, ge=0, le=1)  # probability, quality 25 to 90
-
-
-class Autoencoder(Section):
-    kl: float = Field(
-        default=1e-6, ge=0
-    )  # weight of the posterior's divergence from a unit normal (mean over latent values)
-    # Share of the batch that is a painted label instead of the photograph, so that labels survive the codec.
-    paint: dict[str, float] = Field(
-        default_factory=lambda: {"depth": 0.12, "disparity": 0.08, "normals": 0.15, "mask": 0.05}
-    )
-
-
-class Distil(Section):
-    """distil stage: one end of the base's codec, an AutoencoderKL's, made cheaper and taught to answer as the whole one."""
-
-    part: Literal["decoder", "encoder"] = "decoder"
-    # slim: the same network, pruned. tiny: the tiny autoencoder's (TAESD's), from random weights
-    form: Literal["slim", "tiny"] = "slim"
-    # slim: share of the channels that are kept, in whole groups of the normalisation. tiny: share of TAESD's 64
-    width: float = Field(default=0.5, gt=0, le=1)
-    blocks: int = Field(default=0, ge=0)  # residual blocks per level; 0: as many as there are, or as TAESD has
-    attention: bool = True  # False: without that in the middle, whose cost is quadratic in the pixels; tiny has none
-    channels: Literal[0, 1, 3] = (
-        0  # of a decoder's answer; 1: the mean of the three. 0: 1 for tasks of one value per pixel
-    )
-
-
-class Denoiser(Section):
-    empty_prompt: float = Field(default=0.1, ge=0, le=1)  # share of captions replaced by "" (for guidance)
-    text_lr: float = Field(default=0.0, ge=0)  # 0: as optim.lr
-    min_snr_gamma: float = Field(default=0.0, ge=0)  # 0: plain MSE on v; 5: min-SNR weighting (Hang et al. 2023) for v
-    cached_latents: bool = True  # encoded once, without crops and colour changes; False: encoded in the step, augmented
-    variants: int = Field(default=2, ge=1, le=2)  # cached latents per image: 1 as is, 2 also mirrored
-    sample_steps: int = Field(default=25, ge=1)  # DDIM steps of the validation picture
-    guidance: float = Field(default=3.0, ge=0)
-
-
-class Optim(Section):
-    # adamw: torch's; fused: the same in one kernel; adam: weight decay added to the gradient; 8bit: AdamW of bitsandbytes;
-    # muon: orthogonal updates of weight matrices and AdamW for the rest (fewer steps, each a little slower)
-    kind: Literal["adam", "adamw", "fused", "8bit", "muon"] = "fused"
-    lr: float = Field(default=1e-4, gt=0)  # of the denoiser, its adapters, or whatever else the stage trains
-    lr_decoder: float = Field(default=0.0, ge=0)  # 0: as lr
-    lr_head: float = Field(default=0.0, ge=0)  # 0: as lr
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = Field(default=0.01, ge=0)
-    eps: float = Field(default=1e-8, gt=0)
-    warmup: int = Field(default=100, ge=0)  # steps of linear rise
-    decay: Literal["constant", "linear", "cosine", "exponential"] = "cosine"
-    final: float = Field(default=0.01, gt=0, le=1)  # learning rate at the end, relative to lr
-    decay_steps: int = Field(default=0, ge=0)  # 0: over the whole run
-    grad_clip: float = Field(default=1.0, ge=0)  # 0: none
-    accumulation: int = Field(default=1, ge=1)  # batches of loader.batch_size per step
-
-
-class Ema(Section):
-    decay: float = Field(default=0.999, ge=0, lt=1)  # 0: none
-    warmup: bool = True  # decay at step s is at most (1 + s) / (10 + s)
-
-
-class Validation(Section):
-    every: int = Field(default=500, ge=0)  # steps; 0: only at the end
-    count: int = Field(default=32, ge=1)  # samples scored
-    pictures: int = Field(default=6, ge=1)  # of them drawn
-    split: str = "val"
-    domain: str = ""  # default: the first data set's
-    steps: int = Field(default=0, ge=0)  # of inference; 0: the paradigm's own
-    prompts: tuple[str, ...] = ()  # denoiser stage; default: captions of validation samples
-
-
-class Checkpoint(Section):
-    every: int = Field(default=500, ge=0)  # steps; 0: only when stopped and at the end
-    every_minutes: float = Field(default=0.0, ge=0)  # also after this long; 0: no
-    keep: int = Field(default=2, ge=1)  # latest ones kept, beside the best
-
-
-class Logging(Section):
-    every: int = Field(default=20, ge=1)  # steps between TensorBoard points
-    seconds: float = Field(default=30.0, gt=0)  # between plain lines where there is no terminal
-    tensorboard: bool = True
-    trackers: tuple[Literal["wandb", "trackio"], ...] = ()  # beside it, where they are installed
-    project: str = "genpercept"  # of the trackers
-
-
-class Speed(Section):
-    threads: int = Field(default=0, ge=0)  # of the network's arithmetic on the CPU; 0: torch's choice
-    processes: int = Field(default=1, ge=1)  # on this machine, each with its share of every batch
-    channels_last: bool = False
-    checkpointing: bool = (
-        False  # activations are computed again in the backward pass: less memory, about a third more time
-    )
-    compile: bool = False
-    # plain: matrix products and softmax, which auto takes for bf16 on the CPU
-    attention: Literal["auto", "plain", "fused"] = "auto"
-
-
-class Guard(Section):
-    """A step whose loss or gradient is not finite, or far above what is usual, is left out and counted."""
-
-    spike: float = Field(
-        default=20.0, ge=0
-    )  # times the running mean of the gradient norm; 0: only non-finite steps are left out
-    limit: int = Field(default=25, ge=1)  # left-out steps in a row that stop the run
-
-
 class Recipe(Section):
-    stage: Stage
-    name: str = ""
-    seed: int = Field(default=0, ge=0)
-    task: str = "depth"
+    """A whole run. Keys without a section stand at the top of the file."""
+
+    stage: Stage = Field(
+        description="What is trained: autoencoder a codec, denoiser a text-to-image model, finetune a predictor (formerly "
+        "one_step), distil a cheaper end of a predictor's codec."
+    )
+    name: str = Field(default="", description="The run's name, for those who read the recipe.")
+    seed: int = Field(
+        default=0, ge=0, description="Seed of the initial weights, the order of the samples, augmentation and noise."
+    )
+    task: str = Field(
+        default="depth",
+        description="finetune, distil stage: what is predicted.",
+        json_schema_extra={"plugins": "tasks"},
+    )
     task_options: dict[str, Any] = Field(
-        default_factory=dict
-    )  # such as classes of segmentation, height and width of pose
-    paradigm: str = "one_step"
+        default_factory=dict,
+        description="Options of the task, such as classes of segmentation, height and width of pose.",
+    )
+    paradigm: str = Field(
+        default="one_step",
+        description="finetune stage: how the denoiser makes the answer.",
+        json_schema_extra={"plugins": "paradigms"},
+    )
     paradigm_options: dict[str, Any] = Field(
-        default_factory=dict
-    )  # such as betas; timestep and random_timestep of one_step
-    steps: int = Field(default=1000, ge=1)
+        default_factory=dict,
+        description="Options of the paradigm, such as betas; timestep and random_timestep of one_step.",
+    )
+    steps: int = Field(default=1000, ge=1, description="Steps of the optimiser.")
     max_minutes: float = Field(
-        default=0.0, ge=0
-    )  # wall clock; 0: none. See train.progress: such a run is not bit-reproducible
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+        default=0.0,
+        ge=0,
+        description="Minutes of training after which the run ends early, its learning rate fallen; such a run is not "
+        "bit-reproducible. 0: none.",
+    )
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        default="fp32",
+        description="Precision of the network's arithmetic; weights are float32, lower precisions are mixed.",
+    )
     resolution: int = Field(
-        default=0, ge=0
-    )  # default processing resolution of the saved model; 0: longest training edge
+        default=0,
+        ge=0,
+        description="Default processing resolution of the saved model, in pixels. 0: the longest training edge.",
+    )
     model: Model = Model()
     learn: Learn = Learn()
     lora: Lora = Lora()
@@ -269,11 +92,22 @@ class Recipe(Section):
     data: tuple[DataSet, ...] = (DataSet(count=1000),)
     loader: Loader = Loader()
     augment: Augment = Augment()
-    # name -> weight; "latent" compares before the decoder, the others behind it. Empty: the task's own
-    loss: dict[str, float] = Field(default_factory=dict)
-    # Share of a batch that the losses behind the decoder see, scaled to keep their weight: the decoder is most of a step.
-    pixel_share: float = Field(default=1.0, gt=0, le=1)
-    loss_options: dict[str, dict[str, Any]] = Field(default_factory=dict)  # name -> its options, such as paper_exact
+    loss: dict[str, float] = Field(
+        default_factory=dict,
+        description="Weights of the losses, 0 or more, by name; latent compares before the decoder, the others behind it. {}: "
+        "the task's own.",
+        json_schema_extra={"plugins": "losses"},
+    )
+    pixel_share: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="Share of a batch that the losses behind the decoder see, scaled to keep their weight: the decoder is most "
+        "of a step.",
+    )
+    loss_options: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="Options of the losses by name, such as paper_exact."
+    )
     autoencoder: Autoencoder = Autoencoder()
     denoiser: Denoiser = Denoiser()
     distil: Distil = Distil()
@@ -433,11 +267,14 @@ def _keys_at(path: tuple[str | int, ...], model: type[Section]) -> list[str]:
     for part in path:
         if isinstance(part, int):
             continue
-        annotation = section.model_fields[part].annotation
-        section = next(
-            (a for a in (annotation, *get_args(annotation)) if isinstance(a, type) and issubclass(a, Section)), Section
-        )
+        section = section_of(section.model_fields[part].annotation) or Section
     return list(section.model_fields)
+
+
+def section_of(annotation: Any) -> type[Section] | None:
+    """The section that a field of this type holds, or holds a list of; None where it holds a value."""
+    found = (a for a in (annotation, *get_args(annotation)) if isinstance(a, type) and issubclass(a, Section))
+    return next(found, None)
 
 
 def _shorten(value: Any) -> str:

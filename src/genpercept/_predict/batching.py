@@ -14,9 +14,8 @@ import numpy as np
 from genpercept._predict.model import Model
 from genpercept.imaging.jobs import Job
 
-_ALONE = (
-    2**24
-)  # pixels of an image from which it shares no batch: its maps at full size are gigabytes for eight of them
+# pixels of an image from which it shares no batch: its maps at full size are gigabytes for eight of them
+_ALONE = 2**24
 _AUTO_CPU, _AUTO_ACCELERATOR = 8, 16  # more images at once gain nothing on a CPU, little elsewhere
 _SHARE_CPU, _SHARE_ACCELERATOR = 0.5, 0.8  # of the memory that is free; on a CPU other programs want some, too
 _UNKNOWN = 4096  # bytes per pixel of a network that does not say: Stable Diffusion's decoder in float32

@@ -61,9 +61,8 @@ class Stream:
         self._writing: deque[tuple[Job, int, Future[None]]] = deque()
         self._largest = 1  # bytes of the largest image yet
         self._alone = False  # a batch runs that needs the memory of all streams
-        self._copy_streams = self._threads = self._total = (
-            1  # batches at once on a copy, torch's threads for each, and in all
-        )
+        # batches at once on a copy, torch's threads for each, and in all
+        self._copy_streams = self._threads = self._total = 1
         self._fit: int | None = None  # pixels that the memory of one stream holds
         self._limits = Limits(1)
         self._buckets = Buckets(lambda padded: self._limits.capacity(padded))

@@ -89,13 +89,11 @@ def _filled(config: dict[str, Any], part: Part, tensors: dict[str, Tensor]) -> A
 
 @dataclass
 class _Space:
-    """Channels that layers share. grouped: a group normalisation sees them."""
+    """Channels that layers share. grouped: a group normalisation sees them. readers: each with the normalisation before it."""
 
     size: int
     grouped: bool = True
-    readers: list[tuple[nn.Module, nn.Module | None]] = field(
-        default_factory=list
-    )  # a layer, the normalisation before it
+    readers: list[tuple[nn.Module, nn.Module | None]] = field(default_factory=list)
     writers: list[nn.Module] = field(default_factory=list)
 
     def scores(self) -> Tensor:

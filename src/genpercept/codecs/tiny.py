@@ -52,9 +52,8 @@ class Tiny:
     output = "latent"
 
     def build(self, config: dict) -> nn.Module:
-        known = {
-            k: v for k, v in config.items() if k != "block_out_channels"
-        }  # it saves this one, and warns of it when read
+        # AutoencoderTiny saves block_out_channels, and warns of it when read
+        known = {k: v for k, v in config.items() if k != "block_out_channels"}
         return cast(nn.Module, AutoencoderTiny.from_config(known))
 
     def wrap(self, module: nn.Module | None) -> TinyCodec:

@@ -93,9 +93,8 @@ class Kitti(FileDataset):
         if not paths and split == "test" and _bases(depth_root, "all"):
             raise ValueError(f"{shown(root)}: which frames are for test is not in the data: give split_list")
         entries = [_entry(root, path) for path in paths]
-        entries = [
-            e for e in entries if e.image.is_file()
-        ]  # the annotated set has drives that one may not have fetched
+        # the annotated set has drives that one may not have fetched
+        entries = [e for e in entries if e.image.is_file()]
         if not entries:
             self.wrong_layout(root, f"depth maps of split {split!r} and their images")
         return entries

@@ -57,9 +57,8 @@ def locate(maps_JHW: Tensor, size: Size, spread: float = 0.0) -> np.ndarray:
     top = maps.reshape(joints, -1).argmax(1)
     rows, columns = np.divmod(top, w)
     scores = maps.reshape(joints, -1).max(1).clip(0, 1)
-    offsets = _refine(
-        maps, rows, columns, (spread or sigma(h)) / 2
-    )  # half of it: a whole one widens peaks into the border
+    # half the spread: a whole one widens peaks into the border
+    offsets = _refine(maps, rows, columns, (spread or sigma(h)) / 2)
     x = (columns + offsets[:, 0] + 0.5) * size[1] / w
     y = (rows + offsets[:, 1] + 0.5) * size[0] / h
     return np.stack([x, y, scores], 1).astype(np.float32)

@@ -1,0 +1,1 @@
+"""`genpercept bench`: time and memory."""

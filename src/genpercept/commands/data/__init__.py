@@ -1,0 +1,1 @@
+"""`genpercept data`: list, check and preview data sets."""

@@ -1,0 +1,78 @@
+"""The options of `genpercept data` and its commands; the work is done by `genpercept.datalist` and `genpercept.datacheck`,
+imported when a command runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from genpercept.commands import shared_options as shared
+
+_data_set = shared.together(
+    shared.root(type=shared.PATH, help="The data set's folder, in its published layout."),
+    shared.split(help="Such as train, val or test; `genpercept data list --json` has all."),
+    shared.dataset_option("pairs", help="Option of the data set. Repeatable."),
+)
+
+
+@click.group()
+def data() -> None:
+    """Data sets: the published ones (docs/datasets.md), and your own images and labels (docs/training.md)."""
+
+
+@data.command("list")
+@shared.as_json(help="All that is known of them, as JSON.")
+@shared.debuggable
+def data_list(as_json: bool) -> int:
+    """List the data sets: what each provides, its tasks and protocols, licence, and the extra that it needs."""
+    from genpercept import datalist
+
+    return datalist.main(as_json)
+
+
+@data.command("check")
+@click.argument("name", metavar="NAME_OR_FOLDER")
+@_data_set
+@click.option("--limit", type=click.IntRange(min=0), default=0, metavar="N", help="Read only N samples, evenly spaced.")
+@shared.skip_bad(help="Broken samples are counted and named, but are no failure.")
+@shared.out(help="Folder for contact_sheet.png; made if missing.")
+@click.option(
+    "--depth-scale", type=float, metavar="X", help="FOLDER: units of 16-bit depth per metre.  [default: 1000]"
+)
+@click.option("--normals-axes", type=click.Choice(["ours", "opencv"]), help="FOLDER: axes of normals.  [default: ours]")
+@shared.debuggable
+def data_check(
+    name: str,
+    root: Path | None,
+    split: str | None,
+    pairs: tuple[str, ...],
+    limit: int,
+    skip_bad: bool,
+    out: Path | None,
+    **short: Any,
+) -> int:
+    """Read a data set, or every sample of your own FOLDER (or manifest): what is there, what is broken, value ranges.
+
+    Exit code 0 when all is well, 1 when some samples are broken (they are named), 2 when none can be read.
+    """
+    from genpercept import datacheck
+
+    options = {k: v for k, v in short.items() if v is not None} | datacheck.options_of(pairs)
+    if datacheck.named(name, root):
+        return datacheck.check_named(name, root, split, out, options, limit, skip_bad)
+    return datacheck.main(Path(name), out, options, split or "all", limit, skip_bad)
+
+
+@data.command("preview")
+@click.argument("name")
+@_data_set
+@shared.out(required=True, metavar="FILE.png", help="The sheet; its folder is made if missing.")
+@shared.count(type=click.IntRange(1, 200), default=12, show_default=True, help="Samples, evenly spaced.")
+@shared.debuggable
+def data_preview(name: str, root: Path | None, split: str | None, pairs: tuple[str, ...], out: Path, count: int) -> int:
+    """Draw a contact sheet of the data set NAME: images beside their labels."""
+    from genpercept import datacheck
+
+    return datacheck.preview(name, root, split, out, count, datacheck.options_of(pairs))

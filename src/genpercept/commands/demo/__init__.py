@@ -1,0 +1,1 @@
+"""`genpercept demo`: the embedded models on photographs and rendered scenes."""

@@ -1,0 +1,1 @@
+"""`genpercept doctor`: what works here."""

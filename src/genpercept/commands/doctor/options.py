@@ -1,0 +1,20 @@
+"""The options of `genpercept doctor`; the work is done by `genpercept.doctor`, imported when the command runs."""
+
+from __future__ import annotations
+
+import click
+
+from genpercept.commands import shared_options as shared
+
+
+@click.command()
+@shared.device()
+@shared.debuggable
+def doctor(device: str) -> int:
+    """Check the installation: versions, the device that works, memory, where models would come from.
+
+    Exit code 0 when predicting would work here, 1 when something it needs is missing or broken.
+    """
+    from genpercept.doctor import main
+
+    return main(device=device)

@@ -1,0 +1,1 @@
+"""`genpercept evaluate`: models on data sets."""

@@ -1,0 +1,1 @@
+"""`genpercept export`: a model for other programs."""

@@ -1,0 +1,1 @@
+"""`genpercept inspect`: what a model is."""

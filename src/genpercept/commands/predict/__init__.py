@@ -1,0 +1,1 @@
+"""`genpercept predict`: images in, predictions out."""

@@ -1,0 +1,89 @@
+"""The options of `genpercept predict`; the work is done by `genpercept.predict`, imported when the command runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from genpercept.commands import shared_options as shared
+
+
+class _BatchSize(click.ParamType):
+    """A number from 1 on, or auto."""
+
+    name = "n|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | Literal["auto"]:
+        return "auto" if value == "auto" else click.IntRange(min=1).convert(value, param, ctx)
+
+
+@click.command()
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@shared.model(help="Embedded name, folder or hub id.  [default: mini/depth]")
+@shared.model_source()
+@shared.out(required=True, help="Folder for DIR/<stem>_<task>.<ext>; made if missing.")
+@click.option(
+    "--format",
+    "formats",
+    metavar="LIST",
+    help="Of png (16 bits), color, npy, npz, exr, ply; masks: mask, cutout; poses: coco.  [default: png,color; poses: "
+    "coco,color]",
+)
+@shared.processing_resolution()
+@shared.steps()
+@shared.ensemble_size(help="Runs to merge, for models that start from noise; also writes their uncertainty.")
+@shared.seed()
+@shared.device(help="auto, cpu, cuda, cuda:1, mps, or cuda:0,cuda:1.")
+@shared.dtype()
+@shared.batch_size(type=_BatchSize(), help="Images of one size at once; auto: as memory allows.")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="ray: the workers of a Ray cluster; also writes DIR/manifest.jsonl.",
+)
+@click.option(
+    "--fov", type=float, default=60.0, show_default=True, help="Horizontal field of view in degrees, for ply."
+)
+@shared.flip_test()
+@click.option("--boxes", metavar="FILE", help="Poses: people's boxes, JSON: by image name, or COCO's.")
+@click.option("--detector", metavar="NAME[=MODEL]", help="Poses: find the people with it, such as yolos.")
+@click.option(
+    "--box-score", type=float, default=0.3, show_default=True, metavar="X", help="Poses: least score of a box."
+)
+@shared.specialised(help="Fold what is constant in one step: quicker.  [default: as the model was saved]")
+@click.option(
+    "--encoder", metavar="C", help="Another codec's encoder: its folder or hub id, or a model's that has one."
+)
+@click.option("--decoder", metavar="C", help="Another codec's decoder, likewise.")
+@click.option("--offload", is_flag=True, help="Keep parts in main memory while the accelerator does not need them.")
+@click.option("--vae-slicing", is_flag=True, help="Encode and decode image by image: less memory with --batch-size.")
+@shared.vae_tiling()
+@shared.strips(help="--specialised, its codec in strips: less memory for large images, no seams.")
+@shared.resume(help="Skip images whose results are there and whole.")
+@shared.debuggable
+def predict(
+    inputs: tuple[str, ...],
+    out: Path,
+    formats: str | None,
+    resume: bool,
+    device: str,
+    batch_size: int | Literal["auto"],
+    engine: str,
+    offload: bool,
+    vae_slicing: bool,
+    vae_tiling: bool,
+    **request: Any,
+) -> int:
+    """Predict images: files, folders and patterns such as 'photos/**/*.jpg'. Under `accelerate launch`: by several processes.
+
+    Exit code 0 when all went well, 1 when some images failed (they are listed at the end), 2 when none could be done.
+    """
+    from genpercept.predict import Machine, Request, run
+
+    names = None if formats is None else [name.strip().lower() for name in formats.split(",") if name.strip()]
+    machine = Machine(device, batch_size, offload, vae_slicing, vae_tiling)
+    return run(inputs, out, Request(**request), formats=names, machine=machine, resume=resume, engine=engine)

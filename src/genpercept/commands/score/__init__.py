@@ -1,0 +1,1 @@
+"""`genpercept score`: stored predictions against ground truth."""

@@ -1,0 +1,1 @@
+"""`genpercept study`: the arms of a study, trained and compared."""

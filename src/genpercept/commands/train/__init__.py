@@ -1,0 +1,1 @@
+"""`genpercept train`: what a recipe describes."""
