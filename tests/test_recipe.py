@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from genpercept import plugins, recipe, recipe_reference, study, train
+from genpercept import recipe, recipe_reference, study, train
 from genpercept._training.plan import plan
 from genpercept.recipe import Recipe
+from genpercept.tasks import TASKS
 
 ROOT = Path(__file__).parent.parent
 
@@ -163,7 +164,7 @@ def test_explain() -> None:
     assert section in whole and all(f"\n{name}: " in whole for name in keys())
     assert recipe_reference.explain("data.0.count") == recipe_reference.explain("data.count")
     assert recipe_reference.explain("loss.l1") == recipe_reference.explain("loss")
-    assert f"Names: {', '.join(plugins.names('tasks'))}." in recipe_reference.explain("task")
+    assert f"Names: {', '.join(TASKS.names())}." in recipe_reference.explain("task")
     assert max(map(len, recipe_reference.explain("loader").splitlines())) <= 120
 
 

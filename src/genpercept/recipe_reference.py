@@ -13,7 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from genpercept import plugins, recipe
+from genpercept import recipe
 from genpercept.names import hint
 from genpercept.recipe import Recipe
 from genpercept.recipe_fields import Section
@@ -176,8 +176,20 @@ def _entry(key: Key, values: Mapping[str, Any] | None) -> str:
     own = "" if values is None else f"; here {_own(values, key.name.split('.'))}"
     lines = [f"{key.name}: {key.takes}; {default}{own}", _wrapped(key.meaning, "    ")]
     if key.plugins:
-        lines.append(_wrapped(f"Names: {', '.join(plugins.names(key.plugins))}.", "    "))
+        lines.append(_wrapped(f"Names: {', '.join(_names(key.plugins))}.", "    "))
     return "\n".join(lines)
+
+
+def _names(kind: str) -> list[str]:
+    """Names of the plugins of a folder. Imported here because they bring torch, which no other key needs."""
+    from genpercept.datasets import DATASETS
+    from genpercept.heads import HEADS
+    from genpercept.losses import LOSSES
+    from genpercept.paradigms import PARADIGMS
+    from genpercept.tasks import TASKS
+
+    known = {"datasets": DATASETS, "heads": HEADS, "losses": LOSSES, "paradigms": PARADIGMS, "tasks": TASKS}
+    return known[kind].names()
 
 
 def _own(values: Any, path: Sequence[str]) -> str:
