@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 from genpercept.datasets._world import bodies, machines, props
-from genpercept.datasets._world.builder import World, pitch
+from genpercept.datasets._world.builder import Vec, World, pitch
 from genpercept.datasets._world.light import lamplight
 
-# What may be on a wall. The frame stands on the floor at the wall's middle, the wall is z = 0, facing +z; each function
-# gets where along the wall (x), the wall's length and the height of the room, in metres.
+# What may be on a wall. The frame stands on the floor at the wall's middle, the wall is z = 0, facing +z. Each function
+# gets the place along the wall (x), the wall's length and the room's height, in metres.
 
 
 def _window(w: World, x: float, length: float, h: float) -> None:
@@ -191,14 +191,9 @@ def _desk(w: World) -> None:
         props.chair(w)
 
 
-def room(w: World) -> None:
-    """A furnished room seen from inside."""
+def _stand(w: World, a: float, b: float) -> tuple[float, float, Vec]:
+    """Put the camera into a room 2a by 2b; gives where it stands (x, z) and the point that it looks at."""
     r = w.r
-    a, b, h = r.uniform(1.3, 3.2), r.uniform(1.5, 4.2), r.uniform(2.3, 3.2)
-    if r.random() < 0.12:
-        a = r.uniform(0.8, 1.2)
-    w.place = r.choice(("a room", "a room", "a living room", "an office", "a corner")) if a > 1.2 else "a corridor"
-    _shell(w, a, b, h)
     ex, ez = r.uniform(-0.8, 0.8) * a, b * r.uniform(0.55, 0.93)
     eye = (ex, r.choice((r.uniform(1.1, 1.75), r.uniform(0.6, 1.2))), ez)
     aim = r.random()
@@ -208,6 +203,12 @@ def room(w: World) -> None:
     elif aim < 0.4:  # down at the floor and the furniture
         target = (r.uniform(-0.5, 0.5) * a, 0.2, ez - r.uniform(0.8, 2.0))
     w.look(eye, target, r.uniform(48, 92), r.gauss(0, 0.04))
+    return ex, ez, target
+
+
+def _along_the_walls(w: World, a: float, b: float, ex: float, ez: float) -> float:
+    """Furniture along the walls, clear of the camera; gives what decides on the foreground object, in [0, 1)."""
+    r = w.r
     walls = [(k, s) for k in range(4) for s in (-0.6, 0.0, 0.6)]
     r.shuffle(walls)
     hero = r.random()
@@ -221,6 +222,12 @@ def room(w: World) -> None:
             x, _, z = w.point(0, 0, 0)
             if math.hypot(x - ex, z - ez) > 0.95 + deep:
                 item(w)
+    return hero
+
+
+def _in_the_middle(w: World, a: float, b: float, ex: float, ez: float) -> None:
+    """A rug, and up to two tables or sofas away from the camera."""
+    r = w.r
     if r.random() < 0.45:
         with w.thing("textile", "rug", cast=False):
             w.box(
@@ -237,31 +244,47 @@ def room(w: World) -> None:
         if math.hypot(x - ex, z - ez) > 1.5:
             with w.at(x, 0, z, r.uniform(0, 6.28)):
                 r.choice((_dining, _dining, _desk, props.sofa))(w)
+
+
+def _hanging_lamp(w: World, a: float, b: float, h: float) -> None:
+    r = w.r
+    with w.thing("lamp", "lamp", cast=False):
+        y = h - r.uniform(0.2, 0.9)
+        x, z = r.uniform(-0.4, 0.4) * a, r.uniform(-0.6, 0.3) * b
+        w.rod((x, y, z), (x, h, z), 0.008, w.mat("metal"))
+        w.tube(
+            x,
+            y,
+            z,
+            r.uniform(0.1, 0.28),
+            r.uniform(0.06, 0.16),
+            w.mat("paint", glow=r.choice((0.2, 2.0))),
+            r.uniform(0.2, 0.9),
+            2,
+        )
+
+
+def room(w: World) -> None:
+    """A furnished room seen from inside."""
+    r = w.r
+    a, b, h = r.uniform(1.3, 3.2), r.uniform(1.5, 4.2), r.uniform(2.3, 3.2)
+    if r.random() < 0.12:
+        a = r.uniform(0.8, 1.2)
+    w.place = r.choice(("a room", "a room", "a living room", "an office", "a corner")) if a > 1.2 else "a corridor"
+    _shell(w, a, b, h)
+    ex, ez, target = _stand(w, a, b)
+    hero = _along_the_walls(w, a, b, ex, ez)
+    _in_the_middle(w, a, b, ex, ez)
     _inhabitant(w, a, b, ex, ez, hero, target)
     if r.random() < 0.5:
         with w.at(r.uniform(-0.6, 0.6) * a, 0, r.uniform(-0.7, 0.3) * b):
             props.clutter(w, 0.8, 0.8, r.randrange(1, 6), 0.4)
     if r.random() < 0.4:
-        with w.thing("lamp", "lamp", cast=False):
-            y = h - r.uniform(0.2, 0.9)
-            x, z = r.uniform(-0.4, 0.4) * a, r.uniform(-0.6, 0.3) * b
-            w.rod((x, y, z), (x, h, z), 0.008, w.mat("metal"))
-            w.tube(
-                x,
-                y,
-                z,
-                r.uniform(0.1, 0.28),
-                r.uniform(0.06, 0.16),
-                w.mat("paint", glow=r.choice((0.2, 2.0))),
-                r.uniform(0.2, 0.9),
-                2,
-            )
+        _hanging_lamp(w, a, b, h)
     lamplight(w, (-a, 0, -b), (a, h, b))
 
 
-def _inhabitant(
-    w: World, a: float, b: float, ex: float, ez: float, hero: float, target: tuple[float, float, float]
-) -> None:
+def _inhabitant(w: World, a: float, b: float, ex: float, ez: float, hero: float, target: Vec) -> None:
     """The foreground object: a person, an animal or a piece of furniture on the way to what the camera looks at."""
     r = w.r
     f = r.uniform(0.35, 0.8)
