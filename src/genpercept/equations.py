@@ -14,11 +14,12 @@ v1  ICLR  equation                                      here
 7   8     limit of 4 to 6 as all beta = 1, so abar = 0  one_step_target(), one_step_estimate()
 8   9     the same with one timestep: GenPercept        one_step_target(), one_step_estimate()
 
-abar, alphas_cumprod(), has no number: it is in the line below v1 equation 1. What is not a formula is elsewhere. Of v1: the
-concatenation of 1 and 3 (here z_x comes first, as in Marigold's weights) and the loops over t of 3 and 6 are in the paradigms
-stochastic_multi_step and deterministic_multi_step, the input z_x and t = 1 of 8 in one_step; the squared norm of 2, 5, 7 and 8
-is the loss "latent", the expectation over t and noise the draws of a paradigm; the decoder D of 3, 6, 7 and 8 is the head "vae".
-Two functions differ from the print and say how: a sign in noise_from_v(), the count of s in scaled_linear_betas().
+abar, alphas_cumprod(), has no number: it is in the line below v1 equation 1. What is not a formula is elsewhere. Of v1:
+the concatenation of 1 and 3 (here z_x comes first, as in Marigold's weights) and the loops over t of 3 and 6 are in the
+paradigms stochastic_multi_step and deterministic_multi_step, the input z_x and t = 1 of 8 in one_step; the squared norm
+of 2, 5, 7 and 8 is the loss "latent", the expectation over t and noise the draws of a paradigm; the decoder D of 3, 6, 7
+and 8 is the head "vae". Two functions differ from the print and say how: a sign in noise_from_v(), the count of s in
+scaled_linear_betas().
 
 Others: DDIM (Song et al. 2021), zero terminal SNR and the spacing of timesteps (Lin et al. 2024), LCM (Luo et al. 2023),
 multi-resolution noise (as Marigold, Ke et al. 2024), the start from zeros of E2E-FT (Martin Garcia et al. 2024).
@@ -46,7 +47,7 @@ MULTIRES_LEVELS = 10
 def scaled_linear_betas(beta_start: float, beta_end: float, steps: int = TRAIN_STEPS) -> Tensor:
     """beta_s = (sqrt(b0) + s / (T - 1) (sqrt(b1) - sqrt(b0)))^2 for s = 0 .. T - 1. Returns (T,) float32.
 
-    Paper: ICLR eq. 2, which counts s = 1 .. T and divides by T; here as diffusers has it, so that both ends are reached.
+    Paper: ICLR eq. 2, which counts s = 1 .. T and divides by T; here as diffusers has it, where both ends are reached.
     """
     return torch.linspace(beta_start**0.5, beta_end**0.5, steps, dtype=torch.float32) ** 2
 
@@ -130,8 +131,8 @@ def clean_from_v(z_t: Tensor, v: Tensor, abar: Tensor) -> Tensor:
 def noise_from_v(z_t: Tensor, v: Tensor, abar: Tensor) -> Tensor:
     """Estimate of the noise (of z_x, in RGB blending) from a v-prediction: eps = sqrt(1 - abar) z_t + sqrt(abar) v.
 
-    Paper: eps_t of v1 eq. 3 and z_t^(x) of v1 eq. 6 (ICLR eq. 4 and 7). Both versions print a minus before sqrt(1 - abar) z_t.
-    Plus is what inverts v_target(), and what diffusers has.
+    Paper: eps_t of v1 eq. 3 and z_t^(x) of v1 eq. 6 (ICLR eq. 4 and 7). Both versions print a minus before
+    sqrt(1 - abar) z_t; plus is what inverts v_target(), and what diffusers has.
     """
     a = per_sample(abar, z_t)
     return (1 - a).sqrt() * z_t + a.sqrt() * v
