@@ -1,5 +1,8 @@
 """The paper's equations, with diffusers' schedulers as oracle."""
 
+import inspect
+import re
+
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, LCMScheduler
@@ -60,6 +63,42 @@ def test_one_step_is_the_limit_of_rgb_blending() -> None:
     assert torch.equal(eq.v_target(z_y, z_x, abar[:2]), eq.one_step_target(z_y))
     assert torch.equal(eq.clean_from_v(z_x, eq.one_step_target(z_y), abar[:2]), z_y)
     assert torch.equal(eq.one_step_estimate(eq.one_step_target(z_y)), z_y)
+    assert torch.equal(eq.ddim_step("v_prediction", z_x, eq.one_step_target(z_y), abar[:2], abar[:2]), z_x)
+
+
+# ---- the paper's numbers ---------------------------------------------------------------------------------------------
+
+VERSIONS = ("v1", "ICLR")
+
+
+def table() -> list[tuple[dict[str, int], set[str]]]:
+    """Rows of the table at the top of the module: numbers by version (those without one left out), functions named."""
+    rows = re.findall(r"^([\d-])   (\d)     (.+)$", inspect.getdoc(eq) or "", re.MULTILINE)
+    return [
+        ({v: int(n) for v, n in zip(VERSIONS, numbers, strict=True) if n != "-"}, set(re.findall(r"(\w+)\(\)", text)))
+        for *numbers, text in rows
+    ]
+
+
+def numbers(docstring: str, version: str) -> set[int]:
+    """Equations of one version that a docstring names, as in "v1 eq. 3 and 6"."""
+    lists = re.findall(rf"\b{version} eq\. (\d(?:(?:, | and )\d)*)", " ".join(docstring.split()))
+    return {int(n) for each in lists for n in re.findall(r"\d", each)}
+
+
+def test_the_table_names_every_equation_of_the_paper_once() -> None:
+    assert [n["v1"] for n, _ in table() if "v1" in n] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert [n["ICLR"] for n, _ in table()] == [1, 2, 3, 4, 5, 6, 7, 8, 9]
+    assert all(functions for _, functions in table())
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_table_and_docstrings_name_the_same_equations(version: str) -> None:
+    """Each function that a row names says so itself, and no function claims an equation whose row does not name it."""
+    of_table = {(f, n[version]) for n, functions in table() for f in functions if version in n}
+    public = inspect.getmembers(eq, lambda x: inspect.isfunction(x) and x.__module__ == eq.__name__)
+    of_docstrings = {(name, n) for name, f in public for n in numbers(inspect.getdoc(f) or "", version)}
+    assert of_table == of_docstrings
 
 
 # ---- schedules and timesteps -----------------------------------------------------------------------------------------

@@ -1,9 +1,28 @@
 """The mathematics of the paper, one function each. z_x: image latent, z_y: label latent, abar: cumulated alpha. Torch only.
 
-Equation names follow the paper: forward process, v-prediction, RGB blending (deterministic multi-step) and its limit
-beta_start = beta_end = 1, one step (section 1 of the method; scheduler settings of Stable Diffusion 2.1). Others: DDIM (Song et
-al. 2021), zero terminal SNR and the spacing of timesteps (Lin et al. 2024), LCM (Luo et al. 2023), multi-resolution noise (as
-Marigold, Ke et al. 2024).
+The equations by their numbers: "v1" is the first version (arXiv 2403.06090v1, section 2); "ICLR" is the supplement of the
+version at ICLR 2025, section 1, which has an equation 2 of its own, so that all that follow are one higher.
+
+v1  ICLR  equation                                      here
+1   1     forward process                               diffuse() with Gaussian noise
+-   2     beta_s, the variance schedule                 scaled_linear_betas()
+2   3     objective of the stochastic multi-step way    v_target() with Gaussian noise
+3   4     its inference: estimates of both ends, step   clean_from_v(), noise_from_v(), ddim_step()
+4   5     RGB blending: z_x in the noise's place        diffuse() with z_x
+5   6     objective of RGB blending                     v_target() with z_x
+6   7     its inference                                 clean_from_v(), noise_from_v(), ddim_step()
+7   8     limit of 4 to 6 as all beta = 1, so abar = 0  one_step_target(), one_step_estimate()
+8   9     the same with one timestep: GenPercept        one_step_target(), one_step_estimate()
+
+abar, alphas_cumprod(), has no number: it is in the line below v1 equation 1. What is not a formula is elsewhere. Of v1:
+the concatenation of 1 and 3 (here z_x comes first, as in Marigold's weights) and the loops over t of 3 and 6 are in the
+paradigms stochastic_multi_step and deterministic_multi_step, the input z_x and t = 1 of 8 in one_step; the squared norm
+of 2, 5, 7 and 8 is the loss "latent", the expectation over t and noise the draws of a paradigm; the decoder D of 3, 6, 7
+and 8 is the head "vae". Two functions differ from the print and say how: a sign in noise_from_v(), the count of s in
+scaled_linear_betas().
+
+Others: DDIM (Song et al. 2021), zero terminal SNR and the spacing of timesteps (Lin et al. 2024), LCM (Luo et al. 2023),
+multi-resolution noise (as Marigold, Ke et al. 2024), the start from zeros of E2E-FT (Martin Garcia et al. 2024).
 """
 
 from __future__ import annotations
@@ -26,12 +45,15 @@ MULTIRES_LEVELS = 10
 
 
 def scaled_linear_betas(beta_start: float, beta_end: float, steps: int = TRAIN_STEPS) -> Tensor:
-    """beta_s = (sqrt(b0) + s / (T - 1) (sqrt(b1) - sqrt(b0)))^2 for s = 0 .. T - 1. Returns (T,) float32."""
+    """beta_s = (sqrt(b0) + s / (T - 1) (sqrt(b1) - sqrt(b0)))^2 for s = 0 .. T - 1. Returns (T,) float32.
+
+    Paper: ICLR eq. 2, which counts s = 1 .. T and divides by T; here as diffusers has it, where both ends are reached.
+    """
     return torch.linspace(beta_start**0.5, beta_end**0.5, steps, dtype=torch.float32) ** 2
 
 
 def alphas_cumprod(betas_T: Tensor) -> Tensor:
-    """abar_t = prod_{s <= t} (1 - beta_s). (T,) -> (T,)."""
+    """abar_t = prod_{s <= t} (1 - beta_s). (T,) -> (T,). Paper: the line below eq. 1, without a number."""
     return torch.cumprod(1.0 - betas_T, dim=0)
 
 
@@ -80,25 +102,38 @@ def per_sample(value: Tensor, like_BCHW: Tensor) -> Tensor:
 
 
 def diffuse(z: Tensor, noise: Tensor, abar: Tensor) -> Tensor:
-    """Forward process: z_t = sqrt(abar) z + sqrt(1 - abar) eps. For RGB blending "eps" is z_x and z is z_y."""
+    """Forward process: z_t = sqrt(abar) z + sqrt(1 - abar) eps. (B, ...) each; abar (B,) or ().
+
+    Paper: v1 eq. 1 (ICLR eq. 1), z = z_y; RGB blending, v1 eq. 4 (ICLR eq. 5), is the same with z_x for eps.
+    """
     a = per_sample(abar, z)
     return a.sqrt() * z + (1 - a).sqrt() * noise
 
 
 def v_target(z: Tensor, noise: Tensor, abar: Tensor) -> Tensor:
-    """v-prediction target: v = sqrt(abar) eps - sqrt(1 - abar) z."""
+    """v-prediction target: v = sqrt(abar) eps - sqrt(1 - abar) z.
+
+    Paper: within the norm of v1 eq. 2 (ICLR eq. 3), z = z_y; of RGB blending, v1 eq. 5 (ICLR eq. 6), with z_x for eps.
+    """
     a = per_sample(abar, z)
     return a.sqrt() * noise - (1 - a).sqrt() * z
 
 
 def clean_from_v(z_t: Tensor, v: Tensor, abar: Tensor) -> Tensor:
-    """Estimate of the clean latent from a v-prediction: z = sqrt(abar) z_t - sqrt(1 - abar) v."""
+    """Estimate of the clean latent from a v-prediction: z = sqrt(abar) z_t - sqrt(1 - abar) v.
+
+    Paper: z_{t -> 0} of v1 eq. 3 and, for RGB blending, of v1 eq. 6 (ICLR eq. 4 and 7).
+    """
     a = per_sample(abar, z_t)
     return a.sqrt() * z_t - (1 - a).sqrt() * v
 
 
 def noise_from_v(z_t: Tensor, v: Tensor, abar: Tensor) -> Tensor:
-    """Estimate of the noise (of z_x, in RGB blending) from a v-prediction: eps = sqrt(1 - abar) z_t + sqrt(abar) v."""
+    """Estimate of the noise (of z_x, in RGB blending) from a v-prediction: eps = sqrt(1 - abar) z_t + sqrt(abar) v.
+
+    Paper: eps_t of v1 eq. 3 and z_t^(x) of v1 eq. 6 (ICLR eq. 4 and 7). Both versions print a minus before
+    sqrt(1 - abar) z_t; plus is what inverts v_target(), and what diffusers has.
+    """
     a = per_sample(abar, z_t)
     return (1 - a).sqrt() * z_t + a.sqrt() * v
 
@@ -155,7 +190,10 @@ def zeros_target(kind: str, z: Tensor, abar: Tensor) -> Tensor:
 
 
 def ddim_step(kind: str, z_t: Tensor, output: Tensor, abar: Tensor, abar_before: Tensor) -> Tensor:
-    """Song et al. 2021, eq. 12, with sigma = 0: the estimates of both ends, mixed again at the step before."""
+    """Song et al. 2021, eq. 12, with sigma = 0: the estimates of both ends, mixed again at the step before.
+
+    Paper: z_{t-1} of v1 eq. 3 (ICLR eq. 4) and, for RGB blending, of v1 eq. 6 (ICLR eq. 7).
+    """
     clean = clean_estimate(kind, z_t, output, abar)
     return diffuse(clean, noise_estimate(kind, z_t, output, abar), abar_before)
 
@@ -206,10 +244,17 @@ def multires_noise(noise_CHW: Tensor, coarser: Sequence[Tensor], strength: float
 
 
 def one_step_target(z_y: Tensor, kind: str = "v_prediction") -> Tensor:
-    """What the denoiser is trained to answer to z_x in one step: v_target(z_y, z_x, abar = 0) = -z_y; z_y for "sample"."""
+    """What the denoiser is trained to answer to z_x in one step: v_target(z_y, z_x, abar = 0) = -z_y; z_y for "sample".
+
+    Paper: within the norm of v1 eq. 7 at any t, and of v1 eq. 8 at t = 1 (ICLR eq. 8 and 9).
+    """
     return -z_y if kind == "v_prediction" else z_y
 
 
 def one_step_estimate(output: Tensor, kind: str = "v_prediction") -> Tensor:
-    """The label latent from the denoiser's answer to z_x: clean_from_v(z_x, v, abar = 0) = -v, once; itself for "sample"."""
+    """The label latent from the denoiser's answer to z_x: clean_from_v(z_x, v, abar = 0) = -v, once; itself for "sample".
+
+    Paper: z_{1 -> 0} of v1 eq. 7 and of v1 eq. 8 (ICLR eq. 8 and 9). The z_{t-1} = -z_t of eq. 7 follows from the sign named
+    in noise_from_v(): with plus, z_{t-1} = z_t = z_x at every step.
+    """
     return -output if kind == "v_prediction" else output

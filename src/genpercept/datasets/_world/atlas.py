@@ -241,12 +241,12 @@ def photo(rng: Rng, name: str, crop: int, grey: bool = False) -> Array:
     return pattern(_unit(a.mean(-1), 0.25), None, fbm(rng, 0.9)) if grey else a
 
 
-def _train_tiles(rng: Rng) -> dict[str, list[tuple[int, Array]]]:
-    """Group name -> tiles, each with 0 (colour) or 1 (pattern)."""
+def _pattern_tiles(rng: Rng) -> dict[str, list[Array]]:
+    """Group name -> pattern tiles. The order of the groups is that of the draws: a change of it changes every tile."""
     f = fbm
     cells = {k: voronoi(rng, k) for k in (40, 160, 500)}
     pebbles = [pattern(np.clip(1.1 - c[0] * 0.9 + 0.5 * (c[2] - 0.5), 0, 1), c[2], f(rng, 0.8)) for c in cells.values()]
-    pat: dict[str, list[Array]] = {
+    return {
         "noise": [pattern(f(rng, s), f(rng, 1.6) * 0.6, f(rng, 0.6)) for s in (0.6, 0.9, 1.2, 1.5, 1.9)],
         "plaster": [pattern(f(rng, s), None, f(rng, 0.4)) for s in (0.5, 1.1, 1.6)],
         "ridged": [pattern(1 - abs(2 * f(rng, s) - 1), None, f(rng, 0.7)) for s in (1.1, 1.6)],
@@ -298,14 +298,18 @@ def _train_tiles(rng: Rng) -> dict[str, list[tuple[int, Array]]]:
         "cloud": [pattern(f(rng, 1.5, s), None, None) for s in (1.0, 2.0, 1.0)],
         "moon": [photo(rng, "moon.png", 350, True), photo(rng, "moon.png", 200, True)],
     }
-    col: dict[str, list[Array]] = {
+
+
+def _colour_tiles(rng: Rng) -> dict[str, list[Array]]:
+    """Group name -> colour tiles."""
+    return {
         "leaves_rgb": [
             dead_leaves(rng, n, a, b, c) for n, a, b, c in ((700, 4, 60, 0), (1500, 3, 30, 6), (2500, 2, 20, 0))
         ]
         + [dead_leaves(rng, n, a, b, c) for n, a, b, c in ((300, 10, 70, 5), (1200, 3, 80, 12), (400, 6, 40, 8))],
         "fbm_rgb": [
-            np.stack([0.6 * base + 0.4 * f(rng, s) for _ in range(3)], -1)
-            for s, base in ((s, f(rng, s)) for s in (0.9, 1.2, 1.5))
+            np.stack([0.6 * base + 0.4 * fbm(rng, s) for _ in range(3)], -1)
+            for s, base in ((s, fbm(rng, s)) for s in (0.9, 1.2, 1.5))
         ],
         "photo": [
             photo(rng, "hubble_deep_field.jpg", 500),
@@ -315,9 +319,13 @@ def _train_tiles(rng: Rng) -> dict[str, list[tuple[int, Array]]]:
             photo(rng, "color.png", 300),
         ],
     }
-    out = {k: [(1, t) for t in v] for k, v in pat.items()}
-    out.update({k: [(0, t) for t in v] for k, v in col.items()})
-    return out
+
+
+def _train_tiles(rng: Rng) -> dict[str, list[tuple[int, Array]]]:
+    """Group name -> tiles, each with 0 (colour) or 1 (pattern)."""
+    patterns, colours = _pattern_tiles(rng), _colour_tiles(rng)
+    out = {k: [(1, t) for t in v] for k, v in patterns.items()}
+    return out | {k: [(0, t) for t in v] for k, v in colours.items()}
 
 
 def _heldout_tiles(rng: Rng) -> dict[str, list[tuple[int, Array]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from genpercept.datasets._world.builder import Vec, World, matmul, pitch, roll, yaw
 
@@ -106,84 +107,132 @@ def head(w: World, size: float, skin: int, hair: int) -> dict[str, Vec]:
     }
 
 
-def person(w: World, fg: bool = True, seat: float = 0.0, fuzz: float = 0.0, label: bool = True) -> float:
-    """A clothed figure with the 17 COCO joints, standing or sitting at height `seat`; gives the height of the eyes."""
+class _Body(NamedTuple):
+    """What a person's parts share: height and girth, angles of the limbs, materials, what is bare."""
+
+    tall: float
+    build: float
+    angles: dict[str, tuple[float, float]]
+    skin: int
+    hair: int
+    top: int
+    legs: int
+    shoe: int
+    bare_arms: bool
+    bare_legs: bool
+
+    def limb(self, start: Vec, length: float, name: str, side: str) -> Vec:
+        """Where a limb of `length` heights ends that begins at `start`."""
+        forward, outward = self.angles[f"{side}_{name}"]
+        return _step(start, length * self.tall, forward, (1 if side == "left" else -1) * outward)
+
+
+THIGH, SHIN, UPPER_ARM, FOREARM = 0.245, 0.246, 0.176, 0.155  # lengths, as shares of the height
+# How far in front of a joint its own flesh may lie, as a share of the height.
+FLESH = {"shoulder": 0.045, "elbow": 0.032, "wrist": 0.026, "hip": 0.085, "knee": 0.042, "ankle": 0.036}
+
+
+def _dress(w: World, seat: float) -> _Body:
     r = w.r
-    tall = r.uniform(1.5, 1.92)
-    build = r.uniform(0.85, 1.25)
-    ang = _pose(w, seat)
+    tall, build = r.uniform(1.5, 1.92), r.uniform(0.85, 1.25)
+    angles = _pose(w, seat)
     skin, hair = w.mat("skin"), w.mat("hair", scale=2.0)
     cloth = ("fabric", "fabric", "leather", "paint")
     top, legs, shoe = w.mat(r.choice(cloth)), w.mat(r.choice(cloth)), w.mat("leather", scale=2)
-    bare, short = r.random() < 0.4, r.random() < 0.25
-    thigh, shin, upper, fore = 0.245 * tall, 0.246 * tall, 0.176 * tall, 0.155 * tall
-    lean, twist = (r.gauss(0.05, 0.1), r.gauss(0, 0.15))
-    hip_y = (
-        seat + 0.09
-        if seat > 0
-        else max(
-            thigh * math.cos(ang[s + "_thigh"][0]) + shin * math.cos(ang[s + "_shin"][0]) for s in ("left", "right")
-        )
-        + 0.05 * tall * 0.9
+    bare_arms, bare_legs = r.random() < 0.4, r.random() < 0.25
+    return _Body(tall, build, angles, skin, hair, top, legs, shoe, bare_arms, bare_legs)
+
+
+def _hip_height(body: _Body, seat: float) -> float:
+    if seat > 0:
+        return seat + 0.09
+    thigh, shin, ang = THIGH * body.tall, SHIN * body.tall, body.angles
+    longer = max(
+        thigh * math.cos(ang[s + "_thigh"][0]) + shin * math.cos(ang[s + "_shin"][0]) for s in ("left", "right")
     )
+    return longer + 0.05 * body.tall * 0.9
+
+
+def _torso(w: World, body: _Body, lean: float) -> Vec:
+    """Trunk, shoulders and neck about the hips; gives the top of the chest."""
+    tall, build, top = body.tall, body.build, body.top
+    hw, sw, torso = 0.085 * tall * 0.62 * build, 0.118 * tall * build, 0.29 * tall
+    chest = (0.0, torso * math.cos(lean), torso * math.sin(lean))
+    wide, deep = sw * 0.98, 0.068 * tall * build
+    up = pitch(lean)
+    w.ball(0, 0.0, 0, hw * 1.75, 0.075 * tall, deep * 1.15, body.legs)
+    w.ball(
+        0,
+        torso * 0.36,
+        torso * 0.36 * math.sin(lean),
+        wide * 0.78,
+        torso * 0.42,
+        deep * w.r.uniform(0.95, 1.3),
+        top,
+        up,
+    )
+    w.ball(0, torso * 0.74, torso * 0.72 * math.sin(lean), wide * 0.95, torso * 0.32, deep * 1.12, top, up)
+    w.rod((-sw * 0.8, chest[1] * 0.97, chest[2]), (sw * 0.8, chest[1] * 0.97, chest[2]), 0.036 * tall, top)
+    w.rod((0, chest[1], chest[2]), (0, chest[1] + 0.07 * tall, chest[2] + 0.01), 0.03 * tall, body.skin)
+    return chest
+
+
+def _arm(w: World, body: _Body, side: str, sh: Vec) -> tuple[Vec, Vec]:
+    """From the shoulder down; gives elbow and wrist."""
+    tall, fat, sleeve = body.tall, 0.5 + 0.5 * body.build, body.skin if body.bare_arms else body.top
+    el = body.limb(sh, UPPER_ARM, "upper", side)
+    wr = body.limb(el, FOREARM, "fore", side)
+    w.ball(*sh, 0.036 * tall * fat, 0.036 * tall * fat, 0.036 * tall * fat, body.top)
+    w.rod(sh, el, 0.031 * tall * fat, body.top, 0.75)
+    w.ball(*el, 0.0235 * tall * fat, 0.0235 * tall * fat, 0.0235 * tall * fat, sleeve)
+    w.rod(el, wr, 0.023 * tall * fat, sleeve, 0.68)
+    w.rod(wr, body.limb(wr, 0.05, "fore", side), 0.017 * tall, body.skin)
+    return el, wr
+
+
+def _leg(w: World, body: _Body, side: str, hp: Vec) -> tuple[Vec, Vec]:
+    """From the hip down; gives knee and ankle."""
+    tall, fat, shin = body.tall, 0.5 + 0.5 * body.build, body.skin if body.bare_legs else body.legs
+    kn = body.limb(hp, THIGH, "thigh", side)
+    an = body.limb(kn, SHIN, "shin", side)
+    w.rod(hp, kn, 0.05 * tall * fat, body.legs, 0.66)
+    w.ball(*kn, 0.034 * tall * fat, 0.034 * tall * fat, 0.034 * tall * fat, shin)
+    w.rod(kn, an, 0.033 * tall * fat, shin, 0.62)
+    heel, toe = (an[0], an[1] - 0.022 * tall, an[2] - 0.01), (an[0], an[1] - 0.028 * tall, an[2] + 0.1 * tall * 0.9)
+    w.rod(heel, toe, 0.022 * tall, body.shoe)
+    return kn, an
+
+
+def _slack(joint: str, tall: float) -> float:
+    """Metres by which a surface may lie in front of a joint that is seen all the same."""
+    part = joint.split("_")[-1]
+    return FLESH[part] * tall * 1.25 if part in FLESH else 0.018
+
+
+def person(w: World, fg: bool = True, seat: float = 0.0, fuzz: float = 0.0, label: bool = True) -> float:
+    """A clothed figure with the 17 COCO joints, standing or sitting at height `seat`; gives the height of the eyes."""
+    r = w.r
+    body = _dress(w, seat)
+    tall = body.tall
+    lean, twist = (r.gauss(0.05, 0.1), r.gauss(0, 0.15))
     J: dict[str, Vec] = {}
-    with w.thing("person", "person", fg, fuzz), w.at(0, hip_y, 0, twist):
-        hw, sw, torso = 0.085 * tall * 0.62 * build, 0.118 * tall * build, 0.29 * tall
-        chest = (0.0, torso * math.cos(lean), torso * math.sin(lean))
-        wide, deep = sw * 0.98, 0.068 * tall * build
-        up = pitch(lean)
-        w.ball(0, 0.0, 0, hw * 1.75, 0.075 * tall, deep * 1.15, legs)
-        w.ball(
-            0,
-            torso * 0.36,
-            torso * 0.36 * math.sin(lean),
-            wide * 0.78,
-            torso * 0.42,
-            deep * r.uniform(0.95, 1.3),
-            top,
-            up,
-        )
-        w.ball(0, torso * 0.74, torso * 0.72 * math.sin(lean), wide * 0.95, torso * 0.32, deep * 1.12, top, up)
-        w.rod((-sw * 0.8, chest[1] * 0.97, chest[2]), (sw * 0.8, chest[1] * 0.97, chest[2]), 0.036 * tall, top)
-        w.rod((0, chest[1], chest[2]), (0, chest[1] + 0.07 * tall, chest[2] + 0.01), 0.03 * tall, skin)
+    with w.thing("person", "person", fg, fuzz), w.at(0, _hip_height(body, seat), 0, twist):
+        chest = _torso(w, body, lean)
+        hw, sw = 0.085 * tall * 0.62 * body.build, 0.118 * tall * body.build
         for side, s in (("left", 1), ("right", -1)):
-            sh = (s * sw, chest[1] * 0.965, chest[2])
-            el = _step(sh, upper, ang[side + "_upper"][0], s * ang[side + "_upper"][1])
-            wr = _step(el, fore, ang[side + "_fore"][0], s * ang[side + "_fore"][1])
-            hp = (s * hw, 0.0, 0.0)
-            kn = _step(hp, thigh, ang[side + "_thigh"][0], s * ang[side + "_thigh"][1])
-            an = _step(kn, shin, ang[side + "_shin"][0], s * ang[side + "_shin"][1])
-            fat = 0.5 + 0.5 * build
-            w.ball(*sh, 0.036 * tall * fat, 0.036 * tall * fat, 0.036 * tall * fat, top)
-            w.rod(sh, el, 0.031 * tall * fat, top, 0.75)
-            w.ball(*el, 0.0235 * tall * fat, 0.0235 * tall * fat, 0.0235 * tall * fat, skin if bare else top)
-            w.rod(el, wr, 0.023 * tall * fat, skin if bare else top, 0.68)
-            hand = _step(wr, 0.05 * tall, ang[side + "_fore"][0], s * ang[side + "_fore"][1])
-            w.rod(wr, hand, 0.017 * tall, skin)
-            w.rod(hp, kn, 0.05 * tall * fat, legs, 0.66)
-            w.ball(*kn, 0.034 * tall * fat, 0.034 * tall * fat, 0.034 * tall * fat, skin if short else legs)
-            w.rod(kn, an, 0.033 * tall * fat, skin if short else legs, 0.62)
-            w.rod(
-                (an[0], an[1] - 0.022 * tall, an[2] - 0.01),
-                (an[0], an[1] - 0.028 * tall, an[2] + 0.1 * tall * 0.9),
-                0.022 * tall,
-                shoe,
-            )
+            sh, hp = (s * sw, chest[1] * 0.965, chest[2]), (s * hw, 0.0, 0.0)
+            el, wr = _arm(w, body, side, sh)
+            kn, an = _leg(w, body, side, hp)
             for name, p in (("shoulder", sh), ("elbow", el), ("wrist", wr), ("hip", hp), ("knee", kn), ("ankle", an)):
                 J[f"{side}_{name}"] = w.point(*p)
         size = 0.068 * tall
         turn = matmul(yaw(r.gauss(0, 0.35)), matmul(pitch(r.gauss(0.0, 0.15)), roll(r.gauss(0, 0.08))))
         with w.at(0, chest[1] + 0.065 * tall + size * 1.0, chest[2] + 0.02 * tall, turn):
-            for name, p in head(w, size, skin, hair).items():
+            for name, p in head(w, size, body.skin, body.hair).items():
                 J[name] = w.point(*p)
             eyes = w.point(0, 0, 0)[1]
         if label:
-            # How far in front of a joint its own flesh may lie.
-            deep_by = {"shoulder": 0.045, "elbow": 0.032, "wrist": 0.026, "hip": 0.085, "knee": 0.042, "ankle": 0.036}
-            slack = [
-                0.018 if n.split("_")[-1] not in deep_by else deep_by[n.split("_")[-1]] * tall * 1.25 for n in JOINTS
-            ]
-            w.figure = ([J[n] for n in JOINTS], slack, w.obj)
+            w.figure = ([J[n] for n in JOINTS], [_slack(n, tall) for n in JOINTS], w.obj)
     return eyes
 
 

@@ -11,30 +11,38 @@ from genpercept.datasets._world.light import backdrop, daylight, lamplight
 
 def _stage(w: World, size: float, outdoors: bool) -> None:
     """What lies under and behind the subject at the origin, and the light on it."""
+    (_open_air if outdoors else _table_top)(w, size)
+
+
+def _open_air(w: World, size: float) -> None:
+    """Daylight on uneven ground, with plants and rocks behind."""
     r = w.r
-    if outdoors:
-        daylight(w)
-        with w.thing("ground", cast=False):
-            k = w.land(
-                r.choice((0, 3, 4)),
-                (0, 0, 0),
-                (40 * size, r.uniform(0, 0.4) * size, 40 * size),
-                w.mat(r.choice(("grass", "dirt", "paving", "stone")), scale=0.6 / size),
-                0.5,
-            )
-            w.ground = (k, 40 * size, 0.0, 40 * size)
-        for _ in range(r.randrange(2, 9)):
-            x, z = r.uniform(-7, 7) * size, -r.uniform(3, 14) * size
-            with w.at(x, 0, z, r.uniform(0, 6.28)):
-                r.choice(
-                    (
-                        lambda: nature.tree(w, 4 * size),
-                        lambda: nature.shrub(w, size),
-                        lambda: nature.rock(w, 0.5 * size),
-                        lambda: nature.tufts(w, 25, 0.4 * size, 0.6 * size),
-                    )
-                )()
-        return
+    daylight(w)
+    with w.thing("ground", cast=False):
+        k = w.land(
+            r.choice((0, 3, 4)),
+            (0, 0, 0),
+            (40 * size, r.uniform(0, 0.4) * size, 40 * size),
+            w.mat(r.choice(("grass", "dirt", "paving", "stone")), scale=0.6 / size),
+            0.5,
+        )
+        w.ground = (k, 40 * size, 0.0, 40 * size)
+    for _ in range(r.randrange(2, 9)):
+        x, z = r.uniform(-7, 7) * size, -r.uniform(3, 14) * size
+        with w.at(x, 0, z, r.uniform(0, 6.28)):
+            r.choice(
+                (
+                    lambda: nature.tree(w, 4 * size),
+                    lambda: nature.shrub(w, size),
+                    lambda: nature.rock(w, 0.5 * size),
+                    lambda: nature.tufts(w, 25, 0.4 * size, 0.6 * size),
+                )
+            )()
+
+
+def _table_top(w: World, size: float) -> None:
+    """A table before a wall, sometimes with cloth on it or a curtain behind, in lamplight."""
+    r = w.r
     backdrop(w)
     with w.thing("furniture", "table" if r.random() < 0.7 else "", cast=False):
         m = w.mat(r.choice(("wood", "fabric", "paint", "stone", "floor", "any", "metal")), scale=min(2.0, 0.5 / size))

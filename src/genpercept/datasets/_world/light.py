@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
 from genpercept.datasets._world import camera as look
 from genpercept.datasets._world import shade as E
 from genpercept.datasets._world.builder import World
-from genpercept.datasets._world.palette import linear, natural
+from genpercept.datasets._world.palette import RGB, linear, natural
 
 
 def _set(w: World, at: int, *values: float) -> None:
@@ -21,19 +22,33 @@ def common(w: World, reach: float) -> None:
     _set(w, E.AO, w.r.uniform(0.7, 1.5), reach, w.r.randrange(1 << 20))
 
 
+class Weather(NamedTuple):
+    """One kind of daylight: how often it comes, a caption's words for it, sunlight, and the sky's linear colours."""
+
+    weight: int
+    words: str
+    sun: float
+    zenith: RGB
+    horizon: RGB
+
+
+WEATHERS = {
+    "clear": Weather(30, "sunny", 3.2, (0.16, 0.33, 0.72), (0.62, 0.76, 0.92)),
+    "partly": Weather(28, "bright light", 2.4, (0.22, 0.4, 0.72), (0.7, 0.78, 0.88)),
+    "overcast": Weather(20, "cloudy", 0.35, (0.55, 0.6, 0.66), (0.78, 0.8, 0.82)),
+    "fog": Weather(8, "fog", 0.5, (0.6, 0.63, 0.66), (0.72, 0.74, 0.75)),
+    "dusk": Weather(9, "evening light", 1.6, (0.13, 0.16, 0.34), (0.9, 0.52, 0.3)),
+    "night": Weather(5, "at night", 0.15, (0.01, 0.015, 0.04), (0.06, 0.05, 0.06)),
+}
+
+
 def daylight(w: World) -> None:
     """Sun, clouds, haze, dusk or night, with a sky to match."""
     r = w.r
     common(w, r.uniform(0.4, 0.9))
-    kind = r.choices(("clear", "partly", "overcast", "fog", "dusk", "night"), (30, 28, 20, 8, 9, 5))[0]
-    w.light_words = {
-        "clear": "sunny",
-        "partly": "bright light",
-        "overcast": "cloudy",
-        "fog": "fog",
-        "dusk": "evening light",
-        "night": "at night",
-    }[kind]
+    kind = r.choices(tuple(WEATHERS), tuple(weather.weight for weather in WEATHERS.values()))[0]
+    weather = WEATHERS[kind]
+    w.light_words = weather.words
     el, az = math.radians(r.uniform(12, 65) if kind != "dusk" else r.uniform(3, 12)), r.uniform(0, 6.28)
     _set(
         w,
@@ -45,33 +60,23 @@ def daylight(w: World) -> None:
         0.01 if kind != "overcast" else 0.25,
     )
     warm = max(0.0, 1 - el / 0.9)
-    sun = {"clear": 3.2, "partly": 2.4, "overcast": 0.35, "fog": 0.5, "dusk": 1.6, "night": 0.15}[kind] * r.uniform(
-        0.8, 1.2
-    )
+    sun = weather.sun * r.uniform(0.8, 1.2)
     _set(w, E.LIGHT_RGB, sun, sun * (0.95 - 0.25 * warm), sun * (0.88 - 0.5 * warm))
-    z = {
-        "clear": (0.16, 0.33, 0.72),
-        "partly": (0.22, 0.4, 0.72),
-        "overcast": (0.55, 0.6, 0.66),
-        "fog": (0.6, 0.63, 0.66),
-        "dusk": (0.13, 0.16, 0.34),
-        "night": (0.01, 0.015, 0.04),
-    }[kind]
-    h = {
-        "clear": (0.62, 0.76, 0.92),
-        "partly": (0.7, 0.78, 0.88),
-        "overcast": (0.78, 0.8, 0.82),
-        "fog": (0.72, 0.74, 0.75),
-        "dusk": (0.9, 0.52, 0.3),
-        "night": (0.06, 0.05, 0.06),
-    }[kind]
     level = r.uniform(0.7, 1.35)
-    zen, hor = [level * c * r.uniform(0.85, 1.15) for c in z], [level * c * r.uniform(0.9, 1.1) for c in h]
+    zen = [level * c * r.uniform(0.85, 1.15) for c in weather.zenith]
+    hor = [level * c * r.uniform(0.9, 1.1) for c in weather.horizon]
     _set(w, E.ZENITH, *zen)
     _set(w, E.HORIZON, *hor)
     amb = [0.55 * (a + b) * 0.9 for a, b in zip(zen, hor, strict=True)]
     _set(w, E.AMBIENT_UP, *amb)
     _set(w, E.AMBIENT_DOWN, *(0.35 * c * k for c, k in zip(amb, (1.05, 1.0, 0.75), strict=True)))
+    _clouds_and_haze(w, kind, hor)
+    _set(w, E.FILL, 0, 50, 0, 0, 0, 0)
+
+
+def _clouds_and_haze(w: World, kind: str, horizon: list[float]) -> None:
+    """Clouds, the sun's disc and fog of a kind of daylight. Every kind takes the same number of draws for its cover."""
+    r = w.r
     cover = {
         "clear": r.choice((0.0, 0.35)),
         "partly": r.uniform(0.45, 0.75),
@@ -88,14 +93,13 @@ def daylight(w: World) -> None:
         cover,
         tile,
         r.uniform(0.04, 0.16),
-        *(min(white * (0.4 * a + 0.6), 1.4) * (0.06 if kind == "night" else 1) for a in hor),
+        *(min(white * (0.4 * a + 0.6), 1.4) * (0.06 if kind == "night" else 1) for a in horizon),
     )
     w.env[E.SUN] = 1.0 if kind in ("clear", "dusk", "partly") else 0.0
     density = {"fog": r.uniform(0.008, 0.035), "overcast": r.uniform(0, 0.004)}.get(
         kind, r.choice((0.0, r.uniform(0, 0.004)))
     )
-    _set(w, E.FOG, density, *hor)
-    _set(w, E.FILL, 0, 50, 0, 0, 0, 0)
+    _set(w, E.FOG, density, *horizon)
 
 
 def lamplight(w: World, lo: tuple[float, float, float], hi: tuple[float, float, float]) -> None:

@@ -111,12 +111,9 @@ def hero(w: World, x: float, z: float, eye: tuple[float, float, float], y: float
             nature.rock(w, r.uniform(0.4, 0.9), True)
 
 
-def street(w: World) -> None:
-    """A road between houses, trees and parked cars, seen from it or from the pavement."""
+def _roadway(w: World, half: float, walk: float) -> None:
+    """A road along z, half as wide as `half`, between pavements of width `walk`, and the ground beyond."""
     r = w.r
-    daylight(w)
-    w.place = r.choice(("a street", "a street", "a road", "a village"))
-    half, walk = r.uniform(2.7, 5.5), r.uniform(1.2, 3)
     with w.thing("road", "road", cast=False):
         w.box(0, -0.5, 0, half, 0.5, 150, w.mat("road"))
         paint = w.mat("paint", (0.75, 0.74, 0.7))
@@ -137,39 +134,60 @@ def street(w: World) -> None:
             w.box(s * (half + walk / 2 + 0.1), -0.42, 0, walk / 2 - 0.05, 0.55, 150, m)
             w.box(s * (half + 0.08), -0.42, 0, 0.08, 0.56, 150, kerb)
             w.box(s * (half + walk + 75), -0.45, 0, 75, 0.55, 150, side)
+
+
+def _house_fronts(w: World, s: int, setback: float, dense: float) -> None:
+    """Houses, trees and shrubs along side s (-1 or 1) of a street, at least `setback` from its middle."""
+    r = w.r
+    z = 10.0
+    while z > -75:
+        step = r.uniform(5, 14)
+        back = setback + r.uniform(0.5, 8)
+        with w.at(s * back, 0.1, z - step / 2, -s * math.pi / 2):
+            if r.random() < 0.3 + 0.6 * dense:
+                deep, h = r.uniform(3, 7), r.choice((r.uniform(3, 7), r.uniform(6, 18)))
+                with w.at(0, 0, -deep):
+                    building(w, step / 2 * 0.96, deep, h, z > -25)
+            elif r.random() < 0.75:
+                nature.tree(w, r.uniform(4, 11))
+            else:
+                nature.shrub(w, r.uniform(0.7, 1.6))
+        z -= step
+
+
+def _kerbside(w: World, s: int, half: float, walk: float, ex: float) -> None:
+    """Parked cars, poles, signs and trees along side s of a street; ex: where the camera stands."""
+    r = w.r
+    z = 3.0
+    while z > -55:
+        z -= r.uniform(5, 11)
+        k = r.random()
+        if k < 0.35:
+            with w.at(s * (half - 1.0), 0, z, 0 if s > 0 else math.pi):
+                if abs(s * (half - 1.0) - ex) > 1.8 or z < -4:
+                    machines.car(w)
+        elif k < 0.6:
+            with w.at(s * (half + 0.6), 0.13, z, 0 if s < 0 else math.pi):
+                _furnish(w)
+        elif k < 0.8:
+            with w.at(s * (half + walk * 0.5), 0.13, z):
+                nature.tree(w, r.uniform(3.5, 8))
+
+
+def street(w: World) -> None:
+    """A road between houses, trees and parked cars, seen from it or from the pavement."""
+    r = w.r
+    daylight(w)
+    w.place = r.choice(("a street", "a street", "a road", "a village"))
+    half, walk = r.uniform(2.7, 5.5), r.uniform(1.2, 3)
+    _roadway(w, half, walk)
     ex = r.choice((r.uniform(-0.7, 0.7) * half, math.copysign(half + walk * 0.5, r.random() - 0.5)))
     eye = (ex, r.uniform(1.3, 2.0) + (0.13 if abs(ex) > half else 0.0), 4.0)
     w.look(eye, (ex + r.gauss(0, 5), eye[1] + r.gauss(-0.3, 1.6), -14), r.uniform(50, 95), r.gauss(0, 0.02))
     dense = r.random()
     for s in (-1, 1):
-        z = 10.0
-        while z > -75:
-            step = r.uniform(5, 14)
-            back = half + walk + r.uniform(0.5, 8)
-            with w.at(s * back, 0.1, z - step / 2, -s * math.pi / 2):
-                if r.random() < 0.3 + 0.6 * dense:
-                    deep, h = r.uniform(3, 7), r.choice((r.uniform(3, 7), r.uniform(6, 18)))
-                    with w.at(0, 0, -deep):
-                        building(w, step / 2 * 0.96, deep, h, z > -25)
-                elif r.random() < 0.75:
-                    nature.tree(w, r.uniform(4, 11))
-                else:
-                    nature.shrub(w, r.uniform(0.7, 1.6))
-            z -= step
-        z = 3.0
-        while z > -55:
-            z -= r.uniform(5, 11)
-            k = r.random()
-            if k < 0.35:
-                with w.at(s * (half - 1.0), 0, z, 0 if s > 0 else math.pi):
-                    if abs(s * (half - 1.0) - ex) > 1.8 or z < -4:
-                        machines.car(w)
-            elif k < 0.6:
-                with w.at(s * (half + 0.6), 0.13, z, 0 if s < 0 else math.pi):
-                    _furnish(w)
-            elif k < 0.8:
-                with w.at(s * (half + walk * 0.5), 0.13, z):
-                    nature.tree(w, r.uniform(3.5, 8))
+        _house_fronts(w, s, half + walk, dense)
+        _kerbside(w, s, half, walk, ex)
         if r.random() < 0.3:
             with w.at(s * (half + walk + 0.3), 0.1, -40):
                 (nature.hedge if r.random() < 0.5 else fence)(w, 44, r.uniform(0.8, 1.6))

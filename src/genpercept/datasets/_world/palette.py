@@ -138,18 +138,8 @@ def mix(a: RGB, b: RGB, w: float) -> RGB:
     return a[0] + (b[0] - a[0]) * w, a[1] + (b[1] - a[1]) * w, a[2] + (b[2] - a[2]) * w
 
 
-def material(
-    r: random.Random,
-    groups: dict[str, list[tuple[int, int]]],
-    kind: str,
-    colour: RGB | None,
-    scale: float,
-    glow: float,
-    heldout: bool,
-) -> tuple[float, ...]:
-    """One material row (columns in shade.py)."""
-    names, lo, hi, spec, mirror, bump, dirt = KINDS[kind]
-    tile, mode = r.choice(groups["heldout" if heldout else r.choice(names)])
+def _three_colours(r: random.Random, kind: str, colour: RGB | None, mode: int) -> tuple[RGB, RGB, RGB]:
+    """Both colours of a material's pattern and that of its mask; `colour` asks for the first."""
     c0 = colour or tint(r, kind)
     other = tint(r, kind) if kind != "any" else natural(r)
     # Most patterns are close shades of one colour; some are two colours outright.
@@ -177,6 +167,22 @@ def material(
         c0, c1 = (0.03, 0.03, 0.04), c1 if r.random() < 0.8 else natural(r, 0.6, 0.95)
     if mode == 0:
         c0 = mix((1.0, 1.0, 1.0), natural(r, 0.5, 1.0), 0.3 * r.random())
+    return c0, c1, c2
+
+
+def material(
+    r: random.Random,
+    groups: dict[str, list[tuple[int, int]]],
+    kind: str,
+    colour: RGB | None,
+    scale: float,
+    glow: float,
+    heldout: bool,
+) -> tuple[float, ...]:
+    """One material row (columns in shade.py)."""
+    names, lo, hi, spec, mirror, bump, dirt = KINDS[kind]
+    tile, mode = r.choice(groups["heldout" if heldout else r.choice(names)])
+    c0, c1, c2 = _three_colours(r, kind, colour, mode)
     turn = (
         0.0
         if kind in ("brick", "facade", "roof", "wallpaper", "planks")

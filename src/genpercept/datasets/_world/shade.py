@@ -126,6 +126,22 @@ def _stain(defects, obj, x, y, z):
 
 
 @njit(**JIT)
+def _albedo(M, texels, m, u, v, foot, buf):
+    """Material m's own colour from the texture values in buf[:3], varied by a coarser texture; into buf[5:8]."""
+    for c in range(3):
+        if M[m, 1] == 0:
+            buf[5 + c] = buf[c] * buf[c] * M[m, 7 + c]
+        else:
+            base = M[m, 7 + c] + (M[m, 10 + c] - M[m, 7 + c]) * buf[0]
+            buf[5 + c] = (base + (M[m, 13 + c] - base) * buf[1]) * (0.7 + 0.6 * buf[2])
+    if M[m, 20] > 0:
+        value = texel_one(texels, int(M[m, 21]), u * 0.23 + 0.4, v * 0.23, math.log2(max(foot * 0.23, 1e-6)))
+        dirt = 1 + M[m, 20] * (value - 0.5) * 1.6
+        for c in range(3):
+            buf[5 + c] *= max(dirt, 0.1)
+
+
+@njit(**JIT)
 def shade(P, M, env, cam, grids, texels, defects, i, t, px, py, sun, ao, buf, out):
     """Radiance of primitive i at depth t behind image point (px, py), into out (3,). buf: 10 scratch numbers."""
     dx, dy, dz, _, _ = ray(cam, px, py)
@@ -166,17 +182,7 @@ def shade(P, M, env, cam, grids, texels, defects, i, t, px, py, sun, ao, buf, ou
         nx, ny, nz = nx - ga * tx - gb * bx, ny - gb * by, nz - ga * tz - gb * bz
         s = 1 / math.sqrt(nx * nx + ny * ny + nz * nz)
         nx, ny, nz = nx * s, ny * s, nz * s
-    for c in range(3):
-        if M[m, 1] == 0:
-            buf[5 + c] = buf[c] * buf[c] * M[m, 7 + c]
-        else:
-            base = M[m, 7 + c] + (M[m, 10 + c] - M[m, 7 + c]) * buf[0]
-            buf[5 + c] = (base + (M[m, 13 + c] - base) * buf[1]) * (0.7 + 0.6 * buf[2])
-    if M[m, 20] > 0:
-        value = texel_one(texels, int(M[m, 21]), u * 0.23 + 0.4, v * 0.23, math.log2(max(foot * 0.23, 1e-6)))
-        dirt = 1 + M[m, 20] * (value - 0.5) * 1.6
-        for c in range(3):
-            buf[5 + c] *= max(dirt, 0.1)
+    _albedo(M, texels, m, u, v, foot, buf)
     if P[i, 26] > 0:
         k, s = _stain(defects, int(P[i, 22]), x, y, z)
         if k >= 0:
