@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from genpercept.names import hint
+from genpercept.core.labels import LABELS
+from genpercept.names import choose, hint
 
 Stage = Literal["autoencoder", "denoiser", "finetune", "distil"]
 STAGE_ALIASES = {"one_step": "finetune"}  # what the stage was called while it had one paradigm
@@ -103,11 +104,17 @@ class DataSet(Section):
     seed: int = 0
     far: float = Field(default=0.0, ge=0)  # metres at which depth is cut off; the sky counts as that far. 0: as it is
     weight: float = Field(default=1.0, gt=0)  # share of the samples, relative to the other sets
-    # synthetic, cached: only scenes that have it. keypoints: 8 labelled joints or more; mask: 2 % to 90 % of the pixels; defect
-    having: Literal["", "keypoints", "mask", "defect"] = ""
+    # synthetic, cached: only scenes that have enough of this label, as its row of genpercept.core.labels says: keypoints: 8
+    # labelled joints or more; mask: 2 % to 90 % of the pixels; defect
+    having: str = ""
     options: dict[str, Any] = Field(default_factory=dict)  # of the data set's plugin
     # A sample that cannot be read is left out, counted and listed, and the next one takes its place. False: it is an error
     skip_bad: bool = False
+
+    @field_validator("having")
+    @classmethod
+    def _can_be_asked_for(cls, having: str) -> str:
+        return choose("label", having, ["", *(name for name, row in LABELS.items() if row.enough)])
 
 
 class Loader(Section):

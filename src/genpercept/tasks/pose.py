@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genpercept.core.label_rules import MIRRORED_JOINTS
 from genpercept.options import check_integer, check_number
 from genpercept.prediction import Prediction
 from genpercept.tasks import _keypoints
@@ -68,7 +69,7 @@ class Pose(TaskOptions):
 
     def flip(self, map_BCHW: Tensor) -> Tensor:
         """Mirrored, left and right joints exchanged."""
-        return map_BCHW.flip(-1)[:, list(_keypoints.MIRRORED)]
+        return map_BCHW.flip(-1)[:, list(MIRRORED_JOINTS)]
 
     def truth(self, sample: Sample) -> dict[str, Any]:
         boxes = {} if sample.boxes is None else {"boxes": sample.boxes.numpy()}
