@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from genpercept import classes
-from genpercept.core.labels import LABELS, Label
+from genpercept.core.labels import LABELS, Label, finite
 from genpercept.imaging.colour import INVALID, colourise
 from genpercept.prediction import KINDS
 from genpercept.types import Sample
@@ -56,8 +56,7 @@ def pictures(sample: Sample, table: str | None = None) -> list[Image.Image]:
                 Image.fromarray((image * (1 - share) + np.asarray(row.tint, np.float32) * share).astype(np.uint8))
             )
         else:
-            finite = np.isfinite(values) if values.ndim == 2 else np.isfinite(values).all(-1)
-            known = row.where(values, sample.valid_or_all().numpy()) & finite
+            known = row.where(values, sample.valid_or_all().numpy()) & finite(values)
             colours = _colours(values, str(sample.meta.get("classes") or table or "")) if row.classes else None
             found.append(colourise(_as_kind(row, values, known), row.kind, known, None, colours))
     return found

@@ -119,10 +119,12 @@ class Label:
 
     def where(self, values: np.ndarray, valid: np.ndarray) -> np.ndarray:
         """Pixels of a map (H, W[, C]) that have a value, (H, W) bool; valid (H, W): where the sample says so."""
-        if self.known is not None:
-            return self.known(values, valid)
-        finite = np.isfinite(values)
-        return finite if values.ndim == 2 else finite.all(-1)
+        return finite(values) if self.known is None else self.known(values, valid)
+
+
+def finite(values: np.ndarray) -> np.ndarray:
+    """Pixels of a map (H, W[, C]) whose every value is finite, (H, W) bool."""
+    return np.isfinite(values if values.ndim == 2 else values.sum(-1))
 
 
 def _by_dtype(row: Label, stored: np.ndarray) -> np.ndarray:
@@ -169,7 +171,7 @@ LABELS: Table[Label] = Table(
     "genpercept.labels",
     Label(
         "depth",
-        "metres along the optical axis, infinite at the sky",
+        "metres along the optical axis; 0 where unknown, infinite at the sky",
         unit="m",
         kind="depth_affine",
         packing=rules.HALF,
