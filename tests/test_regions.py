@@ -95,7 +95,7 @@ def test_similarity_is_cocos() -> None:
 
 def test_flip_test_is_symmetric(pose: GenPerceptPipeline, image: np.ndarray) -> None:
     """With it, the mirrored image has the mirrored pose, left and right joints exchanged."""
-    from genpercept.tasks._keypoints import MIRRORED
+    from genpercept.core.label_rules import MIRRORED_JOINTS as MIRRORED
 
     box = np.array([[28.0, 5, 64, 80]])  # in the middle, and no rounding of its crop
     there = pose(image, boxes=box, flip_test=True).values[0]

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import tomllib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from genpercept import classes
+from genpercept.core.labels import LABELS, Label, beyond
 from genpercept.datasets import DATASETS
+from genpercept.datasets.folder import unread
 from genpercept.datasheet import sheet
 from genpercept.imaging.write import atomic
 from genpercept.names import hint
@@ -23,27 +26,13 @@ __all__ = ["Report", "check", "check_named", "main", "named", "options_of", "pre
 _SHEET_SAMPLES = 12
 _LISTED = 20  # broken files named in the text
 _MOST = 8  # classes named in the text
-_LABELS = (
-    *(
-        "depth",
-        "normals",
-        "mask",
-        "alpha",
-        "trimap",
-        "class_ids",
-        "keypoints",
-        "boxes",
-        "defect",
-        "valid",
-        "intrinsics",
-    ),
-)
 
 
 @dataclass
 class Report:
-    """What was found. `ranges`: label -> lowest, median, highest, share of the pixels that are known; `shares`: label ->
-    mean over the samples; `pixels`: class id -> share of the labelled pixels; `broken`: a line per unusable sample."""
+    """What was found. `ranges`: label, or one of its axes -> lowest, median, highest, share of the pixels that are known;
+    `shares`: label -> mean over the samples; `pixels`: class id -> share of the labelled pixels; `broken`: a line per
+    unusable sample; `advice`: what looks like a mistake."""
 
     samples: int = 0
     splits: Counter[str] = field(default_factory=Counter)
@@ -156,7 +145,8 @@ def check(folder: Path, options: dict[str, Any], split: str = "all", limit: int 
     report, shown = _examine(plugin, entries, "", _SHEET_SAMPLES)
     report.splits.update(e.split for e in entries)
     report.total = total
-    report.advice = _advice(report) if split == "all" and total == len(entries) else []
+    if split == "all" and total == len(entries):
+        report.advice += _advice(report) + _unread(folder, [e.name for e in entries])
     return report, shown
 
 
@@ -216,18 +206,21 @@ def _examine(plugin: Any, entries: Sequence[Any], table: str, sheet_samples: int
     for number, entry in enumerate(entries):
         try:
             sample = plugin.load(entry)
-            _same_table(report, sample)
+            labels = list(_labels(sample))
+            _same_table(report, sample, labels)
         except ValueError as error:
             report.broken.append(str(error))
             continue
         report.sizes[sample.image.shape[-2], sample.image.shape[-1]] += 1
-        report.labels.update(name for name in _LABELS if getattr(sample, name) is not None)
-        for name, values, known in _figures(sample):
-            figures.setdefault(name, []).append(_summary(values, known))
-        for name in ("mask", "alpha", "defect"):
-            if (label := getattr(sample, name)) is not None:
-                shares.setdefault(name, []).append(float(label.float().mean()))
-        _count(report, sample)
+        for row, values in labels:
+            report.labels[row.name] += 1
+            if row.summary == "range":
+                for title, part, known in _figures(row, values, sample):
+                    figures.setdefault(title, []).append(_summary(part, known))
+            elif row.summary == "share":
+                shares.setdefault(row.name, []).append(float(torch.from_numpy(values).float().mean()))
+            else:
+                _count(report, row, values, sample)
         if number in wanted:
             shown.append(sample)
     for name, rows in figures.items():
@@ -237,22 +230,33 @@ def _examine(plugin: Any, entries: Sequence[Any], table: str, sheet_samples: int
     return report, shown
 
 
-def _same_table(report: Report, sample: Sample) -> None:
+def _labels(sample: Sample) -> Iterator[tuple[Label, np.ndarray]]:
+    """Rows and arrays (H, W[, C]) of its labels. ValueError for a map of another shape than its row and image say."""
+    there, size = sample.labels(), (sample.image.shape[-2], sample.image.shape[-1])
+    for name in sorted(there, key=list(LABELS).index):
+        row, values = LABELS[name], there[name].numpy()
+        if row.channels and values.shape != row.shape(size):
+            raise ValueError(f"{sample.name}: {name} of shape {list(values.shape)}; must be {list(row.shape(size))}")
+        yield row, row.last(values)
+
+
+def _same_table(report: Report, sample: Sample, labels: Sequence[tuple[Label, np.ndarray]]) -> None:
     """The sample's own table goes before the data set's; its ids must be of that table."""
     report.table = str(sample.meta.get("classes") or report.table)
-    if sample.class_ids is None or report.table not in classes.names():
+    if report.table not in classes.names():
         return
-    highest, known = int(sample.class_ids.max()), len(classes.find(report.table))
-    if highest >= known:
-        raise ValueError(f"{sample.name}: class {highest}, but {report.table} has {known} classes")
+    known = len(classes.find(report.table))
+    for row, ids in labels:
+        if row.classes and int(ids.max()) >= known:
+            raise ValueError(f"{sample.name}: class {int(ids.max())}, but {report.table} has {known} classes")
 
 
-def _count(report: Report, sample: Sample) -> None:
-    if sample.class_ids is not None:
-        ids, counts = np.unique(sample.class_ids.numpy(), return_counts=True)
+def _count(report: Report, row: Label, values: np.ndarray, sample: Sample) -> None:
+    if row.summary == "classes":
+        ids, counts = np.unique(values, return_counts=True)
         report.pixels.update(dict(zip(ids.tolist(), counts.tolist(), strict=True)))
-    if sample.keypoints is not None:
-        seen = sample.keypoints[..., 2] > 0
+    elif row.summary == "people":
+        seen = values[..., 2] > 0
         crowds = sum(map(bool, sample.meta.get("iscrowd", ())))
         report.people.update(
             {"annotated": len(seen), "with joints": int(seen.any(-1).sum()), "joints": int(seen.sum())}
@@ -260,16 +264,11 @@ def _count(report: Report, sample: Sample) -> None:
         report.people.update({"crowds": crowds, "images without people": int(len(seen) == 0)})
 
 
-def _figures(sample: Sample) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """Name, values and where they are known, of what has a range: depth in metres, the components of normals."""
-    found: list[tuple[str, np.ndarray, np.ndarray]] = []
-    if sample.depth is not None:
-        found.append(("depth [m]", sample.depth.numpy(), sample.valid_or_all().numpy()))
-    if sample.normals is not None:
-        n = sample.normals.numpy()
-        known = np.abs(n).sum(0) > 0
-        found += [(f"normals {axis}", n[i], known) for i, axis in enumerate("xyz")]
-    return found
+def _figures(row: Label, values: np.ndarray, sample: Sample) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Title, values and where they are known: of each axis that the row names, or of all channels together."""
+    known = row.where(values, sample.valid_or_all().numpy()) if row.channels else np.isfinite(values)
+    for i, title in enumerate(row.titles()):
+        yield title, values[..., i] if row.axes else values, known
 
 
 def _summary(values: np.ndarray, known: np.ndarray) -> tuple[float, float, float, float]:
@@ -298,18 +297,23 @@ def _said(report: Report, samples: Sequence[Sample], out: Path | None, skip_bad:
 def _advice(report: Report) -> list[str]:
     """What looks like a wrong setting."""
     said = []
-    if depth := report.ranges.get("depth [m]"):
-        _, median, _, _ = depth
-        if not 0.05 <= median <= 500:
-            said.append(f"the median depth is {median:.3g} m: is depth_scale right (units of 16-bit images per metre)?")
-    z = report.ranges.get("normals z")
-    if z and z[1] < 0:
-        said.append('most normals point away from the viewer: set normals_axes = "opencv", if that is what they are')
+    for row in LABELS.values():
+        found = [report.ranges[title] for title in row.titles() if title in report.ranges]
+        if found and row.advice and (line := row.advice([median for _, median, _, _ in found])):
+            said.append(line)
+        if found and (line := beyond(row, np.array([(low, high) for low, _, high, _ in found]))):
+            said.append(f"{line}: is its scale right?")
     if not report.labels:
         said.append("no labels were found: nothing can be trained on these images")
     if report.samples and not report.splits["val"]:
         said.append("no sample is for validation: list some in val.txt, or give them split val in the manifest")
     return said
+
+
+def _unread(folder: Path, names: Sequence[str]) -> list[str]:
+    """Labels that nobody knows."""
+    known = [name for name, row in LABELS.items() if row.has_files]
+    return [f"{name}/ is not read: no label is called so; {hint(name, known)}" for name in unread(folder, names)]
 
 
 def _table(plugin: Any) -> str:

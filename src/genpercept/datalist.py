@@ -11,6 +11,9 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from genpercept.core.labels import LABELS
 from genpercept.datasets import DATASETS
 
 _WIDTHS = (14, 29, 31, 34, 21)  # of the columns
@@ -49,7 +52,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def markdown() -> str:
-    """The generated part of docs/datasets.md."""
+    """The generated part of docs/datasets.md: what data sets provide, the labels, and each data set."""
     found = [row for row in rows() if row["title"]]
     lines = ["| name | data set | provides | tasks (protocol) | splits |", "| --- | --- | --- | --- | --- |"]
     for row in found:
@@ -57,6 +60,10 @@ def markdown() -> str:
         lines.append(
             f"| [{row['name']}](#{row['name']}) | {row['title']} | {provides} | {_tasks(row['protocols'])} | {splits} |"
         )
+    lines += ["", "| label | type | what it is |", "| --- | --- | --- |"]
+    for label in LABELS.values():
+        shape = {0: "", 1: "(H, W) "}.get(label.channels, f"({label.channels}, H, W) ")
+        lines.append(f"| {label.name} | {shape}{np.dtype(label.dtype).name} | {label.meaning} |")
     for row in found:
         lines += ["", f"### {row['name']}", "", *_section(row)]
     return "\n".join(lines)

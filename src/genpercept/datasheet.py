@@ -9,12 +9,14 @@ import torch
 from PIL import Image, ImageDraw
 
 from genpercept import classes
+from genpercept.core.labels import LABELS, Label, finite
 from genpercept.imaging.colour import INVALID, colourise
+from genpercept.prediction import KINDS
 from genpercept.types import Sample
 
 _HEIGHT, _GAP, _CAPTION = 120, 4, 14
-_KINDS = {"depth": "depth_affine", "normals": "normals", "mask": "mask", "alpha": "alpha", "class_ids": "class_ids"}
-_TINT = np.array((230, 30, 30), np.float32)  # of defects
+_QUANTILES = (0.02, 0.98)  # between which a label without limits fills the range of its picture
+_OPACITY = 0.6  # of a label that is laid over the image
 
 
 def sheet(samples: Sequence[Sample], captions: bool = False, table: str | None = None) -> Image.Image:
@@ -41,55 +43,53 @@ def pictures(sample: Sample, table: str | None = None) -> list[Image.Image]:
     """The image and a picture of each label that the sample has, of its proportions."""
     image = (sample.image.permute(1, 2, 0).numpy() * 255).round().clip(0, 255).astype(np.uint8)
     found = [Image.fromarray(image)]
-    for name, kind in _KINDS.items():
-        label = getattr(sample, name)
-        if label is None:
+    there = sample.labels()
+    for name, row in LABELS.items():
+        if not row.kind or name not in there:
             continue
-        values, valid = label.numpy(), None
-        if name == "depth":
-            valid = sample.valid_or_all().numpy() & np.isfinite(values)
-            low, high = np.quantile(values[valid], (0.02, 0.98)) if valid.any() else (0.0, 1.0)
-            values = ((np.where(valid, values, low) - low) / max(high - low, 1e-6)).clip(0, 1)
-        elif name == "normals":
-            values = values.transpose(1, 2, 0)
-            valid = np.abs(values).sum(-1) > 0
-        elif name == "mask":
-            values = values.astype(np.float32)
-        elif name == "class_ids":
-            found.append(_classes(values, str(sample.meta.get("classes") or table or "")))
-            continue
-        found.append(colourise(values, kind, valid))
-    if sample.trimap is not None:
-        found.append(Image.fromarray(sample.trimap.numpy()).convert("RGB"))
-    if sample.keypoints is not None:
-        found.append(_people(sample, found[0]))
-    if sample.defect is not None:
-        share = np.where(sample.defect.numpy(), 0.6, 0.0)[..., None]
-        found.append(Image.fromarray((image * (1 - share) + _TINT * share).astype(np.uint8)))
+        values = row.last(there[name].numpy())
+        if not row.channels:
+            found.append(_on_image(row, values, sample, found[0]))
+        elif row.tint:
+            share = (_OPACITY * values)[..., None]
+            found.append(
+                Image.fromarray((image * (1 - share) + np.asarray(row.tint, np.float32) * share).astype(np.uint8))
+            )
+        else:
+            known = row.where(values, sample.valid_or_all().numpy()) & finite(values)
+            colours = _colours(values, str(sample.meta.get("classes") or table or "")) if row.classes else None
+            found.append(colourise(_as_kind(row, values, known), row.kind, known, None, colours))
     return found
 
 
-def _classes(ids: np.ndarray, table: str) -> Image.Image:
-    """In the table's colours, or in colours that are ours where there is no table for these ids; grey: no class."""
+def _as_kind(row: Label, values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Values of a map as its kind has them: from the label's limits, or its quantiles, to those of the kind."""
+    limits = KINDS[row.kind].limits
+    if limits is None or row.limits == limits:
+        return values.astype(np.float32) if values.dtype == np.bool_ else values
+    inside = values[known]
+    low, high = row.limits or (np.quantile(inside, _QUANTILES) if inside.size else (0.0, 1.0))
+    filled = np.where(known if values.ndim == 2 else known[..., None], values, low)
+    unit = ((filled - low) / max(high - low, 1e-6)).clip(0, 1)
+    return unit * (limits[1] - limits[0]) + limits[0]
+
+
+def _colours(ids: np.ndarray, table: str) -> np.ndarray | None:
+    """The table's colours; None where there is no table for these ids: then they get ours."""
     try:
         colours = classes.find(table).colours
     except ValueError:
-        return colourise(ids, "class_ids", ids >= 0)
-    if ids.max(initial=0) >= len(colours):
-        return colourise(ids, "class_ids", ids >= 0)
-    rgb = colours[np.maximum(ids, 0)]
-    rgb[ids < 0] = INVALID
-    return Image.fromarray(rgb)
+        return None
+    return colours if ids.max(initial=0) < len(colours) else None
 
 
-def _people(sample: Sample, image: Image.Image) -> Image.Image:
-    """Skeletons and boxes on the image as small as it is shown, so that lines stay lines; a crowd's box in grey."""
-    assert sample.keypoints is not None
+def _on_image(row: Label, values: np.ndarray, sample: Sample, image: Image.Image) -> Image.Image:
+    """Points and boxes on the image as small as it is shown, so that lines stay lines; a crowd's box in grey."""
     small = image.resize((max(1, round(image.width * 2 * _HEIGHT / image.height)), 2 * _HEIGHT), Image.Resampling.BOX)
     scale = torch.tensor([small.width / image.width, small.height / image.height])
-    people = sample.keypoints.clone()
-    people[..., :2] *= scale
-    canvas = colourise(people.numpy(), "keypoints", image=np.asarray(small))
+    points = torch.from_numpy(values).clone()
+    points[..., :2] *= scale
+    canvas = colourise(points.numpy(), row.kind, image=np.asarray(small))
     if sample.boxes is None:
         return canvas
     draw = ImageDraw.Draw(canvas)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from genpercept.core.labels import LABELS
+from genpercept.names import choose
 from genpercept.recipe_fields import Section
 
 
@@ -64,10 +66,10 @@ class DataSet(Section):
         description="Metres at which depth is cut off; the sky counts as that far. 0: depth stays as it is.",
     )
     weight: float = Field(default=1.0, gt=0, description="Share of the samples, relative to the other sets'.")
-    having: Literal["", "keypoints", "mask", "defect"] = Field(
+    having: str = Field(
         default="",
-        description="synthetic, cached: only scenes that have it: 8 labelled joints or more; a mask on 2 % to 90 % of the "
-        'pixels; a defect. "": all scenes.',
+        description="synthetic, cached: only scenes that have enough of this label, as its row of genpercept.core.labels says: "
+        'keypoints: 8 labelled joints or more; mask: 2 % to 90 % of the pixels; defect. "": all scenes.',
     )
     options: dict[str, Any] = Field(
         default_factory=dict, description="Options of the data set, as docs/datasets.md has them."
@@ -77,6 +79,11 @@ class DataSet(Section):
         description="A sample that cannot be read is left out, counted and listed, and the next one takes its place. false: it "
         "is an error.",
     )
+
+    @field_validator("having")
+    @classmethod
+    def _can_be_asked_for(cls, having: str) -> str:
+        return choose("label", having, ["", *(name for name, row in LABELS.items() if row.enough)])
 
 
 class Loader(Section):

@@ -1,17 +1,19 @@
 """The values that pass between the parts. Shapes are named by their axes: B batch, C channels, H height, W width.
 
-Nothing here knows a model, a task or a file format.
+Nothing here knows a model, a task or a file format. Labels are described by `genpercept.core.labels`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from genpercept.core.labels import BESIDE, LABELS
 
 Size = tuple[int, int]  # height, width
 
@@ -74,7 +76,7 @@ def resize(x_BCHW: Tensor, size: Size) -> Tensor:
     return F.interpolate(x_BCHW, size, mode="bilinear", align_corners=False, antialias=True)
 
 
-@dataclass
+@dataclass(slots=True)  # so that a label set under a name that is no field is an error
 class Sample:
     """One image with what is known about it, in physical units. Absent labels are None.
 
@@ -83,7 +85,9 @@ class Sample:
     (H, W) in [0, 1], trimap (H, W) uint8: 0, 128 (unknown), 255. keypoints (N, 17, 3): x, y in pixels, visibility 0, 1 or 2
     (COCO), and of the same N people boxes (N, 4): x, y, width, height in pixels. intrinsics (3, 3) in pixels. valid (H, W)
     bool: where depth and normals are meaningful (False at the sky). meta: what else a data set says and a metric reads, such as
-    the ids and areas of annotated people; plain values.
+    the ids and areas of annotated people; plain values. extra: labels that other packages have added to LABELS, by name.
+
+    ValueError for a label in `extra` that no row of LABELS knows, or that is a field.
     """
 
     name: str
@@ -102,19 +106,42 @@ class Sample:
     caption: str = ""
     domain: str = ""
     meta: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Tensor] = field(default_factory=dict)
 
-    def label(self, field_name: str) -> Tensor:
-        """The label called `field_name`, or a ValueError that names the sample and what it lacks."""
-        value = getattr(self, field_name)
+    def __post_init__(self) -> None:
+        for name in self.extra:
+            if name in _FIELDS:
+                raise ValueError(f"sample {self.name!r}: {name} is a field of its own, not one of extra")
+            try:
+                LABELS.find(name)
+            except ValueError as error:
+                raise ValueError(f"sample {self.name!r}: {error}") from None
+
+    def label(self, name: str) -> Tensor:
+        """The label called `name`. ValueError for one that there is not, or that this sample lacks."""
+        value = getattr(self, name) if name in _FIELDS else self.extra.get(LABELS.find(name).name)
         if value is None:
-            raise ValueError(f"sample {self.name!r} has no {field_name}: choose a data set that provides it")
+            raise ValueError(f"sample {self.name!r} has no {name}: choose a data set that provides it")
         return value
+
+    def labels(self) -> dict[str, Tensor]:
+        """Every label that this sample has, by name."""
+        own = {name: value for name in _FIELDS if (value := getattr(self, name)) is not None}
+        return own | self.extra
+
+    def with_labels(self, labels: Mapping[str, Tensor]) -> Sample:
+        """The sample with these labels, each where it belongs. ValueError for one that no row of LABELS knows."""
+        own = {name: value for name, value in labels.items() if name in _FIELDS}
+        return replace(self, **own, extra=self.extra | {k: v for k, v in labels.items() if k not in own})
 
     def valid_or_all(self) -> Tensor:
         """`valid`, or all True where the data set gives none. (H, W) bool."""
         if self.valid is not None:
             return self.valid
         return torch.ones(self.image.shape[-2:], dtype=torch.bool, device=self.image.device)
+
+
+_FIELDS = tuple(f.name for f in fields(Sample) if f.name not in BESIDE)  # that are labels
 
 
 @dataclass(frozen=True)

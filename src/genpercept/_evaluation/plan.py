@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from genpercept import classes
+from genpercept.core.labels import LABELS
 from genpercept.datasets import DATASETS
 from genpercept.metrics import METRICS
 from genpercept.tasks import Task
@@ -112,14 +113,13 @@ def _distinct(names: Sequence[str]) -> tuple[str, ...]:
 def check(data: EvalSet, task: Task, model: str) -> None:
     """ValueError where the set's samples lack what the task needs, or name other classes than the model's."""
     about = getattr(data.dataset, "about", None)
-    sample = None if about else _first(data)
-    has = set(about.provides) if about else {f for f in task.labels if getattr(sample, f, None) is not None}
+    has = set(about.provides if about else _first(data).labels())
     if missing := [f for f in task.labels if f not in has]:
         what = f"it provides {', '.join(about.provides)}" if about else "its first sample has none"
         raise ValueError(
             f"{model} does {task.name}, which needs {', '.join(missing)}; data set {data.spec.dataset!r} has none: {what}"
         )
-    if "class_ids" in task.labels and about is not None:
+    if any(LABELS.find(name).classes for name in task.labels) and about is not None:
         _check_classes(data, task, model)
     METRICS.find(task.metric)(protocol=data.protocol(task), **task.metric_options())
 
@@ -138,7 +138,7 @@ def _check_classes(data: EvalSet, task: Any, model: str) -> None:
         )
 
 
-def _first(data: EvalSet) -> Sample | None:
+def _first(data: EvalSet) -> Sample:
     """The first sample that can be read, for data sets that do not say what they provide."""
     problem: Exception | None = None
     for entry in data.entries[:8]:

@@ -11,17 +11,17 @@ import io
 import numpy as np
 from PIL import Image, ImageFilter
 
-from genpercept._training.records import MAPS, Record
+from genpercept._training.records import Record, labels_of
+from genpercept.core.label_rules import Crop, gone
+from genpercept.core.labels import Label
 from genpercept.recipe import Augment
 
-# COCO's left and right joints, exchanged by a mirror.
-_MIRRORED_JOINTS = [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15]
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def augment(record: Record, size: tuple[int, int], options: Augment, rng: np.random.Generator) -> Record:
-    """The record cropped and resized to `size` (height, width), mirrored or not, its image's colours changed. Boxes go."""
-    out = crop({k: v for k, v in record.items() if k != "boxes"}, size, options.crop, rng, options.centre)
+    """The record cropped and resized to `size` (height, width), mirrored or not, its image's colours changed."""
+    out = crop(record, size, options.crop, rng, options.centre)
     if rng.random() < options.flip:
         out = mirror(out)
     image = out["image"]
@@ -41,8 +41,8 @@ def crop(
 ) -> Record:
     """A box of `size`'s aspect, `scale` of the largest that fits, resized to `size`. Angles, so normals, are kept.
 
-    It lies anywhere, or in the middle. Bilinear (antialiased when shrinking) for the image, nearest for the labels: a mean
-    across a depth edge is no depth.
+    It lies anywhere, or in the middle. Bilinear (antialiased when shrinking) for the image, as its row says for a label: for
+    most the nearest pixel's, since a mean across a depth edge is no depth. What is no map goes by the rule of its row.
     """
     height, width = record["image"].shape[:2]
     largest = min(height / size[0], width / size[1])
@@ -50,62 +50,49 @@ def crop(
     box_h, box_w = size[0] * factor, size[1] * factor
     down, right = (0.5, 0.5) if centre else (float(rng.random()), float(rng.random()))
     top, left = down * (height - box_h), right * (width - box_w)
+    lost = [name for name, row, _ in labels_of(record) if row.crop is gone]
+    out = {key: value for key, value in record.items() if key not in lost}
     if (height, width) == tuple(size) and factor == 1.0:
-        return record
-    out = dict(record)
+        return out
     box = (left, top, min(left + box_w, width), min(top + box_h, height))
-    image = Image.fromarray(np.ascontiguousarray(record["image"]))
-    out["image"] = np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box))
     rows = np.clip((top + (np.arange(size[0]) + 0.5) * factor).astype(np.int64), 0, height - 1)
     columns = np.clip((left + (np.arange(size[1]) + 0.5) * factor).astype(np.int64), 0, width - 1)
-    for key in MAPS:
-        if record.get(key) is not None:
-            out[key] = record[key][rows[:, None], columns]
-    if record.get("intrinsics") is not None:
-        out["intrinsics"] = _cropped_intrinsics(record["intrinsics"], top, left, factor)
-    if record.get("keypoints") is not None:
-        out["keypoints"] = _cropped_keypoints(record["keypoints"], top, left, factor, size)
+    for name, row, value in labels_of(out):
+        if row.crop is not None:
+            out[name] = row.crop(value, Crop(left, top, factor, size))
+        elif row.resampling == "bilinear":
+            out[name] = _resized(row, value, size, box)
+        else:
+            out[name] = value[rows[:, None], columns]
+    image = Image.fromarray(np.ascontiguousarray(record["image"]))
+    out["image"] = np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box))
     return out
 
 
-def _cropped_intrinsics(intrinsics: np.ndarray, top: float, left: float, factor: float) -> np.ndarray:
-    """Pixels' centres lie at half-integers: the edge of the image is at 0."""
-    k = np.array(intrinsics, np.float32)
-    k[0, 2] -= left
-    k[1, 2] -= top
-    k[:2] /= factor
-    return k
-
-
-def _cropped_keypoints(
-    keypoints: np.ndarray, top: float, left: float, factor: float, size: tuple[int, int]
+def _resized(
+    row: Label, values: np.ndarray, size: tuple[int, int], box: tuple[float, float, float, float]
 ) -> np.ndarray:
-    """Joints moved with the box; those outside it become unlabelled (visibility 0)."""
-    points = np.array(keypoints, np.float32)
-    points[..., :2] = (points[..., :2] - (left, top)) / factor
-    x, y = points[..., 0], points[..., 1]
-    points[(x < 0) | (y < 0) | (x > size[1]) | (y > size[0]) | (keypoints[..., 2] == 0)] = 0
-    return points
+    """A map (H, W[, C]) resized as the image is. A pixel without a value (NaN) leaves none in its surroundings."""
+    planes = np.atleast_3d(np.asarray(values, np.float32))
+    resized = [
+        np.asarray(
+            Image.fromarray(np.ascontiguousarray(planes[..., c])).resize(
+                (size[1], size[0]), Image.Resampling.BILINEAR, box=box
+            )
+        )
+        for c in range(planes.shape[-1])
+    ]
+    return (np.stack(resized, -1) if row.channels > 1 else resized[0]).astype(row.dtype)
 
 
 def mirror(record: Record) -> Record:
-    """Left and right exchanged: normals' x negated, joints swapped, principal point moved."""
+    """Left and right exchanged, and what that does to the values of a label: normals' x negated, joints swapped."""
     out = dict(record)
     width = record["image"].shape[1]
-    for key in ("image", *MAPS):
-        if record.get(key) is not None:
-            out[key] = np.ascontiguousarray(record[key][:, ::-1])
-    if record.get("normals") is not None:
-        out["normals"] = out["normals"] * np.array([-1, 1, 1], out["normals"].dtype)
-    if record.get("intrinsics") is not None:
-        k = np.array(record["intrinsics"], np.float32)
-        k[0, 2] = width - k[0, 2]
-        out["intrinsics"] = k
-    if record.get("keypoints") is not None:
-        points = np.array(record["keypoints"], np.float32)[..., _MIRRORED_JOINTS, :]
-        labelled = points[..., 2] > 0
-        points[..., 0] = np.where(labelled, width - points[..., 0], points[..., 0])
-        out["keypoints"] = points
+    out["image"] = np.ascontiguousarray(record["image"][:, ::-1])
+    for name, row, value in labels_of(record):
+        mirrored = np.ascontiguousarray(value[:, ::-1]) if row.channels else value
+        out[name] = row.mirror(mirrored, width) if row.mirror else mirrored
     return out
 
 

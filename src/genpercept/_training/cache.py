@@ -23,7 +23,8 @@ import numpy as np
 from torch import nn
 
 from genpercept import _workers
-from genpercept._training.records import ARRAYS, TEXTS, Record
+from genpercept._training.records import TEXTS, Record
+from genpercept.core.labels import BESIDE, LABELS
 from genpercept.recipe import DataSet
 
 SHARD = 256  # scenes
@@ -92,38 +93,18 @@ def render_shard(folder: Path, number: int, data: dict[str, Any]) -> int:
     scenes = synthetic.render(
         list(indices), domain=data["domain"], split=data["split"], size=tuple(data["size"]), seed=data["seed"]
     )
-    arrays = {name: _packed(name, getattr(scenes, name)) for name in ARRAYS}
+    arrays = {name: _packed(name, np.asarray(getattr(scenes, name))) for name in synthetic.RECORDED}
     write_shard(folder, number, arrays, {name: [str(t) for t in getattr(scenes, name)] for name in TEXTS})
     return number
 
 
 def _packed(name: str, array: np.ndarray) -> np.ndarray:
-    """Smaller on disk: half-precision depth (1 in 2000), normals in 1/127, alpha in 1/255, ids in 8 bits."""
-    array = np.asarray(array)
-    match name:
-        case "depth":
-            return array.astype(np.float16)
-        case "normals":
-            return np.round(np.nan_to_num(array) * 127).clip(-127, 127).astype(np.int8)
-        case "alpha":
-            return np.round(array * 255).clip(0, 255).astype(np.uint8)
-        case "class_ids" if array.min(initial=0) >= 0 and array.max(initial=0) < 256:
-            return array.astype(np.uint8)
-        case _:
-            return array
+    """A label as its row packs it; the image as it is."""
+    return array if name in BESIDE else LABELS.find(name).packed(array)
 
 
 def _unpacked(name: str, array: np.ndarray) -> np.ndarray:
-    match name:
-        case "depth" if array.dtype == np.float16:
-            return array.astype(np.float32)
-        case "normals" if array.dtype == np.int8:
-            n = array.astype(np.float32)
-            return n / np.maximum(np.sqrt((n * n).sum(-1, keepdims=True)), 1e-6)
-        case "alpha" if array.dtype == np.uint8:
-            return array.astype(np.float32) / 255
-        case _:
-            return array
+    return array if name in BESIDE else LABELS.find(name).unpacked(array)
 
 
 class Shards:

@@ -19,6 +19,7 @@ from genpercept._training.parts import own_device, use_attention
 from genpercept._training.records import Record, image_tensor, to_sample
 from genpercept._training.report import grid, to_picture
 from genpercept._training.stage import Batch, Draw, Pair
+from genpercept.core.labels import LABELS
 from genpercept.losses import LOSSES
 from genpercept.metrics import METRICS
 from genpercept.recipe import Recipe
@@ -75,7 +76,8 @@ class FinetuneStage:
         for name, loss in self._losses.items():
             losses.check_options(name, loss, recipe.loss_options.get(name, {}))
         self._pixel = any(name != "latent" for name in self._weights)
-        self._intrinsics = any("intrinsics" in losses.needs(loss) for loss in self._losses.values())
+        needed = {name for loss in self._losses.values() for name in losses.needs(loss)}
+        self._given = [name for name in losses.CONTEXT if name in needed and name in LABELS]
         if recipe.learn.decoder != "frozen" and not self._pixel:
             raise ValueError(
                 "learn.decoder: only a loss behind the decoder can train it; add one, such as loss.mse = 1"
@@ -111,11 +113,11 @@ class FinetuneStage:
         return self._batch([to_sample(record) for record in records], Rng(self.recipe.seed, step, slots))
 
     def _batch(self, samples: Sequence[Sample], rng: Rng) -> Batch:
-        """Images in [-1, 1], labels as the head is to give them, and intrinsics where a loss reads them."""
+        """Images in [-1, 1], labels as the head is to give them, and those that a loss reads as they are."""
         images = torch.stack([sample.image for sample in samples]) * 2 - 1
         target = Target.cat([self.task.encode(sample, self.parts.head.space) for sample in samples])
-        intrinsics = torch.stack([s.label("intrinsics") for s in samples]) if self._intrinsics else None
-        return Batch(rng, images=images, target=target, intrinsics=intrinsics)
+        labels = {name: torch.stack([sample.label(name) for sample in samples]) for name in self._given}
+        return Batch(rng, images=images, target=target, labels=labels)
 
     def _cached_batch(self, pairs: list[latents.Pairs], step: int, slots: Sequence[int]) -> Batch:
         """Latents of images, then of labels, as `encode` gives them. The target keeps only what a latent loss reads."""
@@ -153,8 +155,7 @@ class FinetuneStage:
         x, t, target = self.parts.paradigm.training_pair(z_x, z_y, batch.rng)
         context = self.parts.prompts.draw(batch.rng).to(x.device)
         valid = latent_valid(label.valid, (target.shape[-2], target.shape[-1]))
-        extra = {"rng": batch.rng} | ({} if batch.intrinsics is None else {"intrinsics": batch.intrinsics})
-        return Pair((x, t, context), target, valid, label, extra=extra)
+        return Pair((x, t, context), target, valid, label, extra={"rng": batch.rng} | batch.labels)
 
     def loss(self, output: Any, pair: Pair) -> tuple[Tensor, dict[str, Tensor]]:
         """Weighted sum of the recipe's losses, per sample; on maps in float32 whatever the network ran in."""

@@ -6,21 +6,32 @@ import torch
 from torch import Tensor
 
 from genpercept._training.records import Record, to_sample
+from genpercept.core.labels import LABELS
+from genpercept.names import choose
 from genpercept.tasks import TASKS
 
 
 def paint(kind: str, record: Record) -> Tensor:
-    """(3, H, W) float32 in [-1, 1]. "image" is the photograph; masks and class ids need no task; others are tasks."""
+    """(3, H, W) float32 in [-1, 1]. "image": the photograph; a task: what it teaches; else a label by its limits or classes.
+
+    ValueError for another kind, and for a sample without the label.
+    """
     sample = to_sample(record)
-    match kind:
-        case "image":
-            return sample.image * 2 - 1
-        case "mask" | "defect" | "alpha":
-            return (sample.label(kind).float() * 2 - 1).expand(3, -1, -1)
-        case "class_ids":
-            return _palette(sample.label(kind))
-        case _:
-            return TASKS.find(kind).encode(sample).map[0]
+    if kind == "image":
+        return sample.image * 2 - 1
+    tasks = TASKS.names()
+    if kind in tasks:
+        return TASKS.find(kind).encode(sample).map[0]
+    row, label = LABELS[choose("label to paint", kind, ["image", *tasks, *_paintable()])], sample.label(kind)
+    if row.limits is None:
+        return _palette(label)
+    low, high = row.limits
+    return ((label.float() - low) / (high - low) * 2 - 1).expand(3, -1, -1)
+
+
+def _paintable() -> list[str]:
+    """Labels that fit on three channels without a task."""
+    return [name for name, row in LABELS.items() if row.channels in (1, 3) and (row.limits or row.classes)]
 
 
 def _palette(ids_HW: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from genpercept._training import cache
-from genpercept._training.records import ARRAYS, TEXTS, Record, from_sample
+from genpercept._training.records import TEXTS, Record, from_sample
+from genpercept.core.labels import LABELS
 from genpercept.datasets import DATASETS
 from genpercept.recipe import DataSet, Loader
 from genpercept.rng import generator
@@ -34,7 +35,7 @@ class Rendered:
 
         data = self._data
         scenes = synthetic.render([index], domain=data.domain, split=data.split, size=data.size, seed=data.seed)
-        record: Record = {name: np.asarray(getattr(scenes, name))[0] for name in ARRAYS}
+        record: Record = {name: np.asarray(getattr(scenes, name))[0] for name in synthetic.RECORDED}
         return record | {name: str(getattr(scenes, name)[0]) for name in TEXTS}
 
 
@@ -88,11 +89,18 @@ def open_source(data: DataSet, loader: Loader, report: Callable[[str], None] = p
         if data.having:
             raise ValueError("data.having: scenes are chosen among cached ones; set loader.cache = true")
         return Rendered(data)
+    if data.having and data.having not in _recorded():
+        raise ValueError(
+            f"data.having: the synthetic world has no {data.having}; leave it out, or choose another label"
+        )
     shards = cache.scenes(loader.cache_dir, data, loader.workers, report)
     return Chosen(shards, data.having) if data.having else shards
 
 
-_LEAST_JOINTS, _MASK_SHARE = 8, (0.02, 0.9)
+def _recorded() -> tuple[str, ...]:
+    from genpercept.datasets import synthetic
+
+    return synthetic.RECORDED
 
 
 class Chosen:
@@ -100,7 +108,9 @@ class Chosen:
 
     def __init__(self, shards: cache.Shards, having: str) -> None:
         self._shards, self.folder = shards, f"{shards.folder}#{having}"
-        self._indices = [i for i in range(len(shards)) if _has(shards.column(having, i), having)]
+        enough = LABELS.find(having).enough
+        assert enough is not None  # recipe.DataSet sees to it
+        self._indices = [i for i in range(len(shards)) if enough(shards.column(having, i))]
         if not self._indices:
             raise ValueError(f"data.having: none of the {len(shards)} scenes has {having}")
 
@@ -109,11 +119,3 @@ class Chosen:
 
     def __getitem__(self, index: int) -> Record:
         return self._shards[self._indices[index]]
-
-
-def _has(label: np.ndarray, having: str) -> bool:
-    if having == "keypoints":
-        return int((label[..., 2] > 0).sum()) >= _LEAST_JOINTS
-    if having == "mask":
-        return bool(_MASK_SHARE[0] <= label.mean() <= _MASK_SHARE[1])
-    return bool(label.any())

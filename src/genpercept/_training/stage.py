@@ -28,7 +28,7 @@ _BATCH_KEY = -1  # the "sample" of what is drawn once per batch; no slot has thi
 class Batch:
     """One step's data. images (B, 3, H, W) in [-1, 1]; target of that size; latents (B, 4, h, w); tokens (B, n) int64.
 
-    intrinsics (B, 3, 3) in pixels of the images as they are.
+    labels: those that a loss is given as they are, such as intrinsics (B, 3, 3), by name; see genpercept.losses.CONTEXT.
     """
 
     rng: Rng
@@ -36,7 +36,7 @@ class Batch:
     target: Target | None = None
     latents: Tensor | None = None
     tokens: Tensor | None = None
-    intrinsics: Tensor | None = None
+    labels: dict[str, Tensor] = field(default_factory=dict)
 
     def to(self, device: torch.device, channels_last: bool) -> Self:
         """On the device; images in the memory layout the network runs in."""
@@ -45,6 +45,8 @@ class Batch:
         def move(value: Any) -> Any:
             if isinstance(value, Target):
                 return replace(value, map=move(value.map), valid=value.valid.to(device))
+            if isinstance(value, dict):
+                return {name: move(one) for name, one in value.items()}
             if isinstance(value, Tensor):
                 return value.to(device, memory_format=layout) if value.ndim == 4 else value.to(device)
             return value

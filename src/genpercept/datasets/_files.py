@@ -13,18 +13,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from genpercept.core.labels import LABELS
 from genpercept.imaging.read import SUFFIXES, read, shown
 from genpercept.names import choose
 from genpercept.types import Sample
 
 _SHOWN = 6  # names listed of what a folder holds
+_TEXTS = ("caption", "domain")  # that a data set may provide beside labels
 
 
 @dataclass(frozen=True)
 class About:
     """A published data set, in words and names: what `genpercept data list` and docs/datasets.md say of it.
 
-    layout: one line per pattern under the root, as published. provides: the fields of Sample that are filled. protocols:
+    layout: one line per pattern under the root, as published. provides: the labels that its samples have. protocols:
     task -> the named protocol of `genpercept.metrics` that the field evaluates it by ("" where a task has only one).
     """
 
@@ -39,6 +41,11 @@ class About:
     classes: str | None = None  # name of the class table in genpercept.classes
     reference: str = ""  # paper
     extra: str = ""  # of pip install 'genpercept[EXTRA]', where reading it needs one
+
+    def __post_init__(self) -> None:
+        for name in self.provides:
+            if name not in _TEXTS and name not in LABELS:
+                choose("label", name, (*LABELS, *_TEXTS), f"data set {self.title!r}: ")
 
 
 class FileDataset:

@@ -1,6 +1,7 @@
 """Your own data: a folder of images and labels, or a manifest that lists them. docs/training.md describes both.
 
 ROOT/images/a.jpg    ROOT/depth/a.png (16 bits) or a.npy    ROOT/normals/a.png or a.npy    ROOT/valid/a.png ...
+a folder for each label that there is, called as its row of genpercept.core.labels, which also says how its files are read
 ROOT/manifest.jsonl or .csv   (or ROOT is that file)   {"image": "x/a.jpg", "depth": "y/a.npy", "split": "val", ...}
 ROOT/dataset.toml    what the files do not say: depth_scale, normals_axes, intrinsics, licence
 """
@@ -10,8 +11,8 @@ from __future__ import annotations
 import csv
 import json
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from genpercept.core.labels import LABELS
 from genpercept.imaging.read import SUFFIXES, read, shown
 from genpercept.names import hint
 from genpercept.types import Sample
@@ -103,14 +105,9 @@ class Folder:
         image = read(entry.image)
         pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
         pixels = pixels.float() / 255 if image.dtype == np.uint8 else pixels.float()
-        sample = Sample(entry.name, pixels, caption=entry.caption)
-        for kind, path in entry.labels.items():
-            label = READERS[kind](path, entry.options)
-            if label.shape[:2] != image.shape[:2]:
-                (h, w), (ih, iw) = label.shape[:2], image.shape[:2]
-                raise ValueError(f"{shown(path)}: {h} x {w} pixels, but its image has {ih} x {iw}; export one size")
-            array = label.transpose(2, 0, 1) if kind == "normals" else label
-            setattr(sample, kind, torch.from_numpy(np.ascontiguousarray(array)))
+        size = (image.shape[0], image.shape[1])
+        labels = {name: _read(name, path, entry.options, size) for name, path in entry.labels.items()}
+        sample = Sample(entry.name, pixels, caption=entry.caption).with_labels(labels)
         if entry.options.intrinsics:
             fx, fy, cx, cy = entry.options.intrinsics
             sample.intrinsics = torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=torch.float32)
@@ -118,6 +115,14 @@ class Folder:
             known = torch.isfinite(sample.depth) & (sample.depth > 0)
             sample.valid = known if sample.valid is None else sample.valid & known
         return sample
+
+
+def unread(root: Path, names: Sequence[str]) -> list[str]:
+    """Folders beside images/ that hold a file named as one of the images, but are called as no label is."""
+    if root.is_file() or not (root / "images").is_dir():
+        return []
+    others = sorted(p for p in root.iterdir() if p.is_dir() and p.name not in ("images", *_with_files()))
+    return [p.name for p in others if any(_label(p, name).is_file() for name in names)]
 
 
 # What is there ------------------------------------------------------------------------------------------------------------
@@ -162,14 +167,14 @@ def _found(home: Path, options: Options) -> Iterator[Entry]:
     if not (home / "images").is_dir():
         raise ValueError(f"{shown(home)}: neither images/ nor manifest.jsonl nor manifest.csv in it")
     images = sorted(p for p in (home / "images").rglob("*") if p.suffix.lower() in SUFFIXES)
-    kinds = [kind for kind in READERS if (home / kind).is_dir()]
+    labels = [name for name in _with_files() if (home / name).is_dir()]
     seen: dict[str, Path] = {}
     for image in images:
         name = image.relative_to(home / "images").with_suffix("").as_posix()
         if name in seen:
             raise ValueError(f"{shown(image)}: {seen[name].name} has the same name, so their labels would be the same")
         seen[name] = image
-        yield Entry(name, image, {kind: _label(home / kind, name) for kind in kinds}, options)
+        yield Entry(name, image, {label: _label(home / label, name) for label in labels}, options)
 
 
 def _label(folder: Path, name: str) -> Path:
@@ -178,9 +183,10 @@ def _label(folder: Path, name: str) -> Path:
 
 
 def _listed(manifest: Path, options: Options) -> Iterator[Entry]:
+    readable = _with_files()
     for line, row in _rows(manifest):
         where = f"{shown(manifest)}, line {line}"
-        known = ("image", *READERS, *_TEXT_KEYS)
+        known = ("image", *readable, *_TEXT_KEYS)
         if unknown := [key for key in row if key not in known]:
             raise ValueError(f"{where}: unknown key {unknown[0]!r}; {hint(unknown[0], known)}")
         if not row.get("image"):
@@ -189,7 +195,7 @@ def _listed(manifest: Path, options: Options) -> Iterator[Entry]:
         if split and split not in SPLITS:
             raise ValueError(f"{where}: split {split!r}: choose one of {', '.join(SPLITS)}")
         own = {"intrinsics": _numbers(row["intrinsics"], where)} if row.get("intrinsics") else {}
-        labels = {kind: _inside(manifest, row[kind], where) for kind in READERS if row.get(kind)}
+        labels = {label: _inside(manifest, row[label], where) for label in readable if row.get(label)}
         image = _inside(manifest, row["image"], where)
         name = PurePosixPath(str(row["image"])).with_suffix("").as_posix()
         yield Entry(name, image, labels, _checked(options, own, where), split, str(row.get("caption") or ""))
@@ -261,70 +267,21 @@ def _array(path: Path) -> np.ndarray:
         raise ValueError(f"{name}: a damaged label ({' '.join(str(error).split())}); export it again") from None
 
 
-def _map(path: Path) -> np.ndarray:
-    """One value per pixel, (H, W)."""
-    array = _array(path)
-    array = array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
-    if array.ndim != 2 or array.size == 0:
-        raise ValueError(f"{shown(path)}: shape {list(array.shape)}; it must hold one value per pixel (height, width)")
-    return array
+def _with_files() -> list[str]:
+    return [name for name, row in LABELS.items() if row.has_files]
 
 
-def _depth(path: Path, options: Options) -> np.ndarray:
-    """Metres, (H, W) float32; 0 where unknown."""
-    array = _map(path)
-    if array.dtype == np.uint8 or array.dtype == np.bool_:
-        raise ValueError(f"{shown(path)}: 8 bits are too few for depth; write 16-bit PNG or .npy in metres")
-    metres = array.astype(np.float32) / (options.depth_scale if np.issubdtype(array.dtype, np.integer) else 1)
-    metres = np.where(np.isfinite(metres) & (metres > 0), metres, 0).astype(np.float32)
-    if not (metres > 0).any():
-        raise ValueError(f"{shown(path)}: no pixel has a depth above 0")
-    return metres
+def _read(name: str, path: Path, options: Options, size: tuple[int, int]) -> torch.Tensor:
+    """A label's file as its row reads it. ValueError that names the file, for what the row refuses, and for another size."""
+    row, stored = LABELS[name], _array(path)
+    try:
+        label = row.from_file(stored, asdict(options))
+    except ValueError as error:
+        raise ValueError(f"{shown(path)}: {error}") from None
+    if row.channels and label.shape[:2] != size:
+        (h, w), (ih, iw) = label.shape[:2], size
+        raise ValueError(f"{shown(path)}: {h} x {w} pixels, but its image has {ih} x {iw}; export one size")
+    return torch.from_numpy(np.ascontiguousarray(row.first(label)))
 
-
-def _normals(path: Path, options: Options) -> np.ndarray:
-    """Unit vectors in our axes, (H, W, 3) float32; 0 where unknown (black, gray or NaN)."""
-    array = _array(path)
-    if array.ndim != 3 or array.shape[-1] < 3:
-        raise ValueError(f"{shown(path)}: shape {list(array.shape)}; normals have three values per pixel")
-    array = array[..., :3]
-    if np.issubdtype(array.dtype, np.integer):
-        known = (array > 0).any(-1)
-        n = array.astype(np.float32) / np.iinfo(array.dtype).max * 2 - 1
-    else:
-        known, n = np.isfinite(array).all(-1), np.nan_to_num(array.astype(np.float32))
-    length = np.sqrt((n * n).sum(-1))
-    known &= length > 0.5
-    if not known.any():
-        raise ValueError(f"{shown(path)}: no pixel has a normal")
-    n = np.where(known[..., None], n / np.maximum(length, 1e-6)[..., None], 0)
-    return (n * (1 if options.normals_axes == "ours" else np.array([1, -1, -1]))).astype(np.float32)
-
-
-def _mask(path: Path, options: Options) -> np.ndarray:
-    """Anything but 0 is True, (H, W); a colour image by its first channel."""
-    array = _array(path)
-    return (array[..., 0] if array.ndim == 3 else _map(path)) > 0
-
-
-def _alpha(path: Path, options: Options) -> np.ndarray:
-    array = _map(path)
-    top = np.iinfo(array.dtype).max if np.issubdtype(array.dtype, np.integer) else 1
-    return np.clip(array.astype(np.float32) / top, 0, 1)
-
-
-def _class_ids(path: Path, options: Options) -> np.ndarray:
-    return _map(path).astype(np.int64)
-
-
-READERS: Mapping[str, Callable[[Path, Options], np.ndarray]] = {
-    "depth": _depth,
-    "normals": _normals,
-    "valid": _mask,
-    "mask": _mask,
-    "defect": _mask,
-    "alpha": _alpha,
-    "class_ids": _class_ids,
-}
 
 PLUGIN = Folder()

@@ -23,12 +23,14 @@ from genpercept.types import Sample
 if TYPE_CHECKING:
     from genpercept.datasets._world.stage import Shot
 
-__all__ = ["CLASSES", "DOMAINS", "PALETTE", "PLUGIN", "SPLITS", "WORDS", "Scenes", "render", "samples"]
+__all__ = ["CLASSES", "DOMAINS", "PALETTE", "PLUGIN", "RECORDED", "SPLITS", "WORDS", "Scenes", "render", "samples"]
 
 WORLD_VERSION = 2  # of the pictures: raise it when they change, so that caches of rendered scenes are made anew
 DOMAINS = ("indoor", "outdoor", "closeup", "mixed", "heldout_shapes", "heldout_textures")
 SPLITS = ("train", "val", "test")
 DEFAULT_COUNT = 500  # entries of a split when its name gives no number
+# Arrays of Scenes that training reads, and so what a shard of rendered scenes holds
+RECORDED = ("image", "depth", "normals", "class_ids", "mask", "alpha", "defect", "valid", "keypoints", "intrinsics")
 
 PALETTE = classes.find("synthetic").colours
 

@@ -16,7 +16,6 @@ from torch import Tensor
 from genpercept.types import Region, Size, resize
 
 JOINTS = 17
-MIRRORED = (0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15)
 STRIDE = 4  # image pixels per heatmap pixel
 SIGMA = 2.0  # heatmap pixels, for a map of 64 x 48; smaller maps have a smaller one
 OF_BOX = 0.53  # of a box is the person where no area is labelled, as mmpose takes it

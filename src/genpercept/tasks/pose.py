@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from genpercept.core.label_rules import MIRRORED_JOINTS
 from genpercept.options import check_integer, check_number
 from genpercept.prediction import Prediction
 from genpercept.tasks import _keypoints
@@ -68,7 +69,7 @@ class Pose(TaskOptions):
 
     def flip(self, map_BCHW: Tensor) -> Tensor:
         """Mirrored, left and right joints exchanged."""
-        return map_BCHW.flip(-1)[:, list(_keypoints.MIRRORED)]
+        return map_BCHW.flip(-1)[:, list(MIRRORED_JOINTS)]
 
     def truth(self, sample: Sample) -> dict[str, Any]:
         boxes = {} if sample.boxes is None else {"boxes": sample.boxes.numpy()}
@@ -117,20 +118,24 @@ class Pose(TaskOptions):
         image = sample.image[None]
         if not found:
             region = self.regions(image, None)[0]
-            return replace(sample, image=region.image[0], keypoints=torch.zeros(0, JOINTS, 3), boxes=None)
+            return _cut(sample, region, torch.zeros(0, JOINTS, 3), sample.meta)
         i = found[0 if rng is None else int(rng.integers(len(found)))]
         box = sample.boxes[i].tolist() if sample.boxes is not None else _keypoints.extent(people[i].numpy())
         region = self._crop(image, _keypoints.jitter(box, rng), _PADDING)
         points = _keypoints.to_region(people[i].numpy(), region)
         area = sample.meta["areas"][i] if "areas" in sample.meta else _keypoints.OF_BOX * box[2] * box[3]
         enlarged = region.image.shape[-1] / region.box[2] * (region.image.shape[-2] / region.box[3])
-        meta = {"areas": [area * enlarged]}
-        return replace(
-            sample, image=region.image[0], keypoints=torch.from_numpy(points)[None], boxes=None, valid=None, meta=meta
-        )
+        return _cut(sample, region, torch.from_numpy(points)[None], {"areas": [area * enlarged]})
 
     def _crop(self, image: Tensor, box: tuple[float, ...], padding: float, score: float | None = None) -> Region:
         return _keypoints.crop(image, box, padding, (self.height, self.width), score)
+
+
+def _cut(sample: Sample, region: Region, keypoints: Tensor, meta: dict[str, Any]) -> Sample:
+    """The region as a sample of its own; the sample's other labels belong to the whole image."""
+    return Sample(
+        sample.name, region.image[0], keypoints=keypoints, caption=sample.caption, domain=sample.domain, meta=meta
+    )
 
 
 PLUGIN = Pose()
