@@ -15,8 +15,10 @@ import pytest
 from PIL import Image
 
 from genpercept.imaging import write
-from genpercept.imaging.colour import INVALID, colourise, palette, spectral
+from genpercept.imaging.colour import INVALID, colourise
+from genpercept.imaging.encode import png16_bytes
 from genpercept.imaging.inputs import gather, name_results
+from genpercept.imaging.painters import palette, spectral
 
 
 def decode_png(path: Path) -> np.ndarray:
@@ -81,7 +83,7 @@ def test_png16(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for shape in ((1, 1), (13, 7), (5, 9, 3)):
         pixels = rng.integers(0, 65536, shape).astype(np.uint16)
-        (tmp_path / "x.png").write_bytes(write.png16_bytes(pixels, "depth: value = pixel / 65535"))
+        (tmp_path / "x.png").write_bytes(png16_bytes(pixels, "depth: value = pixel / 65535"))
         assert (decode_png(tmp_path / "x.png") == pixels).all()
         with Image.open(tmp_path / "x.png") as image:
             assert image.text["Description"].startswith("depth")  # type: ignore[attr-defined]

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from genpercept import ensemble
+from genpercept.imaging.kinds import KINDS
 from genpercept.paradigms import Paradigm
 from genpercept.prediction import Prediction
 from genpercept.tasks import Task
@@ -84,25 +85,19 @@ def decode(task: Task, raw_MCHW: Tensor, geometry: Geometry, options: dict[str, 
     """
     if len(raw_MCHW) == 1:
         return task.decode(raw_MCHW, geometry)
-    kind, mean = task.kind, raw_MCHW.mean(0, keepdim=True)
-    if kind not in (*ensemble.AFFINE_KINDS, *ensemble.MEAN_KINDS, *ensemble.STACK_KINDS, "normals"):
+    kind, mean = KINDS.find(task.kind), raw_MCHW.mean(0, keepdim=True)
+    if kind.merge is None:
         return task.decode(mean, geometry)
     seen = Geometry(geometry.resized, geometry.resized, geometry.padded, geometry.mode)
     runs = [task.decode(raw, seen) for raw in raw_MCHW.split(1)]
     arrays = [torch.from_numpy(run.values) for run in runs]
     maps = torch.stack([x.permute(2, 0, 1) if x.ndim == 3 else x[None] for x in arrays])
-    merged, spread = ensemble.merge(kind, maps, **options)
-    values = resize(merged[None], geometry.original)[0]
+    merged, spread = ensemble.merge(kind.name, maps, **options)
+    values = ensemble.settle(kind.name, resize(merged[None], geometry.original)[0])
     uncertainty = resize(spread.reshape(1, -1, *spread.shape[-2:]), geometry.original)[0].clamp_min(0)
-    if kind in ensemble.STACK_KINDS:
-        values = values.permute(1, 2, 0).clamp(0, 1)
-    elif kind == "normals":
-        values = nn.functional.normalize(values, dim=0).permute(1, 2, 0)
-    else:
-        values = values[0].clamp(0, 1) if kind != "anomaly" else values[0]
     return Prediction(
-        values=values.numpy(),
-        kind=kind,
+        values=(values.permute(1, 2, 0) if len(kind.axes) == 3 else values[0]).numpy(),
+        kind=kind.name,
         uncertainty=(uncertainty.permute(1, 2, 0) if spread.ndim == 3 else uncertainty[0]).numpy(),
         raw=mean[0].cpu().numpy(),
         meta=runs[0].meta,
@@ -110,8 +105,8 @@ def decode(task: Task, raw_MCHW: Tensor, geometry: Geometry, options: dict[str, 
 
 
 def turned(raw_BCHW: Tensor, axes: list[list[float]] | None, kind: str) -> Tensor:
-    """Raw maps of normals from the model's axes into ours, by the 3 x 3 matrix that the model declares (None: as they are)."""
-    if kind != "normals" or axes is None or axes == IDENTITY_AXES:
+    """Raw maps of directions from the model's axes into ours, by its 3 x 3 matrix (None: as they are)."""
+    if not KINDS.find(kind).directions or axes is None or axes == IDENTITY_AXES:
         return raw_BCHW
     return torch.einsum("ij,bjhw->bihw", torch.tensor(axes, dtype=raw_BCHW.dtype, device=raw_BCHW.device), raw_BCHW)
 

@@ -6,6 +6,7 @@ median. Two solvers: diffusers' own, and a closed form that is continuous in its
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import combinations
 from typing import Any
 
@@ -14,30 +15,36 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-AFFINE_KINDS = ("depth_affine", "disparity_affine")
-MEAN_KINDS = ("mask", "alpha", "anomaly")
-STACK_KINDS = ("intrinsics",)  # merged channel by channel
+from genpercept.imaging.kinds import KINDS, MergeRule
+
 SOLVERS = ("bfgs", "least_squares")
 _EPS = 1e-6
 _ROUNDS = 3  # of least squares: the runs to their median, which then is another
 
 
 def merge(kind: str, maps_MCHW: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
-    """Runs of one kind of Prediction -> merged (C, H, W) and uncertainty (H, W), or (C, H, W) for intrinsic images.
+    """Runs of one kind of Prediction -> merged (C, H, W) and uncertainty (H, W), (C, H, W) of the rule "channels".
 
     ValueError for a kind that has no map to merge, or an unknown option.
     """
-    functions = {"normals": merge_normals} | dict.fromkeys(AFFINE_KINDS, merge_affine)
-    functions |= dict.fromkeys(STACK_KINDS, merge_stack)
-    if kind not in (*functions, *MEAN_KINDS):
+    rule = KINDS.find(kind).merge
+    if rule is None:
         raise ValueError(f"predictions of kind {kind!r} are not merged as maps")
-    function = functions.get(kind, merge_mean)
+    function = _RULES[rule]
     known = (function.__kwdefaults__ or {}).keys()
     if unknown := sorted(options.keys() - known):
         raise ValueError(
             f"ensembling_kwargs: unknown {', '.join(unknown)} for {kind}; choose from {', '.join(known) or '(none)'}"
         )
     return function(maps_MCHW, **options)
+
+
+def settle(kind: str, map_CHW: Tensor) -> Tensor:
+    """A merged map after it was resized: directions at length 1, everything else back within the kind's limits."""
+    row = KINDS[kind]
+    if row.directions:
+        return F.normalize(map_CHW, dim=0)
+    return map_CHW if row.limits is None else map_CHW.clamp(*row.limits)
 
 
 def merge_affine(
@@ -119,7 +126,7 @@ def combine_affine(maps_M1HW: Tensor, scale_M: Tensor, shift_M: Tensor, reductio
     return (merged - low) / unit, spread[0] / unit
 
 
-def merge_normals(maps_M3HW: Tensor, *, reduction: str = "closest") -> tuple[Tensor, Tensor]:
+def merge_directions(maps_M3HW: Tensor, *, reduction: str = "closest") -> tuple[Tensor, Tensor]:
     """Unit vectors -> the mean direction, or the run nearest to it, per pixel: (3, H, W).
 
     Uncertainty (H, W): mean angle between the runs and the mean direction, divided by pi, as diffusers has it.
@@ -136,7 +143,7 @@ def merge_normals(maps_M3HW: Tensor, *, reduction: str = "closest") -> tuple[Ten
     return maps_M3HW.gather(0, nearest)[0], uncertainty
 
 
-def merge_stack(maps_MCHW: Tensor, *, reduction: str = "median") -> tuple[Tensor, Tensor]:
+def merge_channels(maps_MCHW: Tensor, *, reduction: str = "median") -> tuple[Tensor, Tensor]:
     """Median and median absolute deviation of each channel, or mean and standard deviation; as diffusers. (C, H, W) both."""
     merged = _reduce(maps_MCHW, reduction, "intrinsic images")
     if reduction == "mean":
@@ -147,6 +154,14 @@ def merge_stack(maps_MCHW: Tensor, *, reduction: str = "median") -> tuple[Tensor
 def merge_mean(maps_MCHW: Tensor) -> tuple[Tensor, Tensor]:
     """Mean (C, H, W) and standard deviation, averaged over the channels (H, W)."""
     return maps_MCHW.mean(0), maps_MCHW.std(0).mean(0)
+
+
+_RULES: dict[MergeRule, Callable[..., tuple[Tensor, Tensor]]] = {
+    "affine": merge_affine,
+    "mean": merge_mean,
+    "unit vectors": merge_directions,
+    "channels": merge_channels,
+}
 
 
 def _min_max(maps_M1HW: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,17 +20,17 @@ from safetensors.torch import save_file
 
 from genpercept import bases, checkpoint, exported, hub, loading, text
 from genpercept.codecs import CODECS
+from genpercept.families import _marigold as marigold
+from genpercept.families._family import LEFT_UP_VIEWER, OWN
+from genpercept.imaging.kinds import KINDS, Kind
 from genpercept.names import choose
 from genpercept.pipeline import GenPerceptPipeline
 
 MARKER = exported.MARKER
 _SCALING_FACTOR = 0.18215  # fixed in the code of GenPercept and E2E-FT
-_LEFT_UP_VIEWER = [[-1, 0, 0], [0, 1, 0], [0, 0, 1]]  # normals of E2E-FT and Lotus
-_IDENTITY = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
 _OUTPUT = ("conv_norm_out.", "conv_out.")
 _DECODER = {"vae_decoder": "decoder.", "vae_post_quant_conv": "post_quant_conv."}
 _SUFFIX = {"onnx": ".onnx", "openvino": ".xml"}
-_TASK_CLASSES = {"depth": "Depth", "disparity": "Depth", "normals": "Normals", "intrinsics": "Intrinsics"}
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,11 @@ class Source:
     file: str = ""
     dtype: str = "fp32"
     images: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> Kind:
+        """Of its predictions."""
+        return KINDS.find(self.pipe.task_plugin.kind)
 
     def need_base(self, why: str) -> Path:
         if self.base is None:
@@ -154,7 +159,7 @@ def to_diffusers(source: Source, work: Path) -> str:
         options = pipe.paradigm().options
         if options.get("prediction_type") == "sample":
             return _lotus(source, work, "LotusDPipeline")
-        if int(cast(Any, pipe.unet).config.in_channels) == 4 and info["task"] != "intrinsics":
+        if int(cast(Any, pipe.unet).config.in_channels) == 4 and source.kind.layout != "stack":
             return _genpercept(source, work)
     if info["paradigm"] == "stochastic_multi_step" and info["head"] == "vae":
         options = pipe.paradigm().options
@@ -218,27 +223,20 @@ def _changed(source: Source) -> set[str]:
 
 def _marigold(source: Source, work: Path) -> str:
     info, options = source.pipe.info, source.pipe.paradigm().options
-    kind = _TASK_CLASSES.get(info["task"])
-    if kind is None:
-        raise source.refuse(f"Marigold's pipelines know {', '.join(_TASK_CLASSES)}, not {info['task']}")
-    if info["task"] == "normals" and info.get("axes") not in (None, _IDENTITY):
+    name = marigold.PIPELINES.get(info["task"])
+    if name is None:
+        raise source.refuse(f"Marigold's pipelines know {', '.join(marigold.PIPELINES)}, not {info['task']}")
+    if source.kind.directions and info.get("axes") not in (None, OWN):
         raise source.refuse("its normals have other axes than those of Marigold's pipelines")
     _check_prompt(source, pad=False)
-    settings: dict[str, Any] = {
+    settings = {
         "prediction_type": info["task"],
         "default_denoising_steps": int(info.get("num_inference_steps") or source.pipe.paradigm().default_steps),
         "default_processing_resolution": source.pipe.resolution,
     }
-    if kind == "Depth":
-        settings |= {"scale_invariant": True, "shift_invariant": True}
-    elif kind == "Normals":
-        settings["use_full_z_range"] = True
-    else:
-        task_options = source.pipe.task_plugin.options
-        names = [str(name) for name in task_options["targets"]]
-        settings["target_properties"] = {"target_names": names, **(task_options.get("properties") or {})}
-    _full_folder(source, work, f"Marigold{kind}Pipeline", settings, options)
-    return f"Marigold: a full folder for diffusers' Marigold{kind}Pipeline"
+    settings |= marigold.stated(info["task"], source.pipe.task_plugin.options)
+    _full_folder(source, work, name, settings, options)
+    return f"Marigold: a full folder for diffusers' {name}"
 
 
 def _e2e_ft(source: Source, work: Path) -> str:
@@ -309,7 +307,7 @@ def _check_scaling(source: Source) -> None:
 
 
 def _check_axes(source: Source) -> None:
-    if source.pipe.info["task"] == "normals" and source.pipe.info.get("axes") != _LEFT_UP_VIEWER:
+    if source.kind.directions and source.pipe.info.get("axes") != LEFT_UP_VIEWER:
         raise source.refuse(
             "its normals have other axes than the family's own code gives (x left, y up, z to the viewer)"
         )

@@ -15,44 +15,15 @@ from PIL import Image
 
 from genpercept.imaging import write
 from genpercept.imaging.colour import colourise
-from genpercept.names import choose
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What `values` are: shape in words, sizes of the axes (None: any), range (None: any) and meaning."""
-
-    shape: str
-    axes: tuple[int | None, ...]
-    limits: tuple[float, float] | None
-    meaning: str
-    dtype: type[np.generic] = np.float32
-
-
-_HW = ("(H, W)", (None, None))
-
-KINDS: dict[str, Kind] = {
-    "depth_affine": Kind(*_HW, (0, 1), "depth up to scale and shift, 0 near, 1 far"),
-    "disparity_affine": Kind(*_HW, (0, 1), "inverse depth up to scale and shift, 1 near, 0 far"),
-    "normals": Kind(
-        "(H, W, 3)", (None, None, 3), (-1, 1), "unit normals, camera frame: x right, y up, z towards the viewer"
-    ),
-    "class_ids": Kind(*_HW, None, "class ids, names in meta['classes']", np.int32),
-    "mask": Kind(*_HW, (0, 1), "probability of the foreground"),
-    "alpha": Kind(*_HW, (0, 1), "opacity of the foreground"),
-    "keypoints": Kind("(N, 17, 3)", (None, 17, 3), None, "COCO keypoints: x, y in pixels, score"),
-    "anomaly": Kind(*_HW, None, "anomaly score, higher is stranger"),
-    "intrinsics": Kind(
-        "(H, W, 3 n)", (None, None, None), (0, 1), "n intrinsic images of 3 channels, named in meta['targets']"
-    ),
-}
+from genpercept.imaging.encode import encode16
+from genpercept.imaging.kinds import KINDS
 
 _TOLERANCE = 1e-3  # of a range: rounding of resizing is no mistake, a forgotten shift is
 
 
 @dataclass
 class Prediction:
-    """`values` at the image's own size; `kind` says what they mean and fixes their shape (see KINDS).
+    """`values` at the image's own size; `kind` says what they mean and fixes their shape (see genpercept.imaging.kinds).
 
     valid: (H, W) bool, None where all of it is ((N, 17) for keypoints). uncertainty: (H, W) float32, the spread of an
     ensemble in units of `values` ((H, W, 3 n) of intrinsics, by channel). raw: what the head gave before the task
@@ -68,8 +39,7 @@ class Prediction:
     meta: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        choose("kind", self.kind, KINDS)
-        self.values = _array(self.values, KINDS[self.kind].dtype)
+        self.values = _array(self.values, KINDS.find(self.kind).dtype)
         self.valid = None if self.valid is None else _array(self.valid, np.bool_)
         self.uncertainty = None if self.uncertainty is None else _array(self.uncertainty, np.float32)
         self.raw = None if self.raw is None else _array(self.raw, np.float32)
@@ -77,9 +47,9 @@ class Prediction:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of a map. ValueError for keypoints, which have none."""
-        if self.kind == "keypoints":
-            raise ValueError("keypoints are points, not a map: they have no height and width")
+        """Height and width of a map. ValueError for points, which have none."""
+        if KINDS[self.kind].layout == "points":
+            raise ValueError(f"{self.kind} are points, not a map: they have no height and width")
         return self.values.shape[0], self.values.shape[1]
 
     def colourise(self, image: np.ndarray | None = None) -> Image.Image:
@@ -148,19 +118,18 @@ class Prediction:
         out: dict[str, Any] = {"kind": self.kind, "meaning": kind.meaning, "shape": list(self.values.shape)}
         out["files"] = {name: path.name for name, path in files.items()}
         if "png" in files:
-            out["png"] = write.encode16(self)[1]
+            out["png"] = encode16(self)[1]
         if self.valid is not None:
             out["valid_fraction"] = float(self.valid.mean()) if self.valid.size else 0.0
         return {**out, "meta": self.meta}
 
     def _check(self) -> None:
         kind, shape = KINDS[self.kind], self.values.shape
-        fits = len(shape) == len(kind.axes) and all(a in (None, s) for a, s in zip(kind.axes, shape, strict=True))
-        if not fits or (self.kind == "intrinsics" and shape[-1] % 3):
+        if not kind.fits(shape):
             raise ValueError(f"{self.kind} of shape {shape}: must be {kind.shape}, {kind.meaning}")
-        if self.kind != "keypoints" and 0 in shape:
+        if kind.layout != "points" and 0 in shape:
             raise ValueError(f"{self.kind} of shape {shape}: an empty map; both edges must be at least 1 pixel")
-        spread = shape if self.kind == "intrinsics" else shape[:2]
+        spread = kind.uncertainty_shape(shape)
         for name, part, wanted in (("valid", self.valid, shape[:2]), ("uncertainty", self.uncertainty, spread)):
             if part is not None and part.shape != wanted:
                 raise ValueError(f"{name} of shape {part.shape} beside {self.kind} of {shape}: must be {wanted}")

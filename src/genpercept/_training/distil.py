@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from genpercept import hub, losses
 from genpercept._runs import Run
 from genpercept._training import answers
-from genpercept._training.learn import GRAY_KINDS, find_task
+from genpercept._training.learn import find_task
 from genpercept._training.parts import own_device, use_attention
 from genpercept._training.prune import prune
 from genpercept._training.records import image_tensor
@@ -27,6 +27,7 @@ from genpercept._training.report import grid, to_picture
 from genpercept._training.stage import Batch, Draw, Pair
 from genpercept._training.tiny import tiny_half
 from genpercept.codecs import CODECS, _join
+from genpercept.imaging.kinds import KINDS
 from genpercept.losses import LOSSES
 from genpercept.pipeline import GenPerceptPipeline
 from genpercept.recipe import Recipe
@@ -57,7 +58,7 @@ def decoded(module: Any, latent: Tensor) -> Tensor:
 
 def out_channels(recipe: Recipe) -> int:
     """Of the cheap decoder."""
-    return recipe.distil.channels or (1 if find_task(recipe).kind in GRAY_KINDS else 3)
+    return recipe.distil.channels or (1 if KINDS.find(find_task(recipe).kind).gray else 3)
 
 
 class DistilStage:

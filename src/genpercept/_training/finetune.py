@@ -20,6 +20,7 @@ from genpercept._training.records import Record, image_tensor, to_sample
 from genpercept._training.report import grid, to_picture
 from genpercept._training.stage import Batch, Draw, Pair
 from genpercept.core.labels import LABELS
+from genpercept.imaging.kinds import KINDS
 from genpercept.losses import LOSSES
 from genpercept.metrics import METRICS
 from genpercept.recipe import Recipe
@@ -182,7 +183,7 @@ class FinetuneStage:
         return F.pad(part, (0, size - n)) * (size / n)
 
     def _comparable(self, map_BCHW: Tensor) -> Tensor:
-        return map_BCHW.mean(1, keepdim=True) if self.task.kind in learn.GRAY_KINDS else map_BCHW
+        return map_BCHW.mean(1, keepdim=True) if KINDS.find(self.task.kind).gray else map_BCHW
 
     @torch.no_grad()
     def validate(self) -> tuple[dict[str, float], np.ndarray | None]:

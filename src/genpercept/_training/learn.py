@@ -20,8 +20,6 @@ from genpercept.pipeline import GenPerceptPipeline
 from genpercept.recipe import Recipe
 from genpercept.tasks import TASKS, Task
 
-# Predictions of these kinds are one value per pixel, painted on three channels; so are the maps that the losses see.
-GRAY_KINDS = ("depth_affine", "disparity_affine", "mask", "alpha", "anomaly")
 # learn.denoiser values whose first convolution stays the base's
 _KEEPS_INPUT = ("frozen", "lora", "controlnet")
 

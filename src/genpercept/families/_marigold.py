@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from genpercept.families._family import LOOK_ALIKE
@@ -9,14 +10,33 @@ from genpercept.families._layout import Layout
 from genpercept.families._rest import Base
 from genpercept.families._schedule import options
 
-_TASKS = {"MarigoldDepthPipeline": ("depth", "disparity"), "MarigoldNormalsPipeline": ("normals",)}
+# diffusers' pipeline of each task, and what its model_index.json says of the answers
+PIPELINES = {
+    "depth": "MarigoldDepthPipeline",
+    "disparity": "MarigoldDepthPipeline",
+    "normals": "MarigoldNormalsPipeline",
+    "intrinsics": "MarigoldIntrinsicsPipeline",
+}
+_STATED: dict[str, dict[str, Any]] = {
+    "MarigoldDepthPipeline": {"scale_invariant": True, "shift_invariant": True},
+    "MarigoldNormalsPipeline": {"use_full_z_range": True},
+}
 
 
 def tasks(layout: Layout) -> tuple[str, ...]:
     """What model_index.json leaves possible."""
-    found = _TASKS.get(layout.pipeline, LOOK_ALIKE)
-    stated = layout.index.get("prediction_type")
-    return (str(stated),) if stated in found else found
+    found = tuple(task for task in LOOK_ALIKE if PIPELINES[task] == layout.pipeline) or LOOK_ALIKE
+    said = layout.index.get("prediction_type")
+    return (str(said),) if said in found else found
+
+
+def stated(task: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What model_index.json says of a task's answers; options: of the task, which names the images of several."""
+    known = _STATED.get(PIPELINES[task])
+    if known is not None:
+        return known
+    names = {"target_names": [str(name) for name in options["targets"]]}
+    return {"target_properties": names | dict(options.get("properties") or {})}
 
 
 def is_plain(layout: Layout) -> bool:

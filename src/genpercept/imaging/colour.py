@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
-INVALID = (128, 128, 128)
+from genpercept.imaging.kinds import KINDS
+from genpercept.imaging.painters import INVALID
 
-# ColorBrewer's Spectral and matplotlib's inferno at equal steps; in between, linear in sRGB.
-_SPECTRAL = "9e0142 d53e4f f46d43 fdae61 fee08b ffffbf e6f598 abdda4 66c2a5 3288bd 5e4fa2"
-_INFERNO = "000004 160b39 420a68 6a176e 932667 bc3754 dd513a f37819 fca50a f6d746 fcffa4"
-
-# The 17 COCO keypoints: which are joined, and on which side of the body a bone is (0 middle, 1 left, 2 right).
-_BONES = (
-    *((0, 1, 1), (0, 2, 2), (1, 3, 1), (2, 4, 2), (3, 5, 1), (4, 6, 2), (5, 6, 0), (5, 7, 1), (7, 9, 1), (6, 8, 2)),
-    *((8, 10, 2), (5, 11, 1), (6, 12, 2), (11, 12, 0), (11, 13, 1), (13, 15, 1), (12, 14, 2), (14, 16, 2)),
-)
-_SIDES = ((250, 210, 60), (60, 200, 250), (250, 110, 80))
-_SEEN = 0.3  # a keypoint's score from which it is drawn
+__all__ = ["INVALID", "colourise"]
 
 
 def colourise(
@@ -30,131 +20,16 @@ def colourise(
     image: np.ndarray | None = None,
     legend: Any = None,
 ) -> Image.Image:
-    """A Prediction's values as an RGB picture of their size; pixels that are not valid are grey.
+    """A Prediction's values as an RGB picture of their size; pixels that are not valid are grey (`INVALID`).
 
     Depth and disparity: near red, far blue. Normals: (n + 1) / 2. Classes: one colour each, of `legend` (C, 3) where
     given. Intrinsic images: side by side, light gamma-encoded, as `legend` (meta["targets"]) describes them. Masks and
     alpha: grey. Anomaly: dark to bright; scores outside [0, 1] from their lowest to their highest. Keypoints: skeletons
-    on `image` (H, W, 3), on black without one. Raises ValueError for an unknown kind.
+    on `image` (H, W, 3), on black without one. Other kinds: as their rows say. Raises ValueError for an unknown kind,
+    and for one whose maps have no colours.
     """
-    if kind == "keypoints":
-        return _keypoints(values, image)
-    if kind == "intrinsics":
-        return _intrinsics(values, valid, legend)
-    if kind not in _MAPS:
-        raise ValueError(
-            f"kind {kind!r} has no colours: choose one of {', '.join((*_MAPS, 'keypoints', 'intrinsics'))}"
-        )
-    keep = np.ones(values.shape[:2], bool) if valid is None else np.asarray(valid, bool)
-    if np.issubdtype(values.dtype, np.floating):
-        keep = keep & np.isfinite(values if values.ndim == 2 else values.sum(-1))
-        values = np.where(keep if values.ndim == 2 else keep[..., None], values, 0)
-    if kind == "class_ids" and legend is not None:
-        rgb = np.asarray(legend, np.uint8)[np.where(keep, values, 0).clip(0, len(legend) - 1)]
-    else:
-        rgb = _MAPS[kind](values, keep)
-    rgb[~keep] = INVALID
-    return Image.fromarray(rgb)
-
-
-def spectral(x: np.ndarray) -> np.ndarray:
-    """(...,) in [0, 1], 0 red to 1 blue -> (..., 3) uint8."""
-    return _lookup(_SPECTRAL, x)
-
-
-def palette(ids: np.ndarray) -> np.ndarray:
-    """Class ids (...,) -> (..., 3) uint8: hues a golden angle apart, three brightnesses; one id, one colour."""
-    table_size = int(ids.max(initial=0)) + 1
-    i = np.arange(max(table_size, 1))
-    hue = (0.61803398875 * i + 0.55) % 1.0
-    value = np.array((0.95, 0.75, 0.55))[i // 3 % 3]
-    saturation = np.array((0.65, 0.9, 0.45))[i % 3]
-    spread = np.abs((hue[:, None] + np.array((0.0, 2 / 3, 1 / 3))) % 1.0 * 6 - 3) - 1  # HSV's three ramps
-    rgb = value[:, None] * (1 - saturation[:, None] * (1 - np.clip(spread, 0, 1)))
-    return np.rint(rgb * 255).astype(np.uint8)[np.maximum(ids, 0)]
-
-
-def _lookup(stops: str, x: np.ndarray) -> np.ndarray:
-    anchors = np.array([tuple(bytes.fromhex(s)) for s in stops.split()], np.float64)
-    fine = np.linspace(0, len(anchors) - 1, 1024)
-    steps = np.arange(len(anchors))
-    table = np.stack([np.interp(fine, steps, anchors[:, c]) for c in range(3)], -1)
-    index = np.rint(np.clip(x, 0, 1) * 1023).astype(np.intp)
-    return np.rint(table).astype(np.uint8)[index]
-
-
-def _unit(x: np.ndarray, keep: np.ndarray) -> np.ndarray:
-    """As is where all within [0, 1], else lowest to highest valid value."""
-    inside = x[keep]
-    low, high = (float(inside.min()), float(inside.max())) if inside.size else (0.0, 1.0)
-    return x if low >= 0 and high <= 1 else (x - low) / max(high - low, 1e-12)
-
-
-def _grey(x: np.ndarray, keep: np.ndarray) -> np.ndarray:
-    return np.repeat(np.rint(np.clip(x, 0, 1) * 255).astype(np.uint8)[..., None], 3, axis=-1)
-
-
-def _classes(ids: np.ndarray, keep: np.ndarray) -> np.ndarray:
-    return palette(np.where(keep, ids, 0))
-
-
-_MAPS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "depth_affine": lambda x, keep: spectral(x),
-    "disparity_affine": lambda x, keep: spectral(1 - x),
-    "normals": lambda n, keep: np.rint((np.clip(n, -1, 1) + 1) * 127.5).astype(np.uint8),
-    "class_ids": _classes,
-    "mask": _grey,
-    "alpha": _grey,
-    "anomaly": lambda x, keep: _lookup(_INFERNO, _unit(x, keep)),
-}
-
-
-_GAMMA = 1 / 2.2  # as Marigold shows linear light
-
-
-def _intrinsics(values: np.ndarray, valid: np.ndarray | None, targets: Any) -> Image.Image:
-    """(H, W, 3 n) -> n pictures side by side; a stack of single maps becomes one grey picture for each of them."""
-    n = values.shape[-1] // 3
-    described = targets or [{"space": "srgb"}] * n
-    pictures: list[np.ndarray] = []
-    for image, target in zip(np.split(values, n, axis=-1), described, strict=True):
-        if target["space"] == "stack":
-            maps = [(image[..., i : i + 1], m) for i, m in enumerate(target["maps"]) if m is not None]
-            pictures += [np.repeat(_shown(x, m), 3, axis=-1) for x, m in maps]
-        else:
-            pictures.append(_shown(image, target))
-    rgb = np.rint(np.concatenate(pictures, axis=1) * 255).astype(np.uint8)
-    if valid is not None:
-        rgb[np.tile(~np.asarray(valid, bool), (1, len(pictures)))] = INVALID
-    return Image.fromarray(rgb)
-
-
-def _shown(image: np.ndarray, target: Any) -> np.ndarray:
-    """Values in [0, 1] as a screen shows them; light whose unit is unknown fills the range."""
-    image = np.nan_to_num(image).clip(0, 1)
-    if target["space"] != "linear":
-        return image
-    return (image / max(float(image.max()), 1e-6) if target.get("up_to_scale") else image) ** _GAMMA
-
-
-def _keypoints(people: np.ndarray, image: np.ndarray | None) -> Image.Image:
-    """(N, 17, 3) x, y, score as skeletons; line width grows with the picture."""
-    if image is None:
-        far = people[..., :2].max(axis=(0, 1), initial=0) if people.size else np.zeros(2)
-        image = np.zeros((int(max(far[1], 0)) + 16, int(max(far[0], 0)) + 16, 3), np.uint8)
-    canvas = Image.fromarray(_as_uint8(image))
-    draw = ImageDraw.Draw(canvas)
-    width = max(1, round(max(canvas.size) / 200))
-    for person in people:
-        seen = (person[:, 2] >= _SEEN) & np.isfinite(person).all(-1)
-        for a, b, side in _BONES:
-            if seen[a] and seen[b]:
-                draw.line([*map(float, person[a, :2]), *map(float, person[b, :2])], _SIDES[side], width)
-        for x, y, _ in person[seen]:
-            r = width * 1.2
-            draw.ellipse((float(x - r), float(y - r), float(x + r), float(y + r)), fill=(255, 255, 255))
-    return canvas
-
-
-def _as_uint8(image: np.ndarray) -> np.ndarray:
-    return image if image.dtype == np.uint8 else np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    paint = KINDS[kind].painter if kind in KINDS else None
+    if paint is None:
+        painted = (name for name, row in KINDS.items() if row.painter is not None)
+        raise ValueError(f"kind {kind!r} has no colours: choose one of {', '.join(painted)}")
+    return Image.fromarray(paint(values, valid, image, legend))

@@ -2,13 +2,14 @@
 
 Encodings (also in the PNG's text and in the JSON sidecar):
 
-- png: 16 bits per channel. depth_affine, disparity_affine, mask, alpha: grey, value = pixel / 65535. anomaly: so, or
-  value = low + pixel / 65535 * (high - low) where scores leave [0, 1]. normals: RGB, n = pixel / 65535 * 2 - 1.
-  class_ids: grey, pixel = id, 65535 where there is none. Pixels that are not valid are 0 (npz says which).
+- png: 16 bits per channel. Values within a kind's limits (depth, masks: 0 and 1; normals: -1 and 1) or, where it has none
+  (anomaly), from lowest to highest if some leave [0, 1]: value = low + pixel / 65535 * (high - low). Ids: pixel = id,
+  65535 where there is none. Pixels that are not valid are 0 (npz says which). `encode.decode16` is the inverse.
 - color: 8-bit RGB to look at. npy: `values` alone. npz: values, valid, uncertainty, raw and meta.
 - exr: float32, channel Y or R G B, and `valid` where something is not.
 - ply: coloured points in the camera frame, x right, y up, z towards the viewer.
-- intrinsics: images side by side in png and color (light gamma-encoded in color alone); in exr channels such as albedo.R.
+- stacks (intrinsics): images side by side in png and color (light gamma-encoded in color alone); in exr channels such
+  as albedo.R.
 - mask: 8-bit black and white, at 0.5. cutout: the image's foreground as RGBA, its colours freed from the background's.
 - coco: keypoints as COCO results, a list of {image_id, category_id, keypoints, score, bbox}.
 """
@@ -21,55 +22,28 @@ import math
 import os
 import platform
 import re
-import struct
 import threading
 import time
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from genpercept.imaging.colour import colourise
 from genpercept.imaging.cutout import cutout
+from genpercept.imaging.encode import Result, encode16, image_names, kept, png16_bytes
+from genpercept.imaging.kinds import KINDS, Kind
+from genpercept.imaging.points import ply_bytes
 from genpercept.names import hint
 
-_RANGES: dict[str, tuple[float, float]] = {
-    "depth_affine": (0, 1),
-    "disparity_affine": (0, 1),
-    "mask": (0, 1),
-    "alpha": (0, 1),
-    "normals": (-1, 1),
-    "intrinsics": (0, 1),
-}
-_NO_CLASS = 65535
 _FOREGROUND = 0.5  # from which a mask's pixel is white
 DEFAULT_FOV = 60.0  # degrees, horizontal: a phone's main camera
-# An affine depth does not say where the camera is; without a distance the nearest points would fall into its centre.
-_NEAR = 0.25
-
-
-class Result(Protocol):
-    """What the writers need to know of a Prediction."""
-
-    @property
-    def values(self) -> np.ndarray: ...
-    @property
-    def kind(self) -> str: ...
-    @property
-    def valid(self) -> np.ndarray | None: ...
-    @property
-    def uncertainty(self) -> np.ndarray | None: ...
-    @property
-    def raw(self) -> np.ndarray | None: ...
-    @property
-    def meta(self) -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -83,11 +57,11 @@ class Scene:
 
 @dataclass(frozen=True)
 class Format:
-    """`write(path, result, scene)`, what it appends to the stem, and the kinds it can hold (None: all)."""
+    """`write(path, result, scene)`, what it appends to the stem, and whether it can hold a kind."""
 
     suffix: str
     write: Callable[[Path, Result, Scene], None]
-    kinds: tuple[str, ...] | None = None
+    holds: Callable[[Kind], bool] = lambda kind: True
 
 
 # ---- atomically
@@ -168,52 +142,7 @@ def _dead(pid: int) -> bool:
 
 def legend(kind: str) -> str:
     """The key of `meta` that says what a picture of this kind shows."""
-    return "targets" if kind == "intrinsics" else "colours"
-
-
-def target_names(result: Result) -> list[str]:
-    """Names of the intrinsic images in their order."""
-    count = result.values.shape[-1] // 3
-    return [str(t["name"]) for t in result.meta.get("targets") or ()] or [f"image{i + 1}" for i in range(count)]
-
-
-def encode16(result: Result) -> tuple[np.ndarray, str]:
-    """(H, W) or (H, W, 3) uint16, and how to get the values back, in words. Intrinsic images side by side: (H, n W, 3)."""
-    values, kind = result.values, result.kind
-    keep = _keep(result)
-    if kind == "class_ids":
-        ids = values.astype(np.int64)
-        if ids.max(initial=0) >= _NO_CLASS:
-            raise ValueError(f"class id {ids.max()}: a 16-bit PNG holds ids up to {_NO_CLASS - 1}; use npy")
-        return np.where(keep & (ids >= 0), ids, _NO_CLASS).astype(
-            np.uint16
-        ), f"pixel = class id, {_NO_CLASS} where none"
-    low, high = _RANGES.get(kind) or _span(values[keep])
-    scaled = np.clip((np.nan_to_num(values) - low) / (high - low), 0, 1)
-    pixels = np.rint(scaled * 65535).astype(np.uint16)
-    pixels[~keep] = 0
-    if kind == "intrinsics":
-        pixels = np.concatenate(np.split(pixels, pixels.shape[-1] // 3, axis=-1), axis=1)
-        return pixels, f"value = pixel / 65535; side by side: {', '.join(target_names(result))}"
-    words = "pixel / 65535" if (low, high) == (0, 1) else f"{low:.9g} + pixel / 65535 * {high - low:.9g}"
-    return pixels, f"value = {words}"
-
-
-def png16_bytes(pixels: np.ndarray, text: str = "") -> bytes:
-    """(H, W) or (H, W, 3) uint16 -> a PNG of 16 bits per channel (Pillow writes no 16-bit RGB)."""
-    h, w = pixels.shape[:2]
-    rows = np.ascontiguousarray(pixels, dtype=">u2").reshape(h, -1).view(np.uint8)
-    filtered = np.full((h, rows.shape[1] + 1), 2, np.uint8)  # filter type 2: the difference to the row above
-    filtered[0, 1:] = rows[0]
-    filtered[1:, 1:] = rows[1:] - rows[:-1]  # modulo 256, as uint8 wraps
-    header = struct.pack(">IIBBBBB", w, h, 16, 2 if pixels.ndim == 3 else 0, 0, 0, 0)
-    chunks = [(b"IHDR", header)]
-    if text:
-        chunks.append((b"tEXt", b"Description\0" + text.encode("latin-1", "replace")))
-    chunks += [(b"IDAT", zlib.compress(filtered.tobytes(), 4)), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
-    )
+    return KINDS[kind].legend
 
 
 def _png(path: Path, result: Result, scene: Scene) -> None:
@@ -223,10 +152,8 @@ def _png(path: Path, result: Result, scene: Scene) -> None:
 
 def _color(path: Path, result: Result, scene: Scene) -> None:
     buffer = io.BytesIO()
-    image = scene.image if result.kind == "keypoints" else None
-    colourise(result.values, result.kind, result.valid, image, result.meta.get(legend(result.kind))).save(
-        buffer, "PNG", compress_level=4
-    )
+    named = result.meta.get(legend(result.kind))
+    colourise(result.values, result.kind, result.valid, scene.image, named).save(buffer, "PNG", compress_level=4)
     write_bytes(path, buffer.getvalue())
 
 
@@ -251,11 +178,11 @@ def _exr(path: Path, result: Result, scene: Scene) -> None:
         raise ValueError("format exr needs OpenEXR: pip install 'genpercept[exr]', or choose npy") from None
     values = np.ascontiguousarray(result.values, np.float32)
     channels: dict[str, np.ndarray] = {"RGB" if values.ndim == 3 else "Y": values}
-    if result.kind == "intrinsics":
-        names = [f"{name}.{c}" for name in target_names(result) for c in "RGB"]
+    if KINDS[result.kind].layout == "stack":
+        names = [f"{name}.{c}" for name in image_names(result) for c in "RGB"]
         channels = {name: np.ascontiguousarray(values[..., i]) for i, name in enumerate(names)}
-    if not _keep(result).all():
-        channels["valid"] = _keep(result).astype(np.float32)
+    if not kept(result).all():
+        channels["valid"] = kept(result).astype(np.float32)
     header = {
         "compression": OpenEXR.ZIP_COMPRESSION,
         "type": OpenEXR.scanlineimage,
@@ -266,39 +193,7 @@ def _exr(path: Path, result: Result, scene: Scene) -> None:
 
 
 def _ply(path: Path, result: Result, scene: Scene) -> None:
-    """Back-projected points. Relative: scale and shift of an affine depth are unknown, and so is the field of view."""
-    if not 0 < scene.fov < 180:
-        raise ValueError(f"field of view {scene.fov:g}: must lie between 0 and 180 degrees")
-    keep = _keep(result)
-    h, w = keep.shape
-    near = result.values if result.kind == "depth_affine" else 1 / (result.values.clip(0) + _NEAR)
-    distance = near + _NEAR if result.kind == "depth_affine" else near
-    focal = w / 2 / math.tan(math.radians(scene.fov) / 2)
-    y, x = np.nonzero(keep)
-    z = distance[y, x]
-    points = np.empty(len(z), dtype=[(n, "<f4") for n in "xyz"] + [(n, "u1") for n in ("red", "green", "blue")])
-    points["x"] = (x + 0.5 - w / 2) / focal * z
-    points["y"] = -(y + 0.5 - h / 2) / focal * z
-    points["z"] = -z
-    rgb = scene.image if scene.image is not None else np.asarray(colourise(result.values, result.kind, result.valid))
-    if rgb.dtype != np.uint8:
-        rgb = np.rint(np.clip(rgb, 0, 1) * 255).astype(np.uint8)
-    if rgb.shape[:2] != (h, w):
-        raise ValueError(
-            f"an image of {rgb.shape[0]} x {rgb.shape[1]} pixels for a prediction of {h} x {w}: give its own"
-        )
-    for c, name in enumerate(("red", "green", "blue")):
-        points[name] = rgb[y, x, c]
-    rule = f"{_NEAR} + value" if result.kind == "depth_affine" else f"1 / ({_NEAR} + value)"
-    header = [
-        *("ply", "format binary_little_endian 1.0", f"comment relative geometry, not metres: distance = {rule} of"),
-        f"comment {result.kind}, whose scale and shift are unknown; horizontal field of view: {scene.fov:g} degrees",
-        *("comment axes: x right, y up, z towards the viewer", f"element vertex {len(z)}"),
-        *(f"property float {n}" for n in "xyz"),
-        *(f"property uchar {n}" for n in ("red", "green", "blue")),
-        "end_header\n",
-    ]
-    write_bytes(path, "\n".join(header).encode("ascii") + points.tobytes())
+    write_bytes(path, ply_bytes(result, scene.image, scene.fov))
 
 
 def _mask(path: Path, result: Result, scene: Scene) -> None:
@@ -331,18 +226,16 @@ def _coco(path: Path, result: Result, scene: Scene) -> None:
     write_bytes(path, (json.dumps(_plain(entries), allow_nan=False) + "\n").encode())
 
 
-_MAPS = ("depth_affine", "disparity_affine", "normals", "class_ids", "mask", "alpha", "anomaly", "intrinsics")
-
 FORMATS: dict[str, Format] = {
-    "png": Format(".png", _png, _MAPS),
-    "color": Format("_color.png", _color),
+    "png": Format(".png", _png, lambda kind: kind.is_image),
+    "color": Format("_color.png", _color, lambda kind: kind.painter is not None),
     "npy": Format(".npy", _npy),
     "npz": Format(".npz", _npz),
-    "exr": Format(".exr", _exr, _MAPS),
-    "ply": Format(".ply", _ply, ("depth_affine", "disparity_affine")),
-    "mask": Format("_mask.png", _mask, ("mask", "alpha")),
-    "cutout": Format("_cutout.png", _cutout, ("mask", "alpha")),
-    "coco": Format("_coco.json", _coco, ("keypoints",)),
+    "exr": Format(".exr", _exr, lambda kind: kind.is_image),
+    "ply": Format(".ply", _ply, lambda kind: kind.distance is not None),
+    "mask": Format("_mask.png", _mask, lambda kind: kind.foreground),
+    "cutout": Format("_cutout.png", _cutout, lambda kind: kind.foreground),
+    "coco": Format("_coco.json", _coco, lambda kind: kind.layout == "points"),
 }
 DEFAULT_FORMATS = ("png", "color")
 _NEEDS = {"exr": ("OpenEXR", "exr"), "cutout": ("pymatting", "matting")}  # format -> package, extra
@@ -350,7 +243,8 @@ _NEEDS = {"exr": ("OpenEXR", "exr"), "cutout": ("pymatting", "matting")}  # form
 
 def default_formats(kind: str) -> tuple[str, ...]:
     """Of a kind, what is written when nobody says."""
-    return ("coco", "color") if kind == "keypoints" else DEFAULT_FORMATS
+    row = KINDS.find(kind)
+    return row.formats or tuple(name for name in DEFAULT_FORMATS if FORMATS[name].holds(row)) or ("npy",)
 
 
 def check_formats(formats: Iterable[str], kind: str | None = None) -> tuple[str, ...]:
@@ -358,12 +252,12 @@ def check_formats(formats: Iterable[str], kind: str | None = None) -> tuple[str,
     chosen = tuple(dict.fromkeys(formats))
     if not chosen:
         raise ValueError(f"no output format: choose from {', '.join(FORMATS)}")
+    row = None if kind is None else KINDS.find(kind)
     for name in chosen:
         if name not in FORMATS:
             raise ValueError(f"unknown output format {name!r}: {hint(name, FORMATS)}")
-        kinds = FORMATS[name].kinds
-        if kind is not None and kinds is not None and kind not in kinds:
-            able = [n for n, f in FORMATS.items() if f.kinds is None or kind in f.kinds]
+        if row is not None and not FORMATS[name].holds(row):
+            able = [n for n, f in FORMATS.items() if f.holds(row)]
             raise ValueError(f"format {name} cannot hold {kind}: choose from {', '.join(able)}")
         package, extra = _NEEDS.get(name, ("", ""))
         if package and find_spec(package) is None:
@@ -386,15 +280,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if value is None or isinstance(value, bool | int | str) else str(value)
-
-
-def _keep(result: Result) -> np.ndarray:
-    values = result.values
-    finite = np.isfinite(values if values.ndim == 2 else values.sum(-1))
-    return finite if result.valid is None else finite & result.valid
-
-
-def _span(inside: np.ndarray) -> tuple[float, float]:
-    """[0, 1] where it holds all, else lowest to highest."""
-    low, high = (float(inside.min()), float(inside.max())) if inside.size else (0.0, 1.0)
-    return (0.0, 1.0) if low >= 0 and high <= 1 else (low, max(high, low + 1e-12))
