@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from genpercept import classes
 from genpercept.datasets import DATASETS
 from genpercept.metrics import METRICS
-from genpercept.tasks import Task
+from genpercept.tasks import ClassTask, Task
 from genpercept.types import Sample
 
 _SPLITS = ("test", "val", "all")  # the first of these that a data set has is its default
@@ -112,33 +113,40 @@ def _distinct(names: Sequence[str]) -> tuple[str, ...]:
 def check(data: EvalSet, task: Task, model: str) -> None:
     """ValueError where the set's samples lack what the task needs, or name other classes than the model's."""
     about = getattr(data.dataset, "about", None)
-    sample = None if about else _first(data)
-    has = set(about.provides) if about else {f for f in task.labels if getattr(sample, f, None) is not None}
+    has = set(about.provides) if about else _given(task, _first(data))
     if missing := [f for f in task.labels if f not in has]:
         what = f"it provides {', '.join(about.provides)}" if about else "its first sample has none"
         raise ValueError(
             f"{model} does {task.name}, which needs {', '.join(missing)}; data set {data.spec.dataset!r} has none: {what}"
         )
-    if "class_ids" in task.labels and about is not None:
+    if isinstance(task, ClassTask) and about is not None:
         _check_classes(data, task, model)
     METRICS.find(task.metric)(protocol=data.protocol(task), **task.metric_options())
 
 
-def _check_classes(data: EvalSet, task: Any, model: str) -> None:
+def _given(task: Task, sample: Sample) -> set[str]:
+    """The labels that the task needs and the sample has."""
+    found = set()
+    for name in task.labels:
+        with suppress(ValueError):
+            sample.label(name)
+            found.add(name)
+    return found
+
+
+def _check_classes(data: EvalSet, task: ClassTask, model: str) -> None:
     declared = getattr(data.dataset, "classes", None) or data.dataset.about.classes
     declared = "nyu40" if declared == "shared" else declared  # ADE20K's: ids of nyu40
-    options = task.options["classes"]
-    wanted = tuple(options["names"]) if isinstance(options, Mapping) else classes.find(options).names
-    name = options["name"] if isinstance(options, Mapping) else options
+    wanted = task.table
     known = classes.find(declared).names if declared in classes.names() else None
-    if known != wanted:
+    if known != wanted.names:
         raise ValueError(
-            f"{model} predicts the classes of {name!r} ({len(wanted)}), data set {data.spec.dataset!r} labels those of "
+            f"{model} predicts the classes of {wanted.name!r} ({len(wanted)}), data set {data.spec.dataset!r} labels those of "
             f"{declared!r}: choose a model or a data set option (--option classes=...) so that they are the same"
         )
 
 
-def _first(data: EvalSet) -> Sample | None:
+def _first(data: EvalSet) -> Sample:
     """The first sample that can be read, for data sets that do not say what they provide."""
     problem: Exception | None = None
     for entry in data.entries[:8]:
