@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 import time
@@ -14,19 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genpercept import hub, report
-from genpercept._evaluation import baselines, columns, pictures
-from genpercept.metrics import METRICS
+from genpercept._evaluation import baselines, pictures
+from genpercept.metrics import METRICS, Column
 from genpercept.prediction import Prediction
+from genpercept.tasks import RegionTask, Task, given_boxes, listed, title_of
 from genpercept.types import Sample
 
-TASKS = ("disparity", "segmentation", "dis", "matting", "pose", "anomaly")
 SCENES = 32  # scored, of each task
 SHOWN = 3
 SCENE_SIZE = (192, 256)
 HEADER = ("task", "figure", "model", "trivial answer", "", "takes")
 _BATCH = 8
-# the world's defects and single figures tell nothing there
-_ON_PHOTOGRAPHS = ("disparity", "segmentation", "dis", "matting")
+_OPENING = 2  # tasks that the demo's first half is about
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Shown:
     """A task's figures over the scenes, those of its best baseline beside them, and rows of pictures."""
 
     task: str
-    figure: columns.Column
+    figure: Column
     model: float
     baseline: tuple[str, float]
     rows: list[tuple[str, pictures.Panels]]
@@ -50,7 +50,7 @@ class Shown:
 
 def embedded() -> list[str]:
     """The tasks of this half that have an embedded model."""
-    return [task for task in TASKS if f"{hub.EMBEDDED}/{task}" in hub.embedded_names()]
+    return [task for task in listed()[_OPENING:] if f"{hub.EMBEDDED}/{task}" in hub.embedded_names()]
 
 
 def scenes() -> list[Sample]:
@@ -63,15 +63,16 @@ def scenes() -> list[Sample]:
 
 def judge(pipe: Any, samples: Sequence[Sample]) -> Shown:
     """Predict, score, and paint the first samples that have something to see."""
-    task = pipe.task_plugin
+    task: Task = pipe.task_plugin
     images = [sample.image for sample in samples]
-    options = {"boxes": [baselines.boxes_of(s) for s in samples]} if task.name == "pose" else {}
+    options = {"boxes": [given_boxes(s) for s in samples]} if isinstance(task, RegionTask) else {}
     pipe(images[0], **{key: value[0] for key, value in options.items()})  # pays for what the first call pays for
     start = time.perf_counter()
     found = pipe(images, batch_size=_BATCH, **options)
     seconds = (time.perf_counter() - start) / len(images)
-    figure = columns.COLUMNS[task.metric][0]
-    shown = [i for i, sample in enumerate(samples) if _interesting(task.name, sample)][:SHOWN]
+    plugin = METRICS.find(task.metric)
+    figure = plugin.ranking()
+    shown = [i for i, sample in enumerate(samples) if plugin.showable(task.truth(sample))][:SHOWN]
     return Shown(
         task.name,
         figure,
@@ -83,16 +84,6 @@ def judge(pipe: Any, samples: Sequence[Sample]) -> Shown:
     )
 
 
-def _interesting(task: str, sample: Sample) -> bool:
-    if task == "pose":
-        return bool((sample.label("keypoints")[..., 2] > 0).sum() >= 12)
-    if task == "anomaly":
-        return bool(sample.label("defect").float().mean() > 0.003)
-    if task in ("dis", "matting"):
-        return bool(0.04 < sample.label("mask").float().mean() < 0.6)
-    return True
-
-
 def _metric(task: Any) -> Any:
     return METRICS.find(task.metric)(protocol=_protocol(task), **task.metric_options())
 
@@ -100,7 +91,7 @@ def _metric(task: Any) -> Any:
 def _protocol(task: Any) -> str | None:
     from genpercept.datasets.synthetic import PLUGIN
 
-    return PLUGIN.about.protocols[task.name] or None
+    return PLUGIN.about.protocols.get(task.name) or None
 
 
 def _score(task: Any, samples: Sequence[Sample], answers: Sequence[Prediction]) -> dict[str, float]:
@@ -110,15 +101,16 @@ def _score(task: Any, samples: Sequence[Sample], answers: Sequence[Prediction]) 
     return metric.compute()
 
 
-def _best_baseline(task: Any, samples: Sequence[Sample], figure: columns.Column) -> tuple[str, float]:
+def _best_baseline(task: Any, samples: Sequence[Sample], figure: Column) -> tuple[str, float]:
+    """Its title and figure; no title and NaN where the metric declares no baseline."""
     with tempfile.TemporaryDirectory() as folder:
         known = Path(folder) / "known.npz"
         baselines.fit(known, [baselines.observe(task, sample) for sample in samples])
         values = [
             (title, _score(task, samples, [baselines.predict(task, title, known, s) for s in samples])[figure.key])
-            for title in baselines.titles(task.name)
+            for title in baselines.titles(task.metric)
         ]
-    return (max if figure.higher else min)(values, key=lambda item: item[1])
+    return (max if figure.higher else min)(values, key=lambda item: item[1], default=("", math.nan))
 
 
 # ---- the page --------------------------------------------------------------------------------------------------------
@@ -137,9 +129,7 @@ def sections(
     parts = [report.section("The other tasks", lead, report.table(HEADER, [one.line() for one in shown]))]
     for one in shown:
         rows = [report.row(name, "", [report.Cell(*panel) for panel in panels], 200) for name, panels in one.rows]
-        parts.append(
-            report.section(one.task.capitalize() if one.task != "dis" else "Dichotomous segmentation", "", *rows)
-        )
+        parts.append(report.section(title_of(one.task), "", *rows))
     rows = [
         report.row(name, "", [report.Cell(images[name], "image"), *_cells(images[name], found)], 180)
         for name, found in photographs.items()
@@ -166,6 +156,6 @@ def predictions(
 
 
 def on_photographs(pipes: dict[str, Any], images: dict[str, Any]) -> dict[str, dict[str, Prediction]]:
-    """By image and task, for the tasks that a photograph without boxes has an answer to."""
-    chosen = {task: pipe for task, pipe in pipes.items() if task in _ON_PHOTOGRAPHS}
+    """By image and task, for the tasks that have an answer to any photograph."""
+    chosen = {task: pipe for task, pipe in pipes.items() if METRICS.find(pipe.task_plugin.metric).photographs}
     return {name: {task: pipe(image) for task, pipe in chosen.items()} for name, image in images.items()}

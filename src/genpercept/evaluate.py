@@ -14,7 +14,9 @@ from genpercept._evaluation.cell import Cell, Machinery
 from genpercept._evaluation.network import ModelSpec, Way
 from genpercept._evaluation.plan import EvalSet, SetSpec
 from genpercept.devices import pick_device
+from genpercept.metrics import METRICS
 from genpercept.names import choose
+from genpercept.tasks import DEFAULT
 
 __all__ = ["Machinery", "ModelSpec", "SetSpec", "Way", "main", "run"]
 
@@ -59,7 +61,7 @@ def main(
     else:
         raise ValueError(f"nothing to evaluate on: give --dataset NAME, or --suite: {', '.join(suites.names())}")
     if not models:
-        name = task or (tasks[0] if tasks else "depth")
+        name = task or (tasks[0] if tasks else DEFAULT)
         models = [f"mini/{name}"]
         _say(f"genpercept: no --model given: using {models[0]}, small and embedded")
         task = None
@@ -103,6 +105,8 @@ def run(
             choose(f"task of this suite for {spec.name}", pipe.task, tasks)
         for data in sets:
             plan.check(data, pipe.task_plugin, spec.name)
+        if how.pictures:
+            METRICS.find(pipe.task_plugin.metric).ranking()  # without it there is no best sample to show
         for data in sets:
             if baselines and (pipe.task, data.title) not in based:
                 based.add((pipe.task, data.title))

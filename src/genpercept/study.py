@@ -19,8 +19,10 @@ from genpercept import recipe as recipes
 from genpercept._study import report, run
 from genpercept._study.measure import HeldOut, Inference
 from genpercept._study.run import Job
+from genpercept.metrics import METRICS
 from genpercept.paradigms import PARADIGMS
 from genpercept.recipe import Recipe, Section
+from genpercept.tasks import TASKS
 
 Scale = Literal["mini", "full"]
 _FOLDERS: dict[str, str] = {"full": "recipes/studies", "mini": "recipes/studies/mini"}
@@ -57,7 +59,8 @@ class Study(Section):
     labels: tuple[int, ...] = ()  # numbers of labels (data.0.count); none: as the recipe has it
     arm: tuple[Arm, ...] = Field(min_length=1)
     reference: str = ""  # arm that the others are compared with, in its first inference; default: the first
-    metrics: tuple[str, ...] = Field(default=("abs_rel", "delta1"), min_length=1)  # the first is drawn
+    # figures of the task's metric, the first of which is drawn; default: the first two of its table
+    metrics: tuple[str, ...] = Field(default=(), min_length=1)
     test: tuple[HeldOut, ...] = ()
     keep_models: bool = True  # False: they are removed once they are measured
     rates: Rates = Rates()
@@ -147,7 +150,17 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Study:
         if text.startswith(_OWN):
             recipes.override(table, text.removeprefix(_OWN))
     study = recipes.validate(Study, table, str(path))
-    return study.model_copy(update={"base": (path.parent / study.base).resolve()})
+    study = study.model_copy(update={"base": (path.parent / study.base).resolve()})
+    return study if study.metrics else study.model_copy(update={"metrics": _first_figures(study)})
+
+
+def _first_figures(study: Study) -> tuple[str, ...]:
+    """Two figures that the metric of the recipe's task declares. ValueError where it declares none."""
+    task = study.set.get("task") or recipes.read_table(study.base).get("task") or Recipe.model_fields["task"].default
+    plugin = METRICS.find(TASKS.find(task).metric)
+    if not plugin.columns:
+        raise ValueError(f"study {study.name!r}: metric {plugin.name!r} declares no columns; say metrics = [...]")
+    return tuple(column.key for column in plugin.columns[:2])
 
 
 def arms(study: Study) -> dict[str, Recipe]:

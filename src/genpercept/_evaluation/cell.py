@@ -164,10 +164,10 @@ def of_baselines(task: Task, data: EvalSet, how: Machinery) -> list[Cell]:
         / f"baselines-{cache.key({'task': task.name, 'options': task.options, **data.record()})}.npz"
     )
     known.parent.mkdir(parents=True, exist_ok=True)
-    if baselines.fitted(task.name):
+    if baselines.fitted(task.metric):
         jobs = list(zip(data.entries, data.names, strict=True))
         baselines.fit(known, (seen for _, seen in observations(rules, how.workers, jobs) if seen is not None))
-    for title in baselines.titles(task.name):
+    for title in baselines.titles(task.metric):
         begin = time.perf_counter()
         with Scorer(rules, how.workers, how.skip_bad) as scorer:
             for entry, name in zip(data.entries, data.names, strict=True):

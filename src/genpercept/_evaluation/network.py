@@ -15,12 +15,11 @@ import torch
 
 from genpercept import loading
 from genpercept._evaluation import cache
-from genpercept._evaluation.baselines import boxes_of
 from genpercept._evaluation.cache import Cache
 from genpercept._evaluation.plan import EvalSet, describe
 from genpercept.devices import pick_device
 from genpercept.prediction import Prediction
-from genpercept.tasks import RegionTask
+from genpercept.tasks import RegionTask, given_boxes
 from genpercept.types import Sample
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -102,7 +101,7 @@ class Predictor:
         begin = time.perf_counter()
         boxes = {}
         if isinstance(self.pipe.task_plugin, RegionTask):
-            boxes = {"boxes": [boxes_of(s) for s in samples]}
+            boxes = {"boxes": [given_boxes(s) for s in samples]}
         found = self.pipe(
             [s.image for s in samples],
             processing_resolution=self.way.processing_resolution,

@@ -10,18 +10,9 @@ from genpercept import report
 from genpercept._evaluation.cell import Cell, Example
 from genpercept._evaluation.columns import Column
 from genpercept._evaluation.output import by_metric, header, lines
+from genpercept.metrics import METRICS
 
 _LISTED = 50  # skipped samples that are named
-
-_NOTES = {
-    "depth": "Each image is aligned to its truth as the protocol says. RMSE in metres; SILog x 100.",
-    "normals": "Degrees, and percent of pixels under an angle.",
-    "segmentation": "Fractions; intersections and unions are summed over the set.",
-    "dis": "Fractions, but for the HCE, which counts clicks.",
-    "matting": "Scaled as the protocol does; less is better throughout.",
-    "pose": "COCO's average precision, fractions.",
-    "anomaly": "Fractions, over all images of a category, then averaged over categories.",
-}
 
 
 def save(path: Path, cells: Sequence[Cell], settings: Mapping[str, Any], about: Mapping[str, str]) -> None:
@@ -54,7 +45,7 @@ def _plain(settings: Mapping[str, Any]) -> dict[str, str]:
 def _tables(cells: Sequence[Cell]) -> Iterator[str]:
     for metric, group in by_metric(cells).items():
         shown = header(group)
-        note = _NOTES.get("depth" if metric == "disparity" else metric, "")
+        note = METRICS.find(metric).note
         if any(c.baseline for c in group):
             note += " Baselines look at no image; means and majorities are those of the very labels they are scored on."
         if any(c.data.spec.reported for c in group):

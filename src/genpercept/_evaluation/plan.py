@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from genpercept import classes
-from genpercept.core.labels import LABELS
 from genpercept.datasets import DATASETS
 from genpercept.metrics import METRICS
-from genpercept.tasks import Task
+from genpercept.tasks import ClassTask, Task
 from genpercept.types import Sample
 
 _SPLITS = ("test", "val", "all")  # the first of these that a data set has is its default
@@ -119,21 +118,19 @@ def check(data: EvalSet, task: Task, model: str) -> None:
         raise ValueError(
             f"{model} does {task.name}, which needs {', '.join(missing)}; data set {data.spec.dataset!r} has none: {what}"
         )
-    if any(LABELS.find(name).classes for name in task.labels) and about is not None:
+    if isinstance(task, ClassTask) and about is not None:
         _check_classes(data, task, model)
     METRICS.find(task.metric)(protocol=data.protocol(task), **task.metric_options())
 
 
-def _check_classes(data: EvalSet, task: Any, model: str) -> None:
+def _check_classes(data: EvalSet, task: ClassTask, model: str) -> None:
     declared = getattr(data.dataset, "classes", None) or data.dataset.about.classes
     declared = "nyu40" if declared == "shared" else declared  # ADE20K's: ids of nyu40
-    options = task.options["classes"]
-    wanted = tuple(options["names"]) if isinstance(options, Mapping) else classes.find(options).names
-    name = options["name"] if isinstance(options, Mapping) else options
+    wanted = task.table
     known = classes.find(declared).names if declared in classes.names() else None
-    if known != wanted:
+    if known != wanted.names:
         raise ValueError(
-            f"{model} predicts the classes of {name!r} ({len(wanted)}), data set {data.spec.dataset!r} labels those of "
+            f"{model} predicts the classes of {wanted.name!r} ({len(wanted)}), data set {data.spec.dataset!r} labels those of "
             f"{declared!r}: choose a model or a data set option (--option classes=...) so that they are the same"
         )
 

@@ -1,6 +1,6 @@
 """Metrics beside the network: worker processes load label and prediction and score them; the sum is the same bits.
 
-Samples are handed over in order and joined in order. A metric whose parts can be joined (`merge`) is spread over the
+Samples are handed over in order and joined in order. A metric whose parts can be joined (`merges`) is spread over the
 workers; any other runs whole in one of them. Neither ever keeps the network waiting: what is handed over is a path.
 """
 
@@ -21,7 +21,7 @@ from typing import Any
 from genpercept import _workers
 from genpercept._evaluation import baselines, cache
 from genpercept._evaluation.plan import describe
-from genpercept.metrics import METRICS
+from genpercept.metrics import METRICS, Metric
 from genpercept.tasks import Task
 
 ONE_SAMPLE = (ValueError, OSError)
@@ -36,7 +36,7 @@ class Rules:
     task: Task
     metric_options: dict[str, Any]
 
-    def metric(self) -> Any:
+    def metric(self) -> Metric:
         """A fresh one."""
         return METRICS.find(self.task.metric)(**self.metric_options)
 
@@ -77,7 +77,7 @@ class Scorer:
     def __init__(self, rules: Rules, workers: int, skip_bad: bool) -> None:
         self._rules, self._skip_bad = rules, skip_bad
         self._total = rules.metric()
-        self._merges = hasattr(self._total, "merge")
+        self._merges = self._total.merges
         self._waiting: deque[tuple[Any, str, Source]] = deque()
         self._running: deque[Future[_Answer]] = deque()
         self._scores = Scores()
@@ -171,7 +171,7 @@ def start_pool(rules: Rules | None, workers: int, whole: bool = False) -> Proces
 
 
 _rules: Rules | None = None
-_metric: Any = None  # of all samples, in the one worker of a metric that cannot be joined
+_metric: Metric | None = None  # of all samples, in the one worker of a metric that cannot be joined
 
 
 def _begin(rules: Rules | None, whole: bool) -> None:
@@ -206,18 +206,18 @@ def _score_whole(entry: Any, name: str, source: Source) -> _Answer:
 
 
 def _whole_result() -> tuple[Any, ...]:
+    assert _metric is not None
     return _result_of(_metric)
 
 
-def _result_of(metric: Any) -> tuple[Any, ...]:
+def _result_of(metric: Metric) -> tuple[Any, ...]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # means over nothing, which are NaN and said to be
         figures = metric.compute()
-    details = metric.details() if hasattr(metric, "details") else {}
-    return figures, details, dict(metric.rows), sorted(getattr(metric, "empty", ()))
+    return figures, metric.details(), dict(metric.rows), sorted(metric.empty)
 
 
-def _score(rules: Rules, metric: Any, entry: Any, name: str, source: Source) -> _Answer:
+def _score(rules: Rules, metric: Metric | None, entry: Any, name: str, source: Source) -> _Answer:
     """Update `metric` with one sample, or (None) a fresh one that is then the answer's part."""
     begin = time.thread_time()
     answer = _Answer(name)

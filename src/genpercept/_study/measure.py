@@ -15,7 +15,7 @@ from genpercept._training.records import to_sample
 from genpercept._training.sources import Source, open_source
 from genpercept.metrics import METRICS
 from genpercept.recipe import DataSet, Loader, Section
-from genpercept.tasks import TASKS
+from genpercept.tasks import RegionTask, Task, given_boxes
 from genpercept.types import Sample
 
 _CHUNK = 32  # images handed to the pipeline at once
@@ -66,7 +66,7 @@ def measure(
 ) -> dict[str, dict[str, Figures]]:
     """Title of the inference -> label of the set -> figures. `seed` keys the noise of paradigms that draw some.
 
-    ValueError for a metric that the task does not have, and for a task without a metric.
+    metrics: keys of the figures of the task's metric. ValueError for one that it does not have.
     """
     pipe = loading.load(str(model))
     found: dict[str, dict[str, Figures]] = {way.title: {} for way in ways}
@@ -86,19 +86,20 @@ def _score(
     seed: int,
     batch_size: int,
 ) -> Figures:
-    kind = TASKS.find(pipe.task).metric
-    metric: Any = METRICS.find(kind)(**({"protocol": data.protocol} if data.protocol else {}))
+    task: Task = pipe.task_plugin
+    metric = METRICS.find(task.metric)(protocol=data.protocol or None, **task.metric_options())
     figures: Figures = {"name": [], **{key: [] for key in metrics}}
     for start in range(0, len(source), _CHUNK):
         records = [source[i] for i in range(start, min(start + _CHUNK, len(source)))]
         images = [np.asarray(record["image"]) for record in records]
-        predictions = _predict(pipe, images, range(start, start + len(images)), way, seed, batch_size)
-        for i, (record, prediction) in enumerate(zip(records, predictions, strict=True), start):
-            sample = to_sample(record)
+        samples = [to_sample(record) for record in records]
+        boxes = [_boxes(sample) for sample in samples] if isinstance(task, RegionTask) else None
+        predictions = _predict(pipe, images, range(start, start + len(images)), way, seed, batch_size, boxes)
+        for i, (sample, prediction) in enumerate(zip(samples, predictions, strict=True), start):
             name = f"{i:06d} {sample.name}"
-            row = metric.update(prediction, _truth(kind, sample), sample.valid_or_all().numpy(), name=name)
+            row = metric.update(prediction, **task.truth(sample), name=name)
             if unknown := [key for key in metrics if key not in row]:
-                raise ValueError(f"metrics: {kind} has no {', '.join(unknown)}; it has {', '.join(row)}")
+                raise ValueError(f"metrics: {task.metric} has no {', '.join(unknown)}; it has {', '.join(row)}")
             figures["name"].append(name)
             for key in metrics:
                 figures[key].append(float(row[key]))
@@ -106,23 +107,29 @@ def _score(
 
 
 def _predict(
-    pipe: Any, images: Sequence[np.ndarray], indices: Sequence[int], way: Inference, seed: int, batch_size: int
+    pipe: Any,
+    images: Sequence[np.ndarray],
+    indices: Sequence[int],
+    way: Inference,
+    seed: int,
+    batch_size: int,
+    boxes: Sequence[np.ndarray | None] | None = None,
 ) -> list[Any]:
-    """Each image from its own noise: one noise for all would be an error that they share, and no standard error shows."""
+    """Each image from its own noise: one noise for all would be an error that they share, and no standard error shows.
+
+    boxes: of each image, for a task on regions.
+    """
     options: dict[str, Any] = {
         "num_inference_steps": way.steps or None,
         "ensemble_size": way.ensemble_size,
         "ensembling_kwargs": way.ensembling,
         "batch_size": batch_size,
     } | way.options
+    options |= {} if boxes is None else {"boxes": list(boxes)}
     draws = [torch.Generator().manual_seed((seed << 32) + i) for i in indices]
     return pipe(list(images), generator=draws, **options)
 
 
-def _truth(kind: str, sample: Sample) -> np.ndarray:
-    """What a metric compares with: (H, W) metres, or (H, W, 3) normals."""
-    if kind == "normals":
-        return sample.label("normals").permute(1, 2, 0).numpy()
-    if kind in ("depth", "disparity"):
-        return sample.label("depth").numpy()
-    raise ValueError(f"a study measures depth, disparity and normals; this model's metric is {kind!r}")
+def _boxes(sample: Sample) -> np.ndarray | None:
+    """Where a task on regions looks; None, which is the whole image, where the set has no boxes."""
+    return None if sample.boxes is None and "detections" not in sample.meta else given_boxes(sample)

@@ -15,16 +15,14 @@ from genpercept._study.job import SCORES
 from genpercept._study.paired import Mean
 from genpercept._study.run import Job
 from genpercept._training.checkpoint import write_text_atomic
-
-_HIGHER = ("delta1", "delta2", "delta3", "a5", "a7_5", "a11_25", "a22_5", "a30")  # metrics of which more is better
-_NAMES = {"abs_rel": "AbsRel", "delta1": "δ1", "rmse": "RMSE", "mean": "mean angle", "median": "median angle"}
-_DIGITS = {"mean": 2, "median": 2, **dict.fromkeys(("a5", "a7_5", "a11_25", "a22_5", "a30"), 1)}  # others: 3
+from genpercept.metrics import METRICS, Column
+from genpercept.tasks import TASKS
 
 # ---- the figures -----------------------------------------------------------------------------------------------------
 
 
 def collect(out: Path, jobs: Sequence[Job], study: Mapping[str, Any], failed: Mapping[str, str]) -> dict[str, Any]:
-    """NAME.json: the study's settings; rows, one per number of labels, arm and inference; runs; which runs are missing.
+    """NAME.json: the study's settings, its metric; rows, one per number of labels, arm and inference; runs; what is missing.
 
     A row has per set and metric the mean (`Mean` of paired.py) and, but for the reference's, the difference to it.
     """
@@ -43,6 +41,7 @@ def collect(out: Path, jobs: Sequence[Job], study: Mapping[str, Any], failed: Ma
                 rows.append(row | {"figures": _compared(found, {} if is_reference else reference)})
     return {
         "study": dict(study),
+        "metric": TASKS.find(jobs[0].recipe.task).metric,
         "rows": rows,
         "curves": _curves(jobs, scores),
         "runs": [_run(job, scores[job.folder]) for job in jobs if job.folder in scores],
@@ -132,25 +131,25 @@ def _draw(path: Path, result: Mapping[str, Any]) -> bool:
 
 def markdown(result: Mapping[str, Any], picture: str = "") -> str:
     """The page: what was compared, a table of means and one of differences per metric and number of labels, the curves."""
-    study = result["study"]
+    study, plugin = result["study"], METRICS.find(result["metric"])
     parts = [f"# Study: {study['name']}", study["about"], _method(result)]
     for labels in dict.fromkeys(row["labels"] for row in result["rows"]):
         rows = [row for row in result["rows"] if row["labels"] == labels]
         if labels is not None:
             parts.append(f"## {labels} labels")
-        for metric in study["metrics"]:
-            sets = list(rows[0]["figures"])
-            parts.append(f"**{_title(metric)}**, mean ± standard error over images")
-            parts.append(_table(("arm", *_heads(rows, metric)), _means(rows, sets, metric)))
-            if differences := list(_differences(rows, sets, metric)):
+        for column in (plugin.column(key) for key in study["metrics"]):
+            sets, title = list(rows[0]["figures"]), f"{column.words} {column.arrow}".strip()
+            parts.append(f"**{title}**, mean ± standard error over images")
+            parts.append(_table(("arm", *_heads(rows, column.key)), _means(rows, sets, column)))
+            if differences := list(_differences(rows, sets, column)):
                 parts.append(
-                    f"**{_title(metric)}, minus that of {study['reference']}**, image by image: "
+                    f"**{title}, minus that of {study['reference']}**, image by image: "
                     "mean ± standard error over images [each seed's mean]"
                 )
                 parts.append(_table(("arm", *sets), differences))
     if picture:
         parts.append("## Learning curves")
-        parts.append(f"![{_NAMES.get(study['metrics'][0], study['metrics'][0])} against optimiser steps]({picture})")
+        parts.append(f"![{plugin.column(study['metrics'][0]).words} against optimiser steps]({picture})")
         parts.append("Figures on the validation split, averaged over the seeds.")
     parts += ["## Runs", _table(("arm", "labels", "steps", "images", "training, min", "left-out steps"), _runs(result))]
     parts += _absent(result)
@@ -180,35 +179,34 @@ def _heads(rows: Sequence[Mapping[str, Any]], metric: str) -> Iterator[str]:
         yield f"{held} ({mean['images']})" if mean else held
 
 
-def _means(rows: Sequence[Mapping[str, Any]], sets: Sequence[str], metric: str) -> Iterator[tuple[str, ...]]:
+def _means(rows: Sequence[Mapping[str, Any]], sets: Sequence[str], column: Column) -> Iterator[tuple[str, ...]]:
     for row in rows:
-        yield _label(row), *(_with_error(row["figures"][held][metric]["mean"], metric) for held in sets)
+        yield _label(row), *(_with_error(row["figures"][held][column.key]["mean"], column.fine) for held in sets)
 
 
-def _differences(rows: Sequence[Mapping[str, Any]], sets: Sequence[str], metric: str) -> Iterator[tuple[str, ...]]:
+def _differences(rows: Sequence[Mapping[str, Any]], sets: Sequence[str], column: Column) -> Iterator[tuple[str, ...]]:
     for row in rows:
-        cells = [row["figures"][held][metric] for held in sets]
+        cells = [row["figures"][held][column.key] for held in sets]
         if all("difference" in cell for cell in cells):
-            yield _label(row), *(_with_seeds(cell["difference"], metric) for cell in cells)
+            yield _label(row), *(_with_seeds(cell["difference"], column.fine) for cell in cells)
 
 
 def _label(row: Mapping[str, Any]) -> str:
     return f"{row['arm']}: {row['inference']}" if row["ways"] > 1 else row["arm"]
 
 
-def _with_error(mean: Mapping[str, Any] | None, metric: str, sign: str = "") -> str:
+def _with_error(mean: Mapping[str, Any] | None, digits: int, sign: str = "") -> str:
     if mean is None:
         return "–"
-    digits = _DIGITS.get(metric, 3)
     error = "" if mean["error"] is None else f" ± {mean['error']:.{digits}f}"
     return f"{mean['value']:{sign}.{digits}f}{error}"
 
 
-def _with_seeds(mean: Mapping[str, Any] | None, metric: str) -> str:
-    text = _with_error(mean, metric, "+")
+def _with_seeds(mean: Mapping[str, Any] | None, digits: int) -> str:
+    text = _with_error(mean, digits, "+")
     if mean is None or len(mean["seeds"]) < 2:
         return text
-    return f"{text} [{', '.join(f'{value:+.{_DIGITS.get(metric, 3)}f}' for value in mean['seeds'].values())}]"
+    return f"{text} [{', '.join(f'{value:+.{digits}f}' for value in mean['seeds'].values())}]"
 
 
 def _runs(result: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
@@ -234,10 +232,6 @@ def _absent(result: Mapping[str, Any]) -> list[str]:
     failed, missing = result["failed"], [name for name in result["missing"] if name not in result["failed"]]
     parts = [f"Failed: {'; '.join(f'{name} ({why})' for name, why in failed.items())}."] if failed else []
     return parts + ([f"Not run: {', '.join(missing)}."] if missing else [])
-
-
-def _title(metric: str) -> str:
-    return f"{_NAMES.get(metric, metric)} {'↑' if metric in _HIGHER else '↓'}"
 
 
 def _table(header: Sequence[str], rows: Iterator[tuple[str, ...]] | Sequence[tuple[str, ...]]) -> str:

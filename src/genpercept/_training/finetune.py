@@ -22,7 +22,7 @@ from genpercept._training.stage import Batch, Draw, Pair
 from genpercept.core.labels import LABELS
 from genpercept.imaging.kinds import KINDS
 from genpercept.losses import LOSSES
-from genpercept.metrics import METRICS
+from genpercept.metrics import METRICS, Metric
 from genpercept.recipe import Recipe
 from genpercept.rng import Rng, generator
 from genpercept.tasks import PreparedTask
@@ -187,7 +187,7 @@ class FinetuneStage:
 
     @torch.no_grad()
     def validate(self) -> tuple[dict[str, float], np.ndarray | None]:
-        """The loss on validation samples, the task's metric where it has one, and image, label, prediction in rows."""
+        """The loss on validation samples, the figures that the task's metric watches, and image, label, prediction in rows."""
         samples = [to_sample(record) for record in self.draw.validation()]
         device = next(self.net.parameters()).device
         found: list[Tensor] = []
@@ -207,8 +207,8 @@ class FinetuneStage:
                 if start + i < self.recipe.validation.pictures:
                     self._picture(rows, sample, raw[i : i + 1])
         figures = {"loss": float(torch.cat(found).mean())}
-        if metric is not None:
-            figures |= {k: float(v) for k, v in metric.compute().items() if k in _SHOWN}
+        watched = METRICS.find(self.task.metric).watches
+        figures |= {key: float(value) for key, value in metric.compute().items() if watched(key)}
         return figures, grid(rows)
 
     def _picture(self, rows: list[list[np.ndarray]], sample: Sample, raw_1CHW: Tensor) -> None:
@@ -230,10 +230,10 @@ class FinetuneStage:
         picture = np.array(self.task.decode(map_1CHW, Geometry(size, size, size)).colourise(image))
         return torch.from_numpy(picture).permute(2, 0, 1).float() / 127.5 - 1
 
-    def _metric(self) -> Any:
+    def _metric(self) -> Metric:
         return METRICS.find(self.task.metric)(**self.task.metric_options())
 
-    def _score(self, metric: Any, raw_1CHW: Tensor, sample: Sample) -> None:
+    def _score(self, metric: Metric, raw_1CHW: Tensor, sample: Sample) -> None:
         size = (sample.image.shape[-2], sample.image.shape[-1])
         prediction = self.task.decode(raw_1CHW, Geometry(size, size, size))
         truth = self.task.truth(sample)
@@ -245,9 +245,6 @@ class FinetuneStage:
 
 
 _ONE_PASS = ("one_step", "direct")  # paradigms whose network input does not hold the label
-# Of a metric's figures, those that validation reports
-_SHOWN = ("abs_rel", "delta1", "rmse", "mean", "median", "a11_25", "a30", "miou", "max_f", "mae", "sad", "mse", "grad")
-_SHOWN += ("ap", "ap50", "pixel_auroc", "image_auroc", "aupro")
 
 
 def _weights(recipe: Recipe, parts: learn.Parts) -> dict[str, float]:

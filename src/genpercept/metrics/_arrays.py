@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,23 +10,6 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.floating[Any]]
 BoolArray = NDArray[np.bool_]
-
-# What a Prediction's `kind` may be scored as. A disparity scored as depth is aligned in disparity (see `options_for`).
-_KINDS = {
-    "depth_affine": ("depth",),
-    "disparity_affine": ("disparity", "depth"),
-    "normals": ("normals",),
-    "class_ids": ("segmentation",),
-    "mask": ("dis",),
-    "alpha": ("matting",),
-    "keypoints": ("pose",),
-    "anomaly": ("anomaly",),
-}
-_SAMPLE_NDIM = {
-    **dict.fromkeys(("depth", "disparity", "segmentation", "dis", "matting", "anomaly"), 2),
-    **dict.fromkeys(("normals", "pose"), 3),
-}
-_CONTRACT = {"self", "pred", "gt", "valid", "name"}  # what every metric's `update` takes
 
 
 def to_numpy(value: Any) -> NDArray[Any]:
@@ -42,22 +24,24 @@ def to_numpy(value: Any) -> NDArray[Any]:
     return array
 
 
-def as_set(task: str, pred: Any, gt: Any, valid: Any) -> tuple[list[Any], list[Any], list[Any]]:
-    """One sample or a set -> three lists of the same length. ValueError when the numbers of samples differ."""
-    preds, gts = _listed(task, pred), _listed(task, gt)
-    valids = [None] * len(gts) if valid is None else _listed(task, valid, mask=True)
+def as_set(ndim: int | None, pred: Any, gt: Any, valid: Any) -> tuple[list[Any], list[Any], list[Any]]:
+    """One sample (of `ndim` axes, where that is known) or a set -> three lists of the same length.
+
+    ValueError when the numbers of samples differ.
+    """
+    preds, gts = _listed(ndim, pred), _listed(ndim, gt)
+    valids = [None] * len(gts) if valid is None else _listed(2, valid)
     if not len(preds) == len(gts) == len(valids):
         raise ValueError(f"{len(preds)} predictions, {len(gts)} ground truths and {len(valids)} masks: must be as many")
     return preds, gts, valids
 
 
-def extras_for(metric: Any, extras: Mapping[str, Any], one: bool, count: int) -> list[dict[str, Any]]:
+def extras_for(taken: Collection[str], extras: Mapping[str, Any], one: bool, count: int) -> list[dict[str, Any]]:
     """Further keywords of each `update` out of those of the whole call: {"trimap": [a, b]} -> [{"trimap": a}, ...].
 
-    one: the call was for one sample, whose extras are not lists. A text is the same for all samples. ValueError for
-    what this metric does not take, and for lists of another length.
+    taken: what the metric takes. one: the call was for one sample, whose extras are not lists. A text is the same for all
+    samples. ValueError for what this metric does not take, and for lists of another length.
     """
-    taken = [p for p in inspect.signature(metric.update).parameters if p not in _CONTRACT]
     given = {key: value for key, value in extras.items() if value is not None}
     for key, value in given.items():
         if key not in taken:
@@ -69,27 +53,14 @@ def extras_for(metric: Any, extras: Mapping[str, Any], one: bool, count: int) ->
     return [{key: v if each or isinstance(v, str) else v[i] for key, v in given.items()} for i in range(count)]
 
 
-def _listed(task: str, value: Any, mask: bool = False) -> list[Any]:
+def _listed(ndim: int | None, value: Any) -> list[Any]:
     """A list or tuple is a set, and so is an array with one axis more than a sample has."""
     if isinstance(value, list | tuple):
         return list(value)
-    ndim = 2 if mask else _SAMPLE_NDIM.get(task)
     array = to_numpy(value)
     if ndim is not None and array.ndim == ndim + 1 and 1 not in (array.shape[0], array.shape[-1]):
         return list(array)
     return [value]
-
-
-def options_for(task: str, kinds: set[str], options: dict[str, Any]) -> dict[str, Any]:
-    """Check what predictions say they are against the task; disparities scored as depth are aligned in disparity."""
-    for kind in sorted(kinds):
-        if kind in _KINDS and task not in _KINDS[kind]:
-            raise ValueError(f"a prediction of kind {kind!r} cannot be scored as {task!r}: {_KINDS[kind][0]!r} can")
-    if task == "depth" and "disparity_affine" in kinds:
-        if len(kinds) > 1:
-            raise ValueError(f"predictions of different kinds in one set: {', '.join(sorted(kinds))}")
-        return {"space": "disparity", **options}
-    return options
 
 
 def as_map(value: Any, what: str, name: str) -> FloatArray:

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:  # torch, which no baseline needs
+    from genpercept.tasks import Task
+    from genpercept.types import Sample
+
+GRID = 64  # cells per edge of what is known by position
+Known = Mapping[str, np.ndarray]
 
 
 def constant(shape: tuple[int, int]) -> NDArray[np.float32]:
@@ -57,3 +67,30 @@ def in_boxes(pose: NDArray[np.floating], boxes: NDArray[np.floating]) -> NDArray
     boxes = np.asarray(boxes, np.float64).reshape(-1, np.shape(boxes)[-1])[:, None, :4]
     points = boxes[..., :2] + pose[None] * boxes[..., 2:]
     return np.concatenate([points, np.ones((*points.shape[:2], 1))], -1).astype(np.float32)
+
+
+# ---- what several metrics declare: answer(task, known, sample) of `_metric.Baseline`, and the like
+
+
+def size_of(sample: Sample) -> tuple[int, int]:
+    """Height and width of the sample's image."""
+    return int(sample.image.shape[-2]), int(sample.image.shape[-1])
+
+
+def all_foreground(task: Task, known: Known, sample: Sample) -> NDArray[np.generic]:
+    return filled(size_of(sample), 1.0)
+
+
+def mean_map(task: Task, known: Known, sample: Sample) -> NDArray[np.generic]:
+    """The mean of what `observe_maps` saw."""
+    return spread((known["sum"] / known["count"]).astype(np.float32), size_of(sample))
+
+
+def observe_maps(task: Task, sample: Sample) -> Known:
+    """A map (H, W) on the grid, and how many there are."""
+    return {"sum": gathered(task.truth(sample)["gt"], GRID), "count": np.array(1)}
+
+
+def partly(gt: NDArray[np.floating]) -> bool:
+    """Whether a map (H, W) in [0, 1] has enough of both foreground and background to see something."""
+    return bool(0.04 < np.mean(gt) < 0.6)

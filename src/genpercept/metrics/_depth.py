@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from genpercept.metrics import _affine, _arrays
+from genpercept.imaging.colour import colourise
+from genpercept.metrics import _affine, _arrays, _files, _panels
 from genpercept.metrics._arrays import BoolArray, FloatArray
+from genpercept.metrics._metric import Averaged, MetricPlugin, down, up
 from genpercept.metrics._protocols import DEPTH_PROTOCOLS, DepthProtocol, crop_mask, resolve
+from genpercept.prediction import Prediction
 
 KEYS = ("abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "delta1", "delta2", "delta3", "i_rmse", "silog")
 _MIN_DISPARITY = 1e-3  # 1 / m; an aligned disparity at or below 0 has no depth
+_RELATIVE = 0.3  # of the true depth: errors that are as bright as a picture's get
 
 
-class DepthMetric:
+class DepthMetric(Averaged):
     """Figures per image, averaged over the images; each image is aligned on its own (Marigold's evaluation).
 
     abs_rel, sq_rel (m), rmse (m), rmse_log, log10, delta1..3 (share of pixels with max(p/g, g/p) < 1.25^k, strictly),
     i_rmse (1/m), silog (x 100).
     """
 
+    keys = KEYS
+
     def __init__(self, protocol: DepthProtocol) -> None:
+        super().__init__()
         self.protocol = protocol
-        self.rows: dict[str, dict[str, float]] = {}
-        self.empty: set[str] = set()  # samples without a valid pixel
 
     def update(self, pred: Any, gt: Any, valid: Any = None, name: str = "") -> dict[str, float]:
         """Add one image: pred (H, W) depth or disparity, gt (H, W) metres, valid (H, W) bool. Returns its figures."""
@@ -35,14 +43,6 @@ class DepthMetric:
             self.empty.add(name)
         self.rows[name] = figures(depth[mask], truth[mask])
         return self.rows[name]
-
-    def merge(self, part: DepthMetric) -> None:
-        """Add what another metric of the same options saw. ValueError for a sample that both have."""
-        _arrays.join_rows(self, part)
-
-    def compute(self) -> dict[str, float]:
-        """Mean of the images that had a valid pixel."""
-        return _arrays.mean_over_images(KEYS, self.rows, self.empty)
 
     def aligned(
         self, pred: Any, gt: Any, valid: Any = None, name: str = ""
@@ -112,7 +112,81 @@ def figures(p: FloatArray, g: FloatArray) -> dict[str, float]:
     return {k: float(v) for k, v in values.items()}
 
 
-def make(default: DepthProtocol, protocol: str | None, options: dict[str, Any]) -> DepthMetric:
-    """A metric under a named protocol, single options replaced; the space is `default`'s unless an option says it."""
-    options = {"space": default.space, **options}
-    return DepthMetric(resolve(DEPTH_PROTOCOLS, default, protocol, options))
+class DepthPlugin(MetricPlugin[DepthMetric]):
+    """What scoring depth and scoring disparity have in common. Subclasses say in which `space` predictions are."""
+
+    space: str
+    metric = DepthMetric
+    columns = (
+        down("abs_rel", "AbsRel"),
+        up("delta1", "δ1", r"$\delta_1$"),
+        up("delta2", "δ2", r"$\delta_2$"),
+        up("delta3", "δ3", r"$\delta_3$"),
+        down("rmse", "RMSE"),
+        down("log10", "log10", r"$\log_{10}$"),
+        down("silog", "SILog", digits=2),
+    )
+    others = (
+        down("sq_rel", "SqRel"),
+        down("rmse_log", "RMSE log"),
+        down("i_rmse", "iRMSE"),
+    )
+    watched = ("abs_rel", "delta1", "rmse")
+    note = "Each image is aligned to its truth as the protocol says. RMSE in metres; SILog x 100."
+    ndim = 2
+    scaled = True
+
+    def __call__(self, *, protocol: str | None = None, **options: Any) -> DepthMetric:
+        options = {"space": self.space, **options}  # no named protocol says it
+        return DepthMetric(resolve(DEPTH_PROTOCOLS, DepthProtocol(), protocol, options))
+
+    def panels(
+        self, prediction: Prediction, truth: Mapping[str, Any], image: np.ndarray, metric: DepthMetric, name: str
+    ) -> _panels.Panels:
+        """Prediction, aligned, and truth in the same colours; the error relative to the true depth."""
+        depth, true, mask = metric.aligned(prediction, truth["gt"], truth.get("valid"), name)
+        if not mask.any():
+            return [(prediction.colourise(), "prediction"), (_panels.error(mask * 0.0, 1, mask), "no valid pixel")]
+        low, high = np.percentile(true[mask], (2, 98))
+        spread = max(float(high - low), 1e-6)
+
+        def painted(metres: np.ndarray, valid: np.ndarray | None) -> Image.Image:
+            unit = np.clip((np.nan_to_num(metres, posinf=high) - low) / spread, 0, 1).astype(np.float32)
+            return colourise(unit, "depth_affine", valid)
+
+        relative = np.abs(depth - true) / np.where(mask, true, 1)
+        return [
+            (painted(depth, None), f"prediction, aligned, {low:.1f} m red to {high:.1f} m blue"),
+            (painted(true, mask), "truth, the same colours"),
+            (_panels.error(relative, _RELATIVE, mask), f"relative error, bright: {100 * _RELATIVE:.0f} % and more"),
+        ]
+
+    def read_pred(self, path: Path, scale: float | None = None) -> Any:
+        """(H, W): floating point as stored, integers divided by `scale`."""
+        return self._read(path, scale, "pred_scale")
+
+    def read_gt(self, path: Path, scale: float | None = None) -> Any:
+        """(H, W) in metres: floating point as stored, integers divided by `scale` (256: KITTI, 1000: millimetres)."""
+        return self._read(path, scale, "gt_scale")
+
+    def add(
+        self, metric: DepthMetric, pair: _files.Pair, pred_scale: float | None = None, gt_scale: float | None = None
+    ) -> None:
+        if pred_scale is None and metric.protocol.align != "none":
+            pred_scale = 65535  # any would do: the alignment takes it out
+        super().add(metric, pair, pred_scale, gt_scale)
+
+    def _read(self, path: Path, scale: float | None, scale_name: str) -> Any:
+        array = _files.read_array(path, ("values", self.name, "pred", "gt", "depth"))
+        if array.dtype.kind not in "uif":
+            raise ValueError(f"{path}: holds {array.dtype} values: expected numbers")
+        if array.dtype.kind == "f":
+            return array
+        if array.ndim != 2:
+            raise ValueError(f"{path}: has {array.shape[-1]} channels: expected a single-channel map, not a picture")
+        if scale is None:
+            option = "--" + scale_name.replace("_", "-")
+            raise ValueError(f"{path}: holds integers; say with {option} how many make a metre (1000: mm, 256: KITTI)")
+        if not scale > 0:
+            raise ValueError(f"{scale_name} {scale}: must be positive")
+        return array / float(scale)

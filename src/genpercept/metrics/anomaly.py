@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from genpercept.metrics import _arrays, _aupro
+from genpercept.imaging.colour import colourise
+from genpercept.metrics import _arrays, _aupro, _baselines, _files, _panels
 from genpercept.metrics._arrays import BoolArray, FloatArray
-from genpercept.names import choose
+from genpercept.metrics._metric import Baseline, Metric, MetricPlugin, up
+from genpercept.prediction import Prediction
 
 KEYS = ("pixel_auroc", "image_auroc", "aupro")
+_SEEN = 0.003  # of an image's pixels: what a defect has at least to be seen on a page
 
 
 @dataclass
@@ -51,7 +56,7 @@ class Category:
         return dict(zip(KEYS, values, strict=True))
 
 
-class AnomalyMetric:
+class AnomalyMetric(Metric):
     """pixel_auroc image_auroc aupro, fractions, each over all images of a category, then averaged over categories.
 
     AUROC as scikit-learn's roc_auc_score. An image is anomalous where its mask has a pixel. AUPRO: 8-connected regions,
@@ -60,12 +65,13 @@ class AnomalyMetric:
     A constant map has AUROC 0.5 and AUPRO 0. Keeps 4 bytes per pixel of float32 maps until it is dropped.
     """
 
+    merges = True
+
     def __init__(self, fpr_limit: float = 0.3) -> None:
+        super().__init__()
         if not 0 < fpr_limit <= 1:
             raise ValueError(f"fpr_limit {fpr_limit}: must be above 0 and at most 1")
         self.fpr_limit = fpr_limit
-        self.rows: dict[str, dict[str, float]] = {}
-        self.empty: set[str] = set()  # samples without a valid pixel
         self._categories: dict[str, Category] = {}
 
     def update(
@@ -136,10 +142,64 @@ def _mean(values: list[float]) -> float:
     return float(np.mean(there)) if there else float("nan")
 
 
-def PLUGIN(*, protocol: str | None = None, **options: Any) -> AnomalyMetric:
-    """The option is fpr_limit, of AUPRO. protocol: mvtec, the only one."""
-    if protocol is not None:
-        choose("protocol", protocol, ("mvtec",))
-    for key in options:
-        choose("option", key, ("fpr_limit",))
-    return AnomalyMetric(**options)
+class Anomaly(MetricPlugin[AnomalyMetric]):
+    """pred (H, W), higher is stranger; gt (H, W), above 0 where defective.
+
+    Figures: pixel_auroc image_auroc aupro (fractions). The option is fpr_limit, of AUPRO. protocol: mvtec, the only one.
+    """
+
+    name = "anomaly"
+    metric = AnomalyMetric
+    protocols: Mapping[str, Mapping[str, Any]] = {"mvtec": {}}
+    columns = (
+        up("pixel_auroc", "pixel AUROC", "Pixel AUROC"),
+        up("image_auroc", "image AUROC", "Image AUROC"),
+        up("aupro", "AUPRO"),
+    )
+    note = "Fractions, over all images of a category, then averaged over categories."
+    kinds = ("anomaly",)
+    ndim = 2
+    extras: Mapping[str, str] = {
+        "category": "which kind of object this is",
+        "image_score": "how strange the whole image is, instead of its strangest pixel",
+    }
+    baselines = (
+        Baseline("nothing strange", lambda task, known, sample: _baselines.filled(_baselines.size_of(sample), 0.0)),
+    )
+    tree = True
+    beside: Mapping[str, Any] = {}
+    photographs = False  # what a defect is, a model learns of one kind of object
+
+    def panels(
+        self, prediction: Prediction, truth: Mapping[str, Any], image: Any, metric: AnomalyMetric, name: str
+    ) -> _panels.Panels:
+        gt, values = np.asarray(truth["gt"], np.float32), prediction.values
+        unit = (values - values.min()) / max(float(values.max() - values.min()), 1e-12)
+        return [
+            (prediction.colourise(), "prediction, bright: strange"),
+            (colourise(gt, "mask"), "truth"),
+            (_panels.error(np.abs(unit - gt), 1), "difference of the stretched map and the truth"),
+        ]
+
+    def showable(self, truth: Mapping[str, Any]) -> bool:
+        return bool(np.mean(truth["gt"]) > _SEEN)
+
+    def read_pred(self, path: Path, scale: float | None = None) -> Any:
+        """(H, W) scores: as stored, or by the encoding that `predict` wrote into the PNG."""
+        array = _files.grey(_files.read_array(path, ("values", "anomaly", "map", "pred")), path)
+        code = _files.encoded(path)
+        return array if code is None else code[0] + array / 65535 * code[1]
+
+    def read_gt(self, path: Path, scale: float | None = None) -> Any:
+        return _files.read_mask(path)
+
+    def add(
+        self, metric: AnomalyMetric, pair: _files.Pair, pred_scale: float | None = None, gt_scale: float | None = None
+    ) -> None:
+        """A picture without a mask is a good one."""
+        scores = self.read_pred(pair.pred)
+        truth = np.zeros(scores.shape, bool) if pair.gt is None else self.read_gt(pair.gt)
+        metric.update(scores, truth, name=pair.name, category=pair.category)
+
+
+PLUGIN = Anomaly()

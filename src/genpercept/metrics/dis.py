@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from py_sod_metrics import MAE, Emeasure, FmeasureHandler, FmeasureV2, Smeasure, WeightedFmeasure
 
-from genpercept.metrics import _arrays, _unit
+from genpercept.metrics import _arrays, _baselines, _files, _panels, _unit
 from genpercept.metrics._arrays import BoolArray
 from genpercept.metrics._hce import correction_effort
+from genpercept.metrics._metric import Baseline, Metric, MetricPlugin, down, up
 from genpercept.metrics._protocols import resolve
 from genpercept.names import choose
+from genpercept.prediction import Prediction
 
 KEYS = ("max_f", "weighted_f", "mae", "s_measure", "e_measure", "hce")
 HCE_MAPS = ("raw", "normalised")
@@ -45,7 +48,7 @@ class DisProtocol:
 DIS_PROTOCOLS = {"dis5k": DisProtocol(), "pysodmetrics": DisProtocol(hce_map="normalised")}
 
 
-class DisMetric:
+class DisMetric(Metric):
     """max_f (beta^2 = 0.3), weighted_f (beta^2 = 1), mae, s_measure (alpha = 0.5), e_measure (mean over thresholds; up
     to N / (N - 1) for N pixels) are fractions; hce is a number of clicks.
 
@@ -53,10 +56,11 @@ class DisMetric:
     the highest point of its own curve. Maps are taken at 8 bits, as saved ones are; truth is what lies above 128 there.
     """
 
+    merges = True
+
     def __init__(self, protocol: DisProtocol) -> None:
+        super().__init__()
         self.protocol = protocol
-        self.rows: dict[str, dict[str, float]] = {}
-        self.empty: set[str] = set()  # every image counts
         self._curves = np.zeros(256)  # F at each threshold, summed over the images
 
     def update(self, pred: Any, gt: Any, valid: Any = None, name: str = "", skeleton: Any = None) -> dict[str, float]:
@@ -130,6 +134,49 @@ def _number(results: Mapping[str, Any]) -> float:
     return float(np.mean(value["curve"]) if isinstance(value, dict) else value)
 
 
-def PLUGIN(*, protocol: str | None = None, **options: Any) -> DisMetric:
-    """See `DisProtocol` for the options. protocol: dis5k (the default), pysodmetrics."""
-    return DisMetric(resolve(DIS_PROTOCOLS, DisProtocol(), protocol, options))
+class Dis(MetricPlugin[DisMetric]):
+    """pred and gt (H, W) in [0, 1] or 8 bits. Figures: max_f weighted_f mae s_measure e_measure (fractions) hce (points).
+
+    See `DisProtocol` for the options. protocol: dis5k (the default), pysodmetrics.
+    """
+
+    name = "dis"
+    metric = DisMetric
+    columns = (
+        up("weighted_f", "Fw", r"$F_\beta^w$"),
+        up("max_f", "max F", r"$\max F_\beta$"),
+        down("mae", "MAE", "$M$"),
+        up("s_measure", "S", r"$S_\alpha$"),
+        up("e_measure", "E", r"$E_\phi^m$"),
+        down("hce", "HCE", r"$HCE_\gamma$", 0),
+    )
+    watched = ("max_f", "mae")
+    note = "Fractions, but for the HCE, which counts clicks."
+    kinds = ("mask",)
+    ndim = 2
+    extras: Mapping[str, str] = {"skeleton": "(H, W) bool, of the ground truth, where a data set brings one"}
+    baselines = (
+        Baseline("all foreground", _baselines.all_foreground),
+        Baseline("mean mask", _baselines.mean_map, fitted=True),
+    )
+    beside: Mapping[str, Any] = {"valid": _files.read_mask, "skeleton": _files.read_mask}
+
+    def __call__(self, *, protocol: str | None = None, **options: Any) -> DisMetric:
+        return DisMetric(resolve(DIS_PROTOCOLS, DisProtocol(), protocol, options))
+
+    def observe(self, task: Any, sample: Any) -> _baselines.Known:
+        return _baselines.observe_maps(task, sample)
+
+    def panels(
+        self, prediction: Prediction, truth: Mapping[str, Any], image: Any, metric: DisMetric, name: str
+    ) -> _panels.Panels:
+        return _panels.maps(prediction, truth["gt"])
+
+    def showable(self, truth: Mapping[str, Any]) -> bool:
+        return _baselines.partly(truth["gt"])
+
+    def read_pred(self, path: Path, scale: float | None = None) -> Any:
+        return _files.read_unit(path)
+
+
+PLUGIN = Dis()

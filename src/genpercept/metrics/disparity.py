@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from genpercept.metrics import _baselines
+from genpercept.metrics._depth import DepthPlugin
+from genpercept.metrics._metric import Baseline
 
-from genpercept.metrics._depth import DepthMetric, make
-from genpercept.metrics._protocols import DepthProtocol
+
+class Disparity(DepthPlugin):
+    """pred (H, W): disparity (near is large) in any unit that the alignment takes out; gt (H, W): depth in metres.
+
+    Figures, options and protocols are those of the depth metric.
+    """
+
+    name = "disparity"
+    space = "disparity"
+    kinds = ("disparity_affine",)
+    baselines = (
+        Baseline("constant", lambda task, known, sample: _baselines.filled(_baselines.size_of(sample), 1.0)),
+        Baseline("vertical ramp", lambda task, known, sample: _baselines.disparity_ramp(_baselines.size_of(sample))),
+    )
 
 
-def PLUGIN(*, protocol: str | None = None, **options: Any) -> DepthMetric:
-    """As the depth metric; the ground truth is depth, the prediction disparity (near is large)."""
-    return make(DepthProtocol(space="disparity"), protocol, options)
+PLUGIN = Disparity()

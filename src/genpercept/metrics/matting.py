@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from genpercept.metrics import _arrays, _matting, _unit
+from genpercept.metrics import _arrays, _baselines, _files, _matting, _panels, _unit
 from genpercept.metrics._arrays import BoolArray, FloatArray
+from genpercept.metrics._metric import Averaged, Baseline, MetricPlugin, down
 from genpercept.metrics._protocols import resolve
 from genpercept.names import choose
+from genpercept.prediction import Prediction
 
 KEYS = ("sad", "mad", "mse", "grad", "conn")
 RULES = {"p3m": _matting.p3m, "dim": _matting.dim}
@@ -40,17 +44,18 @@ MATTING_PROTOCOLS = {
 }
 
 
-class MattingMetric:
+class MattingMetric(Averaged):
     """sad, mad, mse, grad, conn, scaled as the protocol's public evaluation does; averaged over the images.
 
     Deep Image Matting has no mad; here it is the mean over the unknown pixels. P3M's grad and conn look at the whole
     image under either region, as its code has no others.
     """
 
+    keys = KEYS
+
     def __init__(self, protocol: MattingProtocol) -> None:
+        super().__init__()
         self.protocol = protocol
-        self.rows: dict[str, dict[str, float]] = {}
-        self.empty: set[str] = set()  # samples without an unknown pixel
 
     def update(self, pred: Any, gt: Any, valid: Any = None, name: str = "", trimap: Any = None) -> dict[str, float]:
         """Add one image: pred, gt (H, W) alpha in [0, 1] or 0..255, trimap (H, W) 0, 128, 255. Returns its figures.
@@ -72,14 +77,6 @@ class MattingMetric:
             self.empty.add(name)
         self.rows[name] = row
         return row
-
-    def merge(self, part: MattingMetric) -> None:
-        """Add what another metric of the same options saw. ValueError for a sample that both have."""
-        _arrays.join_rows(self, part)
-
-    def compute(self) -> dict[str, float]:
-        """Mean of the images that had an unknown pixel."""
-        return _arrays.mean_over_images(KEYS, self.rows, self.empty)
 
 
 _ADVICE = "choose region 'trimap', or protocol 'dim'"
@@ -107,6 +104,48 @@ def _known_set(pred: FloatArray, gt: FloatArray, valid: Any, trimap: Any, name: 
     return np.where(unknown, pred, array / 255), unknown
 
 
-def PLUGIN(*, protocol: str | None = None, **options: Any) -> MattingMetric:
-    """See `MattingProtocol` for the options. protocol: p3m (whole image, the default), p3m_trimap, dim."""
-    return MattingMetric(resolve(MATTING_PROTOCOLS, MattingProtocol(), protocol, options))
+class Matting(MetricPlugin[MattingMetric]):
+    """pred and gt (H, W) in [0, 1] or 8 bits. Figures: sad mad mse grad conn, scaled as the protocol does.
+
+    See `MattingProtocol` for the options. protocol: p3m (whole image, the default), p3m_trimap, dim.
+    """
+
+    name = "matting"
+    metric = MattingMetric
+    columns = (
+        down("sad", "SAD", digits=2),
+        down("mad", "MAD", digits=4),
+        down("mse", "MSE", digits=4),
+        down("grad", "Grad", digits=2),
+        down("conn", "Conn", digits=2),
+    )
+    watched = ("sad", "mse", "grad")
+    note = "Scaled as the protocol does; less is better throughout."
+    kinds = ("alpha",)
+    ndim = 2
+    extras: Mapping[str, str] = {"trimap": "(H, W), 128 where unknown"}
+    baselines = (
+        Baseline("all foreground", _baselines.all_foreground),
+        Baseline("mean alpha", _baselines.mean_map, fitted=True),
+    )
+    beside: Mapping[str, Any] = {"valid": _files.read_mask, "trimap": _files.read_unit}
+
+    def __call__(self, *, protocol: str | None = None, **options: Any) -> MattingMetric:
+        return MattingMetric(resolve(MATTING_PROTOCOLS, MattingProtocol(), protocol, options))
+
+    def observe(self, task: Any, sample: Any) -> _baselines.Known:
+        return _baselines.observe_maps(task, sample)
+
+    def panels(
+        self, prediction: Prediction, truth: Mapping[str, Any], image: Any, metric: MattingMetric, name: str
+    ) -> _panels.Panels:
+        return _panels.maps(prediction, truth["gt"])
+
+    def showable(self, truth: Mapping[str, Any]) -> bool:
+        return _baselines.partly(truth["gt"])
+
+    def read_pred(self, path: Path, scale: float | None = None) -> Any:
+        return _files.read_unit(path)
+
+
+PLUGIN = Matting()

@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from genpercept.metrics import _arrays
+from genpercept.imaging.colour import colourise
+from genpercept.metrics import _arrays, _baselines, _files, _panels
 from genpercept.metrics._arrays import FloatArray
+from genpercept.metrics._baselines import Known
+from genpercept.metrics._metric import Baseline, Metric, MetricPlugin, down, up
 from genpercept.metrics._protocols import NORMALS_PROTOCOLS, NormalsProtocol, resolve
+from genpercept.prediction import Prediction
+
+if TYPE_CHECKING:
+    from genpercept.tasks import Task
+    from genpercept.types import Sample
 
 THRESHOLDS = {"a5": 5.0, "a7_5": 7.5, "a11_25": 11.25, "a22_5": 22.5, "a30": 30.0}  # degrees
 KEYS = ("mean", "median", "rmse", *THRESHOLDS)
 _BIN = 1e-3  # degrees: the median of a set is exact to this, and a set of any size takes 1.4 MB
+_BRIGHT = 60.0  # degrees: errors that are as bright as a picture's get
 
 
-class NormalsMetric:
+class NormalsMetric(Metric):
     """mean, median, rmse in degrees; a5 ... a30: percent of pixels strictly under that angle.
 
     Pooled over all pixels of the set (DSINE's rule, the default) or averaged over images (`aggregate="images"`).
     """
 
+    merges = True
+
     def __init__(self, protocol: NormalsProtocol) -> None:
+        super().__init__()
         self.protocol = protocol
-        self.rows: dict[str, dict[str, float]] = {}
-        self.empty: set[str] = set()  # samples without a valid pixel
         self._histogram = np.zeros(round(180 / _BIN) + 1, dtype=np.int64)
         self._sum, self._squares, self._count = 0.0, 0.0, 0
         self._under = dict.fromkeys(THRESHOLDS, 0)
@@ -109,6 +121,77 @@ def figures(angles: FloatArray) -> dict[str, float]:
     }
 
 
-def PLUGIN(*, protocol: str | None = None, **options: Any) -> NormalsMetric:
-    """See `NormalsProtocol` for the options. protocol: dsine (pooled pixels), marigold (mean over images)."""
-    return NormalsMetric(resolve(NORMALS_PROTOCOLS, NormalsProtocol(), protocol, options))
+def _mean_normal(task: Task, known: Known, sample: Sample) -> np.ndarray:
+    x, y, z = known["sum"] if np.linalg.norm(known["sum"]) > 0 else (0.0, 0.0, 1.0)
+    return _baselines.facing(_baselines.size_of(sample), (float(x), float(y), float(z)))
+
+
+class Normals(MetricPlugin[NormalsMetric]):
+    """pred and gt (H, W, 3), any length. Figures: mean median rmse (degrees) a5 a7_5 a11_25 a22_5 a30 (percent).
+
+    See `NormalsProtocol` for the options. protocol: dsine (pooled pixels), marigold (mean over images).
+    """
+
+    name = "normals"
+    metric = NormalsMetric
+    columns = (
+        down("mean", "mean", "Mean", 1, "mean angle", 2),
+        down("median", "median", "Median", 1, "median angle", 2),
+        down("rmse", "RMSE", digits=1),
+        up("a11_25", "11.25°", r"$11.25^\circ$", 1, fine=1),
+        up("a22_5", "22.5°", r"$22.5^\circ$", 1, fine=1),
+        up("a30", "30°", r"$30^\circ$", 1, fine=1),
+    )
+    others = (up("a5", "5°", r"$5^\circ$", 1, fine=1), up("a7_5", "7.5°", r"$7.5^\circ$", 1, fine=1))
+    watched = ("mean", "median", "rmse", "a11_25", "a30")
+    note = "Degrees, and percent of pixels under an angle."
+    kinds = ("normals",)
+    ndim = 3
+    baselines = (
+        Baseline("facing the viewer", lambda task, known, sample: _baselines.facing(_baselines.size_of(sample))),
+        Baseline("mean normal", _mean_normal, fitted=True),
+    )
+
+    def __call__(self, *, protocol: str | None = None, **options: Any) -> NormalsMetric:
+        return NormalsMetric(resolve(NORMALS_PROTOCOLS, NormalsProtocol(), protocol, options))
+
+    def observe(self, task: Task, sample: Sample) -> Known:
+        truth = task.truth(sample)
+        return {"sum": truth["gt"][truth["valid"]].sum(0, dtype=np.float64)}
+
+    def panels(
+        self, prediction: Prediction, truth: Mapping[str, Any], image: np.ndarray, metric: NormalsMetric, name: str
+    ) -> _panels.Panels:
+        gt, valid = truth["gt"], truth["valid"]
+        angles = np.zeros(valid.shape, np.float32)
+        angles[valid] = angles_deg(prediction.values[valid], gt[valid])
+        return [
+            (prediction.colourise(), "prediction"),
+            (colourise(gt, "normals", valid), "truth"),
+            (_panels.error(angles, _BRIGHT, valid), f"angle, bright: {_BRIGHT:.0f}° and more"),
+        ]
+
+    def read_pred(self, path: Path, scale: float | None = None) -> Any:
+        """(H, W, 3): floating point as stored, PNG as (n + 1) / 2, exactly -1 where black."""
+        array = _files.read_array(path, ("values", self.name, "pred", "gt", "depth"))
+        if array.dtype == np.uint8:
+            # of 16 bits the upper ones, taken as the middle of their range
+            unit = (array + np.float32(0.5)) / 256 if _files.is_deep_png(path) else array.astype(np.float32) / 255
+            unit[(array == 0).all(-1)] = 0
+            return unit * 2 - 1
+        if array.dtype.kind not in "uif":
+            raise ValueError(f"{path}: holds {array.dtype} values: expected numbers")
+        if array.dtype.kind == "f":
+            return array
+        raise ValueError(f"{path}: normals are read from 8-bit RGB or floating point, not from {array.dtype}")
+
+    def read_gt(self, path: Path, scale: float | None = None) -> Any:
+        """As a prediction; where a PNG is black there is no normal."""
+        truth = self.read_pred(path)
+        if path.suffix.lower() == ".png":
+            # Black decodes to (-1, -1, -1), which is no zero vector any more; DSINE masks on the PNG, and so do we.
+            truth[(truth <= -1).all(-1)] = 0
+        return truth
+
+
+PLUGIN = Normals()

@@ -8,18 +8,26 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 
-from genpercept.metrics import _arrays, _coco
+from genpercept.imaging.colour import colourise
+from genpercept.metrics import _arrays, _baselines, _coco, _files, _panels
 from genpercept.metrics._arrays import FloatArray
+from genpercept.metrics._baselines import Known
+from genpercept.metrics._metric import AnnotatedPlugin, Baseline, Metric, up
 from genpercept.names import choose, hint
+from genpercept.prediction import Prediction
+from genpercept.tasks import Task, given_boxes, labelled_boxes
 from genpercept.tasks._keypoints import OF_BOX
+from genpercept.types import Sample
 
 KEYS = _coco.AP_KEYS
 _SEEN = 0.2  # joints above it make the score of a person, as in Simple Baseline and ViTPose
+_SHOWN = 12  # visible joints that a page's sample has at least
 _META = ("image_id", "areas", "boxes", "iscrowd", "ids")
 
 
-class PoseMetric:
+class PoseMetric(Metric):
     """ap ap50 ap75 ap_m ap_l, fractions, over the people of all images: pycocotools' COCOeval("keypoints").
 
     A figure is NaN where the ground truth has no person of that size with a visible joint (pycocotools says -1), and 0
@@ -27,9 +35,10 @@ class PoseMetric:
     find. `details` adds the recalls ar ar50 ar75 ar_m ar_l. Needs pycocotools.
     """
 
+    merges = True
+
     def __init__(self) -> None:
-        self.rows: dict[str, dict[str, float]] = {}
-        self.empty: set[str] = set()  # an image without people is no gap: whoever is found there is wrong
+        super().__init__()  # no image is `empty`: whoever is found on one without people is wrong
         self._images: dict[int, str] = {}
         self._running: set[int] = set()  # ids that are ours, of images without one
         self._truth: list[_coco.Record] = []
@@ -232,10 +241,114 @@ def _stem(image: Mapping[str, Any]) -> str:
     return Path(str(image["file_name"])).stem if image.get("file_name") else str(image["id"])
 
 
-def PLUGIN(*, protocol: str | None = None, **options: Any) -> PoseMetric:
-    """It has no options. protocol: coco, the only one."""
-    if protocol is not None:
-        choose("protocol", protocol, ("coco",))
-    for key in options:
-        raise ValueError(f"unknown option {key!r}: COCO's keypoint evaluation has none")
-    return PoseMetric()
+def _mean_pose(task: Task, known: Known, sample: Sample) -> np.ndarray:
+    return _baselines.in_boxes(known["sum"] / np.maximum(known["count"], 1), given_boxes(sample))
+
+
+class Pose(AnnotatedPlugin[PoseMetric]):
+    """pred (N, 17, 3): x, y, score; gt (M, 17, 3): x, y, visibility 0, 1, 2; valid (M,).
+
+    Figures: ap ap50 ap75 ap_m ap_l (fractions). It has no options. protocol: coco, the only one.
+    """
+
+    name = "pose"
+    metric = PoseMetric
+    protocols: Mapping[str, Mapping[str, Any]] = {"coco": {}}
+    columns = (
+        up("ap", "AP"),
+        up("ap50", "AP50", r"AP$_{50}$"),
+        up("ap75", "AP75", r"AP$_{75}$"),
+        up("ap_m", "AP M", r"AP$_M$"),
+        up("ap_l", "AP L", r"AP$_L$"),
+    )
+    watched = ("ap", "ap50")
+    note = "COCO's average precision, fractions."
+    kinds = ("keypoints",)
+    ndim = 3
+    extras: Mapping[str, str] = {
+        "meta": "what the annotation of an image says besides joints, see `PoseMetric.update`",
+        "scores": "(N,), how sure each person is, instead of the mean of its joints",
+        "box_scores": "(N,), how sure the detector was of each person's box",
+    }
+    baselines = (Baseline("mean pose in the box", _mean_pose, fitted=True),)
+    photographs = False  # nobody has drawn boxes on one
+
+    def __call__(self, *, protocol: str | None = None, **options: Any) -> PoseMetric:
+        if protocol is not None:
+            choose("protocol", protocol, self.protocols)
+        for key in options:
+            raise ValueError(f"unknown option {key!r}: COCO's keypoint evaluation has none")
+        return PoseMetric()
+
+    def observe(self, task: Task, sample: Sample) -> Known:
+        """Places of visible joints in their boxes, and how many there are."""
+        points, boxes = np.asarray(task.truth(sample)["gt"], np.float64), labelled_boxes(sample)
+        total, count = np.zeros((_coco.JOINTS, 2)), np.zeros((_coco.JOINTS, 1))
+        for person, box in zip(points, boxes, strict=True) if len(points) == len(boxes) else ():
+            seen = (person[:, 2:] > 0) & (box[2] > 0) & (box[3] > 0)
+            at = (person[:, :2] - box[:2]) / np.maximum(box[2:4], 1e-9)
+            total, count = total + np.where(seen, at, 0), count + seen
+        return {"sum": total, "count": count}
+
+    def panels(
+        self, prediction: Prediction, truth: Mapping[str, Any], image: np.ndarray, metric: PoseMetric, name: str
+    ) -> _panels.Panels:
+        people = np.array(truth["gt"], np.float32)
+        people[..., 2] = people[..., 2] > 0
+        both = _overlaid(prediction.values, people, image)
+        return [
+            (prediction.colourise(image), f"prediction, {len(prediction.values)} people"),
+            (colourise(people, "keypoints", image=image), f"truth, {len(people)} people"),
+            (both, "distance of joints: red lines from the truth to the nearest person's joint"),
+        ]
+
+    def showable(self, truth: Mapping[str, Any]) -> bool:
+        return bool((truth["gt"][..., 2] > 0).sum() >= _SHOWN)
+
+    # ---- files
+
+    def read_pred(self, path: Path, scale: float | None = None) -> Prediction:
+        """(N, 17, 3) keypoints of an image out of npy, or the whole Prediction out of an npz that has one."""
+        if path.suffix.lower() == ".npz":
+            return Prediction.load(path)
+        if path.suffix.lower() != ".npy":
+            raise ValueError(f"{path}: keypoints are read from npy and npz")
+        array = _files.read_array(path, ())
+        try:
+            return Prediction(array, "keypoints")
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+    def read_annotations(self, path: Path) -> dict[str, list[_coco.Record]]:
+        if path.is_dir():
+            raise ValueError(f"{path}: is a folder: the ground truth of pose is COCO's JSON file of annotations")
+        return read_annotations(path)
+
+    def read_results(self, path: Path) -> list[_coco.Record]:
+        return read_results(path)
+
+    def add_results(self, metric: PoseMetric, annotations: Any, results: Any) -> None:
+        metric.add_coco(annotations, results)
+
+    def add_folder(self, metric: PoseMetric, annotations: Any, results: Mapping[str, Any]) -> None:
+        metric.add_predictions(annotations, results)
+
+
+def _overlaid(found: np.ndarray, people: np.ndarray, image: np.ndarray) -> Image.Image:
+    """Each visible true joint joined to that joint of the predicted person who is nearest on the whole."""
+    canvas = Image.fromarray(image // 2)
+    draw = ImageDraw.Draw(canvas)
+    width = max(1, round(max(canvas.size) / 250))
+    for person in people:
+        seen = person[:, 2] > 0
+        if not seen.any() or not len(found):
+            continue
+        distance = np.linalg.norm(found[:, seen, :2] - person[None, seen, :2], axis=-1).mean(-1)
+        for at, to in zip(person[seen, :2], found[int(distance.argmin()), seen, :2], strict=True):
+            draw.line([*map(float, at), *map(float, to)], (255, 60, 60), width)
+            r = width * 1.2
+            draw.ellipse([at[0] - r, at[1] - r, at[0] + r, at[1] + r], fill=(255, 255, 255))
+    return canvas
+
+
+PLUGIN = Pose()

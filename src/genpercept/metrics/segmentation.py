@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from genpercept.metrics import _arrays
-from genpercept.names import choose
+from genpercept.imaging.colour import colourise
+from genpercept.metrics import _arrays, _baselines, _files, _panels
+from genpercept.metrics._baselines import GRID, Known, size_of
+from genpercept.metrics._metric import Baseline, Metric, MetricPlugin, up
+from genpercept.prediction import Prediction
+
+if TYPE_CHECKING:
+    from genpercept.tasks import ClassTask, Task
+    from genpercept.types import Sample
 
 KEYS = ("miou", "macc", "aacc")
 IGNORED = (-1, 255)  # ours, and the one of most data sets
 _MOST = 65536  # classes; what sixteen bits can hold
 
 
-class SegmentationMetric:
+class SegmentationMetric(Metric):
     """miou, macc: mean over classes of IoU and of recall; aacc: share of pixels that are right. All fractions.
 
     Intersections and areas are summed over the set before they are divided. A class that occurs neither in the ground
@@ -28,13 +36,14 @@ class SegmentationMetric:
     That gives the same figures unless a prediction holds other ids that are none. All three are NaN where no pixel counts.
     """
 
+    merges = True
+
     def __init__(self, num_classes: int | None = None, ignore_index: int | Iterable[int] = IGNORED) -> None:
+        super().__init__()
         if num_classes is not None and not 1 <= num_classes <= _MOST:
             raise ValueError(f"num_classes {num_classes}: must be 1 to {_MOST}, or None to take what occurs")
         self.num_classes = num_classes
         self.ignore_index = (ignore_index,) if isinstance(ignore_index, int) else tuple(ignore_index)
-        self.rows: dict[str, dict[str, float]] = {}
-        self.empty: set[str] = set()  # samples without a pixel that counts
         self._areas = np.zeros((3, num_classes or 0), dtype=np.int64)
 
     def update(self, pred: Any, gt: Any, valid: Any = None, name: str = "") -> dict[str, float]:
@@ -124,10 +133,60 @@ def _sum(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
     return a + b
 
 
-def PLUGIN(*, protocol: str | None = None, **options: Any) -> SegmentationMetric:
-    """See `SegmentationMetric` for the options, num_classes and ignore_index. protocol: mmseg, the only one."""
-    if protocol is not None:
-        choose("protocol", protocol, ("mmseg",))
-    for key in options:
-        choose("option", key, ("num_classes", "ignore_index"))
-    return SegmentationMetric(**options)
+def _most_frequent(task: Task, known: Known, sample: Sample) -> np.ndarray:
+    return np.full(size_of(sample), int(known["count"].argmax()), np.int32)
+
+
+def _majority(task: Task, known: Known, sample: Sample) -> np.ndarray:
+    cells = known["cells"]
+    ids = np.where(cells.any(-1), cells.argmax(-1), known["count"].argmax())
+    return _baselines.spread(ids.astype(np.int32), size_of(sample))
+
+
+class Segmentation(MetricPlugin[SegmentationMetric]):
+    """pred and gt (H, W) class ids; gt -1 and 255 do not count. Figures: miou macc aacc (fractions).
+
+    See `SegmentationMetric` for the options, num_classes and ignore_index. protocol: mmseg, the only one.
+    """
+
+    name = "segmentation"
+    metric = SegmentationMetric
+    protocols: Mapping[str, Mapping[str, Any]] = {"mmseg": {}}
+    columns = (up("miou", "mIoU"), up("macc", "mAcc"), up("aacc", "aAcc"))
+    watched = ("miou",)
+    note = "Fractions; intersections and unions are summed over the set."
+    kinds = ("class_ids",)
+    ndim = 2
+    baselines = (
+        Baseline("most frequent class", _most_frequent, fitted=True),
+        Baseline("majority by position", _majority, fitted=True),
+    )
+
+    def observe(self, task: Task, sample: Sample) -> Known:
+        """Pixels of each class, and in each cell of a grid how many samples have it in the middle. `task` has a table."""
+        ids, classes = task.truth(sample)["gt"], len(cast("ClassTask", task).table)
+        known = (ids >= 0) & (ids < classes)
+        rows, columns = (np.arange(GRID) * n // GRID for n in ids.shape)
+        cells = ids[rows][:, columns]
+        by_cell = np.zeros((GRID, GRID, classes), np.int64)
+        where = np.nonzero((cells >= 0) & (cells < classes))
+        by_cell[(*where, cells[where])] = 1
+        return {"count": np.bincount(ids[known], minlength=classes), "cells": by_cell}
+
+    def panels(
+        self, prediction: Prediction, truth: Mapping[str, Any], image: np.ndarray, metric: SegmentationMetric, name: str
+    ) -> _panels.Panels:
+        gt = truth["gt"]
+        valid = (gt >= 0) & (gt != 255)
+        legend = prediction.meta.get("colours")
+        return [
+            (prediction.colourise(), "prediction"),
+            (colourise(np.where(valid, gt, 0), "class_ids", valid, None, legend), "truth, the same colours"),
+            (_panels.error((prediction.values != gt) * 1.0, 1, valid), "bright: wrong"),
+        ]
+
+    def read_pred(self, path: Path, scale: float | None = None) -> Any:
+        return _files.read_ids(path)
+
+
+PLUGIN = Segmentation()

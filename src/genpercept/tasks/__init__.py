@@ -12,6 +12,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 import numpy as np
 from torch import Tensor
 
+from genpercept.classes import ClassTable
 from genpercept.plugins import Registry
 from genpercept.prediction import Prediction
 from genpercept.types import Geometry, Region, Sample, Target
@@ -63,6 +64,22 @@ class Task(Protocol):
 TASKS = Registry[Task](__name__, "task", "genpercept.tasks")
 find = TASKS.find
 
+DEFAULT = "depth"  # where nobody says a task
+# As pages list them; others come after, sorted. The demo opens with the first two.
+_ORDER = ("depth", "normals", "disparity", "segmentation", "dis", "matting", "pose", "anomaly")
+_TITLES = {"dis": "Dichotomous segmentation"}
+
+
+def listed() -> list[str]:
+    """Every task, in the order of pages."""
+    names = TASKS.names()
+    return [*(n for n in _ORDER if n in names), *(n for n in names if n not in _ORDER)]
+
+
+def title_of(task: str) -> str:
+    """What pages call a task."""
+    return _TITLES.get(task, task.capitalize())
+
 
 @runtime_checkable
 class RegionTask(Protocol):
@@ -84,3 +101,30 @@ class PreparedTask(Protocol):
     def prepare(self, sample: Sample, rng: np.random.Generator | None) -> Sample:
         """The sample to train on; without `rng`, the one to validate on, always the same."""
         ...
+
+
+@runtime_checkable
+class ClassTask(Protocol):
+    """A task whose labels are ids of named classes."""
+
+    @property
+    def table(self) -> ClassTable:
+        """The classes that it predicts."""
+        ...
+
+
+def given_boxes(sample: Sample) -> np.ndarray:
+    """Where a task on regions looks: (N, 4 or 5) x, y, width, height in pixels and, of a detector, its score.
+
+    The detections where a set has them, else the labels' boxes.
+    """
+    if "detections" in sample.meta:
+        return np.asarray(sample.meta["detections"], np.float64).reshape(-1, 5)
+    return labelled_boxes(sample)
+
+
+def labelled_boxes(sample: Sample) -> np.ndarray:
+    """(N, 4) x, y, width, height in pixels of what is labelled; (0, 4) where a set gives none."""
+    if sample.boxes is None:
+        return np.zeros((0, 4))
+    return sample.boxes.numpy().astype(np.float64).reshape(-1, 4)
