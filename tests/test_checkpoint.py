@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import genpercept
 from genpercept import GenPerceptPipeline, checkpoint
+from genpercept.core.files import atomic_folder
 
 GOLDEN = Path(__file__).parent / "golden"
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -111,7 +112,7 @@ def test_damage_is_one_clear_line(name: str, good: Path, tmp_path: Path) -> None
 def test_a_failed_save_leaves_the_old_model(good: Path, tmp_path: Path) -> None:
     model = tmp_path / "model"
     shutil.copytree(good, model)
-    with pytest.raises(RuntimeError, match="disk full"), checkpoint.atomic_folder(model) as work:
+    with pytest.raises(RuntimeError, match="disk full"), atomic_folder(model) as work:
         (work / "half").write_text("x")
         raise RuntimeError("disk full")
     genpercept.load(model, device="cpu")

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from genpercept import adapters, checkpoint, lowrank
 from genpercept._folder import DIFFERENCE, PROMPT_FILE
+from genpercept.core.files import atomic_folder
 from genpercept.pipeline import GenPerceptPipeline
 
 ASSETS = Path(__file__).parent.parent / "src" / "genpercept" / "assets" / "mini"
@@ -47,7 +48,7 @@ def keep_card(target: Path, work: Path) -> None:
 
 def write_base(source: Path, target: Path) -> None:
     """The base in diffusers' StableDiffusionPipeline layout, every weight in float16."""
-    with checkpoint.atomic_folder(target) as work:
+    with atomic_folder(target) as work:
         keep_card(target, work)
         for path in sorted(source.rglob("*")):
             copy = work / path.relative_to(source)
@@ -68,7 +69,7 @@ def write_predictor(source: Path, target: Path) -> None:
         if not torch.equal(half(tensor), stored[name]):
             raise SystemExit(f"{source}: its codec differs from the base's at {name}: it cannot be shared")
     round_weights(pipe)
-    with checkpoint.atomic_folder(target) as work:
+    with atomic_folder(target) as work:
         pipe.save_pretrained(work / "full")
         keep_card(target, work)
         (work / "full" / PROMPT_FILE).rename(work / PROMPT_FILE)

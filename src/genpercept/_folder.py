@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from genpercept import checkpoint, lowrank, text
 from genpercept.backbones import BACKBONES
 from genpercept.codecs import CODECS
+from genpercept.core.files import atomic_folder
 from genpercept.heads import HEADS
 from genpercept.names import choose
 from genpercept.paradigms import PARADIGMS, Paradigm
@@ -177,7 +178,7 @@ def write(target: Path, parts: Parts, class_name: str) -> None:
     """A self-contained folder, atomically. class_name: of the pipeline, for model_index.json. ValueError for a file."""
     if target.exists() and not target.is_dir():
         raise ValueError(f"{target}: is a file; pass a folder to save the model into")
-    with checkpoint.atomic_folder(target) as work:
+    with atomic_folder(target) as work:
         paths = {"unet": BACKBONES.find(parts.info["backbone"]).folder}
         cast(Any, parts.unet).save_pretrained(work / paths["unet"], safe_serialization=True)
         for name, part in (("vae", parts.vae), ("head", parts.head)):

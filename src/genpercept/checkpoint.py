@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, Protocol
 
@@ -245,29 +242,6 @@ def check_finite(where: Path, tensors: dict[str, Tensor]) -> None:
         raise ValueError(
             f"{where}: NaN or infinite values in {_names(bad)}; the file is damaged or its training diverged"
         )
-
-
-@contextmanager
-def atomic_folder(target: Path) -> Iterator[Path]:
-    """Write into a temporary sibling; on success it takes the target's place, on failure nothing of it is left.
-
-    An existing target stays whole until the new one is complete.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
-    try:
-        yield work
-        work.chmod(0o755)
-        if target.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent)) / "x"
-            target.replace(old)
-            work.replace(target)
-            shutil.rmtree(old.parent)
-        else:
-            work.replace(target)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
 
 
 class _NotFinite(Exception):

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from genpercept import classes
+from genpercept.core.files import atomic
 from genpercept.datasets import DATASETS
 from genpercept.datasheet import sheet
-from genpercept.imaging.write import atomic
 from genpercept.names import hint
 from genpercept.types import Sample
 

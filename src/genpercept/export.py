@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from safetensors.torch import save_file
 
 from genpercept import bases, checkpoint, exported, hub, loading, text
 from genpercept.codecs import CODECS
+from genpercept.core.files import atomic_files, atomic_folder
 from genpercept.names import choose
 from genpercept.pipeline import GenPerceptPipeline
 
@@ -105,7 +105,7 @@ def main(
 
 
 def _write_folder(write: Callable[[Source, Path], str], source: Source, out: Path, to: str) -> None:
-    with checkpoint.atomic_folder(out) as work:
+    with atomic_folder(out) as work:
         layout = write(source, work)
         facts = {key: source.pipe.info.get(key) for key in ("model", "model_sha256", "task", "base", "licence")}
         facts = {"to": to, "layout": layout, **facts, "software": source.pipe.meta["software"]}
@@ -114,12 +114,9 @@ def _write_folder(write: Callable[[Source, Path], str], source: Source, out: Pat
 
 
 def _write_file(write: Callable[[Source, Path], str], source: Source, out: Path) -> None:
-    """The file last, because it names its weights where they lie in one beside it."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as work:
-        layout = write(source, Path(work))
-        for path in sorted(Path(work).iterdir(), key=lambda path: path.name == out.name):
-            path.replace(out.with_name(path.name))
+    """The file, and beside it that of its weights where it has one."""
+    with atomic_files(out) as work:
+        layout = write(source, work)
     print(f"{out}: {layout}")
 
 

@@ -16,14 +16,14 @@ from torch import Tensor
 
 from genpercept import recipe as recipes
 from genpercept._training import launch, optimiser, sharding, stages, trackers
-from genpercept._training.checkpoint import UNWRITABLE, Checkpoints, State, write_text_atomic
+from genpercept._training.checkpoint import UNWRITABLE, Checkpoints, State
 from genpercept._training.meter import Meter
 from genpercept._training.plan import plan
 from genpercept._training.prefetch import Prefetch
 from genpercept._training.report import Reporter
 from genpercept._training.schedule import Average, rate
 from genpercept._training.stage import Batch, Stage
-from genpercept.checkpoint import atomic_folder
+from genpercept.core.files import atomic_folder, write_text
 from genpercept.recipe import Recipe
 
 PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
@@ -405,7 +405,7 @@ def _claim(out: Path, recipe: Recipe, resume: bool, begun: bool) -> None:
         raise ValueError(f"{out} has checkpoints of a run in it: go on with --resume, or choose another --out")
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_text_atomic(out / "recipe.json", recipes.to_json(recipe))
+        write_text(out / "recipe.json", recipes.to_json(recipe))
     except OSError as error:
         raise ValueError(f"{out}: cannot be written: {error.strerror}") from None
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from genpercept.imaging import write
+from genpercept.core import files
 from genpercept.metrics import _baselines
 from genpercept.prediction import Prediction
 from genpercept.tasks import Task
@@ -66,8 +66,7 @@ def fit(path: Path, observed: Iterable[Known]) -> None:
     for one in observed:
         for name, value in one.items():
             known[name] = known[name] + value if name in known else value
-    with write.atomic(path) as temp, temp.open("wb") as file:
-        np.savez(file, **known)  # type: ignore[arg-type]
+    files.write_arrays(path, known)
 
 
 def _normals(task: Task, sample: Sample) -> Known:

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from genpercept.imaging import write
+from genpercept.core import files
 from genpercept.imaging.jobs import Job, source
 
 NAME = "manifest.jsonl"
@@ -38,7 +38,7 @@ class Part:
         except OSError:  # the failure says what is wrong with the file
             line |= {"bytes": None, "modified_ns": None}
         line |= {"status": "failed", "error": error} if error else {"status": "done"}
-        self._file.write(write.to_json(line) + "\n")
+        self._file.write(files.to_json(line) + "\n")
         self._file.flush()  # so that a killed run has said what it did
 
     def close(self) -> None:
@@ -52,8 +52,8 @@ def merge(out: Path) -> None:
     if not parts:
         return
     lines = {line["result"]: line for path in (out / NAME, *parts) for line in read(path)}
-    text = "".join(write.to_json(lines[result]) + "\n" for result in sorted(lines))
-    write.write_bytes(out / NAME, text.encode())
+    text = "".join(files.to_json(lines[result]) + "\n" for result in sorted(lines))
+    files.write_text(out / NAME, text)
     for path in parts:
         path.unlink()
     folder.rmdir()

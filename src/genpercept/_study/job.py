@@ -18,7 +18,8 @@ from typing import Any
 from genpercept import recipe as recipes
 from genpercept._bench.machine import cores
 from genpercept._study.measure import HeldOut, Inference, measure
-from genpercept._training.checkpoint import Checkpoints, write_text_atomic
+from genpercept._training.checkpoint import Checkpoints
+from genpercept.core.files import write_text
 
 JOB, SCORES, LOG = "job.json", "scores.json", "job.log"
 
@@ -48,7 +49,7 @@ def main(folder: Path) -> int:
     scores = {"train": _state(folder), "measure_seconds": time.perf_counter() - begin}
     scores |= {"curve": curve(folder / "log.jsonl"), "figures": figures}
     scores |= {"date": time.strftime("%Y-%m-%d"), "machine": _machine()}
-    write_text_atomic(folder / SCORES, json.dumps(scores))
+    write_text(folder / SCORES, json.dumps(scores))
     for name in ("checkpoints", "best", *(() if job["keep_models"] else ("model",))):
         shutil.rmtree(folder / name, ignore_errors=True)
     return 0

@@ -14,7 +14,7 @@ from genpercept._study import chart, paired
 from genpercept._study.job import SCORES
 from genpercept._study.paired import Mean
 from genpercept._study.run import Job
-from genpercept._training.checkpoint import write_text_atomic
+from genpercept.core.files import write_text
 
 _HIGHER = ("delta1", "delta2", "delta3", "a5", "a7_5", "a11_25", "a22_5", "a30")  # metrics of which more is better
 _NAMES = {"abs_rel": "AbsRel", "delta1": "δ1", "rmse": "RMSE", "mean": "mean angle", "median": "median angle"}
@@ -112,8 +112,8 @@ def write(out: Path, result: Mapping[str, Any]) -> list[Path]:
     name = result["study"]["name"]
     picture = out / f"{name}.png"
     drawn = _draw(picture, result)
-    write_text_atomic(out / f"{name}.json", json.dumps(result, indent=1) + "\n")
-    write_text_atomic(out / f"{name}.md", markdown(result, picture.name if drawn else ""))
+    write_text(out / f"{name}.json", json.dumps(result, indent=1) + "\n")
+    write_text(out / f"{name}.md", markdown(result, picture.name if drawn else ""))
     return [out / f"{name}.md", out / f"{name}.json", *([picture] if drawn else [])]
 
 

@@ -14,11 +14,11 @@ from typing import Any
 
 from genpercept._study.job import JOB, LOG, SCORES
 from genpercept._study.measure import HeldOut, Inference
-from genpercept._training.checkpoint import write_text_atomic
 from genpercept._training.plan import plan
 from genpercept._training.report import clock
 from genpercept._training.sources import open_source
 from genpercept._training.stage import Draw
+from genpercept.core.files import write_text
 from genpercept.recipe import Recipe
 
 _POLL = 0.1  # seconds
@@ -206,7 +206,7 @@ class _Clock:
 def _start(out: Path, job: Job, at_once: int) -> subprocess.Popen[bytes]:
     folder = out / job.folder
     folder.mkdir(parents=True, exist_ok=True)
-    write_text_atomic(folder / JOB, json.dumps(job.content(), indent=2))
+    write_text(folder / JOB, json.dumps(job.content(), indent=2))
     threads = job.recipe.speed.threads or max(1, (os.cpu_count() or 1) // at_once)
     with (folder / LOG).open("ab") as log:
         return subprocess.Popen(

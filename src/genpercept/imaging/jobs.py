@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from genpercept.core import files
 from genpercept.imaging import write
 from genpercept.imaging.read import shown
 
@@ -31,7 +32,7 @@ def prepare_folder(out: Path, inputs: Iterable[str | Path] = ()) -> None:
             raise ValueError(f"{shown(out)}: is an input folder, too; choose another for --out")
     try:
         out.mkdir(parents=True, exist_ok=True)
-        probe = write.temporary(out)
+        probe = files.temporary(out)
         probe.touch()
         probe.unlink()
     except (FileExistsError, NotADirectoryError):
@@ -39,7 +40,7 @@ def prepare_folder(out: Path, inputs: Iterable[str | Path] = ()) -> None:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ValueError(f"{shown(out)}: cannot be written to ({reason}); choose another folder for --out") from None
-    write.sweep(out)
+    files.sweep(out)
 
 
 def source(path: Path) -> dict[str, Any]:
