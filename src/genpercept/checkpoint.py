@@ -17,13 +17,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from genpercept import downloads, pickles
+from genpercept.core import dtypes
 
 MANIFEST = "genpercept.json"
 FORMAT = 1
 WEIGHT_NAMES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors", "model.safetensors")
 _LISTED = 4  # tensors named in an error before "and N more"
 _SHOWN = 120  # letters of another library's message
-_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "BOOL": "bool"}
 _UNBUILDABLE = (TypeError, KeyError, AttributeError, IndexError, ArithmeticError, NotImplementedError, RuntimeError)
 
 
@@ -119,11 +119,11 @@ def headers(path: Path, *, allow_pickle: bool = False) -> dict[str, Header]:
     """Names, shapes and dtypes in a weight file, without its values. ValueError for a damaged file or a refused pickle."""
     if pickles.is_pickle(path):
         found = _read_pickle(path, allow_pickle, shapes_only=True)
-        return {name: Header(tuple(t.shape), str(t.dtype).removeprefix("torch.")) for name, t in found.items()}
+        return {name: Header(tuple(t.shape), dtypes.torch_name(t.dtype)) for name, t in found.items()}
     with _open(path) as file:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         return {
-            name: Header(tuple(s.get_shape()), _DTYPES.get(str(s.get_dtype()), str(s.get_dtype())))
+            name: Header(tuple(s.get_shape()), dtypes.from_safetensors(str(s.get_dtype())))
             for name, s in slices.items()
         }
 

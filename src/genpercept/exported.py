@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from genpercept import checkpoint
 from genpercept._runs import Run
+from genpercept.core import dtypes
 from genpercept.paradigms import PARADIGMS, Paradigm
 from genpercept.pipeline import GenPerceptPipeline
 from genpercept.tasks import TASKS
@@ -202,8 +203,10 @@ class _OpenVino:
         if kind != "cpu":
             raise ValueError(f"{path}: OpenVINO models run on the CPU here, not on {device!r}: pass device cpu")
         # without it OpenVINO computes in bf16 wherever the processor has it
-        precision = {torch.bfloat16: "bf16", torch.float16: "f16"}.get(cast(Any, dtype), "f32")
-        options = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+        options = {
+            "INFERENCE_PRECISION_HINT": dtypes.to_openvino(dtype),
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        }
         try:
             self.model = openvino.Core().compile_model(path, "CPU", options)
         except RuntimeError as error:

@@ -23,10 +23,10 @@ from genpercept._training.prefetch import Prefetch
 from genpercept._training.report import Reporter
 from genpercept._training.schedule import Average, rate
 from genpercept._training.stage import Batch, Stage
+from genpercept.core import dtypes
 from genpercept.core.files import atomic_folder, write_text
 from genpercept.recipe import Recipe
 
-PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 _NORM_MEMORY = 0.98  # of the running mean that a spike is told by
 _NORM_STEPS = 100  # before which no step counts as a spike
 
@@ -58,7 +58,8 @@ class Training:
         AcceleratorState._reset_state()  # a second run in one interpreter may have another precision
         # said outright: without an accelerator, accelerate does not see that there are several processes
         cpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
-        self.accelerator = Accelerator(cpu=cpu, mixed_precision=PRECISION[recipe.precision])
+        mixed = recipe.precision if dtypes.autocast(recipe.precision) else "no"
+        self.accelerator = Accelerator(cpu=cpu, mixed_precision=mixed)
         self.sharded = sharding.adopt(self.accelerator)
         if self.sharded and recipe.optim.kind == "muon":
             raise ValueError('optim.kind "muon" needs whole matrices, which FSDP does not leave: choose "fused"')

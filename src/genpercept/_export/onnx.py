@@ -12,7 +12,7 @@ import torch
 from genpercept import exported
 from genpercept._export import graph as graphs
 
-DTYPES = {"fp32": "float32", "fp16": "float16"}
+DTYPES = ("fp32", "fp16")
 _INSIDE = 2**30  # bytes of weights that one file holds; protobuf ends at twice that
 
 
