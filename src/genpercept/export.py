@@ -223,7 +223,7 @@ def _marigold(source: Source, work: Path) -> str:
     _check_prompt(source, pad=False)
     settings: dict[str, Any] = {
         "prediction_type": info["task"],
-        "default_denoising_steps": int(info.get("num_inference_steps") or source.pipe.paradigm().default_steps),
+        "default_denoising_steps": source.pipe.default_steps(source.pipe.paradigm()),
         "default_processing_resolution": source.pipe.resolution,
     }
     if kind == "Depth":

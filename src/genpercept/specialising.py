@@ -137,7 +137,7 @@ class SpecialisedPipeline(GenPerceptPipeline):
 
     def _folded(self) -> dict[str, nn.Module]:
         """Copies of the parts with what is constant in them. The constants come from a run on a small image."""
-        steps = self._default_steps(self._chosen)
+        steps = self.default_steps(self._chosen)
         if self._chosen.stochastic or steps != 1:
             start = "noise" if self._chosen.stochastic else "the image"
             raise ValueError(

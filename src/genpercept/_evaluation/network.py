@@ -67,7 +67,7 @@ def facts(pipe: Any, way: Way, data: EvalSet) -> dict[str, Any]:
     chosen = data.record()
     del chosen["split"]
     resolution = pipe.resolution if way.processing_resolution is None else way.processing_resolution
-    steps = pipe.paradigm().default_steps if way.steps is None else way.steps
+    steps = pipe.default_steps(pipe.paradigm()) if way.steps is None else way.steps
     return {
         "model": info,
         **asdict(way),

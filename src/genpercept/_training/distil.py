@@ -127,7 +127,7 @@ class DistilStage:
             if self.part == "encoder":
                 return self.base._codec.encode(images.to(device)).float()
             chosen = self.base.paradigm()
-            run = Run(chosen, self.base._default_steps(chosen), [self.recipe.seed] * len(images), 1, len(images))
+            run = Run(chosen, self.base.default_steps(chosen), [self.recipe.seed] * len(images), 1, len(images))
             found = [features.require_latent() for features in self.base._answers((images + 1) / 2, run, None)]
             return torch.cat(found).float()
 
