@@ -20,6 +20,7 @@ from genpercept import adapters, checkpoint, lowrank
 from genpercept._folder import DIFFERENCE, PROMPT_FILE
 from genpercept.core.files import atomic_folder
 from genpercept.pipeline import GenPerceptPipeline
+from genpercept.weights import weight_files
 
 ASSETS = Path(__file__).parent.parent / "src" / "genpercept" / "assets" / "mini"
 BUDGET_MB = 64
@@ -64,7 +65,7 @@ def write_predictor(source: Path, target: Path) -> None:
     """A predictor whose codec and prompt are the base's: only the denoiser is stored in its own folder."""
     pipe = GenPerceptPipeline.from_pretrained(source)
     shared = ASSETS / "base" / "vae"
-    stored = load_file(checkpoint.weight_files(shared)[0])
+    stored = load_file(weight_files(shared)[0])
     for name, tensor in pipe.vae.state_dict().items():
         if not torch.equal(half(tensor), stored[name]):
             raise SystemExit(f"{source}: its codec differs from the base's at {name}: it cannot be shared")

@@ -24,6 +24,7 @@ from genpercept.names import choose
 from genpercept.paradigms import PARADIGMS, Paradigm
 from genpercept.plugins import Registry
 from genpercept.tasks import TASKS
+from genpercept.weights import weight_files
 
 PROMPT_FILE = "prompt_embeds.safetensors"
 _NAMED: dict[str, Registry[Any]] = {  # keys of genpercept.json that name a plugin
@@ -154,7 +155,7 @@ def base_prompt(
 def _skipped(backbone: str, path: Path, allow_pickle: bool) -> dict[str, Any]:
     """What else a base's files hold, by the first part of its name: {"skipped": {"text_model": 196}}; {} for nothing."""
     skip = getattr(BACKBONES.find(backbone), "skip", None)
-    files = checkpoint.weight_files(path, allow_pickle=allow_pickle)
+    files = weight_files(path, allow_pickle=allow_pickle)
     names = (n for f in files for n in checkpoint.tensor_shapes(f, allow_pickle=allow_pickle))
     found = Counter(name.partition(".")[0] for name in names if skip is not None and skip(name))
     return {"skipped": dict(found)} if found else {}

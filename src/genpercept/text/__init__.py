@@ -13,7 +13,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from genpercept import downloads, pickles
+from genpercept import downloads
+from genpercept.weights import SUFFIX, TRANSFORMERS, weight_files
 
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
 _WORD_END = "</w>"
@@ -62,8 +63,7 @@ def load(folder: Path, *, allow_pickle: bool = False) -> tuple[Any, Any]:
     t5 = _model_type(part) == _T5
     kind: Any = transformers.T5EncoderModel if t5 else transformers.CLIPTextModel
     reader: Any = transformers.AutoTokenizer if t5 else transformers.CLIPTokenizer
-    if not allow_pickle and not any(part.glob("*.safetensors")) and (found := pickles.inside(part)):
-        raise pickles.refusal(part, found[0].name)
+    files = weight_files(part, allow_pickle=allow_pickle, names=TRANSFORMERS)
     for path in part.iterdir():
         if path.is_file():
             downloads.refuse_stand_in(path)
@@ -73,7 +73,11 @@ def load(folder: Path, *, allow_pickle: bool = False) -> tuple[Any, Any]:
     logging.set_verbosity_error()  # what it would report of missing tensors is an error of ours
     try:
         encoder, found = kind.from_pretrained(
-            part, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+            part,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            use_safetensors=files[0].suffix == SUFFIX,
         )
     except _UNREADABLE as error:
         reason = " ".join(str(error).split())
