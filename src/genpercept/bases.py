@@ -12,6 +12,7 @@ from genpercept import checkpoint, hub
 from genpercept.backbones import BACKBONES
 from genpercept.checkpoint import Header, PartPlugin
 from genpercept.codecs import CODECS
+from genpercept.core.texts import one_line
 from genpercept.weights import weight_files
 
 VARIABLE = "GENPERCEPT_BASE"
@@ -38,7 +39,7 @@ def weights(path: Path, *, allow_pickle: bool = False) -> tuple[Weights, dict[st
         for file in files:
             found |= checkpoint.headers(file, allow_pickle=allow_pickle)
     except (ValueError, OSError) as error:
-        return Weights(problem=" ".join(str(error).split())), {}
+        return Weights(problem=one_line(error)), {}
     count = sum(math.prod(h.shape) for h in found.values())
     dtypes = tuple(sorted({h.dtype for h in found.values()}))
     return Weights(count, dtypes, sum(f.stat().st_size for f in files), tuple(f.name for f in files)), found

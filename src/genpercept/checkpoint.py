@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from genpercept import downloads, pickles
 from genpercept.core import dtypes
+from genpercept.core.texts import listed, one_line
 from genpercept.downloads import read_json
-from genpercept.weights import SUFFIX, is_pickle, listed, pickle_refused, weight_files
+from genpercept.weights import SUFFIX, is_pickle, pickle_refused, weight_files
 
 MANIFEST = "genpercept.json"
 FORMAT = 1
@@ -210,7 +211,7 @@ def _read_pickle(path: Path, allow_pickle: bool, *, shapes_only: bool = False) -
 
 
 def _line(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = one_line(error)
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 

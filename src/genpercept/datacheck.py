@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ import numpy as np
 
 from genpercept import classes
 from genpercept.core.files import atomic
+from genpercept.core.texts import toml_value
 from genpercept.datasets import DATASETS
 from genpercept.datasheet import sheet
 from genpercept.names import hint
@@ -177,10 +177,7 @@ def options_of(pairs: Sequence[str]) -> dict[str, Any]:
         key, separator, value = pair.partition("=")
         if not separator or not key.strip():
             raise ValueError(f"--option {pair!r}: write key=value, as in category=hazelnut")
-        try:
-            found[key.strip()] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            found[key.strip()] = value.strip()
+        found[key.strip()] = toml_value(value)
     return found
 
 

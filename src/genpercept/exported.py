@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from genpercept import checkpoint
 from genpercept._runs import Run
 from genpercept.core import dtypes
+from genpercept.core.texts import one_line
 from genpercept.paradigms import PARADIGMS, Paradigm
 from genpercept.pipeline import GenPerceptPipeline
 from genpercept.tasks import TASKS
@@ -219,7 +220,7 @@ class _OpenVino:
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:
-    reason = " ".join(str(error).split())[:_SHOWN]
+    reason = one_line(error, _SHOWN)
     return ValueError(
         f"{path}: cannot be read or run ({reason}); copy it and the file of weights beside it, or export again"
     )

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from genpercept.core.texts import toml_value
 from genpercept.names import hint
 
 Stage = Literal["autoencoder", "denoiser", "finetune", "distil"]
@@ -382,11 +383,7 @@ def override(table: dict[str, Any], text: str) -> None:
     key, separator, value = text.partition("=")
     if not separator or not key.strip():
         raise ValueError(f"--set {text!r}: write key=value, as in optim.lr=1e-4")
-    try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        parsed = value.strip()
-    assign(table, key.strip(), parsed, f"--set {text!r}")
+    assign(table, key.strip(), toml_value(value), f"--set {text!r}")
 
 
 def assign(table: dict[str, Any], key: str, value: Any, source: str) -> None:

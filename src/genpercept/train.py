@@ -25,6 +25,7 @@ from genpercept._training.schedule import Average, rate
 from genpercept._training.stage import Batch, Stage
 from genpercept.core import dtypes
 from genpercept.core.files import atomic_folder, write_text
+from genpercept.core.texts import one_line
 from genpercept.recipe import Recipe
 
 _NORM_MEMORY = 0.98  # of the running mean that a spike is told by
@@ -278,7 +279,7 @@ class Training:
                 self._export(stage, "best")
                 self.state.best = value
             except UNWRITABLE as error:
-                self.reporter.line(f"the best model so far could not be written: {_reason(error)}")
+                self.reporter.line(f"the best model so far could not be written: {one_line(error)}")
 
     def _export(self, stage: Stage, name: str) -> None:
         with atomic_folder(self.out / name) as folder:
@@ -302,7 +303,7 @@ class Training:
         except UNWRITABLE as error:
             kept = self.checkpoints.list()
             self.reporter.line(
-                f"checkpoint of step {self.state.step} could not be written: {_reason(error)}; "
+                f"checkpoint of step {self.state.step} could not be written: {one_line(error)}; "
                 f"kept: {kept[-1].name if kept else 'none'}"
             )
             return kept[-1] if kept else self.checkpoints.folder
@@ -349,7 +350,7 @@ class Training:
             self._export(stage, "model")
         except UNWRITABLE as error:
             raise ValueError(
-                f"{self.out / 'model'} could not be written: {_reason(error)}; make room and run again with --resume"
+                f"{self.out / 'model'} could not be written: {one_line(error)}; make room and run again with --resume"
             ) from None
 
     def _tell(self, meter: Meter) -> None:
@@ -382,11 +383,6 @@ class Training:
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-def _reason(error: BaseException) -> str:
-    """What went wrong, on one line."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _share(batch: int, processes: int) -> int:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from genpercept.core.texts import listed
 from genpercept.downloads import read_json
 
 SUFFIX = ".safetensors"
@@ -16,7 +17,6 @@ NAMES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.sa
 PICKLE_NAMES = ("diffusion_pytorch_model.bin", "diffusion_pytorch_model.fp16.bin", "pytorch_model.bin")
 STEMS = tuple(dict.fromkeys(name.partition(".")[0] for name in (*NAMES, *PICKLE_NAMES)))  # what all these begin with
 _STATE = re.compile(r"optimi[sz]er|scheduler|scaler|random_states|training_args|rng_state")
-_LISTED = 4  # files named in an error before "and N more"
 
 
 def weight_files(folder: Path, *, allow_pickle: bool = False, names: Sequence[str] = NAMES) -> list[Path]:
@@ -47,12 +47,6 @@ def pickle_refused(where: Path, name: str) -> ValueError:
         f"{where}: holds only {name}, a pickle, which can run code when read: convert it to safetensors "
         "(docs/checkpoints.md), or pass --allow-pickle (allow_pickle=True), which reads nothing but tensors from it"
     )
-
-
-def listed(names: Sequence[str]) -> str:
-    """The first few, and how many more there are."""
-    more = len(names) - _LISTED
-    return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _pickled(folder: Path) -> list[Path]:

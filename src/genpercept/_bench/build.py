@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +19,7 @@ from genpercept.codecs import CODECS
 from genpercept.codecs.kl import SD_VAE_CONFIG
 from genpercept.codecs.tiny import matching_config
 from genpercept.core import dtypes
+from genpercept.core.files import read_json
 from genpercept.heads import HEADS
 
 _PROMPT_TOKENS = 2  # the empty prompt, not padded
@@ -105,7 +105,7 @@ def configurations(shape: str, codec: str) -> dict[str, dict[str, Any]]:
         unet, kl = SD21_CONFIG, SD_VAE_CONFIG
     else:
         root = hub.embedded_root() / "base"
-        unet, kl = (json.loads((root / part / "config.json").read_text(encoding="utf-8")) for part in ("unet", "vae"))
+        unet, kl = (read_json(root / part / "config.json") for part in ("unet", "vae"))
     return {"unet": unet, "vae": kl if codec == "kl" else matching_config(kl)}
 
 

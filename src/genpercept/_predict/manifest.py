@@ -7,11 +7,11 @@ is to be done again is decided by the sidecars beside the results, which know mo
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from genpercept.core import files
+from genpercept.core.texts import read_log
 from genpercept.imaging.jobs import Job, source
 
 NAME = "manifest.jsonl"
@@ -51,7 +51,7 @@ def merge(out: Path) -> None:
     parts = sorted(folder.glob("*.jsonl")) if folder.is_dir() else []
     if not parts:
         return
-    lines = {line["result"]: line for path in (out / NAME, *parts) for line in read(path)}
+    lines = {line["result"]: line for path in (out / NAME, *parts) for line in entries(path)}
     text = "".join(files.to_json(lines[result]) + "\n" for result in sorted(lines))
     files.write_text(out / NAME, text)
     for path in parts:
@@ -59,16 +59,6 @@ def merge(out: Path) -> None:
     folder.rmdir()
 
 
-def read(path: Path) -> list[dict[str, Any]]:
+def entries(path: Path) -> list[dict[str, Any]]:
     """The lines of a manifest or a part; none where there is no file. A line that a kill cut short is left out."""
-    if not path.is_file():
-        return []
-    found = []
-    for text in path.read_text(encoding="utf-8").splitlines():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        if isinstance(line, dict) and "result" in line:
-            found.append(line)
-    return found
+    return [line for line in read_log(path) if "result" in line]

@@ -23,7 +23,7 @@ from torch import nn
 
 from genpercept import _workers
 from genpercept._training.records import ARRAYS, TEXTS, Record
-from genpercept.core.files import atomic_folder, write_text
+from genpercept.core.files import atomic_folder, read_json, write_text
 from genpercept.recipe import DataSet
 
 SHARD = 256  # scenes
@@ -145,7 +145,7 @@ class Shards:
         if found is None:
             folder = shard_folder(self.folder, number)
             arrays = {p.stem: _mapped(p) for p in sorted(folder.glob("*.npy"))}
-            texts = json.loads((folder / "texts.json").read_text(encoding="utf-8"))
+            texts = read_json(folder / "texts.json")
             found = self._open[number] = (arrays, texts)
         return found
 

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from genpercept.core import files
+from genpercept.core.texts import one_line
 
 # What reading a damaged checkpoint raises, and what writing to a full disk does
 _UNREADABLE = (
@@ -101,14 +102,14 @@ class Checkpoints:
             try:
                 return read(folder)
             except _UNREADABLE as error:
-                reason = " ".join(str(error).split()) or type(error).__name__
+                reason = one_line(error)
                 report(f"checkpoint {folder.name} is damaged ({reason}); falling back to the one before")
         return None
 
 
 def read(folder: Path) -> tuple[State, dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
     """A checkpoint's state, weights, average and optimiser. One of many exceptions when a file is damaged."""
-    content = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    content = files.read_json(folder / "state.json")
     for name, checksum in content.pop("checksums", {}).items():
         if _checksum(folder / name) != checksum:
             raise ValueError(f"{name} is not as it was written")

@@ -154,6 +154,11 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     write_text(path, to_json(value, indent=2) + "\n")
 
 
+def read_json(path: Path, *, errors: str = "strict") -> Any:
+    """What a JSON file in UTF-8 holds. OSError, or ValueError for what is no JSON; errors: as `open` has it."""
+    return json.loads(path.read_text(encoding="utf-8", errors=errors))
+
+
 def to_json(value: Any, indent: int | None = None) -> str:
     """Strict JSON: NumPy scalars and arrays as numbers, paths as text, NaN and infinities as null."""
     return json.dumps(plain(value), indent=indent, ensure_ascii=False, allow_nan=False)

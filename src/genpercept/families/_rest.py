@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from genpercept import checkpoint, hub, text
 from genpercept.codecs import CODECS
 from genpercept.codecs.kl import PLUGIN as KL
+from genpercept.core.texts import one_line
 from genpercept.families._layout import Layout
 from genpercept.weights import is_pickle, weight_files
 
@@ -167,7 +168,7 @@ def _stored_prompt(path: Path, width: int) -> Tensor:
     try:
         values = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{path}: not a readable array ({' '.join(str(error).split())}); copy it again") from None
+        raise ValueError(f"{path}: not a readable array ({one_line(error)}); copy it again") from None
     if values.ndim not in (2, 3) or values.shape[-1] != width or (values.ndim == 3 and len(values) != 1):
         raise ValueError(f"{path}: an array of {list(values.shape)}, but the U-Net reads text of (tokens, {width})")
     if not np.isfinite(values).all():

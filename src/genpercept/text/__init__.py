@@ -14,6 +14,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from genpercept import downloads
+from genpercept.core.files import read_json
+from genpercept.core.texts import one_line
 from genpercept.weights import SUFFIX, TRANSFORMERS, weight_files
 
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
@@ -80,7 +82,7 @@ def load(folder: Path, *, allow_pickle: bool = False) -> tuple[Any, Any]:
             use_safetensors=files[0].suffix == SUFFIX,
         )
     except _UNREADABLE as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise ValueError(f"{part}: not a readable text encoder ({reason}); copy or download it again") from None
     finally:
         logging.set_verbosity(level)
@@ -93,7 +95,7 @@ def load(folder: Path, *, allow_pickle: bool = False) -> tuple[Any, Any]:
     try:
         tokenizer = reader.from_pretrained(folder / "tokenizer")
     except _UNREADABLE as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise ValueError(f"{folder / 'tokenizer'}: not a readable tokenizer ({reason}); copy it again") from None
     return tokenizer, encoder.eval()
 
@@ -101,7 +103,7 @@ def load(folder: Path, *, allow_pickle: bool = False) -> tuple[Any, Any]:
 def _model_type(part: Path) -> str:
     """As the text encoder's config.json says; "" where it says nothing, which transformers then complains about."""
     try:
-        return str(json.loads((part / "config.json").read_text(encoding="utf-8")).get("model_type", ""))
+        return str(read_json(part / "config.json").get("model_type", ""))
     except (OSError, ValueError, AttributeError):
         return ""
 
