@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import genpercept
-from genpercept import GenPerceptPipeline, checkpoint
+from genpercept import GenPerceptPipeline, checkpoint, text, weights
+from genpercept.core.files import atomic_folder
 
 GOLDEN = Path(__file__).parent / "golden"
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -111,7 +112,7 @@ def test_damage_is_one_clear_line(name: str, good: Path, tmp_path: Path) -> None
 def test_a_failed_save_leaves_the_old_model(good: Path, tmp_path: Path) -> None:
     model = tmp_path / "model"
     shutil.copytree(good, model)
-    with pytest.raises(RuntimeError, match="disk full"), checkpoint.atomic_folder(model) as work:
+    with pytest.raises(RuntimeError, match="disk full"), atomic_folder(model) as work:
         (work / "half").write_text("x")
         raise RuntimeError("disk full")
     genpercept.load(model, device="cpu")
@@ -225,6 +226,37 @@ def test_malicious_pickles_never_run(allow: bool, zipped: bool, good: Path, tmp_
     assert "\n" not in str(error.value) and not ran.exists()
     torch.load(model / "unet" / "diffusion_pytorch_model.bin", weights_only=False)["conv_in.weight"].close()
     assert ran.exists()  # so it is one
+
+
+def test_a_text_encoder_is_no_exception(tmp_path: Path) -> None:
+    """transformers would take the pickle where safetensors of another name lie beside it."""
+    base, part = tmp_path / "base", tmp_path / "base" / "text_encoder"
+    shutil.copytree(GOLDEN / "sd-tiny", base)
+    want = text.embed(*text.load(base))
+    torch.save(load_file(part / "model.safetensors"), part / "pytorch_model.bin")
+    assert torch.equal(text.embed(*text.load(base)), want)  # the safetensors come first
+    (part / "model.safetensors").rename(part / "other.safetensors")
+    with pytest.raises(ValueError, match=r"text_encoder: holds only pytorch_model\.bin, a pickle"):
+        text.load(base)
+    assert torch.equal(text.embed(*text.load(base, allow_pickle=True)), want)
+    (part / "pytorch_model.bin").unlink()
+    with pytest.raises(ValueError, match=r"text_encoder: no weights: expected model\.safetensors"):
+        text.load(base)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
+def test_the_likeliest_name_comes_first(suffix: str, tmp_path: Path) -> None:
+    names = [n for n in (*weights.NAMES, *weights.PICKLE_NAMES) if n.endswith(suffix)]
+    for name in reversed(names):
+        (tmp_path / name).write_bytes(b"x")
+        assert weights.weight_files(tmp_path, allow_pickle=True) == [tmp_path / name]
+    index = tmp_path / f"{names[0]}.index.json"
+    (tmp_path / names[0]).rename(tmp_path / f"a{suffix}")
+    index.write_text(json.dumps({"weight_map": {"one": f"a{suffix}", "two": names[1]}}))
+    assert weights.weight_files(tmp_path, allow_pickle=True) == [tmp_path / f"a{suffix}", tmp_path / names[1]]
+    index.write_text(json.dumps({"weight_map": {"one": "a.txt"}}))
+    with pytest.raises(ValueError, match=rf"names a\.txt, which is no {suffix} file beside it"):
+        weights.weight_files(tmp_path, allow_pickle=True)
 
 
 def test_every_damaged_checkpoint_is_one_line(tmp_path: Path) -> None:

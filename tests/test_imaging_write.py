@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import struct
-import subprocess
-import sys
 import zlib
 from pathlib import Path
 
@@ -14,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genpercept.imaging import write
 from genpercept.imaging.colour import INVALID, colourise
 from genpercept.imaging.encode import png16_bytes
 from genpercept.imaging.inputs import gather, name_results
@@ -89,46 +84,6 @@ def test_png16(tmp_path: Path) -> None:
             assert image.text["Description"].startswith("depth")  # type: ignore[attr-defined]
             seen = np.asarray(image)
         assert (seen == (pixels if len(shape) == 2 else pixels >> 8)).all()
-
-
-def test_atomic_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:
-    path = tmp_path / "x"
-    path.write_text("old")
-    with pytest.raises(KeyboardInterrupt), write.atomic(path) as temp:
-        temp.write_text("half")
-        raise KeyboardInterrupt
-    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
-    with write.atomic(path) as temp:
-        temp.write_text("new")
-    assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
-    assert path.stat().st_mode & 0o777 == 0o666 & ~_umask()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def test_sweep_removes_what_the_dead_left(tmp_path: Path) -> None:
-    child = subprocess.run(
-        [sys.executable, "-c", "import sys; from pathlib import Path; from genpercept.imaging import write;"
-         "write.temporary(Path(sys.argv[1])).touch()", str(tmp_path)],
-        check=True,
-    )  # fmt: skip
-    assert child.returncode == 0
-    mine = write.temporary(tmp_path)
-    mine.touch()
-    (tmp_path / ".genpercept-notes.tmp").touch()
-    assert write.sweep(tmp_path) == 1
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([mine.name, ".genpercept-notes.tmp"])
-
-
-def test_json_is_strict() -> None:
-    text = write.to_json(
-        {"a": np.float32(1.5), "b": float("nan"), "c": Path("x"), "d": np.arange(2), "e": (True, None)}
-    )
-    assert json.loads(text) == {"a": 1.5, "b": None, "c": "x", "d": [0, 1], "e": [True, None]}
 
 
 # ---- colours

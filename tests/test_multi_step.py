@@ -11,6 +11,9 @@ from diffusers.utils import logging as diffusers_logging
 
 import genpercept
 from genpercept import GenPerceptPipeline, checkpoint, ensemble
+from genpercept._bench import flops
+from genpercept._evaluation import network
+from genpercept._evaluation.plan import EvalSet, SetSpec
 from genpercept._folder import read_manifest
 from genpercept.backbones import BACKBONES
 from genpercept.backbones.sd21 import widen
@@ -306,6 +309,25 @@ def test_deterministic_paradigms_take_no_noise(one_step: GenPerceptPipeline) -> 
     sizes = [black, np.zeros((16, 24, 3), np.uint8)]
     with pytest.raises(ValueError, match="2 different padded sizes"):
         eight_channels(one_step)(sizes, latents=torch.zeros(2, 4, 2, 2))
+
+
+def test_a_models_own_number_of_steps_is_that_of_its_own_paradigm(one_step: GenPerceptPipeline) -> None:
+    """Marigold's files state it. One rule for predictions, for the FLOPs that are counted, and for what evaluate notes."""
+    pipe = eight_channels(one_step)
+    own, other = pipe.paradigm(), PARADIGMS.find("one_step")
+    assert (pipe.default_steps(own), pipe.default_steps(own.with_options(sampler="lcm"))) == (10, 4)
+    pipe.info["num_inference_steps"] = 2
+    assert (pipe.default_steps(own), pipe.default_steps(own.with_options(sampler="lcm"))) == (2, 2)
+    assert pipe.default_steps(other) == 1
+
+    black = np.zeros((16, 16, 3), np.uint8)
+    assert [pipe(black).meta["steps"], pipe(black, num_inference_steps=1).meta["steps"]] == [2, 1]
+    data = EvalSet(SetSpec("synthetic", "synthetic"), None, "val", (), ())
+    assert [network.facts(pipe, network.Way(steps=steps), data)["steps"] for steps in (None, 1)] == [2, 1]
+    counts = [flops.by_stage(pipe, (16, 16))["denoise"]["total"]]
+    pipe.info["num_inference_steps"] = 1
+    counts.append(flops.by_stage(pipe, (16, 16))["denoise"]["total"])
+    assert counts[0] == pytest.approx(2 * counts[1])
 
 
 # ---- building, saving and loading ------------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ def test_the_same_files_and_a_manifest_and_resumed(
     assert run([photos], local, SMALL, formats=["npy"], machine=CPU) == 1
     for path in local.glob("*.npy"):
         assert np.abs(np.load(out / path.name) - np.load(path)).max() < 1e-5
-    lines = {line["result"]: line["status"] for line in manifest.read(out / "manifest.jsonl")}
+    lines = {line["result"]: line["status"] for line in manifest.entries(out / "manifest.jsonl")}
     assert lines == {f"{i}_depth": "failed" if i == 3 else "done" for i in range(5)}
 
     before = {p: p.stat().st_mtime_ns for p in out.glob("*.npy")}
@@ -56,7 +56,7 @@ def test_the_same_files_and_a_manifest_and_resumed(
     Image.new("RGB", (24, 24)).save(photos / "3.png")
     assert run([photos], out, SMALL, formats=["npy"], machine=CPU, engine="ray", resume=True) == 0
     assert "1 images predicted" in (said := capfd.readouterr().err) and "4 done before" in said
-    assert {line["status"] for line in manifest.read(out / "manifest.jsonl")} == {"done"}
+    assert {line["status"] for line in manifest.entries(out / "manifest.jsonl")} == {"done"}
     assert all(p.stat().st_mtime_ns == t for p, t in before.items()) and (out / "3_depth.npy").is_file()
     assert run([photos], out, SMALL, formats=["npy"], machine=CPU, engine="ray", resume=True) == 0
     assert "5 done before" in capfd.readouterr().err

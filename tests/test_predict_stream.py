@@ -293,7 +293,7 @@ def test_two_processes_share_the_images_and_one_manifest(tmp_path: Path) -> None
     assert codes == [1, 1]
     assert said[0].count("003.png") == 1 and "003.png" not in said[1]
     assert "8 images predicted" not in said[1]
-    lines = {line["result"]: line for line in manifest.read(out / "manifest.jsonl")}
+    lines = {line["result"]: line for line in manifest.entries(out / "manifest.jsonl")}
     assert sorted(lines) == [f"{i:03d}_depth" for i in range(9)]
     assert [r for r, line in lines.items() if line["status"] == "failed"] == ["003_depth"]
     assert "not an image" in lines["003_depth"]["error"] and not (out / ".manifest").exists()
@@ -303,7 +303,7 @@ def test_two_processes_share_the_images_and_one_manifest(tmp_path: Path) -> None
     Image.new("RGB", (8, 8)).save(photos / "003.png")
     codes, said = two_processes(photos, out)
     assert codes == [0, 0]
-    assert {line["status"] for line in manifest.read(out / "manifest.jsonl")} == {"done"}
+    assert {line["status"] for line in manifest.entries(out / "manifest.jsonl")} == {"done"}
     assert all(p.stat().st_mtime_ns == t for p, t in written.items())  # what was done was left alone
 
 
@@ -323,7 +323,7 @@ def test_manifest_keeps_what_a_killed_run_left(tmp_path: Path) -> None:
     again.note(job, "depth")
     again.close()
     manifest.merge(tmp_path)
-    assert [(line["result"], line["status"]) for line in manifest.read(tmp_path / "manifest.jsonl")] == [
+    assert [(line["result"], line["status"]) for line in manifest.entries(tmp_path / "manifest.jsonl")] == [
         ("a_depth", "done"),
         ("gone_depth", "failed"),
     ]

@@ -18,7 +18,9 @@ from safetensors.torch import load_file, save_file
 
 from genpercept import adapters, checkpoint, lowrank
 from genpercept._folder import DIFFERENCE, PROMPT_FILE
+from genpercept.core.files import atomic_folder
 from genpercept.pipeline import GenPerceptPipeline
+from genpercept.weights import weight_files
 
 ASSETS = Path(__file__).parent.parent / "src" / "genpercept" / "assets" / "mini"
 BUDGET_MB = 64
@@ -47,7 +49,7 @@ def keep_card(target: Path, work: Path) -> None:
 
 def write_base(source: Path, target: Path) -> None:
     """The base in diffusers' StableDiffusionPipeline layout, every weight in float16."""
-    with checkpoint.atomic_folder(target) as work:
+    with atomic_folder(target) as work:
         keep_card(target, work)
         for path in sorted(source.rglob("*")):
             copy = work / path.relative_to(source)
@@ -63,12 +65,12 @@ def write_predictor(source: Path, target: Path) -> None:
     """A predictor whose codec and prompt are the base's: only the denoiser is stored in its own folder."""
     pipe = GenPerceptPipeline.from_pretrained(source)
     shared = ASSETS / "base" / "vae"
-    stored = load_file(checkpoint.weight_files(shared)[0])
+    stored = load_file(weight_files(shared)[0])
     for name, tensor in pipe.vae.state_dict().items():
         if not torch.equal(half(tensor), stored[name]):
             raise SystemExit(f"{source}: its codec differs from the base's at {name}: it cannot be shared")
     round_weights(pipe)
-    with checkpoint.atomic_folder(target) as work:
+    with atomic_folder(target) as work:
         pipe.save_pretrained(work / "full")
         keep_card(target, work)
         (work / "full" / PROMPT_FILE).rename(work / PROMPT_FILE)

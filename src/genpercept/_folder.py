@@ -18,11 +18,13 @@ from torch import Tensor, nn
 from genpercept import checkpoint, lowrank, text
 from genpercept.backbones import BACKBONES
 from genpercept.codecs import CODECS
+from genpercept.core.files import atomic_folder
 from genpercept.heads import HEADS
 from genpercept.names import choose
 from genpercept.paradigms import PARADIGMS, Paradigm
 from genpercept.plugins import Registry
 from genpercept.tasks import TASKS
+from genpercept.weights import weight_files
 
 PROMPT_FILE = "prompt_embeds.safetensors"
 _NAMED: dict[str, Registry[Any]] = {  # keys of genpercept.json that name a plugin
@@ -153,7 +155,7 @@ def base_prompt(
 def _skipped(backbone: str, path: Path, allow_pickle: bool) -> dict[str, Any]:
     """What else a base's files hold, by the first part of its name: {"skipped": {"text_model": 196}}; {} for nothing."""
     skip = getattr(BACKBONES.find(backbone), "skip", None)
-    files = checkpoint.weight_files(path, allow_pickle=allow_pickle)
+    files = weight_files(path, allow_pickle=allow_pickle)
     names = (n for f in files for n in checkpoint.tensor_shapes(f, allow_pickle=allow_pickle))
     found = Counter(name.partition(".")[0] for name in names if skip is not None and skip(name))
     return {"skipped": dict(found)} if found else {}
@@ -177,7 +179,7 @@ def write(target: Path, parts: Parts, class_name: str) -> None:
     """A self-contained folder, atomically. class_name: of the pipeline, for model_index.json. ValueError for a file."""
     if target.exists() and not target.is_dir():
         raise ValueError(f"{target}: is a file; pass a folder to save the model into")
-    with checkpoint.atomic_folder(target) as work:
+    with atomic_folder(target) as work:
         paths = {"unet": BACKBONES.find(parts.info["backbone"]).folder}
         cast(Any, parts.unet).save_pretrained(work / paths["unet"], safe_serialization=True)
         for name, part in (("vae", parts.vae), ("head", parts.head)):

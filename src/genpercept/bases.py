@@ -12,6 +12,8 @@ from genpercept import checkpoint, hub
 from genpercept.backbones import BACKBONES
 from genpercept.checkpoint import Header, PartPlugin
 from genpercept.codecs import CODECS
+from genpercept.core.texts import one_line
+from genpercept.weights import weight_files
 
 VARIABLE = "GENPERCEPT_BASE"
 # Repositories that people have in their cache: the first is a mirror of the second, which was taken down (docs/checkpoints.md).
@@ -32,12 +34,12 @@ class Weights:
 def weights(path: Path, *, allow_pickle: bool = False) -> tuple[Weights, dict[str, Header]]:
     """Of a part's folder or of one file. Reads headers only; never raises for damage, which is its `problem`."""
     try:
-        files = checkpoint.weight_files(path, allow_pickle=allow_pickle) if path.is_dir() else [path]
+        files = weight_files(path, allow_pickle=allow_pickle) if path.is_dir() else [path]
         found: dict[str, Header] = {}
         for file in files:
             found |= checkpoint.headers(file, allow_pickle=allow_pickle)
     except (ValueError, OSError) as error:
-        return Weights(problem=" ".join(str(error).split())), {}
+        return Weights(problem=one_line(error)), {}
     count = sum(math.prod(h.shape) for h in found.values())
     dtypes = tuple(sorted({h.dtype for h in found.values()}))
     return Weights(count, dtypes, sum(f.stat().st_size for f in files), tuple(f.name for f in files)), found

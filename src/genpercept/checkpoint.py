@@ -7,26 +7,23 @@ ValueError that lists it.
 from __future__ import annotations
 
 import hashlib
-import json
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from genpercept import downloads, pickles
+from genpercept.core import dtypes
+from genpercept.core.texts import listed, one_line
+from genpercept.downloads import read_json
+from genpercept.weights import SUFFIX, is_pickle, pickle_refused, weight_files
 
 MANIFEST = "genpercept.json"
 FORMAT = 1
-WEIGHT_NAMES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors", "model.safetensors")
-_LISTED = 4  # tensors named in an error before "and N more"
 _SHOWN = 120  # letters of another library's message
-_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "BOOL": "bool"}
 _UNBUILDABLE = (TypeError, KeyError, AttributeError, IndexError, ArithmeticError, NotImplementedError, RuntimeError)
 
 
@@ -56,55 +53,6 @@ def no_model_in(folder: Path) -> ValueError:
     return ValueError(f"{folder}: no {MANIFEST}, model_index.json or config.json in it; {more}")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. ValueError in one line when the file is missing, is not one, or holds NaN or an infinity."""
-    try:
-        if path.is_file():
-            downloads.refuse_stand_in(path)
-        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file: the model folder is incomplete; copy or download it again") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: not readable as JSON ({error}); copy or download it again") from None
-    except _NotFinite as error:
-        raise ValueError(f"{path}: holds the number {error}, which is no JSON and no setting; write a number") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: must hold a JSON object, not a {type(value).__name__}")
-    return value
-
-
-def weight_files(folder: Path, *, allow_pickle: bool = False) -> list[Path]:
-    """The weight files of one part: a single file, or the shards of an index. ValueError when there are none.
-
-    allow_pickle: where there are no safetensors, pickles too.
-    """
-    for name in WEIGHT_NAMES:
-        if (folder / name).is_file():
-            return [folder / name]
-        if (folder / f"{name}.index.json").is_file():
-            return _shards(folder, f"{name}.index.json")
-    if found := pickles.inside(folder):
-        if not allow_pickle:
-            raise pickles.refusal(folder, found[0].name)
-        index = folder / f"{pickles.NAMES[0]}.index.json"
-        return _shards(folder, index.name) if index.is_file() else found[:1]
-    raise ValueError(f"{folder}: no weights: expected {WEIGHT_NAMES[0]}; copy or download the folder again")
-
-
-def _shards(folder: Path, index: str) -> list[Path]:
-    """The files that an index names. ValueError when it is no index, or one of them is not there."""
-    table = read_json(folder / index).get("weight_map")
-    if not isinstance(table, dict) or not all(isinstance(name, str) for name in table.values()) or not table:
-        raise ValueError(f"{folder / index}: has no weight_map (tensor to file); copy or download it again")
-    names = sorted(set(table.values()))
-    suffix = ".bin" if index.startswith(pickles.NAMES[0]) else ".safetensors"
-    if strange := [n for n in names if Path(n).name != n or not n.endswith(suffix)]:
-        raise ValueError(f"{folder / index}: names {strange[0]}, which is no {suffix} file beside it")
-    if missing := [n for n in names if not (folder / n).is_file()]:
-        raise ValueError(f"{folder / index}: names {_names(missing)}, not there; copy or download the folder again")
-    return [folder / name for name in names]
-
-
 def sha256(folder_or_file: Path, *, allow_pickle: bool = False) -> str:
     """SHA-256 over the weight files of a part (or over one file), hexadecimal."""
     files = [folder_or_file]
@@ -120,13 +68,13 @@ def sha256(folder_or_file: Path, *, allow_pickle: bool = False) -> str:
 
 def headers(path: Path, *, allow_pickle: bool = False) -> dict[str, Header]:
     """Names, shapes and dtypes in a weight file, without its values. ValueError for a damaged file or a refused pickle."""
-    if pickles.is_pickle(path):
+    if is_pickle(path):
         found = _read_pickle(path, allow_pickle, shapes_only=True)
-        return {name: Header(tuple(t.shape), str(t.dtype).removeprefix("torch.")) for name, t in found.items()}
+        return {name: Header(tuple(t.shape), dtypes.torch_name(t.dtype)) for name, t in found.items()}
     with _open(path) as file:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         return {
-            name: Header(tuple(s.get_shape()), _DTYPES.get(str(s.get_dtype()), str(s.get_dtype())))
+            name: Header(tuple(s.get_shape()), dtypes.from_safetensors(str(s.get_dtype())))
             for name, s in slices.items()
         }
 
@@ -142,7 +90,7 @@ def read_tensors(path: Path, *, allow_pickle: bool = False) -> dict[str, Tensor]
     Copied out of the mapped file: there they lie at odd addresses, where some kernels round differently (seen: 1e-5), and a
     file that is replaced later must not change a model in use.
     """
-    if pickles.is_pickle(path):
+    if is_pickle(path):
         return _read_pickle(path, allow_pickle)
     with _open(path) as file:
         return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
@@ -151,7 +99,7 @@ def read_tensors(path: Path, *, allow_pickle: bool = False) -> dict[str, Tensor]
 def read_tensor(folder: Path, name: str) -> Tensor | None:
     """One tensor of a part, without the others; None where no safetensors file of it has one of this name."""
     for path in weight_files(folder, allow_pickle=True):
-        if path.suffix == ".safetensors":
+        if path.suffix == SUFFIX:
             with _open(path) as file:
                 if name in file.keys():  # noqa: SIM118
                     return file.get_tensor(name).clone()
@@ -181,7 +129,7 @@ def load_part(
     for path in files:
         shapes = todays_shapes(part, tensor_shapes(path, allow_pickle=allow_pickle), rename)
         if twice := sorted(shapes.keys() & stored.keys()):
-            raise ValueError(f"{path}: holds {_names(twice)}, which another file of the part has too; copy it again")
+            raise ValueError(f"{path}: holds {listed(twice)}, which another file of the part has too; copy it again")
         stored.update(shapes)
     check_shapes(folder, {k: tuple(v.shape) for k, v in module.state_dict().items()}, stored)
     tensors = dict(extra or {})
@@ -228,12 +176,12 @@ def check_shapes(where: Path, expected: dict[str, tuple[int, ...]], stored: dict
     """ValueError naming every kind of difference between what a module needs and what a file holds."""
     problems = []
     if missing := sorted(expected.keys() - stored.keys()):
-        problems.append(f"missing {_names(missing)}")
+        problems.append(f"missing {listed(missing)}")
     if unexpected := sorted(stored.keys() - expected.keys()):
-        problems.append(f"unexpected {_names(unexpected)}")
+        problems.append(f"unexpected {listed(unexpected)}")
     wrong = [k for k in sorted(expected.keys() & stored.keys()) if not _same_shape(expected[k], stored[k])]
     if wrong:
-        problems.append(f"misshaped {_names([f'{k} is {list(stored[k])}, needs {list(expected[k])}' for k in wrong])}")
+        problems.append(f"misshaped {listed([f'{k} is {list(stored[k])}, needs {list(expected[k])}' for k in wrong])}")
     if problems:
         raise ValueError(f"{where}: the weights do not fit its config.json: {'; '.join(problems)}; nothing was loaded")
 
@@ -243,39 +191,8 @@ def check_finite(where: Path, tensors: dict[str, Tensor]) -> None:
     bad = [k for k, t in sorted(tensors.items()) if t.is_floating_point() and not bool(torch.isfinite(t).all())]
     if bad:
         raise ValueError(
-            f"{where}: NaN or infinite values in {_names(bad)}; the file is damaged or its training diverged"
+            f"{where}: NaN or infinite values in {listed(bad)}; the file is damaged or its training diverged"
         )
-
-
-@contextmanager
-def atomic_folder(target: Path) -> Iterator[Path]:
-    """Write into a temporary sibling; on success it takes the target's place, on failure nothing of it is left.
-
-    An existing target stays whole until the new one is complete.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
-    try:
-        yield work
-        work.chmod(0o755)
-        if target.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent)) / "x"
-            target.replace(old)
-            work.replace(target)
-            shutil.rmtree(old.parent)
-        else:
-            work.replace(target)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
-
-
-class _NotFinite(Exception):
-    """NaN or an infinity where JSON has numbers."""
-
-
-def _refuse_constant(text: str) -> NoReturn:
-    raise _NotFinite(text)
 
 
 def _open(path: Path) -> Any:
@@ -288,13 +205,13 @@ def _open(path: Path) -> Any:
 
 def _read_pickle(path: Path, allow_pickle: bool, *, shapes_only: bool = False) -> dict[str, Tensor]:
     if not allow_pickle:
-        raise pickles.refusal(path.parent, path.name)
+        raise pickle_refused(path.parent, path.name)
     downloads.refuse_stand_in(path)
-    return pickles.read(path, shapes_only=shapes_only)
+    return pickles.read_tensors(path, shapes_only=shapes_only)
 
 
 def _line(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = one_line(error)
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 
@@ -312,8 +229,3 @@ def _trim(shape: Sequence[int]) -> tuple[int, ...]:
     while edges and edges[-1] == 1:
         edges.pop()
     return tuple(edges)
-
-
-def _names(names: Sequence[str]) -> str:
-    more = len(names) - _LISTED
-    return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,11 +12,12 @@ import numpy as np
 import torch
 
 from genpercept import classes
+from genpercept.core.files import atomic
 from genpercept.core.labels import LABELS, Label, beyond
+from genpercept.core.texts import toml_value
 from genpercept.datasets import DATASETS
 from genpercept.datasets.folder import unread
 from genpercept.datasheet import sheet
-from genpercept.imaging.write import atomic
 from genpercept.names import hint
 from genpercept.types import Sample
 
@@ -167,10 +167,7 @@ def options_of(pairs: Sequence[str]) -> dict[str, Any]:
         key, separator, value = pair.partition("=")
         if not separator or not key.strip():
             raise ValueError(f"--option {pair!r}: write key=value, as in category=hazelnut")
-        try:
-            found[key.strip()] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            found[key.strip()] = value.strip()
+        found[key.strip()] = toml_value(value)
     return found
 
 

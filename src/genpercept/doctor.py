@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from genpercept import __version__
+from genpercept.core.texts import one_line
 
 _CORE = ("torch", "diffusers", "transformers", "numpy", "pillow", "safetensors", "huggingface_hub", "pydantic")
 _EXTRAS = {
@@ -73,7 +74,7 @@ def _compute(device: str) -> Iterator[Line]:
         yield Line("memory", _memory(name))
         yield Line("bf16", _bf16(name))
     except (ValueError, RuntimeError, ImportError, OSError) as error:
-        yield Line("device", " ".join(str(error).split()), True)
+        yield Line("device", one_line(error), True)
 
 
 def _bf16(device: str) -> str:
@@ -120,7 +121,7 @@ def _models() -> Iterator[Line]:
 
         where, names = str(hub.embedded_root()), hub.embedded_names()
     except (ImportError, OSError) as error:
-        where = " ".join(str(error).split())
+        where = one_line(error)
     yield Line("embedded models", ", ".join(names) or f"none in {where}: install genpercept again", not names)
     try:
         from huggingface_hub.constants import HF_HUB_CACHE, HF_HUB_OFFLINE
@@ -154,7 +155,7 @@ def _base() -> Iterator[Line]:
         for problem in [*base.problems, *([base.advice] if base.advice else [])]:
             yield Line("", problem, problem in base.problems)
     except (ValueError, ImportError, OSError) as error:
-        yield Line("GENPERCEPT_BASE", " ".join(str(error).split()), True)
+        yield Line("GENPERCEPT_BASE", one_line(error), True)
 
 
 def _absent(name: str) -> Line:

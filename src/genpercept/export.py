@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from safetensors.torch import save_file
 
 from genpercept import bases, checkpoint, exported, hub, loading, text
 from genpercept.codecs import CODECS
+from genpercept.core.files import atomic_files, atomic_folder
 from genpercept.families import _marigold as marigold
 from genpercept.families._family import LEFT_UP_VIEWER, OWN
 from genpercept.imaging.kinds import KINDS, Kind
@@ -110,7 +110,7 @@ def main(
 
 
 def _write_folder(write: Callable[[Source, Path], str], source: Source, out: Path, to: str) -> None:
-    with checkpoint.atomic_folder(out) as work:
+    with atomic_folder(out) as work:
         layout = write(source, work)
         facts = {key: source.pipe.info.get(key) for key in ("model", "model_sha256", "task", "base", "licence")}
         facts = {"to": to, "layout": layout, **facts, "software": source.pipe.meta["software"]}
@@ -119,12 +119,9 @@ def _write_folder(write: Callable[[Source, Path], str], source: Source, out: Pat
 
 
 def _write_file(write: Callable[[Source, Path], str], source: Source, out: Path) -> None:
-    """The file last, because it names its weights where they lie in one beside it."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as work:
-        layout = write(source, Path(work))
-        for path in sorted(Path(work).iterdir(), key=lambda path: path.name == out.name):
-            path.replace(out.with_name(path.name))
+    """The file, and beside it that of its weights where it has one."""
+    with atomic_files(out) as work:
+        layout = write(source, work)
     print(f"{out}: {layout}")
 
 
@@ -231,7 +228,7 @@ def _marigold(source: Source, work: Path) -> str:
     _check_prompt(source, pad=False)
     settings = {
         "prediction_type": info["task"],
-        "default_denoising_steps": int(info.get("num_inference_steps") or source.pipe.paradigm().default_steps),
+        "default_denoising_steps": source.pipe.default_steps(source.pipe.paradigm()),
         "default_processing_resolution": source.pipe.resolution,
     }
     settings |= marigold.stated(info["task"], source.pipe.task_plugin.options)

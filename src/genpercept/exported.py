@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from genpercept import checkpoint
 from genpercept._runs import Run
+from genpercept.core import dtypes
+from genpercept.core.texts import one_line
 from genpercept.paradigms import PARADIGMS, Paradigm
 from genpercept.pipeline import GenPerceptPipeline
 from genpercept.tasks import TASKS
@@ -202,8 +204,10 @@ class _OpenVino:
         if kind != "cpu":
             raise ValueError(f"{path}: OpenVINO models run on the CPU here, not on {device!r}: pass device cpu")
         # without it OpenVINO computes in bf16 wherever the processor has it
-        precision = {torch.bfloat16: "bf16", torch.float16: "f16"}.get(cast(Any, dtype), "f32")
-        options = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+        options = {
+            "INFERENCE_PRECISION_HINT": dtypes.to_openvino(dtype),
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        }
         try:
             self.model = openvino.Core().compile_model(path, "CPU", options)
         except RuntimeError as error:
@@ -216,7 +220,7 @@ class _OpenVino:
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:
-    reason = " ".join(str(error).split())[:_SHOWN]
+    reason = one_line(error, _SHOWN)
     return ValueError(
         f"{path}: cannot be read or run ({reason}); copy it and the file of weights beside it, or export again"
     )

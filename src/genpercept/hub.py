@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from genpercept import weights
 from genpercept.names import hint
 
 EMBEDDED = "mini"
@@ -54,7 +55,7 @@ def resolve(
 
 def _file_advice(path: Path) -> str:
     """What to pass in place of a file."""
-    if path.suffix not in (".safetensors", ".bin", ".ckpt", ".pt", ".pth"):
+    if path.suffix not in (weights.SUFFIX, *weights.PICKLE_SUFFIXES):
         return "is a file; a model is a folder (with genpercept.json), an embedded name or a hub id"
     if (path.parent / "config.json").is_file():
         return (
@@ -119,14 +120,7 @@ def _patterns(subfolder: str | None, allow_pickle: bool) -> list[str]:
     if subfolder:
         return [f"{subfolder}/{p}" for p in kinds] + [f"{subfolder}/*/{p}" for p in kinds]
     single = [p for p in kinds if p in ("*.safetensors", "*.bin")]
-    names = (
-        "diffusion_pytorch_model",
-        "model",
-        "pytorch_model",
-        "prompt_embeds",
-        "adapter_model",
-        "pytorch_lora_weights",
-    )
+    names = (*weights.STEMS, "prompt_embeds", "adapter_model", "pytorch_lora_weights")
     beside = [f"{name}*{p.removeprefix('*')}" for name in names for p in single]
     return [p for p in kinds if p not in single] + [f"*/{p}" for p in single] + beside
 

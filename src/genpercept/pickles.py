@@ -1,4 +1,4 @@
-"""Pickled weights (.bin, .ckpt, .pt, .pth): refused unless they are allowed, and then read as tensors and nothing else.
+"""Pickled weights, where they are allowed: read as tensors and nothing else.
 
 A pickle can run code when it is read. torch's weights_only reader builds tensors and plain containers, and refuses the rest.
 """
@@ -14,34 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-SUFFIXES = (".bin", ".ckpt", ".pt", ".pth")
-# In order: diffusers' and transformers' names; then whatever single pickle there is. Never a trainer's own state.
-NAMES = ("diffusion_pytorch_model.bin", "diffusion_pytorch_model.fp16.bin", "pytorch_model.bin")
-_STATE = re.compile(r"optimi[sz]er|scheduler|scaler|random_states|training_args|rng_state")
 _DISALLOWED = re.compile(r"(?:GLOBAL|global|class|call|function)\s+[`'\"]?([A-Za-z_][\w.]*)")
 _DAMAGED = (RuntimeError, OSError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError)
 
 
-def is_pickle(path: Path) -> bool:
-    """By its suffix, as torch's and diffusers' own loaders tell."""
-    return path.suffix in SUFFIXES
-
-
-def inside(folder: Path) -> list[Path]:
-    """The folder's pickles of weights, the likeliest first."""
-    found = [p for p in sorted(folder.glob("*")) if p.is_file() and is_pickle(p) and not _STATE.search(p.name)]
-    return sorted(found, key=lambda p: NAMES.index(p.name) if p.name in NAMES else len(NAMES))
-
-
-def refusal(where: Path, name: str) -> ValueError:
-    """What to say of a pickle that was not allowed."""
-    return ValueError(
-        f"{where}: holds only {name}, a pickle, which can run code when read: convert it to safetensors "
-        "(docs/checkpoints.md), or pass --allow-pickle (allow_pickle=True), which reads nothing but tensors from it"
-    )
-
-
-def read(path: Path, *, shapes_only: bool = False) -> dict[str, Tensor]:
+def read_tensors(path: Path, *, shapes_only: bool = False) -> dict[str, Tensor]:
     """Tensors by name, on the CPU, in the dtype they are stored in; a training framework's `state_dict` is unwrapped.
 
     shapes_only: on the meta device, so that no weights come into memory. ValueError for a pickle that holds or asks for

@@ -115,7 +115,7 @@ class GenPerceptPipeline(DiffusionPipeline):
         its options. ValueError says which argument is wrong.
         """
         chosen = self.paradigm(paradigm, **paradigm_options)
-        steps = self._default_steps(chosen) if num_inference_steps is None else num_inference_steps
+        steps = self.default_steps(chosen) if num_inference_steps is None else num_inference_steps
         check_runs(chosen, ensemble_size, latents, ensembling_kwargs)
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: must be at least 1")
@@ -237,8 +237,8 @@ class GenPerceptPipeline(DiffusionPipeline):
         self._check_pairing(chosen)
         return chosen
 
-    def _default_steps(self, chosen: Paradigm) -> int:
-        """The model's own number of steps, where it states one for its own paradigm."""
+    def default_steps(self, chosen: Paradigm) -> int:
+        """Steps of inference where none are asked for: the model's own number, which it states for its own paradigm alone."""
         own = self.info.get("num_inference_steps") if chosen.name == self.info["paradigm"] else None
         return int(own) if own else chosen.default_steps
 

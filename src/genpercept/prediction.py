@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from genpercept.core.files import write_array, write_json
 from genpercept.imaging import write
 from genpercept.imaging.colour import colourise
 from genpercept.imaging.encode import encode16
@@ -92,10 +93,10 @@ class Prediction:
         files = dict(zip(chosen, written, strict=True))
         if self.uncertainty is not None and "npz" not in chosen:
             files["uncertainty"] = stem.with_name(stem.name + "_uncertainty.npy")
-            write.write_array(files["uncertainty"], self.uncertainty)
+            write_array(files["uncertainty"], self.uncertainty)
             written.append(files["uncertainty"])
         # Last, because it says that all is there.
-        write.write_json(sidecar, self._sidecar(files))
+        write_json(sidecar, self._sidecar(files))
         return [*written, sidecar]
 
     @classmethod

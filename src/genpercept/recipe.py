@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
+from genpercept.core.texts import toml_value
 from genpercept.names import hint
 from genpercept.recipe_fields import (
     Autoencoder,
@@ -216,11 +217,7 @@ def override(table: dict[str, Any], text: str) -> None:
     key, separator, value = text.partition("=")
     if not separator or not key.strip():
         raise ValueError(f"--set {text!r}: write key=value, as in optim.lr=1e-4")
-    try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        parsed = value.strip()
-    assign(table, key.strip(), parsed, f"--set {text!r}")
+    assign(table, key.strip(), toml_value(value), f"--set {text!r}")
 
 
 def assign(table: dict[str, Any], key: str, value: Any, source: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from genpercept.imaging import write
+from genpercept.core import files
 
 _MAX_EDGE = 640  # pixels; a page of a hundred pictures stays under 5 MB
 
@@ -125,6 +125,6 @@ def save(path: Path, document: str) -> None:
     """Write the page, whole or not at all. ValueError when the folder cannot be written to."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write.write_bytes(path, document.encode())
+        files.write_text(path, document)
     except OSError as error:
         raise ValueError(f"{path}: cannot be written: {error}") from None

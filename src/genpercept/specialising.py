@@ -20,12 +20,12 @@ from genpercept._runs import Run
 from genpercept._specialise import fold as folding
 from genpercept._specialise.run import Compiled, Graphed
 from genpercept.codecs import CODECS
+from genpercept.core import dtypes
 from genpercept.heads import HEADS
 from genpercept.options import check_choice, check_flag
 from genpercept.paradigms import Paradigm
 from genpercept.pipeline import GenPerceptPipeline
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 COMPILE = ("", "dynamic", "static")
 _PROBE_CELLS = 8  # latent cells along each edge of the image on which the constants are computed
 
@@ -48,7 +48,7 @@ class Settings:
     strips: bool = False
 
     def __post_init__(self) -> None:
-        check_choice("dtype", self.dtype, tuple(DTYPES))
+        dtypes.check(self.dtype, dtypes.TORCH_NAMES)
         check_choice("layout", self.layout, ("auto", "channels_last", "contiguous"))
         check_choice("compile", self.compile, COMPILE)
         check_flag("fold", self.fold)
@@ -78,7 +78,7 @@ def specialise(
     present prompt. ValueError for what cannot be: paradigms of several steps or from noise, backbones other than sd21,
     adapters that are not merged, offloaded models, tiled codecs.
     """
-    name = str(dtype or pipe.unet_dtype).removeprefix("torch.")
+    name = dtypes.torch_name(dtype or pipe.unet_dtype)
     settings = Settings(name, fold, layout, compile, cuda_graphs, strips)
     info = {k: v for k, v in pipe.info.items() if k != MARK} | {MARK: asdict(settings)}
     return SpecialisedPipeline(pipe.unet, pipe.vae, pipe.prompt_embeds, info, pipe.head)
@@ -120,7 +120,7 @@ class SpecialisedPipeline(GenPerceptPipeline):
             raise ValueError("a pipeline without settings of specialisation: build it with genpercept.specialise")
         self._settings = Settings(**stored)
         check_parts(unet, vae, head, cast(Any, info))
-        target = DTYPES[self._settings.dtype], self._settings.channels_last
+        target = dtypes.to_torch(self._settings.dtype), self._settings.channels_last
         parts = [None if part is None else folding.twin(part, *target) for part in (unet, vae, head)]
         super().__init__(cast(nn.Module, parts[0]), parts[1], prompt_embeds, info, parts[2])
         self._chosen, self._prompt = self.paradigm(), self.prompt_embeds.clone()
@@ -137,7 +137,7 @@ class SpecialisedPipeline(GenPerceptPipeline):
 
     def _folded(self) -> dict[str, nn.Module]:
         """Copies of the parts with what is constant in them. The constants come from a run on a small image."""
-        steps = self._default_steps(self._chosen)
+        steps = self.default_steps(self._chosen)
         if self._chosen.stochastic or steps != 1:
             start = "noise" if self._chosen.stochastic else "the image"
             raise ValueError(

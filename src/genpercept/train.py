@@ -16,17 +16,18 @@ from torch import Tensor
 
 from genpercept import recipe as recipes
 from genpercept._training import launch, optimiser, sharding, stages, trackers
-from genpercept._training.checkpoint import UNWRITABLE, Checkpoints, State, write_text_atomic
+from genpercept._training.checkpoint import UNWRITABLE, Checkpoints, State
 from genpercept._training.meter import Meter
 from genpercept._training.plan import plan
 from genpercept._training.prefetch import Prefetch
 from genpercept._training.report import Reporter
 from genpercept._training.schedule import Average, rate
 from genpercept._training.stage import Batch, Stage
-from genpercept.checkpoint import atomic_folder
+from genpercept.core import dtypes
+from genpercept.core.files import atomic_folder, write_text
+from genpercept.core.texts import one_line
 from genpercept.recipe import Recipe
 
-PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 _NORM_MEMORY = 0.98  # of the running mean that a spike is told by
 _NORM_STEPS = 100  # before which no step counts as a spike
 
@@ -58,7 +59,8 @@ class Training:
         AcceleratorState._reset_state()  # a second run in one interpreter may have another precision
         # said outright: without an accelerator, accelerate does not see that there are several processes
         cpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
-        self.accelerator = Accelerator(cpu=cpu, mixed_precision=PRECISION[recipe.precision])
+        mixed = recipe.precision if dtypes.autocast(recipe.precision) else "no"
+        self.accelerator = Accelerator(cpu=cpu, mixed_precision=mixed)
         self.sharded = sharding.adopt(self.accelerator)
         if self.sharded and recipe.optim.kind == "muon":
             raise ValueError('optim.kind "muon" needs whole matrices, which FSDP does not leave: choose "fused"')
@@ -277,7 +279,7 @@ class Training:
                 self._export(stage, "best")
                 self.state.best = value
             except UNWRITABLE as error:
-                self.reporter.line(f"the best model so far could not be written: {_reason(error)}")
+                self.reporter.line(f"the best model so far could not be written: {one_line(error)}")
 
     def _export(self, stage: Stage, name: str) -> None:
         with atomic_folder(self.out / name) as folder:
@@ -301,7 +303,7 @@ class Training:
         except UNWRITABLE as error:
             kept = self.checkpoints.list()
             self.reporter.line(
-                f"checkpoint of step {self.state.step} could not be written: {_reason(error)}; "
+                f"checkpoint of step {self.state.step} could not be written: {one_line(error)}; "
                 f"kept: {kept[-1].name if kept else 'none'}"
             )
             return kept[-1] if kept else self.checkpoints.folder
@@ -348,7 +350,7 @@ class Training:
             self._export(stage, "model")
         except UNWRITABLE as error:
             raise ValueError(
-                f"{self.out / 'model'} could not be written: {_reason(error)}; make room and run again with --resume"
+                f"{self.out / 'model'} could not be written: {one_line(error)}; make room and run again with --resume"
             ) from None
 
     def _tell(self, meter: Meter) -> None:
@@ -383,11 +385,6 @@ def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _reason(error: BaseException) -> str:
-    """What went wrong, on one line."""
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 def _share(batch: int, processes: int) -> int:
     """Samples of a batch per process. The effective batch, and so the run, does not depend on the number of processes."""
     if batch % processes:
@@ -405,7 +402,7 @@ def _claim(out: Path, recipe: Recipe, resume: bool, begun: bool) -> None:
         raise ValueError(f"{out} has checkpoints of a run in it: go on with --resume, or choose another --out")
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_text_atomic(out / "recipe.json", recipes.to_json(recipe))
+        write_text(out / "recipe.json", recipes.to_json(recipe))
     except OSError as error:
         raise ValueError(f"{out}: cannot be written: {error.strerror}") from None
 

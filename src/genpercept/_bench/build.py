@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -12,13 +11,15 @@ from torch import nn
 
 import genpercept
 from genpercept import GenPerceptPipeline, exported, hub
-from genpercept._bench.setting import DTYPES, Setting
+from genpercept._bench.setting import Setting
 from genpercept.backbones import BACKBONES
 from genpercept.backbones.sd21 import SD21_CONFIG
 from genpercept.checkpoint import PartPlugin
 from genpercept.codecs import CODECS
 from genpercept.codecs.kl import SD_VAE_CONFIG
 from genpercept.codecs.tiny import matching_config
+from genpercept.core import dtypes
+from genpercept.core.files import read_json
 from genpercept.heads import HEADS
 
 _PROMPT_TOKENS = 2  # the empty prompt, not padded
@@ -29,7 +30,7 @@ def pipeline(setting: Setting, graph: Path | None = None) -> GenPerceptPipeline:
 
     graph: of a runtime that is not torch, the file that `export` wrote.
     """
-    dtype = getattr(torch, DTYPES[setting.dtype])
+    dtype = dtypes.to_torch(setting.dtype)
     if setting.runtime != "torch":
         if graph is None:
             raise ValueError(f"{setting.label}: its graph is missing")
@@ -104,7 +105,7 @@ def configurations(shape: str, codec: str) -> dict[str, dict[str, Any]]:
         unet, kl = SD21_CONFIG, SD_VAE_CONFIG
     else:
         root = hub.embedded_root() / "base"
-        unet, kl = (json.loads((root / part / "config.json").read_text(encoding="utf-8")) for part in ("unet", "vae"))
+        unet, kl = (read_json(root / part / "config.json") for part in ("unet", "vae"))
     return {"unet": unet, "vae": kl if codec == "kl" else matching_config(kl)}
 
 

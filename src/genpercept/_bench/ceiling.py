@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from genpercept._bench.clock import timed
-from genpercept._bench.setting import DTYPES, Effort
+from genpercept._bench.setting import Effort
+from genpercept.core import dtypes
 
 _SIZES = {"cuda": (4096, 8192, 16384)}
 _CPU_SIZES = (1024, 2048)
@@ -18,7 +19,7 @@ def measure(dtype: str, device: str, effort: Effort) -> dict[str, Any]:
     best: dict[str, Any] = {"tflops": 0.0}
     for n in _SIZES.get(torch.device(device).type, _CPU_SIZES):
         generator = torch.Generator(device).manual_seed(0)
-        a, b = (torch.randn(n, n, device=device, generator=generator).to(getattr(torch, DTYPES[dtype])) for _ in "ab")
+        a, b = (torch.randn(n, n, device=device, generator=generator).to(dtypes.to_torch(dtype)) for _ in "ab")
         out = torch.empty_like(a)
 
         def product(a: torch.Tensor = a, b: torch.Tensor = b, out: torch.Tensor = out) -> None:

@@ -38,9 +38,8 @@ def by_stage(pipe: GenPerceptPipeline, size: tuple[int, int]) -> dict[str, Count
             yield
 
     chosen = twin.paradigm()
-    steps = int(pipe.info.get("num_inference_steps") or chosen.default_steps)
     with torch.inference_mode(), watched(twin, around):
-        twin._forward(torch.empty(1, 3, *size, device="meta"), Run(chosen, steps), None)
+        twin._forward(torch.empty(1, 3, *size, device="meta"), Run(chosen, twin.default_steps(chosen)), None)
     return found
 
 

@@ -73,8 +73,7 @@ class _Work:
         self.pixels = read(photo)
         self.geometry = Geometry.plan(self.pixels.shape[:2], of.resolution, pipe.stride)
         chosen = pipe.paradigm()
-        steps = int(pipe.info.get("num_inference_steps") or chosen.default_steps)
-        self.run = Run(chosen, steps)
+        self.run = Run(chosen, pipe.default_steps(chosen))
 
     @torch.inference_mode()
     def batch(self, size: int) -> dict[str, Any]:
@@ -160,8 +159,7 @@ def answer(of: Setting, graph: Path | None = None) -> np.ndarray:
     with tempfile.TemporaryDirectory(prefix="genpercept_bench_") as temp:
         image = to_tensor(read(photograph(Path(temp) / "photograph.jpg", edge)))
     chosen = pipe.paradigm()
-    steps = int(pipe.info.get("num_inference_steps") or chosen.default_steps)
-    return pipe._forward(image, Run(chosen, steps), None).float().cpu().numpy()
+    return pipe._forward(image, Run(chosen, pipe.default_steps(chosen)), None).float().cpu().numpy()
 
 
 def apart(got: np.ndarray, wanted: np.ndarray) -> dict[str, float]:

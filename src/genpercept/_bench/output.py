@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from genpercept._bench.flops import UNCOUNTED
-from genpercept.imaging import write
+from genpercept.core import files
 
 STAGES = ("read", "resize", "encode", "denoise", "head", "decode", "write")
 _GIB = 2**30
@@ -182,8 +182,8 @@ def save(result: dict[str, Any], out: Path, name: str, title: str, lead: Sequenc
     try:
         out.mkdir(parents=True, exist_ok=True)
         paths = [out / f"{name}.md", out / f"{name}.json"]
-        write.write_bytes(paths[0], markdown(result, title, lead).encode())
-        write.write_json(paths[1], result)
+        files.write_text(paths[0], markdown(result, title, lead))
+        files.write_json(paths[1], result)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ValueError(f"{out}: cannot be written to ({reason}); choose another folder for --out") from None

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from genpercept._bench import flops, machine
 from genpercept._bench.build import configurations
 from genpercept._bench.clock import timed
-from genpercept._bench.setting import DTYPES, Effort, Setting
+from genpercept._bench.setting import Effort, Setting
+from genpercept.core import dtypes
 from genpercept.names import hint
 
 _TOKENS = 2  # of the empty prompt, not padded
@@ -257,7 +258,7 @@ def tflops(peer: Peer, resolution: int) -> float:
 
 def measure(peer: Peer, of: Setting, effort: Effort) -> dict[str, Any]:
     """Seconds and peak bytes of one image at the setting's resolution, dtype and device."""
-    dtype = getattr(torch, DTYPES[of.dtype])
+    dtype = dtypes.to_torch(of.dtype)
     count = tflops(peer, of.resolution)
     torch.manual_seed(0)
     with torch.device(of.device):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from genpercept.core import dtypes
 from genpercept.options import check_choice
 
 SHAPES = ("sd21", "mini")
 CODECS = ("kl", "tiny")
 HEADS = ("vae", "dpt")
-DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 COMPILE = ("", "dynamic", "static")
 # What runs the network, and the dtypes that it computes in: "torch" any; the others a graph out of `genpercept export`.
-RUNTIMES = {"torch": tuple(DTYPES), "onnx": ("fp32",), "openvino": ("fp32", "bf16"), "openvino-int8": ("fp32", "bf16")}
+RUNTIMES = {"torch": dtypes.NAMES, "onnx": ("fp32",), "openvino": ("fp32", "bf16"), "openvino-int8": ("fp32", "bf16")}
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Setting:
         check_choice("shape", self.shape, SHAPES)
         check_choice("codec", self.codec, CODECS)
         check_choice("head", self.head, HEADS)
-        check_choice("dtype", self.dtype, tuple(DTYPES))
+        dtypes.check(self.dtype)
         check_choice("compile", self.compile, COMPILE)
         check_choice("runtime", self.runtime, tuple(RUNTIMES))
         if self.resolution < 8:
@@ -68,7 +68,7 @@ class Setting:
                 f"runtime {self.runtime}: a graph for the CPU, folded already; leave the device and the ways of torch's "
                 "pipeline out"
             )
-        check_choice(f"dtype of runtime {self.runtime}", self.dtype, RUNTIMES[self.runtime])
+        dtypes.check(self.dtype, RUNTIMES[self.runtime], f"dtype of runtime {self.runtime}")
 
     @property
     def network(self) -> str:

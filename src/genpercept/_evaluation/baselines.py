@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from genpercept.imaging import write
+from genpercept.core import files
 from genpercept.metrics import METRICS
 from genpercept.prediction import Prediction
 from genpercept.tasks import Task
@@ -41,8 +41,7 @@ def fit(path: Path, observed: Iterable[Known]) -> None:
     for one in observed:
         for name, value in one.items():
             known[name] = known[name] + value if name in known else value
-    with write.atomic(path) as temp, temp.open("wb") as file:
-        np.savez(file, **known)  # type: ignore[arg-type]
+    files.write_arrays(path, known)
 
 
 def predict(task: Task, title: str, path: Path, sample: Sample) -> Prediction:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from genpercept.imaging import write
+from genpercept.core import files
 from genpercept.imaging.jobs import prepare_folder
 from genpercept.imaging.read import shown
 from genpercept.prediction import Prediction
@@ -27,7 +27,7 @@ _INPUT = "input_crc32"  # in a prediction's meta
 
 def key(facts: Mapping[str, Any]) -> str:
     """16 hexadecimal digits that change with any of the facts."""
-    plain = json.loads(write.to_json(facts))
+    plain = json.loads(files.to_json(facts))
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -40,7 +40,7 @@ def claim(out: Path, settings: Mapping[str, Any], resume: bool) -> None:
         known = _read(out / SETTINGS)
         if known is None:
             raise ValueError(f"{shown(out)}: not empty, and not the folder of an evaluation; choose another --out")
-        new = json.loads(write.to_json(settings))
+        new = json.loads(files.to_json(settings))
         changed = sorted(k for k in {*known, *new} if known.get(k) != new.get(k))
         if changed and not resume:
             raise ValueError(
@@ -48,7 +48,7 @@ def claim(out: Path, settings: Mapping[str, Any], resume: bool) -> None:
                 "--resume to go on here: what the settings do not touch is kept"
             )
     prepare_folder(out)
-    write.write_json(out / SETTINGS, settings)
+    files.write_json(out / SETTINGS, settings)
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -72,8 +72,8 @@ class Cache:
         if fresh and folder.exists():
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        write.sweep(folder)
-        write.write_json(folder / "facts.json", facts)
+        files.sweep(folder)
+        files.write_json(folder / "facts.json", facts)
         return cls(folder)
 
     def path(self, name: str) -> Path:
@@ -93,11 +93,10 @@ def save(path: Path, prediction: Prediction, sample: Sample) -> None:
     """Write what a metric reads, uncompressed: reading must not cost more than the metric."""
     slim = replace(prediction, raw=None, uncertainty=None, meta={**prediction.meta, _INPUT: fingerprint(sample.image)})
     arrays: dict[str, Any] = {"values": slim.values, "kind": np.array(slim.kind)}
-    arrays["meta"] = np.array(write.to_json(slim.meta))
+    arrays["meta"] = np.array(files.to_json(slim.meta))
     if slim.valid is not None:
         arrays["valid"] = slim.valid
-    with write.atomic(path) as temp, temp.open("wb") as file:
-        np.savez(file, **arrays)
+    files.write_arrays(path, arrays)
 
 
 def load(path: Path, sample: Sample) -> Prediction:

@@ -18,7 +18,7 @@ from genpercept._evaluation.columns import ranked
 from genpercept._evaluation.network import Predictor, Way
 from genpercept._evaluation.plan import EvalSet
 from genpercept._evaluation.scoring import ONE_SAMPLE, Rules, Scorer, Scores, Source, observations
-from genpercept.imaging import write
+from genpercept.core import files
 from genpercept.prediction import Prediction
 from genpercept.tasks import Task
 
@@ -147,7 +147,7 @@ class _Finished:
         return Scores(_numbers(found.pop("figures")), rows=rows, **found)
 
     def write(self, scores: Scores) -> None:
-        write.write_json(self.path, asdict(scores))
+        files.write_json(self.path, asdict(scores))
 
 
 def _numbers(row: Mapping[str, float | None]) -> dict[str, float]:

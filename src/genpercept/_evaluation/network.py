@@ -17,12 +17,12 @@ from genpercept import loading
 from genpercept._evaluation import cache
 from genpercept._evaluation.cache import Cache
 from genpercept._evaluation.plan import EvalSet, describe
+from genpercept.core import dtypes
 from genpercept.devices import pick_device
 from genpercept.prediction import Prediction
 from genpercept.tasks import RegionTask, given_boxes
 from genpercept.types import Sample
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _READERS, _WRITERS = 2, 2
 _ONE_IMAGE = (ValueError, OSError, MemoryError, RuntimeError)  # RuntimeError is how torch says that memory was short
 
@@ -53,10 +53,9 @@ class ModelSpec:
 
 def load(spec: ModelSpec, way: Way, device: str) -> Any:
     """The pipeline. ValueError for a model that cannot be had, or that cannot predict this way."""
-    if way.dtype not in DTYPES:
-        raise ValueError(f"dtype {way.dtype!r}: choose {', '.join(DTYPES)}")
+    dtypes.check(way.dtype)
     options = {k: v for k, v in asdict(spec).items() if v is not None and k != "name"}
-    pipe = loading.load(spec.name, torch_dtype=DTYPES[way.dtype], device=pick_device(device), **options)
+    pipe = loading.load(spec.name, torch_dtype=dtypes.to_torch(way.dtype), device=pick_device(device), **options)
     pipe.check_request(way.steps, way.ensemble_size)
     return pipe
 
@@ -67,7 +66,7 @@ def facts(pipe: Any, way: Way, data: EvalSet) -> dict[str, Any]:
     chosen = data.record()
     del chosen["split"]
     resolution = pipe.resolution if way.processing_resolution is None else way.processing_resolution
-    steps = pipe.paradigm().default_steps if way.steps is None else way.steps
+    steps = pipe.default_steps(pipe.paradigm()) if way.steps is None else way.steps
     return {
         "model": info,
         **asdict(way),

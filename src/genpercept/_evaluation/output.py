@@ -16,7 +16,7 @@ from rich.markup import escape
 
 from genpercept._evaluation.cell import Cell
 from genpercept._evaluation.columns import Column, columns
-from genpercept.imaging import write
+from genpercept.core import files
 
 FORMAT = 1  # of results.json
 _WIDE = 160
@@ -91,9 +91,9 @@ def show(cells: Sequence[Cell], width: int | None = None) -> None:
 def save(out: Path, cells: Sequence[Cell], settings: dict[str, Any], about: dict[str, str]) -> None:
     """results.json, results.csv and results.tex in `out`, each whole or not at all."""
     record = {"format": FORMAT, "settings": settings, "versions": about, "results": [c.record() for c in cells]}
-    write.write_json(out / "results.json", record)
-    write.write_bytes(out / "results.csv", csv_of(cells).encode())
-    write.write_bytes(out / "results.tex", tex_of(cells).encode())
+    files.write_json(out / "results.json", record)
+    files.write_text(out / "results.csv", csv_of(cells))
+    files.write_text(out / "results.tex", tex_of(cells))
 
 
 def csv_of(cells: Sequence[Cell]) -> str:

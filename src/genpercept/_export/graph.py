@@ -41,7 +41,7 @@ class OneStepGraph(nn.Module):
         return turned(pipe._head(features, pipe._codec).float(), pipe.info.get("axes"), pipe._task.kind)
 
 
-def build(pipe: GenPerceptPipeline, dtype: str = "float32") -> OneStepGraph:
+def build(pipe: GenPerceptPipeline, dtype: torch.dtype = torch.float32) -> OneStepGraph:
     """The network of `pipe` with weights of this dtype. ValueError with the reason for pipelines that are not one step."""
     info = {k: v for k, v in pipe.info.items() if k != specialising.MARK}
     plain = GenPerceptPipeline(pipe.unet, pipe.vae, pipe.prompt_embeds, info, pipe.head)

@@ -11,8 +11,9 @@ import torch
 
 from genpercept import exported
 from genpercept._export import graph as graphs
+from genpercept.core.texts import one_line
 
-DTYPES = {"fp32": "float32", "fp16": "float16"}
+DTYPES = ("fp32", "fp16")
 _INSIDE = 2**30  # bytes of weights that one file holds; protobuf ends at twice that
 
 
@@ -32,7 +33,7 @@ def write(graph: graphs.OneStepGraph, path: Path) -> None:
                 verbose=False,
             )
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise ValueError(f"{path.name}: this model cannot be translated to ONNX for all sizes ({reason})") from error
     size = sum(t.numel() * t.element_size() for t in graph.state_dict().values())
     cast(Any, program).save(path, external_data=size > _INSIDE)

@@ -12,11 +12,11 @@ from genpercept._export import check
 from genpercept._export import graph as graphs
 from genpercept._export import onnx as to_onnx
 from genpercept._export import openvino as to_openvino
-from genpercept.names import choose
+from genpercept.core import dtypes
 from genpercept.pipeline import GenPerceptPipeline
 
 SUFFIX = {"onnx": ".onnx", "openvino": ".xml"}
-_DTYPES = {"onnx": tuple(to_onnx.DTYPES), "openvino": to_openvino.DTYPES}
+_DTYPES = {"onnx": to_onnx.DTYPES, "openvino": to_openvino.DTYPES}
 
 
 def write(
@@ -27,10 +27,10 @@ def write(
     paths: files and folders of images to check it on (and, for int8, to choose ranges by); none: drawn ones. ValueError for a
     dtype that a target does not have, for what cannot be a graph, and where the graph does not give the pipeline's answers.
     """
-    choose(f"dtype for {to}", dtype, _DTYPES[to])
+    dtypes.check(dtype, _DTYPES[to], f"dtype for {to}")
     pictures = check.images(pipe, paths)
     if to == "onnx":
-        to_onnx.write(graphs.build(pipe, to_onnx.DTYPES[dtype]), path)
+        to_onnx.write(graphs.build(pipe, dtypes.to_torch(dtype)), path)
     else:
         to_openvino.write(graphs.build(pipe), path, dtype, pictures)
     describe = to_onnx.describe if to == "onnx" else to_openvino.describe

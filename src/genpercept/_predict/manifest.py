@@ -7,11 +7,11 @@ is to be done again is decided by the sidecars beside the results, which know mo
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from genpercept.imaging import write
+from genpercept.core import files
+from genpercept.core.texts import read_log
 from genpercept.imaging.jobs import Job, source
 
 NAME = "manifest.jsonl"
@@ -38,7 +38,7 @@ class Part:
         except OSError:  # the failure says what is wrong with the file
             line |= {"bytes": None, "modified_ns": None}
         line |= {"status": "failed", "error": error} if error else {"status": "done"}
-        self._file.write(write.to_json(line) + "\n")
+        self._file.write(files.to_json(line) + "\n")
         self._file.flush()  # so that a killed run has said what it did
 
     def close(self) -> None:
@@ -51,24 +51,14 @@ def merge(out: Path) -> None:
     parts = sorted(folder.glob("*.jsonl")) if folder.is_dir() else []
     if not parts:
         return
-    lines = {line["result"]: line for path in (out / NAME, *parts) for line in read(path)}
-    text = "".join(write.to_json(lines[result]) + "\n" for result in sorted(lines))
-    write.write_bytes(out / NAME, text.encode())
+    lines = {line["result"]: line for path in (out / NAME, *parts) for line in entries(path)}
+    text = "".join(files.to_json(lines[result]) + "\n" for result in sorted(lines))
+    files.write_text(out / NAME, text)
     for path in parts:
         path.unlink()
     folder.rmdir()
 
 
-def read(path: Path) -> list[dict[str, Any]]:
+def entries(path: Path) -> list[dict[str, Any]]:
     """The lines of a manifest or a part; none where there is no file. A line that a kill cut short is left out."""
-    if not path.is_file():
-        return []
-    found = []
-    for text in path.read_text(encoding="utf-8").splitlines():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        if isinstance(line, dict) and "result" in line:
-            found.append(line)
-    return found
+    return [line for line in read_log(path) if "result" in line]

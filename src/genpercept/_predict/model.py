@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from genpercept._predict.progress import say
-from genpercept._predict.request import DTYPES, Machine, Pipeline, Request
+from genpercept._predict.request import Machine, Pipeline, Request
+from genpercept.core import dtypes
 from genpercept.detectors import DETECTORS, Detector
 from genpercept.devices import pick_device
 from genpercept.imaging.boxes import read_boxes
@@ -127,7 +128,6 @@ class Model:
             return self._detector(image)
 
     def _loaded(self, wanted: str) -> Pipeline:
-        import torch
 
         request, machine = self.request, self.machine
         device = pick_device(wanted)
@@ -140,7 +140,7 @@ class Model:
         given: dict[str, Any] = {k: v for k, v in names.items() if v is not None}
         if request.allow_pickle:
             given["allow_pickle"] = True
-        dtype = getattr(torch, DTYPES[request.dtype])
+        dtype = dtypes.to_torch(request.dtype)
         if request.model is None and not self._pipes:
             say(
                 f"genpercept: no --model given: using {request.model_name}, small and embedded; name a full-size one by"

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
+from genpercept.core import dtypes
 from genpercept.imaging import write
 from genpercept.imaging.jobs import Job
 from genpercept.tasks import TASKS
 
-DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 ENGINES = ("local", "ray")
 
 
@@ -133,8 +133,7 @@ def check(request: Request, machine: Machine, formats: Iterable[str] | None) -> 
         raise ValueError(f"box score {request.box_score:g}: must lie between 0 and 1")
     if request.task is not None and request.task not in TASKS.names():
         TASKS.find(request.task)  # which says what there is
-    if request.dtype not in DTYPES:
-        raise ValueError(f"dtype {request.dtype!r}: choose {', '.join(DTYPES)}")
+    dtypes.check(request.dtype)
     for name, value, least in (
         ("processing resolution", request.processing_resolution, 0),
         ("steps", request.steps, 1),

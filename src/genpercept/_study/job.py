@@ -18,7 +18,9 @@ from typing import Any
 from genpercept import recipe as recipes
 from genpercept._bench.machine import cores
 from genpercept._study.measure import HeldOut, Inference, measure
-from genpercept._training.checkpoint import Checkpoints, write_text_atomic
+from genpercept._training.checkpoint import Checkpoints
+from genpercept.core import files
+from genpercept.core.texts import one_line, read_log
 
 JOB, SCORES, LOG = "job.json", "scores.json", "job.log"
 
@@ -29,7 +31,7 @@ def main(folder: Path) -> int:
 
     from genpercept import train  # pyright: ignore[reportAttributeAccessIssue]
 
-    job = json.loads((folder / JOB).read_text(encoding="utf-8"))
+    job = files.read_json(folder / JOB)
     settings = recipes.parse(job["recipe"], str(folder / JOB))
     if not (folder / "model").is_dir() and (code := train.main(Path(job["base"]), job["overrides"], folder, True)):
         return code
@@ -48,7 +50,7 @@ def main(folder: Path) -> int:
     scores = {"train": _state(folder), "measure_seconds": time.perf_counter() - begin}
     scores |= {"curve": curve(folder / "log.jsonl"), "figures": figures}
     scores |= {"date": time.strftime("%Y-%m-%d"), "machine": _machine()}
-    write_text_atomic(folder / SCORES, json.dumps(scores))
+    files.write_text(folder / SCORES, json.dumps(scores))
     for name in ("checkpoints", "best", *(() if job["keep_models"] else ("model",))):
         shutil.rmtree(folder / name, ignore_errors=True)
     return 0
@@ -57,11 +59,7 @@ def main(folder: Path) -> int:
 def curve(log: Path) -> list[dict[str, float]]:
     """Validation figures by step, ascending. Of a step that was validated again after a stop, the last ones count."""
     rows: dict[int, dict[str, float]] = {}
-    for line in log.read_text(encoding="utf-8").splitlines() if log.exists() else ():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:  # a killed run may leave half a line
-            continue
+    for row in read_log(log):
         rows[row["step"]] = row
     return [rows[step] for step in sorted(rows)]
 
@@ -77,7 +75,7 @@ def _state(folder: Path) -> dict[str, Any]:
     checkpoints = Checkpoints(folder, 1).list()
     if not checkpoints:
         return {}
-    state = json.loads((checkpoints[-1] / "state.json").read_text(encoding="utf-8"))
+    state = files.read_json(checkpoints[-1] / "state.json")
     return {key: state[key] for key in ("step", "seconds", "skipped")}
 
 
@@ -93,5 +91,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main(Path(sys.argv[1])))
     except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
         sys.exit(2)

@@ -14,7 +14,7 @@ from genpercept._study import chart, paired
 from genpercept._study.job import SCORES
 from genpercept._study.paired import Mean
 from genpercept._study.run import Job
-from genpercept._training.checkpoint import write_text_atomic
+from genpercept.core import files
 from genpercept.metrics import METRICS, Column
 from genpercept.tasks import TASKS
 
@@ -26,7 +26,9 @@ def collect(out: Path, jobs: Sequence[Job], study: Mapping[str, Any], failed: Ma
 
     A row has per set and metric the mean (`Mean` of paired.py) and, but for the reference's, the difference to it.
     """
-    scores = {job.folder: _read(out / job.folder / SCORES) for job in jobs if (out / job.folder / SCORES).is_file()}
+    scores = {
+        job.folder: files.read_json(out / job.folder / SCORES) for job in jobs if (out / job.folder / SCORES).is_file()
+    }
     rows: list[dict[str, Any]] = []
     for labels in dict.fromkeys(job.labels for job in jobs):
         group = [job for job in jobs if job.labels == labels and job.folder in scores]
@@ -48,10 +50,6 @@ def collect(out: Path, jobs: Sequence[Job], study: Mapping[str, Any], failed: Ma
         "failed": dict(failed),
         "missing": [job.folder for job in jobs if job.folder not in scores],
     }
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 Scores = dict[tuple[str, str], dict[int, tuple[list[str], list[float]]]]  # (set, metric) -> paired.Scores
@@ -111,8 +109,8 @@ def write(out: Path, result: Mapping[str, Any]) -> list[Path]:
     name = result["study"]["name"]
     picture = out / f"{name}.png"
     drawn = _draw(picture, result)
-    write_text_atomic(out / f"{name}.json", json.dumps(result, indent=1) + "\n")
-    write_text_atomic(out / f"{name}.md", markdown(result, picture.name if drawn else ""))
+    files.write_text(out / f"{name}.json", json.dumps(result, indent=1) + "\n")
+    files.write_text(out / f"{name}.md", markdown(result, picture.name if drawn else ""))
     return [out / f"{name}.md", out / f"{name}.json", *([picture] if drawn else [])]
 
 

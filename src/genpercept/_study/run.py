@@ -14,11 +14,12 @@ from typing import Any
 
 from genpercept._study.job import JOB, LOG, SCORES
 from genpercept._study.measure import HeldOut, Inference
-from genpercept._training.checkpoint import write_text_atomic
 from genpercept._training.plan import plan
 from genpercept._training.report import clock
 from genpercept._training.sources import open_source
 from genpercept._training.stage import Draw
+from genpercept.core import files
+from genpercept.core.texts import read_lines
 from genpercept.recipe import Recipe
 
 _POLL = 0.1  # seconds
@@ -132,7 +133,7 @@ def claim(out: Path, jobs: Sequence[Job], resume: bool) -> None:
 
 def _read_job(out: Path, job: Job) -> str:
     """`Job.result` of what lies in the folder, as the job there would give it."""
-    content = json.loads((out / job.folder / JOB).read_text(encoding="utf-8"))
+    content = files.read_json(out / job.folder / JOB)
     settled = Recipe.model_validate(content["recipe"]).model_dump(mode="json", exclude=_INCIDENTAL)
     return json.dumps({k: v for k, v in content.items() if k not in _HOW} | {"recipe": settled})
 
@@ -206,7 +207,7 @@ class _Clock:
 def _start(out: Path, job: Job, at_once: int) -> subprocess.Popen[bytes]:
     folder = out / job.folder
     folder.mkdir(parents=True, exist_ok=True)
-    write_text_atomic(folder / JOB, json.dumps(job.content(), indent=2))
+    files.write_text(folder / JOB, json.dumps(job.content(), indent=2))
     threads = job.recipe.speed.threads or max(1, (os.cpu_count() or 1) // at_once)
     with (folder / LOG).open("ab") as log:
         return subprocess.Popen(
@@ -227,7 +228,7 @@ def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 def _last_line(log: Path) -> str:
-    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    lines = read_lines(log, errors="replace")
     return lines[-1].strip() if lines else "no message"
 
 

@@ -12,7 +12,6 @@ import mmap
 import multiprocessing
 import os
 import random
-import shutil
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -24,6 +23,7 @@ from torch import nn
 
 from genpercept import _workers
 from genpercept._training.records import TEXTS, Record
+from genpercept.core.files import atomic_folder, read_json, write_text
 from genpercept.core.labels import BESIDE, LABELS
 from genpercept.recipe import DataSet
 
@@ -36,7 +36,7 @@ def key_folder(root: Path, kind: str, key: dict[str, Any]) -> Path:
     folder = root / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "key.json").exists():
-        write_atomic(folder / "key.json", text.encode())
+        write_text(folder / "key.json", text)
     return folder
 
 
@@ -49,27 +49,12 @@ def fingerprint(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_bytes(data)
-    part.replace(path)
-
-
 def write_shard(folder: Path, number: int, arrays: dict[str, np.ndarray], texts: dict[str, list[str]]) -> None:
-    """One shard, complete or not at all."""
-    part = folder / f".shard-{number:05d}.{os.getpid()}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    for name, array in arrays.items():
-        np.save(part / f"{name}.npy", array)
-    (part / "texts.json").write_text(json.dumps(texts), encoding="utf-8")
-    final = shard_folder(folder, number)
-    try:
-        part.rename(final)
-    except OSError:  # another process wrote the same shard first
-        shutil.rmtree(part, ignore_errors=True)
-        if not final.is_dir():
-            raise
+    """One shard, complete or not at all; that of another process, if it was first."""
+    with atomic_folder(shard_folder(folder, number), replace=False) as part:
+        for name, array in arrays.items():
+            np.save(part / f"{name}.npy", array)
+        (part / "texts.json").write_text(json.dumps(texts), encoding="utf-8")
 
 
 def shard_folder(folder: Path, number: int) -> Path:
@@ -141,7 +126,7 @@ class Shards:
         if found is None:
             folder = shard_folder(self.folder, number)
             arrays = {p.stem: _mapped(p) for p in sorted(folder.glob("*.npy"))}
-            texts = json.loads((folder / "texts.json").read_text(encoding="utf-8"))
+            texts = read_json(folder / "texts.json")
             found = self._open[number] = (arrays, texts)
         return found
 

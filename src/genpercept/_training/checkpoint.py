@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import shutil
 import zlib
@@ -16,6 +15,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from genpercept.core import files
+from genpercept.core.texts import one_line
 
 # What reading a damaged checkpoint raises, and what writing to a full disk does
 _UNREADABLE = (
@@ -57,14 +59,9 @@ class Checkpoints:
         Raises one of UNWRITABLE, with nothing left of the new checkpoint and the old ones as they were.
         """
         final = self.folder / f"step-{state.step:07d}"
-        part = self.folder / f".{final.name}.part"
-        try:
+        files.sweep(self.folder)
+        with files.atomic_folder(final) as part:
             self._write(part, state, weights, average, optimiser)
-            self._drop(final)
-            part.rename(final)
-        except UNWRITABLE:
-            shutil.rmtree(part, ignore_errors=True)
-            raise
         for old in self.list()[: -self._keep]:
             self._drop(old)
         return final
@@ -77,16 +74,12 @@ class Checkpoints:
         average: dict[str, Tensor],
         optimiser: dict[str, Any],
     ) -> None:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
         save_file(weights, part / "weights.safetensors")
         if average:
             save_file(average, part / "average.safetensors")
         torch.save(optimiser, part / "optimiser.pt")
         sums = {path.name: _checksum(path) for path in part.iterdir()}
         (part / "state.json").write_text(json.dumps(asdict(state) | {"checksums": sums}), encoding="utf-8")
-        for path in part.iterdir():
-            _flush(path)
 
     def _drop(self, folder: Path) -> None:
         """Hidden by a rename first: a kill in the middle of the removal must not leave half a checkpoint in sight."""
@@ -109,14 +102,14 @@ class Checkpoints:
             try:
                 return read(folder)
             except _UNREADABLE as error:
-                reason = " ".join(str(error).split()) or type(error).__name__
+                reason = one_line(error)
                 report(f"checkpoint {folder.name} is damaged ({reason}); falling back to the one before")
         return None
 
 
 def read(folder: Path) -> tuple[State, dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
     """A checkpoint's state, weights, average and optimiser. One of many exceptions when a file is damaged."""
-    content = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    content = files.read_json(folder / "state.json")
     for name, checksum in content.pop("checksums", {}).items():
         if _checksum(folder / name) != checksum:
             raise ValueError(f"{name} is not as it was written")
@@ -133,18 +126,3 @@ def _checksum(path: Path) -> int:
         while block := stream.read(1 << 22):
             value = zlib.crc32(block, value)
     return value
-
-
-def _flush(path: Path) -> None:
-    """To the disk itself: a rename may otherwise survive a power cut that the content does not."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_text_atomic(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)

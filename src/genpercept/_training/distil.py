@@ -27,6 +27,7 @@ from genpercept._training.report import grid, to_picture
 from genpercept._training.stage import Batch, Draw, Pair
 from genpercept._training.tiny import tiny_half
 from genpercept.codecs import CODECS, _join
+from genpercept.core import dtypes
 from genpercept.imaging.kinds import KINDS
 from genpercept.losses import LOSSES
 from genpercept.pipeline import GenPerceptPipeline
@@ -36,7 +37,6 @@ from genpercept.tasks import PreparedTask
 from genpercept.types import Target
 
 DEFAULT_LOSS = {"decoder": {"l1": 1.0, "pyramid": 1.0}, "encoder": {"l1": 1.0}}
-_PRECISION = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Net(nn.Module):
@@ -123,12 +123,12 @@ class DistilStage:
     @torch.no_grad()
     def _latents(self, images: Tensor) -> Tensor:
         """Images in [-1, 1] -> what the whole end works on, or gives: latents (B, C, h, w) float32."""
-        device, dtype = self.base.device, _PRECISION[self.recipe.precision]
+        device, dtype = self.base.device, dtypes.autocast(self.recipe.precision)
         with torch.autocast(device.type, dtype, enabled=dtype is not None):
             if self.part == "encoder":
                 return self.base._codec.encode(images.to(device)).float()
             chosen = self.base.paradigm()
-            run = Run(chosen, self.base._default_steps(chosen), [self.recipe.seed] * len(images), 1, len(images))
+            run = Run(chosen, self.base.default_steps(chosen), [self.recipe.seed] * len(images), 1, len(images))
             found = [features.require_latent() for features in self.base._answers((images + 1) / 2, run, None)]
             return torch.cat(found).float()
 

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from genpercept._training.trackers import Trackers
+from genpercept.core.files import atomic
 from genpercept.recipe import Logging
 
 
@@ -82,8 +83,8 @@ class Reporter:
             return
         folder = self._run / "pictures"
         folder.mkdir(exist_ok=True)
-        Image.fromarray(picture).save(folder / f".{step:07d}.png")
-        (folder / f".{step:07d}.png").replace(folder / f"{step:07d}.png")
+        with atomic(folder / f"{step:07d}.png") as temp:
+            Image.fromarray(picture).save(temp, "PNG")
         if self._writer is not None:
             self._writer.add_image("validation", picture, step, dataformats="HWC")
 

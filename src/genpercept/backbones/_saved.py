@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from genpercept.core.files import read_json
+
 
 class SavedAsParent:
     """Mixed in before a diffusers model: config.json names `parent_name`, so that plain diffusers loads the folder."""
@@ -16,5 +18,5 @@ class SavedAsParent:
         base: Any = super()
         base.save_config(save_directory, push_to_hub=push_to_hub, **kwargs)
         path = Path(save_directory) / "config.json"
-        config = json.loads(path.read_text(encoding="utf-8")) | {"_class_name": self.parent_name}
+        config = read_json(path) | {"_class_name": self.parent_name}
         path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -13,6 +13,7 @@ from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 from genpercept.backbones._blocks import KEY, check_size, choose, to_map
+from genpercept.core.files import read_json
 from genpercept.types import Features
 
 _OWN = ("_name_or_path", "architectures", "model_type", "transformers_version", "dtype", "torch_dtype")
@@ -99,7 +100,7 @@ class PixelBackbone:
         base: Any = super()
         base.save_pretrained(save_directory, *args, **kwargs)
         path = Path(save_directory) / "config.json"
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_json(path)
         config["architectures"] = [type(self).__mro__[2].__name__]
         path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 

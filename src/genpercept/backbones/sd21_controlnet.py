@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from genpercept.backbones import BACKBONES
 from genpercept.types import Features
+from genpercept.weights import NAMES
 
 # One convolution at latent resolution: the condition is the network's own input, not pixels, so that any codec's stride fits.
 _EMBEDDING_CHANNELS = (16,)
@@ -89,7 +90,7 @@ class ControlledUNet(nn.Module):
         text = json.dumps({"_class_name": type(self).__name__} | config, indent=2, sort_keys=True)
         (folder / "config.json").write_text(text + "\n", encoding="utf-8")
         state = {name: t.detach().cpu().contiguous() for name, t in self.state_dict().items()}
-        save_file(state, folder / "diffusion_pytorch_model.safetensors")
+        save_file(state, folder / NAMES[0])
 
 
 class SD21ControlNet:

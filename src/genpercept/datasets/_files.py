@@ -13,7 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from genpercept.core import files
 from genpercept.core.labels import LABELS
+from genpercept.core.texts import listed, one_line, read_numbered
 from genpercept.imaging.read import SUFFIXES, read, shown
 from genpercept.names import choose
 from genpercept.types import Sample
@@ -89,7 +91,7 @@ class FileDataset:
     def wrong_layout(self, root: Path, expected: str) -> NoReturn:
         """ValueError: what was looked for, what the root holds instead, and the whole layout."""
         names = sorted(p.name + ("/" if p.is_dir() else "") for p in root.iterdir())
-        found = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+        found = listed(names, _SHOWN)
         layout = "; ".join(self.about.layout)
         raise ValueError(
             f"{shown(root)}: not the layout of {self.about.title}: expected {expected}; found {found or 'nothing'}. "
@@ -122,7 +124,7 @@ def _stored(path: Path) -> np.ndarray:
         with Image.open(need(path)) as image:
             return np.asarray(image.convert("RGB"))
     except (OSError, ValueError, EOFError, SyntaxError) as error:
-        raise ValueError(f"{shown(path)}: a damaged image ({' '.join(str(error).split())}); fetch it again") from None
+        raise ValueError(f"{shown(path)}: a damaged image ({one_line(error)}); fetch it again") from None
 
 
 def read_values(path: Path, dtypes: tuple[str, ...] = (), ndim: int = 2) -> np.ndarray:
@@ -138,7 +140,7 @@ def read_values(path: Path, dtypes: tuple[str, ...] = (), ndim: int = 2) -> np.n
             with Image.open(path) as image:
                 array = np.asarray(image)
     except (OSError, ValueError, EOFError, SyntaxError) as error:
-        raise ValueError(f"{shown(path)}: a damaged file ({' '.join(str(error).split())}); fetch it again") from None
+        raise ValueError(f"{shown(path)}: a damaged file ({one_line(error)}); fetch it again") from None
     if array.dtype == np.int32 and "uint16" in dtypes and array.min(initial=0) >= 0 and array.max(initial=0) < 65536:
         array = array.astype(np.uint16)
     if dtypes and str(array.dtype) not in dtypes:
@@ -165,9 +167,7 @@ def read_hdf5(path: Path, key: str = "dataset", item: int | None = None) -> np.n
                 raise ValueError(f"{shown(path)}: {key!r} has {len(values)} items; number {item} was wanted")
             return np.asarray(values[() if item is None else item])
     except OSError as error:
-        raise ValueError(
-            f"{shown(path)}: a damaged HDF5 file ({' '.join(str(error).split())}); fetch it again"
-        ) from None
+        raise ValueError(f"{shown(path)}: a damaged HDF5 file ({one_line(error)}); fetch it again") from None
 
 
 def read_grey(path: Path) -> np.ndarray:
@@ -179,13 +179,13 @@ def read_grey(path: Path) -> np.ndarray:
                 raise ValueError(f"{shown(path)}: stored with {image.mode} values, but the data set has 8 bits")
             return np.asarray(image if image.mode == "L" else image.convert("RGB").convert("L"))
     except (OSError, EOFError, SyntaxError) as error:
-        raise ValueError(f"{shown(path)}: a damaged file ({' '.join(str(error).split())}); fetch it again") from None
+        raise ValueError(f"{shown(path)}: a damaged file ({one_line(error)}); fetch it again") from None
 
 
 def read_json(path: Path) -> Any:
     """What a JSON file holds. ValueError for a missing or damaged one."""
     try:
-        return json.loads(need(path).read_text(encoding="utf-8", errors="replace"))
+        return files.read_json(need(path), errors="replace")
     except (OSError, json.JSONDecodeError) as error:
         raise ValueError(f"{shown(path)}: not a JSON file: {error}; fetch it again") from None
 
@@ -207,17 +207,14 @@ def same_stem(folder: Path, image: Path, default: str = ".png") -> Path:
 
 def read_list(path: Path, columns: int) -> list[list[str]]:
     """A public split list: so many paths a line, separated by spaces; further columns are kept. ValueError with the line."""
-    try:
-        lines = Path(path).expanduser().read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{shown(Path(path))}: cannot be read as a split list: {error}") from None
-    rows = [line.split() for line in lines]
-    for number, row in enumerate(rows, 1):
-        if row and len(row) < columns:
+    rows = []
+    for number, line in read_numbered(Path(path).expanduser(), " as a split list"):
+        rows.append(line.split())
+        if len(rows[-1]) < columns:
             raise ValueError(
-                f"{shown(Path(path))}, line {number}: {len(row)} columns; a list for this set has {columns}"
+                f"{shown(Path(path))}, line {number}: {len(rows[-1])} columns; a list for this set has {columns}"
             )
-    return [row for row in rows if row]
+    return rows
 
 
 def check_first(first: Path, split_list: Path | str) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from genpercept.classes import IGNORED, convert
+from genpercept.core.texts import read_lines
 from genpercept.datasets._files import About, FileDataset, images_in, read_json, read_rgb, read_values, same_size
 from genpercept.imaging.read import shown
 from genpercept.names import choose
@@ -149,7 +150,7 @@ def _scenes(path: Path) -> dict[str, str]:
     """Image name -> scene, where the benchmark's list is there."""
     if not path.is_file():
         return {}
-    rows = [line.split() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
+    rows = [line.split() for line in read_lines(path, errors="replace")]
     return {row[0]: row[1] for row in rows if len(row) == 2}
 
 

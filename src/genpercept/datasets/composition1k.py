@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from genpercept.core.texts import read_lines
 from genpercept.datasets._files import About, FileDataset, images_in, need, read_grey, read_rgb, same_size, same_stem
 from genpercept.imaging.read import read, shown
 from genpercept.rng import generator
@@ -194,7 +195,7 @@ def _names(path: Path) -> list[str]:
     """A list of file names, one a line (they may hold spaces); empty where there is none."""
     if not path.is_file():
         return []
-    return [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return [line.strip() for line in read_lines(path, errors="replace")]
 
 
 def _choice(pool: list[str], count: int, seed: int, number: int) -> list[str]:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from genpercept.core.texts import one_line, read_lines
 from genpercept.datasets._files import About, FileDataset, as_depth, check_first, need, pinhole_at, read_list, read_rgb
 from genpercept.imaging.read import shown
 from genpercept.types import Sample
@@ -130,14 +131,13 @@ def _calibration(folder: Path) -> tuple[dict[str, tuple[str, tuple[float, float]
         takers |= {
             Path(row[9]).name: row[8] for row in _lines(folder / "images.txt") if len(row) == 10 and "." in row[9]
         }
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{shown(folder)}: the calibration cannot be read: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise ValueError(f"{shown(folder)}: the calibration cannot be read: {one_line(error)}") from None
     return cameras, takers
 
 
 def _lines(path: Path) -> list[list[str]]:
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [line.split() for line in lines if line.strip() and not line.startswith("#")]
+    return [line.split() for line in read_lines(path, comment="#")]
 
 
 PLUGIN = Eth3d()

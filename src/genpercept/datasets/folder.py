@@ -8,7 +8,6 @@ ROOT/dataset.toml    what the files do not say: depth_scale, normals_axes, intri
 
 from __future__ import annotations
 
-import csv
 import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ import torch
 from PIL import Image
 
 from genpercept.core.labels import LABELS
+from genpercept.core.texts import one_line, read_csv, read_lines, read_numbered
 from genpercept.imaging.read import SUFFIXES, read, shown
 from genpercept.names import hint
 from genpercept.types import Sample
@@ -202,16 +202,10 @@ def _listed(manifest: Path, options: Options) -> Iterator[Entry]:
 
 
 def _rows(manifest: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        text = manifest.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{shown(manifest)}: cannot be read as text: {error}") from None
     if manifest.suffix == ".csv":
-        yield from enumerate(csv.DictReader(text.splitlines()), 2)
+        yield from enumerate(read_csv(manifest, " as text", encoding="utf-8-sig"), 2)
         return
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
+    for number, line in read_numbered(manifest, " as text", encoding="utf-8-sig"):
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
@@ -239,9 +233,9 @@ def _with_splits(entries: list[Entry], home: Path) -> list[Entry]:
     """Each entry with its split: the declared one, or every 20th (the last one of few) for validation."""
     lists = {s: home / f"{s}.txt" for s in SPLITS if (home / f"{s}.txt").is_file()}
     if lists:
-        of = {name.strip(): split for split, path in lists.items() for name in path.read_text("utf-8").splitlines()}
+        of = {name.strip(): split for split, path in lists.items() for name in read_lines(path)}
         known = {e.name for e in entries}
-        if missing := [name for name in of if name and name not in known]:
+        if missing := [name for name in of if name not in known]:
             raise ValueError(f"{shown(lists[of[missing[0]]])}: lists {missing[0]!r}, which is not among the images")
         return [replace(e, split=of.get(e.name, "unlisted")) for e in entries]
     if any(e.split for e in entries):
@@ -264,7 +258,7 @@ def _array(path: Path) -> np.ndarray:
         with Image.open(path) as image:
             return np.asarray(image)
     except (OSError, ValueError, EOFError, SyntaxError) as error:
-        raise ValueError(f"{name}: a damaged label ({' '.join(str(error).split())}); export it again") from None
+        raise ValueError(f"{name}: a damaged label ({one_line(error)}); export it again") from None
 
 
 def _with_files() -> list[str]:

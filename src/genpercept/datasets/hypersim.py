@@ -13,7 +13,6 @@ contrib/mikeroberts3000 (rays) and scene_generate_images_tonemap.py (tone mappin
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from genpercept.core.texts import read_csv
 from genpercept.datasets._files import (
     About,
     FileDataset,
@@ -287,11 +287,7 @@ def _beside(root: Path, name: str) -> Path | None:
 
 
 def _rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{shown(path)}: cannot be read: {error}") from None
+    rows = read_csv(path)
     missing = [c for c in columns if rows and c not in rows[0]]
     if missing:
         raise ValueError(f"{shown(path)}: no column {missing[0]}; fetch it again")

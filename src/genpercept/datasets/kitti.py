@@ -19,6 +19,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from genpercept.core.texts import one_line, read_lines
 from genpercept.datasets._files import (
     About,
     FileDataset,
@@ -162,13 +163,14 @@ def _calibrated(path: Path, camera: str) -> Tensor:
 @lru_cache(maxsize=16)
 def _calibration(path: Path) -> Mapping[str, tuple[float, ...]]:
     found: dict[str, tuple[float, ...]] = {}
+    lines = read_lines(path)
     try:
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in lines:
             key, _, numbers = line.partition(":")
             if key.startswith("P_rect"):
                 found[key] = tuple(float(n) for n in numbers.split())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{shown(path)}: cannot be read: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise ValueError(f"{shown(path)}: cannot be read: {one_line(error)}") from None
     return found
 
 

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from genpercept.core.texts import one_line
 from genpercept.datasets._files import (
     About,
     FileDataset,
@@ -208,7 +209,7 @@ def _matlab(path: Path, key: str) -> np.ndarray:
     try:
         values: Any = loadmat(need(path), variable_names=[key])
     except Exception as error:  # noqa: BLE001  SciPy raises whatever the damaged bytes lead to
-        raise ValueError(f"{shown(path)}: not a MATLAB file ({' '.join(str(error).split())}); fetch it again") from None
+        raise ValueError(f"{shown(path)}: not a MATLAB file ({one_line(error)}); fetch it again") from None
     if key not in values:
         raise ValueError(f"{shown(path)}: no {key} in it; fetch it again")
     return np.asarray(values[key]).ravel().astype(np.int64)

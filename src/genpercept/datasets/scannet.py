@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from genpercept.core.texts import read_lines
 from genpercept.datasets._files import (
     About,
     FileDataset,
@@ -193,9 +194,9 @@ def _entry(image: Path) -> Entry:
 
 def _intrinsics(path: Path) -> Tensor:
     try:
-        k = np.array([line.split() for line in path.read_text(encoding="utf-8").split("\n") if line.strip()], float)
+        k = np.array([line.split() for line in read_lines(path)], float)
         return pinhole(k[0, 0], k[1, 1], k[0, 2], k[1, 2])
-    except (OSError, ValueError, IndexError):
+    except (ValueError, IndexError):
         raise ValueError(f"{shown(path)}: cannot be read as a 4 x 4 matrix; export it again") from None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from genpercept.core.texts import read_csv
 from genpercept.datasets._files import About, FileDataset, read_json, read_rgb, read_values, same_size
 from genpercept.imaging.read import shown
 from genpercept.types import Sample
@@ -110,10 +110,7 @@ class Taskonomy(FileDataset):
                 "splits_taskonomy.zip in the Taskonomy repository; or take split all"
             )
         path = Path(self.splits_file).expanduser()
-        try:
-            rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"{shown(path)}: cannot be read as a split file: {error}") from None
+        rows = read_csv(path, " as a split file", encoding="utf-8-sig")
         if not rows or not {"id", split} <= set(rows[0]):
             raise ValueError(f"{shown(path)}: not a split file of Taskonomy: its first line must be id,train,val,test")
         return {row["id"] for row in rows if row[split] == "1"}

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genpercept.core.texts import one_line, read_lines
 from genpercept.datasets._files import (
     About,
     FileDataset,
@@ -190,11 +191,11 @@ def _class_ids(path: Path) -> Tensor:
 @lru_cache(maxsize=128)
 def _intrinsics(path: Path) -> Mapping[tuple[int, int], tuple[float, float, float, float]]:
     """(frame, camera) -> fx, fy, cx, cy of an intrinsic.txt: a heading, then frame cameraID fx fy cx cy."""
+    rows = [line.split() for line in read_lines(path)[1:]]
     try:
-        rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines()[1:] if line.strip()]
         return {(int(f), int(c)): (float(fx), float(fy), float(cx), float(cy)) for f, c, fx, fy, cx, cy in rows}
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{shown(path)}: cannot be read: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise ValueError(f"{shown(path)}: cannot be read: {one_line(error)}") from None
 
 
 def _cropped(sample: Sample) -> Sample:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from genpercept.core.texts import one_line
 from genpercept.types import resize
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which these models are trained with
@@ -54,7 +55,7 @@ class Yolos:
         try:
             loaded = AutoModelForObjectDetection.from_pretrained(str(Path(name).expanduser()) if "~" in name else name)
         except OSError as error:
-            reason = " ".join(str(error).split())[:120]
+            reason = one_line(error, 120)
             raise ValueError(
                 f"detector {name!r}: {reason}; give a folder or hub id of a transformers detector, or --boxes"
             ) from None

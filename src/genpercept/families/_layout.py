@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from genpercept import checkpoint
+from genpercept.weights import weight_files
 
 # The output layers of a U-Net; one that was trained with a pyramid head has none of them.
 OUTPUT = ("conv_norm_out.weight", "conv_norm_out.bias", "conv_out.weight", "conv_out.bias")
@@ -88,7 +89,7 @@ def read(folder: Path, *, allow_pickle: bool = False) -> Layout:
         raise checkpoint.no_model_in(root)
     config = checkpoint.read_json(unet / "config.json")
     shapes: dict[str, tuple[int, ...]] = {}
-    for path in checkpoint.weight_files(unet, allow_pickle=allow_pickle):
+    for path in weight_files(unet, allow_pickle=allow_pickle):
         shapes |= checkpoint.tensor_shapes(path, allow_pickle=allow_pickle)
     index, scheduler = ({}, {}) if alone else (_json(root / INDEX), _json(root / SCHEDULER))
     return Layout(root, unet, config, shapes, places, index, scheduler)

@@ -13,10 +13,12 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from genpercept import checkpoint, hub, pickles, text
+from genpercept import checkpoint, hub, text
 from genpercept.codecs import CODECS
 from genpercept.codecs.kl import PLUGIN as KL
+from genpercept.core.texts import one_line
 from genpercept.families._layout import Layout
+from genpercept.weights import is_pickle, weight_files
 
 SCALING_FACTOR = 0.18215  # of the latents that all of these families were trained with
 EMPTY_TEXT = "empty_text_embed.npy"  # GenPercept v1's own embedding of the empty prompt
@@ -123,8 +125,8 @@ def base_tensors(base: Base, part: str, names: tuple[str, ...], *, allow_pickle:
 def _lazily(folder: Path, allow_pickle: bool) -> dict[str, Callable[[], Tensor]]:
     """Tensors of a part by name, each read when it is asked for."""
     found: dict[str, Callable[[], Tensor]] = {}
-    for path in checkpoint.weight_files(folder, allow_pickle=allow_pickle):
-        if pickles.is_pickle(path):
+    for path in weight_files(folder, allow_pickle=allow_pickle):
+        if is_pickle(path):
             tensors = checkpoint.read_tensors(path, allow_pickle=allow_pickle)
             found |= {name: partial(tensors.__getitem__, name) for name in tensors}
         else:
@@ -139,7 +141,7 @@ def load_vae(layout: Layout, base: Base | None, dtype: torch.dtype | None, *, al
     folder, extra = layout.part("vae"), {}
     if folder is None:
         return checkpoint.load_part(CODECS.find("kl"), _of_base(layout, base, "vae"), dtype, allow_pickle=allow_pickle)
-    files = checkpoint.weight_files(folder, allow_pickle=allow_pickle)
+    files = weight_files(folder, allow_pickle=allow_pickle)
     names = [KL.rename(k) for p in files for k in checkpoint.tensor_shapes(p, allow_pickle=allow_pickle)]
     absent = tuple(prefix for prefix in _DECODING if not any(name.startswith(prefix) for name in names))
     if absent and base is not None:
@@ -166,7 +168,7 @@ def _stored_prompt(path: Path, width: int) -> Tensor:
     try:
         values = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{path}: not a readable array ({' '.join(str(error).split())}); copy it again") from None
+        raise ValueError(f"{path}: not a readable array ({one_line(error)}); copy it again") from None
     if values.ndim not in (2, 3) or values.shape[-1] != width or (values.ndim == 3 and len(values) != 1):
         raise ValueError(f"{path}: an array of {list(values.shape)}, but the U-Net reads text of (tokens, {width})")
     if not np.isfinite(values).all():

@@ -33,6 +33,7 @@ from genpercept.families._rest import (
 )
 from genpercept.heads import HEADS
 from genpercept.pipeline import GenPerceptPipeline
+from genpercept.weights import weight_files
 
 HEAD = "dpt_head_identity"
 _DECODER = {"vae_decoder": "decoder.", "vae_post_quant_conv": "post_quant_conv."}
@@ -185,7 +186,7 @@ def _load_decoder(root: Path, vae: nn.Module, pickle: bool) -> None:
     """The decoder and the convolution before it, which a run trains together, into the base's codec."""
     tensors: dict[str, Tensor] = {}
     for name, prefix in _DECODER.items():
-        for path in checkpoint.weight_files(root / name, allow_pickle=pickle):
+        for path in weight_files(root / name, allow_pickle=pickle):
             found = checkpoint.read_tensors(path, allow_pickle=pickle)
             tensors |= {KL.rename(prefix + k): t for k, t in found.items()}
     expected = {k: t for k, t in vae.state_dict().items() if k.startswith(tuple(_DECODER.values()))}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from genpercept.core.files import read_json
 
 _PERSON = 1  # COCO's category
 
@@ -38,7 +39,7 @@ def read_boxes(path: Path, least_score: float = 0.0) -> Boxes:
     """
     path = Path(path).expanduser()
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}; give a JSON file of boxes") from None
     except ValueError as error:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from genpercept.core import files
+from genpercept.core.texts import one_line
 from genpercept.imaging import write
 from genpercept.imaging.read import shown
 
@@ -31,7 +32,7 @@ def prepare_folder(out: Path, inputs: Iterable[str | Path] = ()) -> None:
             raise ValueError(f"{shown(out)}: is an input folder, too; choose another for --out")
     try:
         out.mkdir(parents=True, exist_ok=True)
-        probe = write.temporary(out)
+        probe = files.temporary(out)
         probe.touch()
         probe.unlink()
     except (FileExistsError, NotADirectoryError):
@@ -39,7 +40,7 @@ def prepare_folder(out: Path, inputs: Iterable[str | Path] = ()) -> None:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ValueError(f"{shown(out)}: cannot be written to ({reason}); choose another folder for --out") from None
-    write.sweep(out)
+    files.sweep(out)
 
 
 def source(path: Path) -> dict[str, Any]:
@@ -55,7 +56,7 @@ def is_done(job: Job, request: Mapping[str, Any], task: str, formats: Iterable[s
     """
     stem = f"{job.stem.name}_{task}"
     try:
-        sidecar = json.loads(job.stem.with_name(f"{stem}.json").read_text(encoding="utf-8"))
+        sidecar = files.read_json(job.stem.with_name(f"{stem}.json"))
         meta, written = sidecar["meta"], sidecar["files"]
         same = meta["input"] == source(job.path) and meta["request"] == request
         return same and all(name in written and job.stem.with_name(written[name]).is_file() for name in formats)
@@ -77,7 +78,7 @@ def protect_inputs(jobs: Sequence[Job], task: str, formats: Iterable[str]) -> No
 
 def failure_line(job: Job, error: BaseException) -> str:
     """One line that names the file."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = one_line(error)
     if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
         text = "not enough memory; use a smaller --processing-resolution or --batch-size, or --vae-tiling"
     name = shown(job.path)

@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from genpercept.core.texts import one_line, shown
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -96,12 +98,6 @@ def pixel_limit(max_pixels: int | None = None) -> int:
     if limit < 1:
         raise ValueError(f"pixel limit {given!r}: {_MAX_PIXELS_VARIABLE} or max_pixels must be a positive integer")
     return limit
-
-
-def shown(path: Path) -> str:
-    """The path for a message: on one line whatever the name holds."""
-    text = str(path)
-    return text if text.isprintable() else ascii(text)
 
 
 def _from_file(path: Path, max_pixels: int | None) -> np.ndarray:
@@ -307,5 +303,4 @@ def _is_batch(source: Any) -> bool:
 
 def _reason(error: BaseException) -> str:
     """The decoder's message on one line."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(text.split())[:120]
+    return one_line(getattr(error, "strerror", None) or error, 120)

@@ -1,4 +1,4 @@
-"""Predictions to files, each whole or absent: written under a temporary name in the same folder, synced, then renamed.
+"""Predictions to files, each whole or absent (`genpercept.core.files`).
 
 Encodings (also in the PNG's text and in the JSON sidecar):
 
@@ -18,23 +18,15 @@ from __future__ import annotations
 
 import io
 import json
-import math
-import os
-import platform
-import re
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
-from itertools import count
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from genpercept.core.files import atomic, plain, to_json, write_array, write_bytes
 from genpercept.imaging.colour import colourise
 from genpercept.imaging.cutout import cutout
 from genpercept.imaging.encode import Result, encode16, image_names, kept, png16_bytes
@@ -62,79 +54,6 @@ class Format:
     suffix: str
     write: Callable[[Path, Result, Scene], None]
     holds: Callable[[Kind], bool] = lambda kind: True
-
-
-# ---- atomically
-
-_TEMP = re.compile(r"\.genpercept-(?P<host>.+)-(?P<pid>\d+)-\d+\.tmp")
-_HOST = re.sub(r"[^A-Za-z0-9.]", "_", platform.node()) or "host"
-_serial = count()
-_serial_lock = threading.Lock()
-
-
-def temporary(folder: Path) -> Path:
-    """A name in `folder` that nobody has, and from which `sweep` sees whose it was."""
-    with _serial_lock:
-        return folder / f".genpercept-{_HOST}-{os.getpid()}-{next(_serial)}.tmp"
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; renamed onto it when the block ends well, removed when it does not."""
-    temp = temporary(path.parent)
-    try:
-        yield temp
-        with temp.open("rb+") as whole:
-            os.fsync(whole.fileno())
-        temp.replace(path)
-    except BaseException:  # an interrupt, too, must not leave the half-written file behind
-        with suppress(OSError):
-            temp.unlink()
-        raise
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """`data` to `path`, atomically."""
-    with atomic(path) as temp:
-        temp.write_bytes(data)
-
-
-def write_array(path: Path, array: np.ndarray) -> None:
-    """`array` to `path` as .npy, atomically."""
-    with atomic(path) as temp, temp.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Readable JSON to `path`, atomically; NumPy scalars as numbers, paths as text, NaN as null."""
-    write_bytes(path, (to_json(value, indent=2) + "\n").encode())
-
-
-def sweep(folder: Path) -> int:
-    """Remove temporary files that a killed run left in `folder`; how many. Those of living processes stay."""
-    removed = 0
-    for path in folder.glob(".genpercept-*.tmp"):
-        match = _TEMP.fullmatch(path.name)
-        if match is None:
-            continue
-        with suppress(OSError):
-            old = time.time() - path.stat().st_mtime > 24 * 3600  # its writer may be on another machine: let a day pass
-            if old or (match["host"] == _HOST and _dead(int(match["pid"]))):
-                path.unlink()
-                removed += 1
-    return removed
-
-
-def _dead(pid: int) -> bool:
-    if os.name != "posix":  # there, signal 0 is no question but an interrupt
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 # ---- writers
@@ -223,7 +142,7 @@ def _coco(path: Path, result: Result, scene: Scene) -> None:
         | ({} if box is None else {"bbox": box})
         for p, score, box in zip(people, scores, boxes, strict=True)
     ]
-    write_bytes(path, (json.dumps(_plain(entries), allow_nan=False) + "\n").encode())
+    write_bytes(path, (json.dumps(plain(entries), allow_nan=False) + "\n").encode())
 
 
 FORMATS: dict[str, Format] = {
@@ -263,20 +182,3 @@ def check_formats(formats: Iterable[str], kind: str | None = None) -> tuple[str,
         if package and find_spec(package) is None:
             raise ValueError(f"format {name} needs {package}: pip install 'genpercept[{extra}]', or choose another")
     return chosen
-
-
-def to_json(value: Any, indent: int | None = None) -> str:
-    """Strict JSON: NumPy scalars and arrays as numbers, paths as text, NaN and infinities as null."""
-    return json.dumps(_plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(v) for v in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, bool | int | str) else str(value)

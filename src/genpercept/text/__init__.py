@@ -13,7 +13,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from genpercept import downloads, pickles
+from genpercept import downloads
+from genpercept.core.files import read_json
+from genpercept.core.texts import one_line
+from genpercept.weights import SUFFIX, TRANSFORMERS, weight_files
 
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
 _WORD_END = "</w>"
@@ -62,8 +65,7 @@ def load(folder: Path, *, allow_pickle: bool = False) -> tuple[Any, Any]:
     t5 = _model_type(part) == _T5
     kind: Any = transformers.T5EncoderModel if t5 else transformers.CLIPTextModel
     reader: Any = transformers.AutoTokenizer if t5 else transformers.CLIPTokenizer
-    if not allow_pickle and not any(part.glob("*.safetensors")) and (found := pickles.inside(part)):
-        raise pickles.refusal(part, found[0].name)
+    files = weight_files(part, allow_pickle=allow_pickle, names=TRANSFORMERS)
     for path in part.iterdir():
         if path.is_file():
             downloads.refuse_stand_in(path)
@@ -73,10 +75,14 @@ def load(folder: Path, *, allow_pickle: bool = False) -> tuple[Any, Any]:
     logging.set_verbosity_error()  # what it would report of missing tensors is an error of ours
     try:
         encoder, found = kind.from_pretrained(
-            part, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+            part,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            use_safetensors=files[0].suffix == SUFFIX,
         )
     except _UNREADABLE as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise ValueError(f"{part}: not a readable text encoder ({reason}); copy or download it again") from None
     finally:
         logging.set_verbosity(level)
@@ -89,7 +95,7 @@ def load(folder: Path, *, allow_pickle: bool = False) -> tuple[Any, Any]:
     try:
         tokenizer = reader.from_pretrained(folder / "tokenizer")
     except _UNREADABLE as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise ValueError(f"{folder / 'tokenizer'}: not a readable tokenizer ({reason}); copy it again") from None
     return tokenizer, encoder.eval()
 
@@ -97,7 +103,7 @@ def load(folder: Path, *, allow_pickle: bool = False) -> tuple[Any, Any]:
 def _model_type(part: Path) -> str:
     """As the text encoder's config.json says; "" where it says nothing, which transformers then complains about."""
     try:
-        return str(json.loads((part / "config.json").read_text(encoding="utf-8")).get("model_type", ""))
+        return str(read_json(part / "config.json").get("model_type", ""))
     except (OSError, ValueError, AttributeError):
         return ""
 

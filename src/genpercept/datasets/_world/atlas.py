@@ -8,7 +8,6 @@ ship inside scikit-image and are in the public domain or CC0; the ones commonly 
 from __future__ import annotations
 
 import os
-import tempfile
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import KDTree
 
+from genpercept.core.files import write_arrays
 from genpercept.datasets._world.jit import JIT
 
 VERSION = 1
@@ -385,9 +385,7 @@ def load() -> tuple[Array, dict[str, list[tuple[int, int]]]]:
     texels, groups = _build()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as tmp:
-            np.savez(tmp, allow_pickle=False, texels=texels, **{k: np.array(v) for k, v in groups.items()})
-        Path(tmp.name).replace(path)
+        write_arrays(path, {"texels": texels, **{k: np.array(v) for k, v in groups.items()}})
     except OSError:
         pass  # a read-only home costs the build time again in the next process, nothing else
     return texels, groups
