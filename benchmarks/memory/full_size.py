@@ -1,6 +1,6 @@
 """A full-size Stable-Diffusion-2.1-shaped predictor with random weights: built, saved, loaded and run on the CPU.
 
-    python benchmarks/full_size.py --out benchmarks/full_size.md
+    python benchmarks/memory/full_size.py          # writes full_size.md beside it
 
 Every stage runs in a process of its own, so that its peak memory is its own. Needs about 8 GB of memory and, for the
 saved folder, 4 GB of disk.
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/full_size.md"))
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
     parser.add_argument("--resolution", type=int, default=384, help="edge of the square image")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--machine", default="2 cores, AMD EPYC, 24 GiB")
@@ -151,7 +151,7 @@ def markdown(results: dict[str, dict[str, Any]], args: argparse.Namespace) -> st
             f"saving {built['save_s']:.0f} s; the folder holds {built['folder_gib']:.2f} GiB (float32) and the peak "
             f"memory until then is {built['peak_gib']:.1f} GiB.",
             f"Then `GenPerceptPipeline.from_pretrained` and one {edge} x {edge} image, one step. By",
-            "`python benchmarks/full_size.py`.",
+            "`python benchmarks/memory/full_size.py`.",
             "",
             "| dtype | load | memory after loading (peak) | first image | second image | peak memory |",
             "| --- | ---: | ---: | ---: | ---: | ---: |",

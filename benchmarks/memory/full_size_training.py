@@ -1,6 +1,6 @@
 """Full-size training steps on a GPU: images/s, peak memory, and the share of the matrix-multiply ceiling of the same run.
 
-    python benchmarks/full_size_training.py --out benchmarks/full_size_training.md
+    python benchmarks/memory/full_size_training.py --out benchmarks/memory/full_size_training.md
 
 Stable Diffusion 2.1's shape with random weights, one step of `genpercept train` at 480 x 640: depth, losses behind the frozen
 decoder, bf16, fused AdamW. Each case runs in a process of its own. Under 8 minutes on one card of 80 GB; a case that does not
@@ -171,7 +171,7 @@ def markdown(found: dict[str, dict[str, Any]], tiny: bool) -> str:
             f"# {title}",
             "",
             f"{time.strftime('%Y-%m-%d')}, {device}, PyTorch {torch.__version__}. By `python"
-            " benchmarks/full_size_training.py`: random weights, losses behind the frozen decoder,"
+            " benchmarks/memory/full_size_training.py`: random weights, losses behind the frozen decoder,"
             " encoding and optimiser in the step. Operations are counted, recomputed ones included.",
             "",
             head.replace("480 x 640", "96 x 128") if tiny else head,

@@ -1,7 +1,8 @@
 """Cost against size, 256 to 2048 pixels: time and memory of each stage, fitted exponents, and what remedies do.
 
-    python benchmarks/size_curve.py --out benchmarks            # on the fastest device there is
-    python benchmarks/size_curve.py --dtype fp32 --repeats 1 --remedied-from 1024 --remedies 'plain,strips,tiled codec'
+    python benchmarks/memory/size_curve.py            # on the fastest device there is; size_curve.md, .json, .png beside it
+    python benchmarks/memory/size_curve.py --dtype fp32 --repeats 1 --remedied-from 1024 \\
+        --remedies 'plain,strips,tiled codec'
 
 The second is for two cores and 24 GiB, and takes more than an hour; --resume goes on after a stop.
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from itertools import pairwise
@@ -21,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _page import command
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
+from benchmarks._page import command
 from genpercept._bench import output
 from genpercept._bench.machine import processor
 from genpercept._bench.session import Session

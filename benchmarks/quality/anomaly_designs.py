@@ -1,6 +1,6 @@
 """Anomaly detection by one step: the defect map, or the restored image? Both designs, the same base, pairs and budget.
 
-    python benchmarks/anomaly_designs.py --steps 600        # benchmarks/anomaly_designs.md
+    python benchmarks/quality/anomaly_designs.py --steps 600        # writes anomaly_designs.md beside it
 
 Good images get synthetic defects (`tasks/_defects.py`). "map": the network answers with the defect's map. "restore": with
 the image before the defect, and the score is the difference to the input, averaged over the channels and blurred. Beside
@@ -11,6 +11,7 @@ defects (stains, scratches, holes and bumps in the scene's textures), which neit
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from _page import made
 from scipy import ndimage
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
+from benchmarks._page import made
 from genpercept import GenPerceptPipeline, equations
 from genpercept._training.muon import Muon
 from genpercept.datasets import synthetic

@@ -2,7 +2,8 @@
 
     genpercept train recipes/mini/base_transformer.toml --set steps=1462 --set max_minutes=1000 --out runs/base_transformer
     genpercept train recipes/mini/depth_transformer.toml --out runs/depth_transformer
-    python benchmarks/backbone_study.py --unet runs/base,runs/depth --transformer runs/base_transformer,runs/depth_transformer
+    python benchmarks/quality/backbone_study.py --unet runs/base,runs/depth \\
+        --transformer runs/base_transformer,runs/depth_transformer
 
 (The U-Net's runs are those of base.toml and depth.toml, the first stages of mini/base and mini/depth.) Writes
 docs/studies/backbones.md, .json and .png. `--table` writes the page again from the figures that the .json holds.
@@ -11,7 +12,6 @@ docs/studies/backbones.md, .json and .png. `--table` writes the page again from 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import sys
 import time
@@ -19,12 +19,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
 import genpercept
+from benchmarks.quality.mini import judge_depth
 from genpercept._bench.machine import processor
 from genpercept._study import chart
 from genpercept.demo import held_out
 
-DOCS = Path(__file__).parent.parent / "docs" / "studies"
+DOCS = Path(__file__).parents[2] / "docs" / "studies"
 SIZE = (192, 256)
 EDGES = (64, 96)  # longest edge that the network sees; both learned at 64
 
@@ -54,13 +56,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def arm(base: Path, tuned: Path, count: int) -> dict[str, Any]:
     """Parameters, what validation said in both stages, and figures of the finished model on held-out scenes."""
     pipe = genpercept.load(tuned / "model", device="cpu")
-    judge: Any = benchmark("mini").judge_depth
     scenes = held_out(range(count), "mixed", SIZE)
     return {
         "parameters": sum(p.numel() for p in pipe.unet.parameters()),
         "pretraining": stage(base),
         "fine_tuning": stage(tuned),
-        "held_out": {str(edge): judge(scenes, {"model": pipe}, 16, edge) for edge in EDGES},
+        "held_out": {str(edge): judge_depth(scenes, {"model": pipe}, 16, edge) for edge in EDGES},
     }
 
 
@@ -69,15 +70,6 @@ def stage(run: Path) -> dict[str, Any]:
     recipe = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     return {"batch": recipe["loader"]["batch_size"], "validation": rows, "steps": rows[-1]["step"] if rows else 0}
-
-
-def benchmark(name: str) -> Any:
-    """A script beside this one, as a module."""
-    spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def draw(path: Path, results: dict[str, Any]) -> None:
@@ -107,7 +99,7 @@ def page(results: dict[str, Any]) -> str:
     table = "\n".join("| " + " | ".join(line) + " |" for line in (header, ("---", "---:", "---:"), *rows))
     return (
         "# Backbones: transformer against U-Net at mini scale\n\n"
-        f"Measured on {results['date']} ({results['machine']}, CPU) with `python benchmarks/backbone_study.py`; the "
+        f"Measured on {results['date']} ({results['machine']}, CPU) with `python benchmarks/quality/backbone_study.py`; the "
         "commands that train stand at its head. Same codec, captions, text encoder, data, optimiser, steps and batch; the "
         "recipes differ in the network alone (`recipes/mini/base.toml`, `base_transformer.toml`, `depth.toml`, "
         f"`depth_transformer.toml`). {results['count']} held-out scenes (mixed) at {SIZE[1]} x {SIZE[0]}, ± standard "

@@ -1,6 +1,6 @@
 """Every backbone at its published size: parameters without memory, and one forward pass of a few blocks at its real width.
 
-    python benchmarks/backbones.py --out benchmarks/backbones.md
+    python benchmarks/quality/backbones.py --out benchmarks/quality/backbones.md
 
 Random weights on the CPU in float32, one image of 224 x 224 (256 x 256 behind a codec): what a forward pass takes in and gives.
 Blocks are left out because a whole model in float32 takes up to 10 GB; widths, heads and conditions are the published ones.
@@ -9,6 +9,7 @@ Blocks are left out because a whole model in float32 takes up to 10 GB; widths, 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _page import made
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
+from benchmarks._page import made
 from genpercept.backbones.clip import BIGG_CONFIG
 from genpercept.backbones.dinov2 import GIANT_CONFIG, LARGE_CONFIG
 from genpercept.backbones.pixart_alpha import PIXART_512_CONFIG, PIXART_1024_CONFIG

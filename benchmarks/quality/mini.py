@@ -1,6 +1,6 @@
 """How good the embedded models are: held-out scenes, real depth, baselines beside them, several resolutions.
 
-    python benchmarks/mini.py --out docs/mini_results.json --markdown docs/mini.md --pictures docs/images
+    python benchmarks/quality/mini.py --out docs/mini_results.json --markdown docs/mini.md --pictures docs/images
 
 Depth is aligned by least squares per image; sky and beyond 25 m do not count. KITTI and NYU frames are read from
 `--samples` where they are at hand; they are never written anywhere.
@@ -272,7 +272,7 @@ def markdown(results: dict[str, Any]) -> str:
     height, width = results["size"]
     used = next(iter(mixed.values()))["images"]
     parts = [
-        f"Measured on {results['date']} with `benchmarks/mini.py`; {used} held-out scenes of the mixed domain at "
+        f"Measured on {results['date']} with `benchmarks/quality/mini.py`; {used} held-out scenes of the mixed domain at "
         f"{width} x {height}, ± standard error over images. Depth aligned by least squares per image; sky and beyond "
         "25 m left out.",
         "**Depth, held-out scenes**",

@@ -1,6 +1,6 @@
 """A sheet of scenes that mini/base draws from captions: docs/images/mini_samples.png.
 
-python benchmarks/mini_samples.py [--base FOLDER] [--out docs/images/mini_samples.png]
+python benchmarks/quality/mini_samples.py [--base FOLDER] [--out docs/images/mini_samples.png]
 """
 
 from __future__ import annotations

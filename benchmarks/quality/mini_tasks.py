@@ -1,6 +1,6 @@
 """What the embedded models of the other tasks score: `genpercept evaluate` on 300 held-out scenes, baselines beside them.
 
-    python benchmarks/mini_tasks.py --markdown docs/mini.md --work runs/mini_tasks \
+    python benchmarks/quality/mini_tasks.py --markdown docs/mini.md --work runs/mini_tasks \
         --scratch segmentation=runs/scratch_segmentation/model --scratch dis=runs/scratch_dis/model
 
 `--scratch TASK=FOLDER`: the same network after the same fine-tuning, from random weights. Tables stand between markers, one
@@ -26,8 +26,8 @@ BEGIN, END = "<!-- tasks:begin -->", "<!-- tasks:end -->"
 SIZE = (192, 256)
 SHOWN = 3  # figures of each task
 NOTE = (
-    f"Measured with `benchmarks/mini_tasks.py`: `genpercept evaluate` on scenes of test/mixed at {SIZE[1]} x {SIZE[0]}. "
-    "Baselines look at no image; their means are fitted to these very scenes."
+    "Measured with `benchmarks/quality/mini_tasks.py`: `genpercept evaluate` on scenes of test/mixed at "
+    f"{SIZE[1]} x {SIZE[0]}. Baselines look at no image; their means are fitted to these very scenes."
 )
 
 

@@ -1,6 +1,6 @@
 """`genpercept score` on vectors whose figures public evaluation codes have given: how far ours are from theirs.
 
-python benchmarks/score_vectors.py FOLDER         FOLDER: depth_small, normals, seg, dis, matting, anomaly (.npz and
+python benchmarks/quality/score_vectors.py FOLDER         FOLDER: depth_small, normals, seg, dis, matting, anomaly (.npz and
                                                   .json), pose.json, pose_dt.json, pose_gt_coco4.json
 
 Every case goes through files and the command's own reading of them: arrays as npy, masks, mattes and class ids as
@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _page import made
 from PIL import Image
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
+from benchmarks._page import made
 from genpercept import score
 
 Figures = dict[str, Any]

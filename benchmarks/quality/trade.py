@@ -1,14 +1,14 @@
 """What speed costs: the embedded depth model with cheaper ends, number formats and runtimes; accuracy beside time.
 
-    python benchmarks/trade.py --slim runs/distil_depth_decoder/model --dpt runs/depth_dpt/model \\
-        --tiny runs/tiny_depth_encoder/model runs/tiny_depth_decoder/model                          # benchmarks/trade.md
-    python benchmarks/trade.py --count 6 --rounds 1 --timed 2 --out check.md                        # a check of this script
+    python benchmarks/quality/trade.py --slim runs/distil_depth_decoder/model --dpt runs/depth_dpt/model \\
+        --tiny runs/tiny_depth_encoder/model runs/tiny_depth_decoder/model                          # writes trade.md beside it
+    python benchmarks/quality/trade.py --count 6 --rounds 1 --timed 2 --out check.md                # a check of this script
 
 `--tiny`, `--slim` and `--dpt` take folders: a tiny codec of the model's latent space (recipes/mini/tiny_depth_*.toml), models
 with a slim end (distil_depth_decoder.toml), models with a DPT head (depth_dpt.toml); without them there is no such row.
 Accuracy: held-out scenes of the synthetic world, aligned by least squares per image, sky and beyond 25 m left out, as
-benchmarks/mini.py has it. Time: the network alone, one image at a time; in each round every variant has its turn, so that a
-machine that slows down slows all of them; medians over rounds.
+benchmarks/quality/mini.py has it. Time: the network alone, one image at a time; in each round every variant has its turn, so
+that a machine that slows down slows all of them; medians over rounds.
 """
 
 from __future__ import annotations
@@ -16,19 +16,21 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from _network import in_turns
-from _page import made
-from mini import pair, predict, summarise
 from PIL import Image
 from torch import Tensor
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
 import genpercept
+from benchmarks._network import in_turns
+from benchmarks._page import made
+from benchmarks.quality.mini import pair, predict, summarise
 from genpercept import exported
 from genpercept._export.write import SUFFIX, write
 from genpercept.datasets import synthetic

@@ -1,6 +1,6 @@
 """Damaged and mismatched checkpoints, each loaded through the public entry: the error line that each gives.
 
-    python benchmarks/damaged_checkpoints.py          # writes damaged_checkpoints.md beside it
+    python benchmarks/robustness/damaged_checkpoints.py          # writes damaged_checkpoints.md beside it
 
 Exit code 1 if one of them loads, or answers with anything but a ValueError of one line.
 """
@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _page import made
 from safetensors.torch import load_file, save_file
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
 import genpercept
+from benchmarks._page import made
 from genpercept import GenPerceptPipeline, adapters, checkpoint, hub
 
-GOLDEN = Path(__file__).resolve().parents[1] / "tests" / "golden"
+GOLDEN = Path(__file__).resolve().parents[2] / "tests" / "golden"
 BASE = GOLDEN / "sd-tiny"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 3463726498\n"

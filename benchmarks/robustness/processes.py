@@ -1,6 +1,6 @@
 """The same run in one process and in two (gloo): loss curves of 50 steps in float32.
 
-python benchmarks/processes.py --out benchmarks/processes.md
+python benchmarks/robustness/processes.py --out benchmarks/robustness/processes.md
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from _page import made
-from _tiny import write
+sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
+from benchmarks._page import made
+from benchmarks._tiny import write
 
 STEPS, BATCH = 50, 8
 

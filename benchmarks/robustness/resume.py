@@ -1,6 +1,6 @@
 """Kill training runs at random moments, go on with --resume, and compare what comes out bit by bit.
 
-python benchmarks/resume.py --runs 20 --out benchmarks/resume.md
+python benchmarks/robustness/resume.py --runs 20 --out benchmarks/robustness/resume.md
 
 Each run is killed (SIGKILL) one to three times, after a random time; the moments are drawn from --seed, where they fall depends
 on the machine. A run is a process forked from one that has imported everything; --fresh starts interpreters instead.
@@ -20,10 +20,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from _page import made
-from _tiny import write
 from safetensors.torch import load_file
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
+from benchmarks._page import made
+from benchmarks._tiny import write
 from genpercept import train
 from genpercept._training import autoencoder  # noqa: F401  # imported before the fork, not in each run
 from genpercept._training.checkpoint import Checkpoints, read

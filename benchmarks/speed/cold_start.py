@@ -1,6 +1,6 @@
 """From nothing to the first answer: `genpercept.load("mini/depth")` and one photograph of 512 pixels, in fresh processes.
 
-    python benchmarks/cold_start.py            # writes benchmarks/cold_start.md
+    python benchmarks/speed/cold_start.py            # writes cold_start.md beside it
 
 Imports, loading and the first image are timed apart; the peak is the process's (VmHWM, Linux).
 """
@@ -15,9 +15,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from _page import made
 from PIL import Image
 from skimage import data
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
+from benchmarks._page import made
 
 CHILD = """
 import json, sys, time

@@ -1,6 +1,6 @@
 """Speed on the CPU: Stable Diffusion 2.1's shape, random weights, 384 x 384, against the plain modules in float32, in one run.
 
-    python benchmarks/cpu_speed.py --out benchmarks
+    python benchmarks/speed/cpu_speed.py            # writes cpu_speed.md and .json beside it
 
 The settings are gone through in order, then in reverse, and so on, so that a machine that slows down or speeds up meanwhile
 does not favour one of them; the best of a setting's medians counts. Needs about 8 GB of memory, a quiet machine and 10 to 20
@@ -10,13 +10,14 @@ minutes a round.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from _page import command
-
+sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
+from benchmarks._page import command
 from genpercept._bench import output
 from genpercept._bench.session import Session
 from genpercept._bench.setting import Effort, Setting

@@ -1,6 +1,6 @@
 """Metrics of `genpercept evaluate` beside a plain loop: NYU-sized depth maps on disk, label and prediction read for each.
 
-python benchmarks/evaluation.py [--count 1000] [--workers 2] [--write benchmarks/evaluation.md]
+python benchmarks/speed/evaluation.py [--count 1000] [--workers 2] [--write benchmarks/speed/evaluation.md]
 
 Both do the same work on the same files in one run: read the image, the 16-bit depth and the prediction, check that the
 prediction is of this image, align, score. The figures must be equal in every bit.
@@ -111,7 +111,7 @@ def document(count: int, lines: list[str], load: float, busy: float) -> str:
     return (
         "# Speed of the metrics of `genpercept evaluate`\n\n"
         f"{datetime.date.today()}, {where}, load average {load:.1f} when it began: what else ran there took its share.\n"
-        f"`python benchmarks/evaluation.py --count {count} --write benchmarks/evaluation.md`\n\n"
+        f"`python benchmarks/speed/evaluation.py --count {count} --write benchmarks/speed/evaluation.md`\n\n"
         f"{count} depth maps of {SIZE[0]} x {SIZE[1]}: "
         "image (JPEG), truth (16-bit PNG) and prediction (npz) read for each, least squares, all ten figures, protocol `nyu`.\n"
         "The figures of both are equal in every bit.\n\n" + "\n".join(lines) + "\n\n"

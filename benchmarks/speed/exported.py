@@ -1,7 +1,7 @@
 """Exported graphs against the pipeline: error and time of each on ten images.
 
-    python benchmarks/exported.py                     # benchmarks/exported.md: mini/depth and mini/normals
-    python benchmarks/exported.py --models mini/depth --variants onnx-fp32 --rounds 1 --out check.md    # of this script
+    python benchmarks/speed/exported.py                     # exported.md beside it: mini/depth and mini/normals
+    python benchmarks/speed/exported.py --models mini/depth --variants onnx-fp32 --rounds 1 --out check.md    # of this script
 
 Errors are of raw maps, against the plain pipeline in float32. Times are of the network alone, ten images one by one; in each
 round every variant has its turn, so that a machine that slows down slows all of them; medians over rounds.
@@ -12,15 +12,17 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import os
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from _network import in_turns
-from _page import made
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
 import genpercept
+from benchmarks._network import in_turns
+from benchmarks._page import made
 from genpercept import exported
 from genpercept._export import check
 from genpercept._export.write import SUFFIX, write

@@ -1,6 +1,6 @@
 """Speed on one GPU: 768 x 768, codecs, heads, dtypes, specialised or not, batches, and peers in the same run.
 
-    benchmarks/gpu.sh
+    benchmarks/speed/gpu.sh
 
 Random weights in Stable Diffusion 2.1's shape. What matters most is measured first; what does not fit into the time is listed.
 """
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             session.peers(names, plain)
         session.add(replace(plain, **way), batches, cold=number == 0)
     session.quote()
-    lead = [AIMS, best_batches(session.result), f"By `benchmarks/gpu.sh`, in {time.monotonic() - start:.0f} s."]
+    lead = [AIMS, best_batches(session.result), f"By `benchmarks/speed/gpu.sh`, in {time.monotonic() - start:.0f} s."]
     output.show(session.result)
     for path in output.save(session.result, args.out, "gpu", f"Speed on one GPU, {plain.resolution} pixels", lead):
         print(f"wrote {path}")

@@ -1,7 +1,7 @@
 """Time of the human correction effort on large masks, beside PySODMetrics', on one core.
 
-python benchmarks/hce.py                  2000 x 2000 masks made here, table in Markdown
-python benchmarks/hce.py gt/*.png         your own masks, at their own size
+python benchmarks/speed/hce.py                  2000 x 2000 masks made here, table in Markdown
+python benchmarks/speed/hce.py gt/*.png         your own masks, at their own size
 """
 
 from __future__ import annotations

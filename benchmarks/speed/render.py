@@ -1,7 +1,7 @@
 """Speed of the synthetic world, and a contact sheet of it.
 
-python benchmarks/render.py                       table of images per second
-python benchmarks/render.py --sheet out.png       24 pictures with depth and normals
+python benchmarks/speed/render.py                       table of images per second
+python benchmarks/speed/render.py --sheet out.png       24 pictures with depth and normals
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A plain pipeline against its specialised forms: memory format, folding and compiling apart and together.
 
-    python benchmarks/specialise.py                    # benchmarks/specialise.md: Stable Diffusion 2.1's shapes and mini/depth
-    python benchmarks/specialise.py --models tiny      # a check of this script: the shapes at a tenth of the width
+    python benchmarks/speed/specialise.py                # specialise.md beside it: Stable Diffusion 2.1's shapes and mini/depth
+    python benchmarks/speed/specialise.py --models tiny  # a check of this script: the shapes at a tenth of the width
 
 Random weights for Stable Diffusion 2.1: time does not depend on them. One process; variants one after another, because each
 holds weights of its own, and each in turns with the plain pipeline in float32, because machines wander: how many times as
@@ -17,16 +17,18 @@ import itertools
 import os
 import resource
 import statistics
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from _page import made
 from torch import Tensor
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
 import genpercept
+from benchmarks._page import made
 from genpercept import GenPerceptPipeline, plugins
 from genpercept._runs import Run
 from genpercept.backbones.sd21 import SD21_CONFIG

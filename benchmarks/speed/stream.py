@@ -1,7 +1,7 @@
 """`genpercept predict` on many small images: its wall time beside the time of the network, of reading and of writing alone.
 
-    python benchmarks/stream.py                                     # 2000 images: benchmarks/stream.md
-    python benchmarks/stream.py --images 100 --out check.md         # quicker
+    python benchmarks/speed/stream.py                                     # 2000 images: stream.md beside it
+    python benchmarks/speed/stream.py --images 100 --out check.md         # quicker
 
 The bound is what the work would take if nothing ever waited: network, reading and writing, each measured alone in one thread
 on some of the images, before and after, divided by the cores. Cores that share caches, memory and a power budget are slower
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,8 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _page import made
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
+from benchmarks._page import made
 
 SIZES = ((192, 256), (256, 192), (200, 256), (256, 256))  # of the files
 FORMATS = ("png", "color")

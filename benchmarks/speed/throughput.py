@@ -1,6 +1,6 @@
 """The training engine against a bare PyTorch loop that does the same arithmetic, taking turns in one process.
 
-python benchmarks/throughput.py --out benchmarks/throughput.md
+python benchmarks/speed/throughput.py --out benchmarks/speed/throughput.md
 
 The bare loop has its batches in memory, and neither reads, augments, keys noise, reports, guards nor keeps state: forward,
 loss, backward, clipping, optimiser and moving average by diffusers and torch alone. `make a batch` is timed by itself;
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import copy
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _page import made
 from diffusers.models.attention_processor import AttnProcessor
 from torch.nn.functional import mse_loss
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
+from benchmarks._page import made
 from genpercept import recipe as recipes
 from genpercept._training.prefetch import Prefetch
 from genpercept.train import Training
