@@ -7,6 +7,7 @@ Exit code 1 if one of them loads, or answers with anything but a ValueError of o
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -326,6 +327,9 @@ def run(root: Path) -> list[tuple[Case, str, str]]:
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
+    out: Path = parser.parse_args().out
     with tempfile.TemporaryDirectory() as folder:
         rows = run(Path(folder))
     lines = [
@@ -339,7 +343,7 @@ def main() -> int:
         "| --- | --- | --- |",
     ]
     lines += [f"| {i} | {c.title} | {e.replace('|', chr(92) + '|')} |" for i, (c, e, _) in enumerate(rows, 1)]
-    Path(__file__).with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     wrong = [f"{c.title}: {w}: {e}" for c, e, w in rows if w]
     print("\n".join(wrong) or f"{len(rows)} cases, each one line of a ValueError")
     return 1 if wrong else 0
