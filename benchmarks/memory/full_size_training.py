@@ -1,6 +1,6 @@
 """Full-size training steps on a GPU: images/s, peak memory, and the share of the matrix-multiply ceiling of the same run.
 
-    python benchmarks/memory/full_size_training.py --out benchmarks/memory/full_size_training.md
+    python benchmarks/memory/full_size_training.py --out full_size_training.md
 
 Stable Diffusion 2.1's shape with random weights, one step of `genpercept train` at 480 x 640: depth, losses behind the frozen
 decoder, bf16, fused AdamW. Each case runs in a process of its own. Under 8 minutes on one card of 80 GB; a case that does not
