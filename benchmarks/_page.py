@@ -11,10 +11,13 @@ from pathlib import Path
 
 from genpercept._bench.machine import cores
 
+ROOT = Path(__file__).parents[1]  # of the repository
+
 
 def command(file: str, argv: Sequence[str] | None = None) -> str:
     """The command line of the script `file`; argv None: this process's own."""
-    return shlex.join(["python", f"benchmarks/{Path(file).name}", *(sys.argv[1:] if argv is None else argv)])
+    script = Path(file).resolve().relative_to(ROOT).as_posix()
+    return shlex.join(["python", script, *(sys.argv[1:] if argv is None else argv)])
 
 
 def made(file: str, threads: int = 0, argv: Sequence[str] | None = None) -> str:

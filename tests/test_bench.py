@@ -53,7 +53,8 @@ def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", REPOSITORY / "benchmarks" / f"{name}.py")
+    path = REPOSITORY / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"benchmark_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # for dataclasses
@@ -369,7 +370,7 @@ def test_a_job_in_a_process_of_its_own(tmp_path: Path) -> None:
 
 
 def test_gpu_script_runs_to_its_end(here: list[str], tmp_path: Path) -> None:
-    assert script("gpu").main(["--smoke", "--out", str(tmp_path)]) == 0
+    assert script("speed/gpu").main(["--smoke", "--out", str(tmp_path)]) == 0
     result = json.loads((tmp_path / "gpu.json").read_text())
     assert [row["batch"] for row in result["rows"]] == [1, 2] * 3
     assert [row["name"] for row in result["peers"]] == ["depth-anything-v2-small"]
@@ -380,13 +381,13 @@ def test_gpu_script_runs_to_its_end(here: list[str], tmp_path: Path) -> None:
 def test_gpu_shell_script_finds_its_way() -> None:
     env = os.environ | {"PYTHON": sys.executable}
     done = subprocess.run(
-        [REPOSITORY / "benchmarks" / "gpu.sh", "--help"], env=env, capture_output=True, text=True, check=True
+        [REPOSITORY / "benchmarks" / "speed" / "gpu.sh", "--help"], env=env, capture_output=True, text=True, check=True
     )
     assert "--smoke" in done.stdout
 
 
 def test_cpu_script_runs_to_its_end(here: list[str], tmp_path: Path) -> None:
-    module = script("cpu_speed")
+    module = script("speed/cpu_speed")
     assert module.main(["--smoke", "--only", "plain", "--threads", "1", "--out", str(tmp_path)]) == 0
     assert (
         module.main(["--smoke", "--only", "bf16, DPT", "--threads", "1", "--rounds", "1", "--out", str(tmp_path)]) == 0
@@ -396,7 +397,7 @@ def test_cpu_script_runs_to_its_end(here: list[str], tmp_path: Path) -> None:
 
 
 def test_cpu_script_takes_the_better_of_two_rounds() -> None:
-    module = script("cpu_speed")
+    module = script("speed/cpu_speed")
     plain, quick = replace(MINI), replace(MINI, dtype="bf16")
     row = {"share": 0.5, "ceiling": {"tflops": 1.0}, "peak": 2**30}
     times = [(plain, 4.0), (quick, 3.0), (quick, 2.0), (plain, 5.0)]
@@ -409,7 +410,7 @@ def test_cpu_script_takes_the_better_of_two_rounds() -> None:
 def test_size_script_runs_to_its_end(here: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """--resume measures only what is missing: here an ended run, then one whose last row was lost."""
     given = ["--smoke", "--device", "cpu", "--dtype", "fp32", "--remedies", "plain,strips", "--out", str(tmp_path)]
-    assert script("size_curve").main(given) == 0
+    assert script("memory/size_curve").main(given) == 0
     assert (tmp_path / "size_curve.png").stat().st_size > 1000
     text = (tmp_path / "size_curve.md").read_text()
     assert "network, strips" in text and "memory, exponent" in text
@@ -419,16 +420,16 @@ def test_size_script_runs_to_its_end(here: list[str], tmp_path: Path, capsys: py
     assert lost["setting"]["strips"] and lost["stage_peaks"] == {}
     file.write_text(json.dumps(stored))
     capsys.readouterr()
-    assert script("size_curve").main([*given, "--resume"]) == 0
+    assert script("memory/size_curve").main([*given, "--resume"]) == 0
     assert capsys.readouterr().err.count("codec in strips") == 1
     again = json.loads(file.read_text())
     assert again["rows"][:-1] == stored["rows"] and again["rows"][-1]["setting"] == lost["setting"]
     with pytest.raises(SystemExit):
-        script("size_curve").main([*given[:-3], "slicing", *given[-2:]])
+        script("memory/size_curve").main([*given[:-3], "slicing", *given[-2:]])
 
 
 def test_exponents_and_cliffs_of_known_curves() -> None:
-    module = script("size_curve")
+    module = script("memory/size_curve")
     square = [(float(n), 3.0 * (n * n) ** 2) for n in (256, 512, 1024)]
     flat = [(float(n), 7e-6 * n * n) for n in (256, 512, 1024)]
     assert module.exponent(square) == pytest.approx(2) and module.exponent(flat) == pytest.approx(1)

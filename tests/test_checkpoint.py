@@ -260,8 +260,8 @@ def test_the_likeliest_name_comes_first(suffix: str, tmp_path: Path) -> None:
 
 
 def test_every_damaged_checkpoint_is_one_line(tmp_path: Path) -> None:
-    """The cases of benchmarks/damaged_checkpoints.py."""
-    path = Path(__file__).parents[1] / "benchmarks" / "damaged_checkpoints.py"
+    """The cases of benchmarks/robustness/damaged_checkpoints.py."""
+    path = Path(__file__).parents[1] / "benchmarks" / "robustness" / "damaged_checkpoints.py"
     spec = importlib.util.spec_from_file_location("damaged_checkpoints", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -160,7 +160,7 @@ def test_report_escapes_and_shrinks():
 
 @pytest.fixture
 def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    path = Path(__file__).parents[1] / "benchmarks" / "mini.py"
+    path = Path(__file__).parents[1] / "benchmarks" / "quality" / "mini.py"
     spec = importlib.util.spec_from_file_location("benchmarks_mini", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -83,7 +83,7 @@ def align_affine(
     The regulariser pulls the reduced map's minimum to 0 and its maximum to 1; it is weak, so that the minimum of the
     objective is the collapse of all scales to 0. What keeps the answer is that the solver hardly moves: in two iterations,
     and with differences of 1.5e-8 taken in float32, where most of them vanish. Objective and arithmetic are diffusers', so
-    equal maps give its answer; maps that differ by 1e-8 may give another (docs/decisions.md).
+    equal maps give its answer; maps that differ by 1e-8 may give another (docs/development/decisions.md).
     """
     from scipy.optimize import minimize
 

@@ -1,8 +1,9 @@
 """The DPT head of the GenPercept release: the U-Net's four up-block outputs -> one map (or three).
 
 Ranftl et al. 2021, "Vision Transformers for Dense Prediction", fig. 1 right, without the reassemble stage; tensors are named
-and shaped as in the published `dpt_head_identity`. Layout: FACTS 2 and docs/decisions.md. Over a plain transformer, whose maps
-have one size, the reassemble stage is there, and the first upsampling, which it makes needless, is not.
+and shaped as in the published `dpt_head_identity`. Layout: FACTS 2 and docs/development/decisions.md. Over a plain
+transformer, whose maps have one size, the reassemble stage is there, and the first upsampling, which it makes needless, is
+not.
 """
 
 from __future__ import annotations

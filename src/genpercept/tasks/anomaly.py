@@ -2,7 +2,8 @@
 
 The network answers an image with its defect map. It learns that from good images alone: `prepare` puts synthetic defects on
 them. The other design, to answer with the defect-free image and to score by the difference, finds mostly what the codec
-cannot restore (pixel AUROC 0.818 against the map's 0.898 on such defects: benchmarks/anomaly_designs.md, docs/decisions.md).
+cannot restore (pixel AUROC 0.818 against the map's 0.898 on such defects: benchmarks/quality/anomaly_designs.md,
+docs/development/decisions.md).
 """
 
 from __future__ import annotations

@@ -1,8 +1,0 @@
-#!/usr/bin/env bash
-# Speed on one GPU: writes benchmarks/gpu.md and gpu.json in under 8 minutes. `benchmarks/gpu.sh --smoke --out DIR` runs
-# the same with tiny networks on the CPU. PYTHON names another interpreter than the repository's.
-set -euo pipefail
-cd "$(dirname "$0")/.."
-python=${PYTHON:-.venv/bin/python}
-[ -x "$python" ] || python=python3
-PYTHONPATH="src${PYTHONPATH:+:$PYTHONPATH}" exec "$python" benchmarks/gpu.py "$@"
