@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from genpercept.core.values import Sample
 from genpercept.datasets import DATASETS
 from genpercept.datasets.hypersim import SPLIT_CSV
-from genpercept.types import Sample
 
 h5py = pytest.importorskip("h5py")
 

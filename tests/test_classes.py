@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genpercept import classes
-from genpercept.classes import IGNORED, ClassTable
+from genpercept.core import classes
+from genpercept.core.classes import IGNORED, ClassTable
 from genpercept.datasets.synthetic import CLASSES, PALETTE
 
 

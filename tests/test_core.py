@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from genpercept import plugins
 from genpercept.backbones import BACKBONES
 from genpercept.codecs import CODECS
+from genpercept.core import registry
+from genpercept.core.registry import Registry, Table
+from genpercept.core.rng import Rng
 from genpercept.datasets import DATASETS
 from genpercept.detectors import DETECTORS
 from genpercept.families import FAMILIES
@@ -22,8 +24,6 @@ from genpercept.heads import HEADS
 from genpercept.losses import LOSSES
 from genpercept.metrics import METRICS
 from genpercept.paradigms import PARADIGMS
-from genpercept.plugins import Registry, Table
-from genpercept.rng import Rng
 from genpercept.tasks import TASKS
 from genpercept.text import make_tokenizer
 
@@ -32,11 +32,11 @@ REGISTRIES = [BACKBONES, CODECS, DATASETS, DETECTORS, FAMILIES, HEADS, LOSSES, M
 
 @pytest.mark.parametrize("plugins", REGISTRIES, ids=lambda r: r.noun)
 def test_every_module_in_the_folder_is_a_plugin(plugins: Registry[Any]) -> None:
-    found = plugins.names()
+    found = registry.names()
     assert found and not any(name.startswith("_") for name in found)
     for name in found:
-        plugin = plugins.find(name)
-        assert plugin is importlib.import_module(f"{plugins.package}.{name}").PLUGIN
+        plugin = registry.find(name)
+        assert plugin is importlib.import_module(f"{registry.package}.{name}").PLUGIN
 
 
 @pytest.mark.parametrize("name", ["_shared", "../depth", "os", "Depth", "", "depht"])
@@ -55,7 +55,7 @@ def _entry(name: str, value: str, package: str = "albedo-plugin") -> EntryPoint:
 def installed(monkeypatch: pytest.MonkeyPatch) -> list[EntryPoint]:
     """Entry points of other packages; none at first."""
     found: list[EntryPoint] = []
-    monkeypatch.setattr(plugins, "_installed", lambda: {"genpercept.tasks": found})
+    monkeypatch.setattr(registry, "_installed", lambda: {"genpercept.tasks": found})
     return found
 
 
@@ -88,12 +88,12 @@ def test_a_table_has_our_rows_first_and_other_packages_rows_after_them(installed
 
 def test_installed_packages_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
-    monkeypatch.setattr(plugins, "entry_points", lambda: calls.append(1) or importlib.metadata.entry_points())
-    plugins._installed.cache_clear()
+    monkeypatch.setattr(registry, "entry_points", lambda: calls.append(1) or importlib.metadata.entry_points())
+    registry._installed.cache_clear()
     for _ in range(3):
         TASKS.find("depth")
         assert TASKS.names() and HEADS.names()
-    plugins._installed.cache_clear()
+    registry._installed.cache_clear()
     assert len(calls) == 1
 
 

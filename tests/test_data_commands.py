@@ -13,10 +13,11 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from genpercept import classes, datacheck, datalist
+from genpercept import datacheck, datalist
 from genpercept.cli import cli
+from genpercept.core import classes
+from genpercept.core.values import Sample
 from genpercept.datasheet import pictures, sheet
-from genpercept.types import Sample
 
 from test_datasets_other import cityscapes, coco, photo, put  # isort: skip  (a sibling: pytest puts tests/ on the path)
 from genpercept.datasets import DATASETS

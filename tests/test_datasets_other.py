@@ -13,9 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from genpercept import classes
+from genpercept.core import classes
+from genpercept.core.values import Sample
 from genpercept.datasets import DATASETS, composition1k
-from genpercept.types import Sample
 
 DRAW = np.random.default_rng(0)
 

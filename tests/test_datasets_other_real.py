@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from genpercept import classes
+from genpercept.core import classes
 
 from test_datasets_other import load  # isort: skip  (a sibling: pytest puts tests/ on the path)
 

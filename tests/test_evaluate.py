@@ -27,12 +27,12 @@ from genpercept._evaluation.cell import Machinery
 from genpercept._evaluation.network import Predictor
 from genpercept._evaluation.plan import SetSpec
 from genpercept._evaluation.scoring import Rules, Scorer, Source
+from genpercept.core.values import Sample
 from genpercept.datasets import DATASETS
 from genpercept.loading import load
 from genpercept.metrics import METRICS
 from genpercept.pipeline import GenPerceptPipeline
 from genpercept.tasks import TASKS
-from genpercept.types import Sample
 
 BASE = Path(__file__).parent / "golden" / "sd-tiny"
 SIZE = (24, 32)

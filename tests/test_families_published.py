@@ -28,7 +28,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 import genpercept
 from genpercept import GenPerceptPipeline
 from genpercept.cli import cli
-from genpercept.rng import Rng
+from genpercept.core.rng import Rng
 
 GOLDEN = Path(__file__).parent / "golden"
 BASE, UNET8, LOTUS = GOLDEN / "sd-tiny", GOLDEN / "marigold-unet8", GOLDEN / "lotus-unet"

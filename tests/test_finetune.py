@@ -17,8 +17,8 @@ from genpercept import adapters
 from genpercept import recipe as recipes
 from genpercept._training.finetune import FinetuneStage
 from genpercept._training.optimiser import build
+from genpercept.core.rng import Rng
 from genpercept.paradigms import PARADIGMS
-from genpercept.rng import Rng
 from genpercept.tasks import TASKS
 
 BASE = Path(__file__).parent / "golden" / "sd-tiny"

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genpercept.types import Geometry, resize
+from genpercept.core.values import Geometry, resize
 
 sizes = st.integers(1, 70)
 

@@ -13,10 +13,10 @@ from torch import nn
 from genpercept import GenPerceptPipeline
 from genpercept.checkpoint import read_json
 from genpercept.codecs import CODECS, Codec
+from genpercept.core.values import Features, Geometry
 from genpercept.heads import HEADS
 from genpercept.heads.dpt import DPTHead, WrappedDPT
 from genpercept.tasks import TASKS
-from genpercept.types import Features, Geometry
 
 GOLDEN = Path(__file__).parent / "golden"
 DPT = HEADS.find("dpt")

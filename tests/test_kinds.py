@@ -16,14 +16,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from genpercept import _runs, ensemble, plugins
+from genpercept import _runs, ensemble
+from genpercept.core import registry
+from genpercept.core.values import Geometry
 from genpercept.imaging import painters
 from genpercept.imaging.colour import INVALID, colourise
 from genpercept.imaging.encode import decode16, encode16
 from genpercept.imaging.kinds import KINDS, Kind, MergeRule
 from genpercept.imaging.write import FORMATS, check_formats, default_formats
 from genpercept.prediction import Prediction
-from genpercept.types import Geometry
 
 H, W = 6, 9
 
@@ -135,7 +136,7 @@ def strangers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     vars(module).update(STRANGERS)
     monkeypatch.setitem(sys.modules, module.__name__, module)
     found = [EntryPoint(name, f"{module.__name__}:{name}", KINDS.group) for name in STRANGERS]
-    monkeypatch.setattr(plugins, "_installed", lambda: {KINDS.group: found})
+    monkeypatch.setattr(registry, "_installed", lambda: {KINDS.group: found})
     vars(KINDS).pop("_theirs", None)
     yield
     vars(KINDS).pop("_theirs", None)

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from torch import Tensor
 
-from genpercept import datacheck, plugins, recipe
+from genpercept import datacheck, recipe
 from genpercept._training import cache
 from genpercept._training.augment import augment, crop, mirror
 from genpercept._training.finetune import FinetuneStage
@@ -26,17 +26,17 @@ from genpercept._training.paint import paint
 from genpercept._training.records import Record, cut_off, from_sample, to_sample
 from genpercept._training.sources import open_source
 from genpercept.cli import cli
-from genpercept.core import label_rules
+from genpercept.core import label_rules, registry
 from genpercept.core.labels import BESIDE, LABELS, Label
+from genpercept.core.rng import generator
+from genpercept.core.values import Sample, Target
 from genpercept.datasets import synthetic
 from genpercept.datasets._files import About
 from genpercept.datasets.folder import PLUGIN as FOLDER
 from genpercept.datasheet import pictures
 from genpercept.prediction import KINDS
 from genpercept.recipe import Augment, DataSet, Loader
-from genpercept.rng import generator
 from genpercept.tasks._task import TaskOptions
-from genpercept.types import Sample, Target
 
 BASE = Path(__file__).parent / "golden" / "sd-tiny"
 SIZE = (24, 32)
@@ -265,7 +265,7 @@ def stranger(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setitem(sys.modules, module.__name__, module)
     rows = [EntryPoint(n, f"strangers_rows:{n}", "genpercept.labels") for n in ("albedo", "glow", "lamp")]
     tasks = [EntryPoint("albedo", "strangers_rows:task", "genpercept.tasks")]
-    monkeypatch.setattr(plugins, "_installed", lambda: {"genpercept.labels": rows, "genpercept.tasks": tasks})
+    monkeypatch.setattr(registry, "_installed", lambda: {"genpercept.labels": rows, "genpercept.tasks": tasks})
     vars(LABELS).pop("_theirs", None)
     yield
     vars(LABELS).pop("_theirs", None)

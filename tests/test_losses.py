@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from genpercept.core.rng import Rng
 from genpercept.losses import LOSSES, check_options, needs
-from genpercept.rng import Rng
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "losses.npz")
 NAMES = LOSSES.names()

@@ -18,8 +18,8 @@ from genpercept.backbones.sd21 import SD21_CONFIG, SD21UNet
 from genpercept.checkpoint import load_part
 from genpercept.codecs import CODECS
 from genpercept.codecs.kl import SD_VAE_CONFIG
+from genpercept.core.values import Geometry
 from genpercept.heads import HEADS
-from genpercept.types import Geometry
 
 GOLDEN = Path(__file__).parent / "golden"
 

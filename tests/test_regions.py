@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from genpercept import GenPerceptPipeline
+from genpercept.core.values import Region
 from genpercept.detectors import DETECTORS
 from genpercept.heads import HEADS
 from genpercept.imaging.boxes import read_boxes
@@ -19,7 +20,6 @@ from genpercept.imaging.cutout import cutout
 from genpercept.predict import Request, run
 from genpercept.prediction import Prediction
 from genpercept.tasks import _keypoints
-from genpercept.types import Region
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -18,9 +18,9 @@ from genpercept._specialise import layers
 from genpercept._specialise.layers import OnesConv, PromptAttention, Upsample
 from genpercept._specialise.run import Compiled, Graphed, copied
 from genpercept.checkpoint import load_part
+from genpercept.core.values import Features
 from genpercept.heads import HEADS
 from genpercept.specialising import SpecialisedPipeline
-from genpercept.types import Features
 
 _SLOW = pytest.mark.slow
 GOLDEN = Path(__file__).parent / "golden"

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from genpercept.core.values import Geometry, Sample
 from genpercept.metrics import METRICS
 from genpercept.prediction import Prediction
 from genpercept.tasks import TASKS, _keypoints
 from genpercept.tasks.disparity import normalise
-from genpercept.types import Geometry, Sample
 
 GOLDEN = Path(__file__).parent / "golden"
 AFFINE = ("depth", "disparity")

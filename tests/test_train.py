@@ -21,12 +21,13 @@ from safetensors.torch import load_file
 
 import genpercept
 from genpercept import recipe as recipes
-from genpercept import rng, train
+from genpercept import train
 from genpercept._training import cache, checkpoint
 from genpercept._training.augment import augment, crop, mirror
 from genpercept._training.order import Order
 from genpercept._training.records import to_sample
 from genpercept._training.schedule import rate
+from genpercept.core import rng
 from genpercept.recipe import Augment, DataSet, Optim
 
 COMMON = """

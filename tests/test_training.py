@@ -16,8 +16,8 @@ import torch
 from genpercept._training import checkpoint, optimiser, trackers
 from genpercept._training.augment import crop, mirror
 from genpercept._training.report import Reporter
+from genpercept.core.rng import generator
 from genpercept.recipe import Logging, Optim
-from genpercept.rng import generator
 
 
 def save(folder: Path, steps: int = 2) -> checkpoint.Checkpoints:

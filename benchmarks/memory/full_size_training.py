@@ -127,8 +127,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def batch_of(count: int, size: tuple[int, int]) -> Any:
     """Noise as images and as depth: the arithmetic does not care."""
     from genpercept._training.stage import Batch
-    from genpercept.rng import Rng
-    from genpercept.types import Target
+    from genpercept.core.rng import Rng
+    from genpercept.core.values import Target
 
     image = torch.rand(count, 3, *size) * 2 - 1
     label = (torch.rand(count, 1, *size) * 2 - 1).expand(-1, 3, -1, -1).contiguous()

@@ -32,7 +32,7 @@ from genpercept._bench.session import Session
 from genpercept._bench.setting import Effort, Setting
 from genpercept._bench.stages import NETWORK
 from genpercept._study.chart import Panel, draw
-from genpercept.devices import pick_device
+from genpercept.core.devices import pick_device
 
 SIZES = (256, 384, 512, 768, 1024, 1536, 2048)
 REMEDIES: dict[str, dict[str, Any]] = {

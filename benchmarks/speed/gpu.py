@@ -17,7 +17,7 @@ from typing import Any
 from genpercept._bench import output, peers
 from genpercept._bench.session import Session
 from genpercept._bench.setting import Effort, Setting
-from genpercept.devices import pick_device
+from genpercept.core.devices import pick_device
 
 RESOLUTION, BATCHES = 768, (1, 2, 4, 8, 16)
 QUICK = {"specialised": True, "cuda_graphs": True}

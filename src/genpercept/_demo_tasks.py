@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from genpercept import hub, report
 from genpercept._evaluation import baselines, pictures
+from genpercept.core.values import Sample
 from genpercept.metrics import METRICS, Column
 from genpercept.prediction import Prediction
 from genpercept.tasks import RegionTask, Task, given_boxes, listed, title_of
-from genpercept.types import Sample
 
 SCENES = 32  # scored, of each task
 SHOWN = 3

@@ -19,10 +19,10 @@ from genpercept import checkpoint, lowrank, text
 from genpercept.backbones import BACKBONES
 from genpercept.codecs import CODECS
 from genpercept.core.files import atomic_folder
+from genpercept.core.names import choose
+from genpercept.core.registry import Registry
 from genpercept.heads import HEADS
-from genpercept.names import choose
 from genpercept.paradigms import PARADIGMS, Paradigm
-from genpercept.plugins import Registry
 from genpercept.tasks import TASKS
 from genpercept.weights import weight_files
 

@@ -14,10 +14,10 @@ from genpercept._folder import read_manifest
 from genpercept.backbones import BACKBONES
 from genpercept.checkpoint import Header, PartPlugin
 from genpercept.codecs import CODECS, ends
+from genpercept.core.registry import Registry
 from genpercept.families import FAMILIES, _layout, _rest
 from genpercept.heads import HEADS
 from genpercept.paradigms import PARADIGMS
-from genpercept.plugins import Registry
 from genpercept.tasks import TASKS
 
 ADAPTER = "adapter_config.json"

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from genpercept import ensemble
+from genpercept.core.values import Geometry, resize
 from genpercept.imaging.kinds import KINDS
 from genpercept.paradigms import Paradigm
 from genpercept.prediction import Prediction
 from genpercept.tasks import Task
-from genpercept.types import Geometry, resize
 
 IDENTITY_AXES = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
 

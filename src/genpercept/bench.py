@@ -39,7 +39,7 @@ def main(
     from genpercept._bench import output, peers
     from genpercept._bench.session import Session
     from genpercept._bench.setting import Effort, Setting
-    from genpercept.devices import pick_device
+    from genpercept.core.devices import pick_device
 
     if model and (shape or codec or head):
         raise ValueError(f"{model}: a model has its own networks; leave --shape, --codec and --head out")

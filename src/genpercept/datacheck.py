@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from genpercept import classes
+from genpercept.core import classes
 from genpercept.core.files import atomic
 from genpercept.core.labels import LABELS, Label, beyond
+from genpercept.core.names import hint
 from genpercept.core.texts import toml_value
+from genpercept.core.values import Sample
 from genpercept.datasets import DATASETS
 from genpercept.datasets.folder import unread
 from genpercept.datasheet import sheet
-from genpercept.names import hint
-from genpercept.types import Sample
 
 __all__ = ["Report", "check", "check_named", "main", "named", "options_of", "preview", "sheet"]
 

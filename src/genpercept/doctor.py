@@ -59,7 +59,7 @@ def _compute(device: str) -> Iterator[Line]:
     try:
         import torch
 
-        from genpercept.devices import pick_device
+        from genpercept.core.devices import pick_device
 
         name = pick_device(device)
         start = time.perf_counter()

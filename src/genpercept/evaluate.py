@@ -13,9 +13,9 @@ from genpercept._evaluation import cache, cell, network, output, page, plan, sui
 from genpercept._evaluation.cell import Cell, Machinery
 from genpercept._evaluation.network import ModelSpec, Way
 from genpercept._evaluation.plan import EvalSet, SetSpec
-from genpercept.devices import pick_device
+from genpercept.core.devices import pick_device
+from genpercept.core.names import choose
 from genpercept.metrics import METRICS
-from genpercept.names import choose
 from genpercept.tasks import DEFAULT
 
 __all__ = ["Machinery", "ModelSpec", "SetSpec", "Way", "main", "run"]

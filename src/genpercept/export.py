@@ -20,10 +20,10 @@ from safetensors.torch import save_file
 from genpercept import bases, checkpoint, exported, hub, loading, text
 from genpercept.codecs import CODECS
 from genpercept.core.files import atomic_files, atomic_folder
+from genpercept.core.names import choose
 from genpercept.families import _marigold as marigold
 from genpercept.families._family import LEFT_UP_VIEWER, OWN
 from genpercept.imaging.kinds import KINDS, Kind
-from genpercept.names import choose
 from genpercept.pipeline import GenPerceptPipeline
 
 MARKER = exported.MARKER

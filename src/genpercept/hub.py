@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from genpercept import weights
-from genpercept.names import hint
+from genpercept.core.names import hint
 
 EMBEDDED = "mini"
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from genpercept import _folder, bases, checkpoint, exported, hub, specialising
-from genpercept.devices import pick_device
+from genpercept.core.devices import pick_device
 from genpercept.families import FAMILIES, Candidate, Family
 from genpercept.families._family import looks
 from genpercept.families._layout import read

@@ -18,13 +18,13 @@ from genpercept import _folder, checkpoint, hub
 from genpercept._runs import IDENTITY_AXES, Run, batches, boxes_of, check_runs, decode, seeds_of, turned
 from genpercept.backbones import BACKBONES
 from genpercept.codecs import CODECS, _join
+from genpercept.core.rng import Rng
+from genpercept.core.values import Features, Geometry, Region
 from genpercept.heads import HEADS
 from genpercept.imaging.read import read_many, to_tensor
 from genpercept.paradigms import PARADIGMS, Paradigm
 from genpercept.prediction import Prediction
-from genpercept.rng import Rng
 from genpercept.tasks import TASKS, RegionTask, Task
-from genpercept.types import Features, Geometry, Region
 
 _ARGUMENTS = (
     "processing_resolution",

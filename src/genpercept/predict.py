@@ -9,10 +9,10 @@ from genpercept._predict import local, processes
 from genpercept._predict.model import Model
 from genpercept._predict.progress import Progress, say
 from genpercept._predict.request import ENGINES, Machine, Outcome, Pipeline, Request, check
+from genpercept.core.names import choose
 from genpercept.imaging import write
 from genpercept.imaging.inputs import gather, name_results
 from genpercept.imaging.jobs import Job, prepare_folder
-from genpercept.names import choose
 
 __all__ = ["Machine", "Outcome", "Pipeline", "Progress", "Request", "run", "write"]
 

@@ -13,8 +13,8 @@ from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
+from genpercept.core.names import hint
 from genpercept.core.texts import toml_value
-from genpercept.names import hint
 from genpercept.recipe_fields import (
     Autoencoder,
     Checkpoint,

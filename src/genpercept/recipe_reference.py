@@ -14,7 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from genpercept import recipe
-from genpercept.names import hint
+from genpercept.core.names import hint
 from genpercept.recipe import Recipe
 from genpercept.recipe_fields import Section
 

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from genpercept.core.labels import LABELS
-from genpercept.names import choose
+from genpercept.core.names import choose
 from genpercept.recipe_fields import Section
 
 

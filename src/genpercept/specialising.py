@@ -21,8 +21,8 @@ from genpercept._specialise import fold as folding
 from genpercept._specialise.run import Compiled, Graphed
 from genpercept.codecs import CODECS
 from genpercept.core import dtypes
+from genpercept.core.options import check_choice, check_flag
 from genpercept.heads import HEADS
-from genpercept.options import check_choice, check_flag
 from genpercept.paradigms import Paradigm
 from genpercept.pipeline import GenPerceptPipeline
 

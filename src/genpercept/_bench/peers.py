@@ -20,7 +20,7 @@ from genpercept._bench.build import configurations
 from genpercept._bench.clock import timed
 from genpercept._bench.setting import Effort, Setting
 from genpercept.core import dtypes
-from genpercept.names import hint
+from genpercept.core.names import hint
 
 _TOKENS = 2  # of the empty prompt, not padded
 _TRAIN_STEPS = 1000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from genpercept.core import dtypes
-from genpercept.options import check_choice
+from genpercept.core.options import check_choice
 
 SHAPES = ("sd21", "mini")
 CODECS = ("kl", "tiny")

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from genpercept.core import files
+from genpercept.core.values import Sample
 from genpercept.metrics import METRICS
 from genpercept.prediction import Prediction
 from genpercept.tasks import Task
-from genpercept.types import Sample
 
 Known = Mapping[str, np.ndarray]
 

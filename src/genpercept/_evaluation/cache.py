@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from genpercept.core import files
+from genpercept.core.values import Sample
 from genpercept.imaging.jobs import prepare_folder
 from genpercept.imaging.read import shown
 from genpercept.prediction import Prediction
-from genpercept.types import Sample
 
 SETTINGS = "settings.json"
 _INPUT = "input_crc32"  # in a prediction's meta

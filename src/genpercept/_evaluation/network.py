@@ -18,10 +18,10 @@ from genpercept._evaluation import cache
 from genpercept._evaluation.cache import Cache
 from genpercept._evaluation.plan import EvalSet, describe
 from genpercept.core import dtypes
-from genpercept.devices import pick_device
+from genpercept.core.devices import pick_device
+from genpercept.core.values import Sample
 from genpercept.prediction import Prediction
 from genpercept.tasks import RegionTask, given_boxes
-from genpercept.types import Sample
 
 _READERS, _WRITERS = 2, 2
 _ONE_IMAGE = (ValueError, OSError, MemoryError, RuntimeError)  # RuntimeError is how torch says that memory was short

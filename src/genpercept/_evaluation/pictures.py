@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from genpercept.core.values import Sample
 from genpercept.metrics import METRICS
 from genpercept.prediction import Prediction
 from genpercept.tasks import Task
-from genpercept.types import Sample
 
 Panels = list[tuple[Image.Image, str]]
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from genpercept import classes
+from genpercept.core import classes
+from genpercept.core.values import Sample
 from genpercept.datasets import DATASETS
 from genpercept.metrics import METRICS
 from genpercept.tasks import ClassTask, Task
-from genpercept.types import Sample
 
 _SPLITS = ("test", "val", "all")  # the first of these that a data set has is its default
 _ON_FAILURE = (ValueError, OSError)

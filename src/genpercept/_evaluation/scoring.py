@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from genpercept import _workers
 from genpercept._evaluation import baselines, cache
 from genpercept._evaluation.plan import describe
+from genpercept.core.workers import end_with_parent
 from genpercept.metrics import METRICS, Metric
 from genpercept.tasks import Task
 
@@ -183,7 +183,7 @@ def _begin(rules: Rules | None, whole: bool) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     torch.set_num_threads(1)
     _one_thread()
-    _workers.end_with_parent()
+    end_with_parent()
 
 
 def _one_thread() -> None:

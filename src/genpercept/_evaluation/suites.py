@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from genpercept._evaluation.plan import Reported, SetSpec, options_of, placed
-from genpercept.names import choose, hint
+from genpercept.core.names import choose, hint
 
 
 class _Section(BaseModel):

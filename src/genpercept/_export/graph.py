@@ -10,9 +10,9 @@ from torch.export import Dim, ExportedProgram
 
 from genpercept import specialising
 from genpercept._runs import turned
+from genpercept.core.values import Features
 from genpercept.pipeline import GenPerceptPipeline
 from genpercept.specialising import SpecialisedPipeline
-from genpercept.types import Features
 
 _LARGEST = 4096  # cells along an edge, and images in a batch
 # Cells of the latent that is traced. Halved and rounded up, 2^k + 1 stays odd on every level, so that each upsampling is traced

@@ -12,8 +12,8 @@ import numpy as np
 from genpercept._predict.progress import say
 from genpercept._predict.request import Machine, Pipeline, Request
 from genpercept.core import dtypes
+from genpercept.core.devices import pick_device
 from genpercept.detectors import DETECTORS, Detector
-from genpercept.devices import pick_device
 from genpercept.imaging.boxes import read_boxes
 from genpercept.prediction import Prediction
 from genpercept.tasks import TASKS
@@ -75,7 +75,7 @@ class Model:
 
     def padded(self, size: tuple[int, int]) -> tuple[int, int] | None:
         """The size at which the network sees an image of `size`; None where the pipeline does not say, or cuts out parts."""
-        from genpercept.types import Geometry
+        from genpercept.core.values import Geometry
 
         pipe: Any = self.load()
         if not hasattr(pipe, "stride") or self.in_parts:

@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from genpercept.types import Features
+from genpercept.core.values import Features
 
 _LOG = logging.getLogger(__name__)
 _RECOMPILES = 32  # sizes that a network compiled for fixed sizes takes before it runs uncompiled

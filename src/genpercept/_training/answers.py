@@ -17,8 +17,8 @@ from genpercept._training.cache import Shards
 from genpercept._training.latents import PrepareRecord, shards_of
 from genpercept._training.records import Record, cut_off, image_tensor
 from genpercept._training.sources import Source
+from genpercept.core.rng import generator
 from genpercept.recipe import DataSet, Recipe
-from genpercept.rng import generator
 
 _CHUNK = 16  # images computed together
 Answer = Callable[[Tensor], Tensor]  # images (B, 3, H, W) in [-1, 1] -> latents (B, C, h, w) float32

@@ -16,9 +16,9 @@ from genpercept._training.paint import paint
 from genpercept._training.parts import open_codec, use_attention
 from genpercept._training.report import grid, to_picture
 from genpercept._training.stage import Batch, Draw, Pair
+from genpercept.core.rng import Rng, generator
 from genpercept.losses import LOSSES
 from genpercept.recipe import Recipe
-from genpercept.rng import Rng, generator
 
 # 8 x as Stable Diffusion's, narrow: the full-resolution layers cost most. Fewer channels in the list make it 4 x or 2 x.
 DEFAULT_CONFIG: dict[str, Any] = {

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from genpercept import _workers
 from genpercept._training.records import TEXTS, Record
 from genpercept.core.files import atomic_folder, read_json, write_text
 from genpercept.core.labels import BESIDE, LABELS
+from genpercept.core.workers import end_with_parent
 from genpercept.recipe import DataSet
 
 SHARD = 256  # scenes
@@ -209,4 +209,4 @@ def _render_all(
 
 def _begin_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word: an unfinished shard is not there
-    _workers.end_with_parent()
+    end_with_parent()

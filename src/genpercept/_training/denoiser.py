@@ -24,8 +24,8 @@ from genpercept._training.report import grid, to_picture
 from genpercept._training.stage import Batch, Draw, Pair
 from genpercept.backbones import BACKBONES
 from genpercept.codecs import CODECS
+from genpercept.core.rng import Rng, generator
 from genpercept.recipe import Recipe
-from genpercept.rng import Rng, generator
 
 # About 5 M parameters; the rest as Stable Diffusion 2.1, or as PixArt-alpha but for its learned sigma.
 _UNET: dict[str, Any] = {

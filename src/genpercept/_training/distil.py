@@ -28,13 +28,13 @@ from genpercept._training.stage import Batch, Draw, Pair
 from genpercept._training.tiny import tiny_half
 from genpercept.codecs import CODECS, _join
 from genpercept.core import dtypes
+from genpercept.core.rng import Rng, generator
+from genpercept.core.values import Target
 from genpercept.imaging.kinds import KINDS
 from genpercept.losses import LOSSES
 from genpercept.pipeline import GenPerceptPipeline
 from genpercept.recipe import Recipe
-from genpercept.rng import Rng, generator
 from genpercept.tasks import PreparedTask
-from genpercept.types import Target
 
 DEFAULT_LOSS = {"decoder": {"l1": 1.0, "pyramid": 1.0}, "encoder": {"l1": 1.0}}
 

@@ -20,13 +20,13 @@ from genpercept._training.records import Record, image_tensor, to_sample
 from genpercept._training.report import grid, to_picture
 from genpercept._training.stage import Batch, Draw, Pair
 from genpercept.core.labels import LABELS
+from genpercept.core.rng import Rng, generator
+from genpercept.core.values import Features, Geometry, Sample, Target
 from genpercept.imaging.kinds import KINDS
 from genpercept.losses import LOSSES
 from genpercept.metrics import METRICS, Metric
 from genpercept.recipe import Recipe
-from genpercept.rng import Rng, generator
 from genpercept.tasks import PreparedTask
-from genpercept.types import Features, Geometry, Sample, Target
 
 
 class Net(nn.Module):

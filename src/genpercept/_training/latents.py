@@ -16,8 +16,8 @@ from genpercept._training.augment import augment, crop, mirror
 from genpercept._training.cache import SHARD, Shards
 from genpercept._training.records import Record, cut_off, image_tensor
 from genpercept._training.sources import Source
+from genpercept.core.rng import generator
 from genpercept.recipe import DataSet, Recipe
-from genpercept.rng import generator
 
 _CHUNK = 32  # images encoded together
 

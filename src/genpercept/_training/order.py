@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from genpercept.rng import generator
+from genpercept.core.rng import generator
 
 _BLOCK = 1000  # draws in which every set has its exact share
 

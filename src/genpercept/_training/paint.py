@@ -7,7 +7,7 @@ from torch import Tensor
 
 from genpercept._training.records import Record, to_sample
 from genpercept.core.labels import LABELS
-from genpercept.names import choose
+from genpercept.core.names import choose
 from genpercept.tasks import TASKS
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from genpercept import text
 from genpercept.checkpoint import MANIFEST
+from genpercept.core.rng import Rng, generator
 from genpercept.recipe import Prompt
-from genpercept.rng import Rng, generator
 
 _SENTENCES, _WORDS = 64, 8  # random prompts made up where the recipe gives none
 

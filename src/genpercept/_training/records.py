@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from genpercept.core.labels import BESIDE, LABELS, VALID, Label
-from genpercept.types import Sample
+from genpercept.core.values import Sample
 
 Record = dict[str, Any]
 

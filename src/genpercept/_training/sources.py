@@ -10,9 +10,9 @@ import numpy as np
 from genpercept._training import cache
 from genpercept._training.records import TEXTS, Record, from_sample
 from genpercept.core.labels import LABELS
+from genpercept.core.rng import generator
 from genpercept.datasets import DATASETS
 from genpercept.recipe import DataSet, Loader
-from genpercept.rng import generator
 
 
 class Source(Protocol):

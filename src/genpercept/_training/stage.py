@@ -15,9 +15,9 @@ from genpercept._training.augment import augment
 from genpercept._training.order import Order
 from genpercept._training.records import Record, cut_off, from_sample, to_sample
 from genpercept._training.sources import Source, open_source
+from genpercept.core.rng import Rng, generator
+from genpercept.core.values import Sample, Target
 from genpercept.recipe import DataSet, Recipe
-from genpercept.rng import Rng, generator
-from genpercept.types import Sample, Target
 
 Prepare = Callable[[Sample, np.random.Generator | None], Sample]
 

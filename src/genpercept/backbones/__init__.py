@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from genpercept.plugins import Registry
-from genpercept.types import Features
+from genpercept.core.registry import Registry
+from genpercept.core.values import Features
 
 
 class Backbone(Protocol):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from genpercept.backbones._blocks import KEY, check_size, choose, to_map
 from genpercept.core.files import read_json
-from genpercept.types import Features
+from genpercept.core.values import Features
 
 _OWN = ("_name_or_path", "architectures", "model_type", "transformers_version", "dtype", "torch_dtype")
 

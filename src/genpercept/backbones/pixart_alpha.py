@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from genpercept.backbones._blocks import KEY, check_size, choose, to_map
 from genpercept.backbones._saved import SavedAsParent
 from genpercept.backbones._widen import widen_convolution
-from genpercept.types import Features
+from genpercept.core.values import Features
 
 # PixArt-XL-2-512x512: 610,856,096 parameters. The 1024 model has sample_size 128, whose two micro-conditions add 493,056.
 PIXART_512_CONFIG: dict[str, Any] = {

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from genpercept.backbones._saved import SavedAsParent
 from genpercept.backbones._widen import widen_convolution
-from genpercept.types import Features
+from genpercept.core.values import Features
 
 # Stable Diffusion 2.1 (768, v-prediction): 865,910,724 parameters.
 SD21_CONFIG: dict[str, Any] = {

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from genpercept.plugins import Registry
+from genpercept.core.registry import Registry
 
 
 def ends(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from genpercept.options import check_choice
+from genpercept.core.options import check_choice
 
 if TYPE_CHECKING:  # torch takes a second to import, and a command's --help needs none of it
     import torch

@@ -15,8 +15,8 @@ import numpy as np
 
 from genpercept.core import label_rules as rules
 from genpercept.core.label_rules import Crop, Packing, gone, one_per_pixel
-from genpercept.names import choose
-from genpercept.plugins import Table
+from genpercept.core.names import choose
+from genpercept.core.registry import Table
 
 VALID = "valid"  # the label that says where others hold
 BESIDE = ("name", "image", "caption", "domain", "meta", "extra")  # of a Sample or record: no labels
@@ -212,7 +212,7 @@ LABELS: Table[Label] = Table(
     ),
     Label(
         "class_ids",
-        "ids of a class table (genpercept.classes), -1: no class",
+        "ids of a class table (genpercept.core.classes), -1: no class",
         dtype=np.int64,
         kind="class_ids",
         summary="classes",

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from genpercept.plugins import Registry
-from genpercept.types import Sample
+from genpercept.core.registry import Registry
+from genpercept.core.values import Sample
 
 
 class Dataset(Protocol):

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from genpercept.core import files
 from genpercept.core.labels import LABELS
+from genpercept.core.names import choose
 from genpercept.core.texts import listed, one_line, read_numbered
+from genpercept.core.values import Sample
 from genpercept.imaging.read import SUFFIXES, read, shown
-from genpercept.names import choose
-from genpercept.types import Sample
 
 _SHOWN = 6  # names listed of what a folder holds
 _TEXTS = ("caption", "domain")  # that a data set may provide beside labels
@@ -40,7 +40,7 @@ class About:
     provides: tuple[str, ...]
     splits: tuple[str, ...]
     protocols: Mapping[str, str]
-    classes: str | None = None  # name of the class table in genpercept.classes
+    classes: str | None = None  # name of the class table in genpercept.core.classes
     reference: str = ""  # paper
     extra: str = ""  # of pip install 'genpercept[EXTRA]', where reading it needs one
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from genpercept.classes import IGNORED, convert
+from genpercept.core.classes import IGNORED, convert
+from genpercept.core.names import choose
 from genpercept.core.texts import read_lines
+from genpercept.core.values import Sample
 from genpercept.datasets._files import About, FileDataset, images_in, read_json, read_rgb, read_values, same_size
 from genpercept.imaging.read import shown
-from genpercept.names import choose
-from genpercept.types import Sample
 
 _FOLDERS = {"train": "training", "val": "validation"}
 _CLASSES = ("ade20k150", "shared", "full")

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from genpercept.classes import IGNORED
+from genpercept.core.classes import IGNORED
+from genpercept.core.names import choose
+from genpercept.core.values import Sample
 from genpercept.datasets._files import About, FileDataset, need, read_json, read_rgb, read_values, same_size
 from genpercept.imaging.read import shown
-from genpercept.names import choose
-from genpercept.types import Sample
 
 # labelIds -> train ids, in the order of the 19 classes; every other label is left out of training and evaluation.
 _LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from genpercept.core.values import Sample
 from genpercept.datasets._files import About, FileDataset, need, read_json, read_rgb
 from genpercept.imaging.read import shown
-from genpercept.types import Sample
 
 _PERSON = 1  # category
 _JOINTS = 17

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from genpercept.core.values import Sample
 from genpercept.datasets._files import (
     About,
     FileDataset,
@@ -30,7 +31,6 @@ from genpercept.datasets._files import (
     same_size,
 )
 from genpercept.imaging.read import shown
-from genpercept.types import Sample
 
 KINDS = ("indoors", "outdoor", "outdoors")
 # intrinsics.txt of the devkit, at 1024 x 768. fx and fy do differ.

@@ -20,10 +20,10 @@ import torch
 from PIL import Image
 
 from genpercept.core.labels import LABELS
+from genpercept.core.names import hint
 from genpercept.core.texts import one_line, read_csv, read_lines, read_numbered
+from genpercept.core.values import Sample
 from genpercept.imaging.read import SUFFIXES, read, shown
-from genpercept.names import hint
-from genpercept.types import Sample
 
 SPLITS = ("train", "val", "test")
 _VAL_EVERY = 20  # without declared splits, every so many-th sample is for validation

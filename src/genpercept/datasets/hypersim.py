@@ -22,7 +22,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from genpercept.core.names import choose
 from genpercept.core.texts import read_csv
+from genpercept.core.values import Sample
 from genpercept.datasets._files import (
     About,
     FileDataset,
@@ -37,8 +39,6 @@ from genpercept.datasets._files import (
     same_size,
 )
 from genpercept.imaging.read import shown
-from genpercept.names import choose
-from genpercept.types import Sample
 
 SPLIT_CSV = "metadata_images_split_scene_v1.csv"
 CAMERA_CSV = "metadata_camera_parameters.csv"

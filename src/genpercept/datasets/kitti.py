@@ -20,6 +20,7 @@ from pathlib import Path
 from torch import Tensor
 
 from genpercept.core.texts import one_line, read_lines
+from genpercept.core.values import Sample
 from genpercept.datasets._files import (
     About,
     FileDataset,
@@ -32,7 +33,6 @@ from genpercept.datasets._files import (
     same_size,
 )
 from genpercept.imaging.read import shown
-from genpercept.types import Sample
 
 _DRIVE = re.compile(r"(2011_\d\d_\d\d)_drive_\d{4}_sync")
 _DEPTH = "proj_depth/groundtruth"

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
+from genpercept.core.names import choose
+from genpercept.core.values import Sample
 from genpercept.datasets._files import About, FileDataset, images_in, read_grey, read_rgb, same_size
 from genpercept.imaging.read import shown
-from genpercept.names import choose
-from genpercept.types import Sample
 
 
 @dataclass(frozen=True)

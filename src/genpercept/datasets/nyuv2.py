@@ -21,7 +21,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from genpercept.core.names import choose
 from genpercept.core.texts import one_line
+from genpercept.core.values import Sample
 from genpercept.datasets._files import (
     About,
     FileDataset,
@@ -38,8 +40,6 @@ from genpercept.datasets._files import (
     same_size,
 )
 from genpercept.imaging.read import shown
-from genpercept.names import choose
-from genpercept.types import Sample
 
 MAT, SPLITS, MAPPING = "nyu_depth_v2_labeled.mat", "splits.mat", "classMapping40.mat"
 FRAMES = 1449

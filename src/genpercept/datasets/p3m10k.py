@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from genpercept.core.values import Sample
 from genpercept.datasets._files import About, FileDataset, images_in, read_grey, read_rgb, same_size, same_stem
-from genpercept.types import Sample
 
 # split -> folder, and its folder of images
 _PLACES = {

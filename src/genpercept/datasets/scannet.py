@@ -22,6 +22,7 @@ import numpy as np
 from torch import Tensor
 
 from genpercept.core.texts import read_lines
+from genpercept.core.values import Sample, resize
 from genpercept.datasets._files import (
     About,
     FileDataset,
@@ -38,7 +39,6 @@ from genpercept.datasets._files import (
     same_size,
 )
 from genpercept.imaging.read import shown
-from genpercept.types import Sample, resize
 
 _NUMBER = re.compile(r"\d+")
 _FRAMENET_CAMERA = (577.591, 578.73, 318.905, 242.684)  # fx, fy, cx, cy at 480 x 640, for all of its frames

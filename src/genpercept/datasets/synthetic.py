@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from genpercept import classes
+from genpercept.core import classes
+from genpercept.core.values import Sample
 from genpercept.datasets._files import About, FileDataset
 from genpercept.datasets._world.words import CLASSES, WORDS
-from genpercept.types import Sample
 
 if TYPE_CHECKING:
     from genpercept.datasets._world.stage import Shot

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from genpercept.core.texts import read_csv
+from genpercept.core.values import Sample
 from genpercept.datasets._files import About, FileDataset, read_json, read_rgb, read_values, same_size
 from genpercept.imaging.read import shown
-from genpercept.types import Sample
 
 _UNITS = 512.0  # of depth_zbuffer per metre
 _NO_DEPTH = 65535

@@ -20,7 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genpercept.core.names import choose
 from genpercept.core.texts import one_line, read_lines
+from genpercept.core.values import Sample
 from genpercept.datasets._files import (
     About,
     FileDataset,
@@ -32,8 +34,6 @@ from genpercept.datasets._files import (
     same_size,
 )
 from genpercept.imaging.read import shown
-from genpercept.names import choose
-from genpercept.types import Sample
 
 BENCHMARK = (352, 1216)  # height, width: KITTI's benchmark crop, bottom and centred
 SKY = 65535

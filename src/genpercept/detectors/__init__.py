@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from genpercept.plugins import Registry
+from genpercept.core.registry import Registry
 
 
 class Detector(Protocol):

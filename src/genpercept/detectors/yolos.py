@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from genpercept.core.texts import one_line
-from genpercept.types import resize
+from genpercept.core.values import resize
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which these models are trained with
 _SHORT, _LONG = 800, 1333  # pixels: the shorter edge, unless the longer would exceed its limit

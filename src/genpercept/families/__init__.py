@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 import torch
 
+from genpercept.core.registry import Registry
 from genpercept.pipeline import GenPerceptPipeline
-from genpercept.plugins import Registry
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from genpercept.codecs import Codec
-from genpercept.types import Features, Size
+from genpercept.core.values import Features, Size
 
 
 def check_pyramid(head: str, sizes: tuple[int, ...], features: Features) -> None:

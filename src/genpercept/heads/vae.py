@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from genpercept.codecs import Codec
-from genpercept.types import Features
+from genpercept.core.values import Features
 
 
 class VaeHead:

@@ -13,9 +13,9 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from genpercept.core.registry import Table
 from genpercept.imaging import painters
 from genpercept.imaging.painters import Painter
-from genpercept.plugins import Table
 
 Layout = Literal["map", "stack", "points"]
 MergeRule = Literal["affine", "mean", "unit vectors", "channels"]

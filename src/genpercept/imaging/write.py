@@ -27,12 +27,12 @@ import numpy as np
 from PIL import Image
 
 from genpercept.core.files import atomic, plain, to_json, write_array, write_bytes
+from genpercept.core.names import hint
 from genpercept.imaging.colour import colourise
 from genpercept.imaging.cutout import cutout
 from genpercept.imaging.encode import Result, encode16, image_names, kept, png16_bytes
 from genpercept.imaging.kinds import KINDS, Kind
 from genpercept.imaging.points import ply_bytes
-from genpercept.names import hint
 
 _FOREGROUND = 0.5  # from which a mask's pixel is white
 DEFAULT_FOV = 60.0  # degrees, horizontal: a phone's main camera

@@ -4,7 +4,7 @@ Options come from the recipe. Context comes from the batch: a loss that uses one
 a default where it can do without, and is given exactly those (`needs`).
 
     intrinsics     (B, 3, 3) float32, pixels of the maps as they are (augmentations and resizing applied)
-    rng            genpercept.rng.Rng of the batch: what a loss draws is keyed by (seed, step, sample)
+    rng            genpercept.core.rng.Rng of the batch: what a loss draws is keyed by (seed, step, sample)
     joint_weights  (B, J) float32, weight of each keypoint (0 where it is not annotated)
 """
 
@@ -16,8 +16,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from genpercept.names import hint
-from genpercept.plugins import Registry
+from genpercept.core.names import hint
+from genpercept.core.registry import Registry
 
 CONTEXT = ("intrinsics", "rng", "joint_weights")
 

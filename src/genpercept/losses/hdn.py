@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genpercept.core.rng import Rng
 from genpercept.losses._masked import hide
-from genpercept.rng import Rng
 
 _FLAT = 1e-3  # a deviation below counts as this: within a flat context there is only noise to blow up
 _FEWEST = 3  # pixels of a context: two always agree up to sign

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genpercept.core.rng import Rng
 from genpercept.losses._masked import hide
-from genpercept.rng import Rng
 
 _COLINEAR = 0.867  # cosine: no angle of a triangle under 30 or above 150 degrees
 _EPS = 1e-8

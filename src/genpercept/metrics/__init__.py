@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from genpercept.core.registry import Registry
 from genpercept.metrics import _arrays
 from genpercept.metrics._metric import (
     AnnotatedPlugin,
@@ -25,7 +26,6 @@ from genpercept.metrics._metric import (
     down,
     up,
 )
-from genpercept.plugins import Registry
 
 __all__ = [
     "METRICS",

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:  # torch, which no baseline needs
+    from genpercept.core.values import Sample
     from genpercept.tasks import Task
-    from genpercept.types import Sample
 
 GRID = 64  # cells per edge of what is known by position
 Known = Mapping[str, np.ndarray]

@@ -28,14 +28,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
+from genpercept.core.names import choose
 from genpercept.metrics import _arrays, _files, _panels
 from genpercept.metrics._baselines import Known
-from genpercept.names import choose
 from genpercept.prediction import Prediction
 
 if TYPE_CHECKING:  # torch, which no metric needs
+    from genpercept.core.values import Sample
     from genpercept.tasks import Task
-    from genpercept.types import Sample
 
 Row = dict[str, float]
 

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from genpercept.core.names import choose
 from genpercept.metrics._affine import ALIGNMENTS
 from genpercept.metrics._arrays import BoolArray, label
-from genpercept.names import choose
 
 P = TypeVar("P")
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from genpercept.core.names import choose
 from genpercept.metrics import _arrays, _baselines, _files, _matting, _panels, _unit
 from genpercept.metrics._arrays import BoolArray, FloatArray
 from genpercept.metrics._metric import Averaged, Baseline, MetricPlugin, down
 from genpercept.metrics._protocols import resolve
-from genpercept.names import choose
 from genpercept.prediction import Prediction
 
 KEYS = ("sad", "mad", "mse", "grad", "conn")

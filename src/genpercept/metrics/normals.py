@@ -17,8 +17,8 @@ from genpercept.metrics._protocols import NORMALS_PROTOCOLS, NormalsProtocol, re
 from genpercept.prediction import Prediction
 
 if TYPE_CHECKING:
+    from genpercept.core.values import Sample
     from genpercept.tasks import Task
-    from genpercept.types import Sample
 
 THRESHOLDS = {"a5": 5.0, "a7_5": 7.5, "a11_25": 11.25, "a22_5": 22.5, "a30": 30.0}  # degrees
 KEYS = ("mean", "median", "rmse", *THRESHOLDS)

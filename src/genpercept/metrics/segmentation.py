@@ -16,8 +16,8 @@ from genpercept.metrics._metric import Baseline, Metric, MetricPlugin, up
 from genpercept.prediction import Prediction
 
 if TYPE_CHECKING:
+    from genpercept.core.values import Sample
     from genpercept.tasks import ClassTask, Task
-    from genpercept.types import Sample
 
 KEYS = ("miou", "macc", "aacc")
 IGNORED = (-1, 255)  # ours, and the one of most data sets

@@ -7,9 +7,9 @@ from typing import Any, Protocol, Self
 
 from torch import Tensor
 
-from genpercept.plugins import Registry
-from genpercept.rng import Rng
-from genpercept.types import Features
+from genpercept.core.registry import Registry
+from genpercept.core.rng import Rng
+from genpercept.core.values import Features
 
 Denoise = Callable[[Tensor, Tensor], Features]  # (network input (B, C, h, w), timestep (B,)) -> Features
 

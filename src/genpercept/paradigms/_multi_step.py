@@ -10,8 +10,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from genpercept import equations
+from genpercept.core.rng import Rng
 from genpercept.paradigms._options import Options, check_choice, check_timestep
-from genpercept.rng import Rng
 
 
 @dataclass(frozen=True)

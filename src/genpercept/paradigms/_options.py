@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from genpercept import equations
-from genpercept.options import Options, check_choice, check_flag, check_integer
+from genpercept.core.options import Options, check_choice, check_flag, check_integer
 
 __all__ = ["OnePass", "Options", "check_choice", "check_flag", "check_integer", "check_timestep", "full_timestep"]
 

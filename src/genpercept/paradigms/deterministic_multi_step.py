@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from genpercept import equations
+from genpercept.core.rng import Rng
+from genpercept.core.values import Features
 from genpercept.paradigms import Denoise
 from genpercept.paradigms._multi_step import MultiStep
 from genpercept.paradigms._options import full_timestep
-from genpercept.rng import Rng
-from genpercept.types import Features
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from typing import Any, Protocol, Self, runtime_checkable
 import numpy as np
 from torch import Tensor
 
-from genpercept.classes import ClassTable
-from genpercept.plugins import Registry
+from genpercept.core.classes import ClassTable
+from genpercept.core.registry import Registry
+from genpercept.core.values import Geometry, Region, Sample, Target
 from genpercept.prediction import Prediction
-from genpercept.types import Geometry, Region, Sample, Target
 
 
 class Task(Protocol):

@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from genpercept.options import check_choice, check_flag
+from genpercept.core.options import check_choice, check_flag
+from genpercept.core.values import Geometry, Sample, Target
 from genpercept.prediction import Prediction
 from genpercept.tasks._task import TaskOptions, min_max, painted, unpainted
-from genpercept.types import Geometry, Sample, Target
 
 _LOSSES = {"mse": 1.0, "ssi": 0.5, "gradient": 2.0}
 CLIPS = ("mean", "channels")

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
-from genpercept.types import Region, Size, resize
+from genpercept.core.values import Region, Size, resize
 
 JOINTS = 17
 STRIDE = 4  # image pixels per heatmap pixel

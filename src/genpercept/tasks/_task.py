@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genpercept.options import Options
+from genpercept.core.options import Options
+from genpercept.core.values import Geometry, Sample, Target
 from genpercept.prediction import Prediction
-from genpercept.types import Geometry, Sample, Target
 
 CHANNELS = {"image": 3, "affine": 1}
 

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genpercept.options import check_fraction
+from genpercept.core.options import check_fraction
+from genpercept.core.values import Sample
 from genpercept.tasks._defects import spoil
 from genpercept.tasks._task import ScalarTask
-from genpercept.types import Sample
 
 
 @dataclass(frozen=True)

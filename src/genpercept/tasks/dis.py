@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from genpercept.options import check_flag
+from genpercept.core.options import check_flag
+from genpercept.core.values import Geometry, Sample
 from genpercept.tasks._task import ScalarTask, min_max
-from genpercept.types import Geometry, Sample
 
 
 @dataclass(frozen=True)

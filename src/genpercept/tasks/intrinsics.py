@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from genpercept.core.values import Geometry, Sample, Target
 from genpercept.prediction import Prediction
 from genpercept.tasks._task import TaskOptions
-from genpercept.types import Geometry, Sample, Target
 
 SPACES = ("srgb", "linear", "stack")
 

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from genpercept.options import check_flag, check_fraction
+from genpercept.core.options import check_flag, check_fraction
+from genpercept.core.values import Geometry, Sample
 from genpercept.tasks._task import ScalarTask, min_max
-from genpercept.types import Geometry, Sample
 
 _LEAST_RANGE = 0.1  # below this an image has no foreground, or nothing else: stretching would make one out of noise
 

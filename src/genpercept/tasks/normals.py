@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genpercept.options import check_flag
+from genpercept.core.options import check_flag
+from genpercept.core.values import Geometry, Sample, Target
 from genpercept.prediction import Prediction
 from genpercept.tasks._task import TaskOptions
-from genpercept.types import Geometry, Sample, Target
 
 _EPS = 1e-6
 

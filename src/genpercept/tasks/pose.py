@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from genpercept.core.label_rules import MIRRORED_JOINTS
-from genpercept.options import check_integer, check_number
+from genpercept.core.options import check_integer, check_number
+from genpercept.core.values import Geometry, Region, Sample, Target
 from genpercept.prediction import Prediction
 from genpercept.tasks import _keypoints
 from genpercept.tasks._keypoints import JOINTS
 from genpercept.tasks._task import TaskOptions
-from genpercept.types import Geometry, Region, Sample, Target
 
 _PADDING = 1.25  # of a person's box, as in Simple Baselines
 _SPACE = "heatmaps"

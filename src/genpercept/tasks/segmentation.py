@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genpercept.classes import IGNORED, ClassTable, find, names
+from genpercept.core.classes import IGNORED, ClassTable, find, names
+from genpercept.core.values import Geometry, Sample, Target, resize
 from genpercept.prediction import Prediction
 from genpercept.tasks._task import TaskOptions
-from genpercept.types import Geometry, Sample, Target, resize
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from genpercept.core.rng import generator
 from genpercept.datasets._world import atlas, camera, closeup, indoor, light, outdoor, scene
 from genpercept.datasets._world.builder import World
 from genpercept.datasets._world.words import caption
-from genpercept.rng import generator
 
 SETTINGS = {
     "indoor": ((indoor.room, 1.0),),

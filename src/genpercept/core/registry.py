@@ -15,7 +15,7 @@ from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 from typing import Any, Generic, Protocol, TypeVar
 
-from genpercept.names import choose
+from genpercept.core.names import choose
 
 T = TypeVar("T")
 

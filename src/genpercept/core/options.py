@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any, Self
 
-from genpercept.names import hint
+from genpercept.core.names import hint
 
 
 class Options:

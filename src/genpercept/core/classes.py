@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from genpercept.names import hint
+from genpercept.core.names import hint
 
 IGNORED = -1  # of class_ids: no class
 
