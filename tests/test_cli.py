@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from genpercept import cli, commands, doctor
 from genpercept.commands.export.options import TARGETS
-from genpercept.prediction import Prediction
+from genpercept.imaging.prediction import Prediction
 
 from test_imaging import bad_files  # isort: skip  (a sibling: pytest puts tests/ on the path)
 

@@ -17,11 +17,12 @@ import pytest
 import torch
 from PIL import Image
 
-from genpercept import GenPerceptPipeline, demo, report
+from genpercept import GenPerceptPipeline, demo
 from genpercept.backbones.sd21 import SD21UNet
 from genpercept.codecs import CODECS
+from genpercept.imaging import html
+from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import score
-from genpercept.prediction import Prediction
 
 UNET = {
     "sample_size": 8,
@@ -146,16 +147,16 @@ def test_demo_says_what_is_missing(models: dict[str, str], tmp_path: Path, monke
         demo.main(tmp_path, model_depth=str(tmp_path / "nowhere"), model_normals=models["model_normals"])
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="cannot be written"):
-        report.save(tmp_path / "file" / "report.html", "")
+        html.save(tmp_path / "file" / "report.html", "")
 
 
 def test_report_escapes_and_shrinks():
     wide = np.zeros((10, 2000, 3), np.uint8)
-    page = report.page("a <b>", "c & d", [report.section("s", "t", report.row("r", "n", [report.Cell(wide, '"x"')]))])
+    page = html.page("a <b>", "c & d", [html.section("s", "t", html.row("r", "n", [html.Cell(wide, '"x"')]))])
     assert "a &lt;b&gt;" in page and "c &amp; d" in page and "&quot;x&quot;" in page
     data = re.findall(r'base64,([^"]+)"', page)[0]
     assert Image.open(io.BytesIO(base64.b64decode(data))).size == (640, 3)
-    assert report.table(("a", "b"), [("1", "<2>")]).count("<td>") == 2
+    assert html.table(("a", "b"), [("1", "<2>")]).count("<td>") == 2
 
 
 @pytest.fixture

@@ -429,7 +429,7 @@ PICTURED: dict[str, Callable[[Any, Sample], np.ndarray]] = {
 @pytest.mark.parametrize("name", sorted(PICTURED))
 def test_pictures_of_every_task(name: str) -> None:
     from genpercept._evaluation import pictures
-    from genpercept.prediction import Prediction
+    from genpercept.imaging.prediction import Prediction
 
     task: Any = TASKS.find(name)
     task = task.with_options(classes="synthetic") if name == "segmentation" else task

@@ -23,8 +23,8 @@ from genpercept.imaging import painters
 from genpercept.imaging.colour import INVALID, colourise
 from genpercept.imaging.encode import decode16, encode16
 from genpercept.imaging.kinds import KINDS, Kind, MergeRule
+from genpercept.imaging.prediction import Prediction
 from genpercept.imaging.write import FORMATS, check_formats, default_formats
-from genpercept.prediction import Prediction
 
 H, W = 6, 9
 

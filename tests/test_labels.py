@@ -34,7 +34,7 @@ from genpercept.datasets import synthetic
 from genpercept.datasets._files import About
 from genpercept.datasets.folder import PLUGIN as FOLDER
 from genpercept.datasheet import pictures
-from genpercept.prediction import KINDS
+from genpercept.imaging.prediction import KINDS
 from genpercept.recipe import Augment, DataSet, Loader
 from genpercept.tasks._task import TaskOptions
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import METRICS, pose, score
 from genpercept.metrics.pose import KEYS, PoseMetric
-from genpercept.prediction import Prediction
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference" / "metrics"
 NAMES = dict(zip(KEYS, ("AP", "AP50", "AP75", "APm", "APl"), strict=True))

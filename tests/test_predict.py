@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 
 from genpercept import predict
+from genpercept.imaging.prediction import Prediction
 from genpercept.predict import Machine, Request, run
-from genpercept.prediction import Prediction
 
 
 class Fake:

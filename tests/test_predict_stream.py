@@ -23,8 +23,8 @@ from genpercept._predict import batching, manifest, stream
 from genpercept._predict.batching import Buckets, Item, Limits
 from genpercept._predict.model import Model
 from genpercept.imaging.jobs import Job
+from genpercept.imaging.prediction import Prediction
 from genpercept.predict import Machine, Request, run
-from genpercept.prediction import Prediction
 
 
 def item(number: int, size: tuple[int, int]) -> Item:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from genpercept.imaging import write
 from genpercept.imaging.encode import encode16
-from genpercept.prediction import KINDS, Prediction
+from genpercept.imaging.prediction import KINDS, Prediction
 
 RNG = np.random.default_rng(0)
 

@@ -17,8 +17,8 @@ from genpercept.detectors import DETECTORS
 from genpercept.heads import HEADS
 from genpercept.imaging.boxes import read_boxes
 from genpercept.imaging.cutout import cutout
+from genpercept.imaging.prediction import Prediction
 from genpercept.predict import Request, run
-from genpercept.prediction import Prediction
 from genpercept.tasks import _keypoints
 
 GOLDEN = Path(__file__).parent / "golden"

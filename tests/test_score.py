@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from genpercept import score
+from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import score as score_arrays
-from genpercept.prediction import Prediction
 
 RNG = np.random.default_rng(5)
 TRUTH = RNG.uniform(0.8, 9, (3, 20, 26)).astype(np.float32)

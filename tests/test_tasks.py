@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from genpercept.core.values import Geometry, Sample
+from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import METRICS
-from genpercept.prediction import Prediction
 from genpercept.tasks import TASKS, _keypoints
 from genpercept.tasks.disparity import normalise
 

@@ -23,8 +23,8 @@ from genpercept._evaluation import cache
 from genpercept._evaluation.cell import rules_of
 from genpercept._evaluation.plan import EvalSet, SetSpec, open_set
 from genpercept._evaluation.scoring import Scorer, Scores, Source
+from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import METRICS
-from genpercept.prediction import Prediction
 from genpercept.tasks import TASKS
 
 SIZE = (480, 640)

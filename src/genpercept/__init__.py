@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from genpercept import metrics
+    from genpercept.imaging.prediction import Prediction
     from genpercept.loading import load
     from genpercept.pipeline import GenPerceptPipeline
-    from genpercept.prediction import Prediction
     from genpercept.specialising import specialise
 
 __version__ = "0.1.0"

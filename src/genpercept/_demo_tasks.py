@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genpercept import hub, report
+from genpercept import hub
 from genpercept._evaluation import baselines, pictures
 from genpercept.core.values import Sample
+from genpercept.imaging import html
+from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import METRICS, Column
-from genpercept.prediction import Prediction
 from genpercept.tasks import RegionTask, Task, given_boxes, listed, title_of
 
 SCENES = 32  # scored, of each task
@@ -126,21 +127,21 @@ def sections(
         f"The first figure that tables of each task show, over {SCENES} held-out scenes, beside the best of the answers that "
         "look at no image (fitted to these very scenes)."
     )
-    parts = [report.section("The other tasks", lead, report.table(HEADER, [one.line() for one in shown]))]
+    parts = [html.section("The other tasks", lead, html.table(HEADER, [one.line() for one in shown]))]
     for one in shown:
-        rows = [report.row(name, "", [report.Cell(*panel) for panel in panels], 200) for name, panels in one.rows]
-        parts.append(report.section(title_of(one.task), "", *rows))
+        rows = [html.row(name, "", [html.Cell(*panel) for panel in panels], 200) for name, panels in one.rows]
+        parts.append(html.section(title_of(one.task), "", *rows))
     rows = [
-        report.row(name, "", [report.Cell(images[name], "image"), *_cells(images[name], found)], 180)
+        html.row(name, "", [html.Cell(images[name], "image"), *_cells(images[name], found)], 180)
         for name, found in photographs.items()
     ]
     words = "None of these models has seen a labelled photograph; what fails here shows the gap between the worlds."
-    return [*parts, report.section("The same models on photographs", words, *rows)]
+    return [*parts, html.section("The same models on photographs", words, *rows)]
 
 
-def _cells(image: NDArray[np.uint8], found: dict[str, Prediction]) -> Iterator[report.Cell]:
+def _cells(image: NDArray[np.uint8], found: dict[str, Prediction]) -> Iterator[html.Cell]:
     for task, prediction in found.items():
-        yield report.Cell(prediction.colourise(image), task)
+        yield html.Cell(prediction.colourise(image), task)
 
 
 def predictions(

@@ -12,7 +12,7 @@ from genpercept.core import classes
 from genpercept.core.labels import LABELS, Label, finite
 from genpercept.core.values import Sample
 from genpercept.imaging.colour import INVALID, colourise
-from genpercept.prediction import KINDS
+from genpercept.imaging.prediction import KINDS
 
 _HEIGHT, _GAP, _CAPTION = 120, 4, 14
 _QUANTILES = (0.02, 0.98)  # between which a label without limits fills the range of its picture

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genpercept import _demo_tasks, report
-from genpercept.imaging import write
+from genpercept import _demo_tasks
+from genpercept.imaging import html, write
 from genpercept.imaging.colour import colourise
+from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import _baselines, score
-from genpercept.prediction import Prediction
 
 SCENES = 8
 SCENE_SIZE = (192, 256)
@@ -80,7 +80,7 @@ def main(out: Path, model_depth: str = "mini/depth", model_normals: str = "mini/
     for task, name, prediction in _demo_tasks.predictions(shown, found):
         _save(prediction, out / "predictions" / f"{name}_{task}.png")
     path = out / "report.html"
-    report.save(path, document(results, pipes, _demo_tasks.sections(shown, found, images)))
+    html.save(path, document(results, pipes, _demo_tasks.sections(shown, found, images)))
     print(summary(results))
     print("\n" + columns([_demo_tasks.HEADER, *(one.line() for one in shown)]) if shown else "")
     print(f"\n{path}: open it in a browser; the predictions are in {out / 'predictions'}")
@@ -237,15 +237,15 @@ def document(results: dict[str, list[Result]], pipes: dict[str, Any], others: Se
         "Photographs": "Only the motorcycle has a measured answer. Training saw no depth or normals of real scenes.",
         "Held-out synthetic scenes": "Of the test split, which no training sees. Sky and beyond 25 m do not count.",
     }
-    sections = [report.section("Figures", explain, report.table(HEADER, table_rows(results)))]
-    sections += [report.section(t, notes.get(t, ""), *(_row(r) for r in group)) for t, group in results.items()]
+    sections = [html.section("Figures", explain, html.table(HEADER, table_rows(results)))]
+    sections += [html.section(t, notes.get(t, ""), *(_row(r) for r in group)) for t, group in results.items()]
     sections += others
     for task, pipe in pipes.items():
         card = model_card(pipe)
-        parts = [report.facts(_model_facts(pipe)), *([report.preformatted(card)] if card else [])]
-        sections.append(report.section(f"The {task} model", "", *parts))
-    sections.append(report.section("Versions", "", report.facts(versions(pipes["depth"]))))
-    return report.page("GenPercept demo", lead, sections)
+        parts = [html.facts(_model_facts(pipe)), *([html.preformatted(card)] if card else [])]
+        sections.append(html.section(f"The {task} model", "", *parts))
+    sections.append(html.section("Versions", "", html.facts(versions(pipes["depth"]))))
+    return html.page("GenPercept demo", lead, sections)
 
 
 def _row(result: Result) -> str:
@@ -258,15 +258,15 @@ def _row(result: Result) -> str:
     if "normals" in figures:
         normals += f" · mean {figures['normals']['mean']:.1f}° · median {figures['normals']['median']:.1f}°"
     cells = [
-        report.Cell(case.image, f"{width} x {height}"),
-        report.Cell(result.predictions["depth"].colourise(), depth),
-        report.Cell(result.predictions["normals"].colourise(), normals),
+        html.Cell(case.image, f"{width} x {height}"),
+        html.Cell(result.predictions["depth"].colourise(), depth),
+        html.Cell(result.predictions["normals"].colourise(), normals),
     ]
     if case.depth is not None:
-        cells.insert(2, report.Cell(depth_picture(case), "true depth"))
+        cells.insert(2, html.Cell(depth_picture(case), "true depth"))
     if case.normals is not None:
-        cells.append(report.Cell(colourise(case.normals, "normals", case.valid), "true normals"))
-    return report.row(case.name, f"{case.note} · {seconds}", cells, 200)
+        cells.append(html.Cell(colourise(case.normals, "normals", case.valid), "true normals"))
+    return html.row(case.name, f"{case.note} · {seconds}", cells, 200)
 
 
 def depth_picture(case: Case) -> Any:

@@ -21,9 +21,9 @@ from genpercept.codecs import CODECS, _join
 from genpercept.core.rng import Rng
 from genpercept.core.values import Features, Geometry, Region
 from genpercept.heads import HEADS
+from genpercept.imaging.prediction import Prediction
 from genpercept.imaging.read import read_many, to_tensor
 from genpercept.paradigms import PARADIGMS, Paradigm
-from genpercept.prediction import Prediction
 from genpercept.tasks import TASKS, RegionTask, Task
 
 _ARGUMENTS = (

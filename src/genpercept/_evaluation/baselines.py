@@ -13,8 +13,8 @@ import numpy as np
 
 from genpercept.core import files
 from genpercept.core.values import Sample
+from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import METRICS
-from genpercept.prediction import Prediction
 from genpercept.tasks import Task
 
 Known = Mapping[str, np.ndarray]

@@ -18,8 +18,8 @@ import torch
 from genpercept.core import files
 from genpercept.core.values import Sample
 from genpercept.imaging.jobs import prepare_folder
+from genpercept.imaging.prediction import Prediction
 from genpercept.imaging.read import shown
-from genpercept.prediction import Prediction
 
 SETTINGS = "settings.json"
 _INPUT = "input_crc32"  # in a prediction's meta

@@ -19,7 +19,7 @@ from genpercept._evaluation.network import Predictor, Way
 from genpercept._evaluation.plan import EvalSet
 from genpercept._evaluation.scoring import ONE_SAMPLE, Rules, Scorer, Scores, Source, observations
 from genpercept.core import files
-from genpercept.prediction import Prediction
+from genpercept.imaging.prediction import Prediction
 from genpercept.tasks import Task
 
 

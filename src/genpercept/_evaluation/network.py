@@ -20,7 +20,7 @@ from genpercept._evaluation.plan import EvalSet, describe
 from genpercept.core import dtypes
 from genpercept.core.devices import pick_device
 from genpercept.core.values import Sample
-from genpercept.prediction import Prediction
+from genpercept.imaging.prediction import Prediction
 from genpercept.tasks import RegionTask, given_boxes
 
 _READERS, _WRITERS = 2, 2

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from genpercept import report
 from genpercept._evaluation.cell import Cell, Example
 from genpercept._evaluation.columns import Column
 from genpercept._evaluation.output import by_metric, header, lines
+from genpercept.imaging import html
 from genpercept.metrics import METRICS
 
 _LISTED = 50  # skipped samples that are named
@@ -17,7 +17,7 @@ _LISTED = 50  # skipped samples that are named
 
 def save(path: Path, cells: Sequence[Cell], settings: Mapping[str, Any], about: Mapping[str, str]) -> None:
     """Write the page. ValueError when the folder cannot be written to."""
-    report.save(path, document(cells, settings, about))
+    html.save(path, document(cells, settings, about))
 
 
 def document(cells: Sequence[Cell], settings: Mapping[str, Any], about: Mapping[str, str]) -> str:
@@ -26,10 +26,10 @@ def document(cells: Sequence[Cell], settings: Mapping[str, Any], about: Mapping[
     sets = list(dict.fromkeys(c.data.title for c in cells))
     lead = f"{', '.join(models) or 'baselines'} on {', '.join(sets)}."
     sections = [*_tables(cells), *_sets(cells), *_skipped(cells)]
-    sections.append(report.section("Time", "", _time(cells)))
-    sections.append(report.section("Settings", "", report.facts(_plain(settings))))
-    sections.append(report.section("Versions", "", report.facts(about)))
-    return report.page("Evaluation", lead, sections)
+    sections.append(html.section("Time", "", _time(cells)))
+    sections.append(html.section("Settings", "", html.facts(_plain(settings))))
+    sections.append(html.section("Versions", "", html.facts(about)))
+    return html.page("Evaluation", lead, sections)
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -52,7 +52,7 @@ def _tables(cells: Sequence[Cell]) -> Iterator[str]:
             note += " In brackets: where a paper says so; its figures are not measured here."
         head = ("model", "set", "samples", *(f"{c.title} {c.arrow}" for c in shown))
         rows = [(model, title, count, *figures) for title, model, count, figures in lines(group)]
-        yield report.section(metric.capitalize(), note.strip(), report.table(head, rows))
+        yield html.section(metric.capitalize(), note.strip(), html.table(head, rows))
 
 
 def _sets(cells: Sequence[Cell]) -> Iterator[str]:
@@ -65,13 +65,13 @@ def _sets(cells: Sequence[Cell]) -> Iterator[str]:
         protocols = sorted({c.protocol for c in group if c.protocol})
         where += f", protocol {', '.join(protocols)}" if protocols else ""
         rows = [_row(cell, example) for cell in group for example in cell.examples]
-        yield report.section(title, f"{where}. Ranked by {header(group)[0].title}.", *rows)
+        yield html.section(title, f"{where}. Ranked by {header(group)[0].title}.", *rows)
 
 
 def _row(cell: Cell, example: Example) -> str:
     figures = " · ".join(_said(column, example) for column in header([cell])[:4])
-    cells = [report.Cell(picture, words) for picture, words in example.pictures]
-    return report.row(f"{example.rank}: {example.name}", f"{cell.model} · {figures}", cells, 220)
+    cells = [html.Cell(picture, words) for picture, words in example.pictures]
+    return html.row(f"{example.rank}: {example.name}", f"{cell.model} · {figures}", cells, 220)
 
 
 def _said(column: Column, example: Example) -> str:
@@ -86,7 +86,7 @@ def _skipped(cells: Sequence[Cell]) -> Iterator[str]:
         more = len(cell.scores.skipped) - len(named)
         words = f"{len(cell.scores.skipped)} of {len(cell.data.names)} samples could not be used and do not count."
         listed = "\n".join(one["problem"] for one in named) + (f"\n... and {more} more" if more else "")
-        yield report.section(f"Left out: {cell.model} on {cell.data.title}", words, report.preformatted(listed))
+        yield html.section(f"Left out: {cell.model} on {cell.data.title}", words, html.preformatted(listed))
 
 
 def _time(cells: Sequence[Cell]) -> str:
@@ -96,4 +96,4 @@ def _time(cells: Sequence[Cell]) -> str:
         images, seconds = took.get("predicted", 0), took.get("predict_seconds", 0.0)
         rate = f"{images / seconds:.2f}" if images and seconds else "–"
         rows.append((cell.model, cell.data.title, f"{took.get('seconds', 0):.1f} s", f"{images:.0f}", rate))
-    return report.table(("model", "set", "in all", "images predicted now", "images/s of the network"), rows)
+    return html.table(("model", "set", "in all", "images predicted now", "images/s of the network"), rows)

@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from genpercept.core.values import Sample
+from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import METRICS
-from genpercept.prediction import Prediction
 from genpercept.tasks import Task
 
 Panels = list[tuple[Image.Image, str]]

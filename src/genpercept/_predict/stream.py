@@ -20,8 +20,8 @@ from genpercept._predict.progress import Progress
 from genpercept._predict.request import Outcome
 from genpercept.imaging import write
 from genpercept.imaging.jobs import Job, failure_line, protect_inputs, source
+from genpercept.imaging.prediction import Prediction
 from genpercept.imaging.read import read
-from genpercept.prediction import Prediction
 
 # What one image can suffer without the next one having to; RuntimeError is how torch says that memory was short.
 _ONE_IMAGE = (ValueError, OSError, MemoryError, RuntimeError)

@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image
 
 from genpercept.imaging.colour import colourise
+from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import _affine, _arrays, _files, _panels
 from genpercept.metrics._arrays import BoolArray, FloatArray
 from genpercept.metrics._metric import Averaged, MetricPlugin, down, up
 from genpercept.metrics._protocols import DEPTH_PROTOCOLS, DepthProtocol, crop_mask, resolve
-from genpercept.prediction import Prediction
 
 KEYS = ("abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "delta1", "delta2", "delta3", "i_rmse", "silog")
 _MIN_DISPARITY = 1e-3  # 1 / m; an aligned disparity at or below 0 has no depth

@@ -29,9 +29,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 import numpy as np
 
 from genpercept.core.names import choose
+from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import _arrays, _files, _panels
 from genpercept.metrics._baselines import Known
-from genpercept.prediction import Prediction
 
 if TYPE_CHECKING:  # torch, which no metric needs
     from genpercept.core.values import Sample

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from genpercept.imaging.colour import colourise
-from genpercept.prediction import Prediction
+from genpercept.imaging.prediction import Prediction
 
 Panels = list[tuple[Image.Image, str]]  # each with the words under it
 

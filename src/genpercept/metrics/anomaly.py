@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genpercept.imaging.colour import colourise
+from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import _arrays, _aupro, _baselines, _files, _panels
 from genpercept.metrics._arrays import BoolArray, FloatArray
 from genpercept.metrics._metric import Baseline, Metric, MetricPlugin, up
-from genpercept.prediction import Prediction
 
 KEYS = ("pixel_auroc", "image_auroc", "aupro")
 _SEEN = 0.003  # of an image's pixels: what a defect has at least to be seen on a page

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from py_sod_metrics import MAE, Emeasure, FmeasureHandler, FmeasureV2, Smeasure, WeightedFmeasure
 
 from genpercept.core.names import choose
+from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import _arrays, _baselines, _files, _panels, _unit
 from genpercept.metrics._arrays import BoolArray
 from genpercept.metrics._hce import correction_effort
 from genpercept.metrics._metric import Baseline, Metric, MetricPlugin, down, up
 from genpercept.metrics._protocols import resolve
-from genpercept.prediction import Prediction
 
 KEYS = ("max_f", "weighted_f", "mae", "s_measure", "e_measure", "hce")
 HCE_MAPS = ("raw", "normalised")

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from genpercept.core.names import choose
+from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import _arrays, _baselines, _files, _matting, _panels, _unit
 from genpercept.metrics._arrays import BoolArray, FloatArray
 from genpercept.metrics._metric import Averaged, Baseline, MetricPlugin, down
 from genpercept.metrics._protocols import resolve
-from genpercept.prediction import Prediction
 
 KEYS = ("sad", "mad", "mse", "grad", "conn")
 RULES = {"p3m": _matting.p3m, "dim": _matting.dim}

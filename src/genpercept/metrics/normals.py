@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from genpercept.imaging.colour import colourise
+from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import _arrays, _baselines, _files, _panels
 from genpercept.metrics._arrays import FloatArray
 from genpercept.metrics._baselines import Known
 from genpercept.metrics._metric import Baseline, Metric, MetricPlugin, down, up
 from genpercept.metrics._protocols import NORMALS_PROTOCOLS, NormalsProtocol, resolve
-from genpercept.prediction import Prediction
 
 if TYPE_CHECKING:
     from genpercept.core.values import Sample

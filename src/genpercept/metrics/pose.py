@@ -13,11 +13,11 @@ from PIL import Image, ImageDraw
 from genpercept.core.names import choose, hint
 from genpercept.core.values import Sample
 from genpercept.imaging.colour import colourise
+from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import _arrays, _baselines, _coco, _files, _panels
 from genpercept.metrics._arrays import FloatArray
 from genpercept.metrics._baselines import Known
 from genpercept.metrics._metric import AnnotatedPlugin, Baseline, Metric, up
-from genpercept.prediction import Prediction
 from genpercept.tasks import Task, given_boxes, labelled_boxes
 from genpercept.tasks._keypoints import OF_BOX
 

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genpercept.imaging.colour import colourise
+from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import _arrays, _baselines, _files, _panels
 from genpercept.metrics._baselines import GRID, Known, size_of
 from genpercept.metrics._metric import Baseline, Metric, MetricPlugin, up
-from genpercept.prediction import Prediction
 
 if TYPE_CHECKING:
     from genpercept.core.values import Sample

@@ -15,7 +15,7 @@ from torch import Tensor
 from genpercept.core.classes import ClassTable
 from genpercept.core.registry import Registry
 from genpercept.core.values import Geometry, Region, Sample, Target
-from genpercept.prediction import Prediction
+from genpercept.imaging.prediction import Prediction
 
 
 class Task(Protocol):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from genpercept.core.options import check_choice, check_flag
 from genpercept.core.values import Geometry, Sample, Target
-from genpercept.prediction import Prediction
+from genpercept.imaging.prediction import Prediction
 from genpercept.tasks._task import TaskOptions, min_max, painted, unpainted
 
 _LOSSES = {"mse": 1.0, "ssi": 0.5, "gradient": 2.0}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from genpercept.core.options import Options
 from genpercept.core.values import Geometry, Sample, Target
-from genpercept.prediction import Prediction
+from genpercept.imaging.prediction import Prediction
 
 CHANNELS = {"image": 3, "affine": 1}
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from genpercept.core.values import Geometry, Sample, Target
-from genpercept.prediction import Prediction
+from genpercept.imaging.prediction import Prediction
 from genpercept.tasks._task import TaskOptions
 
 SPACES = ("srgb", "linear", "stack")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from genpercept.core.options import check_flag
 from genpercept.core.values import Geometry, Sample, Target
-from genpercept.prediction import Prediction
+from genpercept.imaging.prediction import Prediction
 from genpercept.tasks._task import TaskOptions
 
 _EPS = 1e-6

@@ -13,7 +13,7 @@ from torch import Tensor
 from genpercept.core.label_rules import MIRRORED_JOINTS
 from genpercept.core.options import check_integer, check_number
 from genpercept.core.values import Geometry, Region, Sample, Target
-from genpercept.prediction import Prediction
+from genpercept.imaging.prediction import Prediction
 from genpercept.tasks import _keypoints
 from genpercept.tasks._keypoints import JOINTS
 from genpercept.tasks._task import TaskOptions

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from genpercept.core.classes import IGNORED, ClassTable, find, names
 from genpercept.core.values import Geometry, Sample, Target, resize
-from genpercept.prediction import Prediction
+from genpercept.imaging.prediction import Prediction
 from genpercept.tasks._task import TaskOptions
 
 
