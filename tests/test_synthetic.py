@@ -15,10 +15,10 @@ from genpercept.datasets.synthetic import CLASSES, DOMAINS, PALETTE, PLUGIN, SPL
 pytest.importorskip("numba")
 pytest.importorskip("skimage")
 
-from genpercept.datasets._world import camera, light, scene, stage
-from genpercept.datasets._world import intersect as X
-from genpercept.datasets._world.builder import World
-from genpercept.datasets._world.shade import ENV
+from genpercept.world import camera, light, scene, stage
+from genpercept.world import intersect as X
+from genpercept.world.builder import World
+from genpercept.world.shade import ENV
 
 COUNT = 32
 

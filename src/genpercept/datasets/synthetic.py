@@ -18,10 +18,10 @@ import torch
 from genpercept.core import classes
 from genpercept.core.values import Sample
 from genpercept.datasets._files import About, FileDataset
-from genpercept.datasets._world.words import CLASSES, WORDS
+from genpercept.world.words import CLASSES, WORDS
 
 if TYPE_CHECKING:
-    from genpercept.datasets._world.stage import Shot
+    from genpercept.world.stage import Shot
 
 __all__ = ["CLASSES", "DOMAINS", "PALETTE", "PLUGIN", "RECORDED", "SPLITS", "WORDS", "Scenes", "render", "samples"]
 
@@ -68,7 +68,7 @@ class Scenes:
 
 def _shoot(seed: int, split: str, domain: str, index: int, size: tuple[int, int], mattes: bool) -> Shot:
     try:
-        from genpercept.datasets._world import stage
+        from genpercept.world import stage
     except ImportError as e:
         if (e.name or "").split(".")[0] not in ("numba", "skimage", "scipy"):
             raise

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from genpercept.core.rng import generator
-from genpercept.datasets._world import atlas, camera, closeup, indoor, light, outdoor, scene
-from genpercept.datasets._world.builder import World
-from genpercept.datasets._world.words import caption
+from genpercept.world import atlas, camera, closeup, indoor, light, outdoor, scene
+from genpercept.world.builder import World
+from genpercept.world.words import caption
 
 SETTINGS = {
     "indoor": ((indoor.room, 1.0),),

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from genpercept.datasets._world.builder import World, matmul, pitch, roll, yaw
+from genpercept.world.builder import World, matmul, pitch, roll, yaw
 
 SOLID = ("wood", "paint", "metal", "plastic", "wood")
 

@@ -7,8 +7,8 @@ import math
 import numpy as np
 from numba import njit
 
-from genpercept.datasets._world.jit import JIT
-from genpercept.datasets._world.noise import lattice
+from genpercept.world.jit import JIT
+from genpercept.world.noise import lattice
 
 # Look vector: key, highlight white, white balance (3), saturation, contrast, gamma, vignette, blur (pixels), luma
 # noise, chroma noise, seed, haze (lifted blacks).

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from genpercept.datasets._world import bodies, machines, props
-from genpercept.datasets._world.builder import Vec, World, pitch
-from genpercept.datasets._world.light import lamplight
+from genpercept.world import bodies, machines, props
+from genpercept.world.builder import Vec, World, pitch
+from genpercept.world.light import lamplight
 
 # What may be on a wall. The frame stands on the floor at the wall's middle, the wall is z = 0, facing +z. Each function
 # gets the place along the wall (x), the wall's length and the room's height, in metres.

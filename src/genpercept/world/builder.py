@@ -10,11 +10,11 @@ from contextlib import contextmanager
 import numpy as np
 from numba import njit
 
-from genpercept.datasets._world import atlas, palette
-from genpercept.datasets._world import intersect as X
-from genpercept.datasets._world.jit import JIT
-from genpercept.datasets._world.noise import noise3
-from genpercept.datasets._world.words import CLASSES
+from genpercept.world import atlas, palette
+from genpercept.world import intersect as X
+from genpercept.world.jit import JIT
+from genpercept.world.noise import noise3
+from genpercept.world.words import CLASSES
 
 Vec = tuple[float, float, float]
 Rot = tuple[float, ...]

@@ -11,10 +11,10 @@ import math
 import numpy as np
 from numba import njit
 
-from genpercept.datasets._world import intersect as X
-from genpercept.datasets._world.intersect import INF, hit, normal
-from genpercept.datasets._world.jit import JIT
-from genpercept.datasets._world.noise import noise3
+from genpercept.world import intersect as X
+from genpercept.world.intersect import INF, hit, normal
+from genpercept.world.jit import JIT
+from genpercept.world.noise import noise3
 
 TILE = 8  # pixels per edge of a screen tile
 NEAR = 0.02  # metres

@@ -7,11 +7,11 @@ import math
 import numpy as np
 from numba import njit
 
-from genpercept.datasets._world.intersect import INF, hit, normal
-from genpercept.datasets._world.jit import JIT
-from genpercept.datasets._world.noise import lattice
-from genpercept.datasets._world.shade import _soften, _stain, occlusion, resolve_defects, shade
-from genpercept.datasets._world.trace import TILE, light_lists, lit, ray, screen_boxes, tile_lists, trace
+from genpercept.world.intersect import INF, hit, normal
+from genpercept.world.jit import JIT
+from genpercept.world.noise import lattice
+from genpercept.world.shade import _soften, _stain, occlusion, resolve_defects, shade
+from genpercept.world.trace import TILE, light_lists, lit, ray, screen_boxes, tile_lists, trace
 
 
 @njit(**JIT)

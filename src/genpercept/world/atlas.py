@@ -19,7 +19,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial import KDTree
 
 from genpercept.core.files import write_arrays
-from genpercept.datasets._world.jit import JIT
+from genpercept.world.jit import JIT
 
 VERSION = 1
 N = 256

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from genpercept.datasets._world import camera as look
-from genpercept.datasets._world import shade as E
-from genpercept.datasets._world.builder import World
-from genpercept.datasets._world.palette import RGB, linear, natural
+from genpercept.world import camera as look
+from genpercept.world import shade as E
+from genpercept.world.builder import World
+from genpercept.world.palette import RGB, linear, natural
 
 
 def _set(w: World, at: int, *values: float) -> None:

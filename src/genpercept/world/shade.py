@@ -6,13 +6,13 @@ import math
 
 from numba import njit
 
-from genpercept.datasets._world import intersect as X
-from genpercept.datasets._world.atlas import LEVELS, OFFSETS
-from genpercept.datasets._world.atlas import N as TEXELS
-from genpercept.datasets._world.intersect import local, local_normal
-from genpercept.datasets._world.jit import JIT
-from genpercept.datasets._world.noise import noise3
-from genpercept.datasets._world.trace import ray
+from genpercept.world import intersect as X
+from genpercept.world.atlas import LEVELS, OFFSETS
+from genpercept.world.atlas import N as TEXELS
+from genpercept.world.intersect import local, local_normal
+from genpercept.world.jit import JIT
+from genpercept.world.noise import noise3
+from genpercept.world.trace import ray
 
 # Environment vector: main light, ambient light, fog, sky.
 LIGHT, LIGHT_RGB, AMBIENT_UP, AMBIENT_DOWN, FILL, FILL_RGB = 0, 5, 8, 11, 14, 17

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from genpercept.datasets._world.builder import World, pitch, roll
-from genpercept.datasets._world.props import any_turn
+from genpercept.world.builder import World, pitch, roll
+from genpercept.world.props import any_turn
 
 
 def wheel(w: World, x: float, y: float, z: float, s: float, spokes: int = 0) -> None:

@@ -6,7 +6,7 @@ import math
 
 from numba import njit
 
-from genpercept.datasets._world.jit import JIT
+from genpercept.world.jit import JIT
 
 
 @njit(**JIT)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from genpercept.datasets._world import bodies, machines, nature, props
-from genpercept.datasets._world.builder import World, pitch
-from genpercept.datasets._world.light import daylight
+from genpercept.world import bodies, machines, nature, props
+from genpercept.world.builder import World, pitch
+from genpercept.world.light import daylight
 
 
 def building(w: World, sx: float, sz: float, h: float, detail: bool = False) -> None:

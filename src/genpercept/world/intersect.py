@@ -11,8 +11,8 @@ import math
 import numpy as np
 from numba import njit
 
-from genpercept.datasets._world.jit import JIT
-from genpercept.datasets._world.noise import noise3
+from genpercept.world.jit import JIT
+from genpercept.world.noise import noise3
 
 # Columns of a primitive.
 TYPE, POS, ROT, SCALE, PARAM, MAT, CLS, OBJ, FG, FUZZ, CAST, DEFECT, BOUND, INV = (

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from genpercept.datasets._world import bodies, machines, nature, props
-from genpercept.datasets._world.builder import World, pitch, yaw
-from genpercept.datasets._world.light import backdrop, daylight, lamplight
+from genpercept.world import bodies, machines, nature, props
+from genpercept.world.builder import World, pitch, yaw
+from genpercept.world.light import backdrop, daylight, lamplight
 
 
 def _stage(w: World, size: float, outdoors: bool) -> None:

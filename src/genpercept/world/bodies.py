@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from genpercept.datasets._world.builder import Vec, World, matmul, pitch, roll, yaw
+from genpercept.world.builder import Vec, World, matmul, pitch, roll, yaw
 
 JOINTS = (
     "nose",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from genpercept.datasets._world.builder import Vec, World, matmul, pitch, roll, yaw
+from genpercept.world.builder import Vec, World, matmul, pitch, roll, yaw
 
 
 def tree(w: World, h: float, fg: bool = False) -> None:
