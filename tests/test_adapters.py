@@ -11,8 +11,9 @@ import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
 
-from genpercept import adapters, checkpoint, lowrank
+from genpercept import adapters
 from genpercept.backbones import BACKBONES
+from genpercept.checkpoints import lowrank, parts
 
 CONFIG: dict[str, Any] = {
     "sample_size": 8,
@@ -140,5 +141,5 @@ def test_controlnet_is_diffusers_own(unet: Any, inputs: Any, tmp_path: Path) -> 
     want = unet(*inputs, down_block_additional_residuals=down, mid_block_additional_residual=middle).sample
     assert torch.equal(controlled.forward_features(*inputs).latent, want)
     controlled.save_pretrained(tmp_path)
-    again: Any = checkpoint.load_part(BACKBONES.find("sd21_controlnet"), tmp_path)
+    again: Any = parts.load_part(BACKBONES.find("sd21_controlnet"), tmp_path)
     assert torch.equal(again.forward_features(*inputs).latent, want)

@@ -14,9 +14,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, CLIPVisionModel, Dinov2Config, Dinov2Model
 
-from genpercept import GenPerceptPipeline, bases, checkpoint
+from genpercept import GenPerceptPipeline, bases
 from genpercept.backbones import BACKBONES, clip, dinov2, pixart_alpha, sd21
 from genpercept.backbones._blocks import choose
+from genpercept.checkpoints import parts
 from genpercept.codecs import CODECS
 from genpercept.heads import HEADS, REASSEMBLE, neck_config
 from genpercept.tasks import TASKS
@@ -130,7 +131,7 @@ class TestContract:
     def test_saved_and_loaded_it_answers_the_same(self, name: str, config: dict[str, Any], tmp_path: Path) -> None:
         net = tiny(name, config)
         net.save_pretrained(tmp_path, safe_serialization=True)
-        again: Any = checkpoint.load_part(BACKBONES.find(name), tmp_path)
+        again: Any = parts.load_part(BACKBONES.find(name), tmp_path)
         assert not any(t.is_meta for t in [*again.parameters(), *again.buffers()])
         x = torch.randn(1, net.in_channels, 4 * net.patch, 4 * net.patch)
         a, b = ask(net, x), ask(again, x)
@@ -292,7 +293,7 @@ def pair(net: Any, name: str, head: str, task: str, plugin: Any) -> GenPerceptPi
     pixels = BACKBONES.find(name).input == "pixels"
     return GenPerceptPipeline.from_parts(
         unet=net,
-        vae=None if pixels else checkpoint.load_part(CODECS.find("kl"), SD / "vae"),
+        vae=None if pixels else parts.load_part(CODECS.find("kl"), SD / "vae"),
         prompt_embeds=torch.zeros(1, 0, 0) if pixels else torch.zeros(1, 1, 10),
         task=task,
         task_options=options,
@@ -325,7 +326,7 @@ def test_a_pixel_backbone_goes_with_direct_and_no_codec_alone() -> None:
     with pytest.raises(ValueError, match="'direct' gives no latent, but head 'vae' reads one"):
         GenPerceptPipeline.from_parts(**common, vae=None, codec="pixels", paradigm="direct")
     with pytest.raises(ValueError, match="backbone 'dinov2' takes pixels, but codec 'kl' gives latent"):
-        vae = checkpoint.load_part(CODECS.find("kl"), SD / "vae")
+        vae = parts.load_part(CODECS.find("kl"), SD / "vae")
         dpt = HEADS.find("dpt").build({"neck_hidden_sizes": [24] * 4})
         GenPerceptPipeline.from_parts(**common, vae=vae, paradigm="direct", head="dpt", head_module=dpt)
 
@@ -368,7 +369,7 @@ def pixart_base(folder: Path, kind: str = "epsilon", **config: Any) -> Path:
     null = torch.randn(5, 10)
     save_file(load_file(path) | {"caption_projection.y_embedding": null}, path)
     edit(folder / "transformer" / "config.json", _class_name="Transformer2DModel", only_cross_attention=False)
-    checkpoint.load_part(CODECS.find("kl"), SD / "vae").save_pretrained(folder / "vae")  # type: ignore[operator]
+    parts.load_part(CODECS.find("kl"), SD / "vae").save_pretrained(folder / "vae")  # type: ignore[operator]
     (folder / "scheduler").mkdir()
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps({"prediction_type": kind}))
     return folder
@@ -405,11 +406,11 @@ FACTORS = {"token_map_scales": list(REASSEMBLE)}
 
 def test_older_names_of_dinov2_are_read(tmp_path: Path) -> None:
     folder = dinov2_base(tmp_path)
-    names = checkpoint.tensor_shapes(folder / "model.safetensors")
+    names = parts.tensor_shapes(folder / "model.safetensors")
     assert any("mlp.weights_in" in name for name in names) and any(
         "attention.attention.query" in name for name in names
     )
-    net: Any = checkpoint.load_part(BACKBONES.find("dinov2"), folder)
+    net: Any = parts.load_part(BACKBONES.find("dinov2"), folder)
     parent = Dinov2Model.from_pretrained(folder).eval()
     x = torch.rand(1, 3, 28, 28)
     want = cast(Any, parent(x)).last_hidden_state
@@ -473,7 +474,7 @@ def test_the_empty_prompt_of_t5_is_one_token_whose_masked_padding_changes_nothin
 
 def test_sdxl_base_knows_its_empty_prompt_and_no_other(tmp_path: Path) -> None:
     UNet2DConditionModel(**cast(Any, SDXL)).save_pretrained(tmp_path / "unet")
-    checkpoint.load_part(CODECS.find("kl"), SD / "vae").save_pretrained(tmp_path / "vae")  # type: ignore[operator]
+    parts.load_part(CODECS.find("kl"), SD / "vae").save_pretrained(tmp_path / "vae")  # type: ignore[operator]
     (tmp_path / "scheduler").mkdir()
     (tmp_path / "scheduler" / "scheduler_config.json").write_text('{"prediction_type": "epsilon"}')
     options = {"prediction_type": "sample"}

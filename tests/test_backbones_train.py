@@ -13,10 +13,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import genpercept
-from genpercept import _folder, checkpoint, train
+from genpercept import _folder, train
 from genpercept import recipe as recipes
 from genpercept._training.finetune import FinetuneStage
 from genpercept.backbones import BACKBONES
+from genpercept.checkpoints import parts
 from test_backbones import clip_base, dinov2_base, pixart_base
 
 SIZES = {"dinov2": (28, 42), "clip": (28, 42), "pixart_alpha": (32, 48)}
@@ -125,7 +126,7 @@ def test_two_steps_save_load_predict(
     assert np.array_equal(genpercept.load(tmp_path / "again", device="cpu")(image).values, prediction.values)
     if more.get("learn", {}).get("denoiser") == "lora":
         assert (folder / "lora" / "adapter_model.safetensors").is_file()
-        merged: Any = checkpoint.load_part(BACKBONES.find(name), folder / pipe_folder(name))
+        merged: Any = parts.load_part(BACKBONES.find(name), folder / pipe_folder(name))
         assert {k for k in merged.state_dict() if "lora" in k} == set()
 
 

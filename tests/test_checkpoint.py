@@ -12,7 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import genpercept
-from genpercept import GenPerceptPipeline, checkpoint, text, weights
+from genpercept import GenPerceptPipeline, text
+from genpercept.checkpoints import weights
+from genpercept.checkpoints.parts import headers, sha256
 from genpercept.core.files import atomic_folder
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -85,7 +87,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 def part(model: Path) -> dict[str, str]:
-    return {"path": "unet", "sha256": checkpoint.sha256(model / "unet")}
+    return {"path": "unet", "sha256": sha256(model / "unet")}
 
 
 def edit_json(path: Path, **changes: object) -> None:
@@ -184,14 +186,14 @@ def test_allowed_pickles_give_the_same_model(name: str, options: dict, good: Pat
     content = {"state_dict": tensors, "epoch": 3} if name.endswith(".ckpt") else tensors
     pickle_of(model / "unet", name, content, **options)
     torch.save({"state": {}}, model / "unet" / "optimizer.bin")  # a trainer's own, never taken for weights
-    sha = checkpoint.sha256(model / "unet", allow_pickle=True)
+    sha = sha256(model / "unet", allow_pickle=True)
     parts = json.loads((model / "genpercept.json").read_text())["parts"]
     edit_manifest(model, parts=parts | {"unet": {"path": "unet", "sha256": sha}})
     with pytest.raises(ValueError, match=r"convert it to safetensors .*, or pass --allow-pickle \(allow_pickle=True\)"):
         genpercept.load(model, device="cpu")
     pipe, whole = (genpercept.load(m, device="cpu", allow_pickle=True) for m in (model, good))
     assert all(torch.equal(t, whole.unet.state_dict()[k]) for k, t in pipe.unet.state_dict().items())
-    shapes = checkpoint.headers(model / "unet" / name, allow_pickle=True)
+    shapes = headers(model / "unet" / name, allow_pickle=True)
     assert shapes["conv_in.weight"] == ((16, 4, 3, 3), "float32")
 
 

@@ -314,14 +314,14 @@ def test_predictions_can_be_scored(call: Call, tmp_path: Path, photo: Path, mode
 
 def test_pickles_on_the_command_line(call: Call, tmp_path: Path, photo: Path, model: Path) -> None:
     """Refused by predict and inspect until --allow-pickle."""
-    from genpercept import checkpoint
+    from genpercept.checkpoints import parts
 
     shutil.copytree(model, tmp_path / "m")
     weights = next((tmp_path / "m" / "unet").glob("*.safetensors"))
     torch.save(load_file(weights), weights.with_suffix(".bin"))
     weights.unlink()
     manifest = json.loads((tmp_path / "m" / "genpercept.json").read_text())
-    manifest["parts"]["unet"]["sha256"] = checkpoint.sha256(tmp_path / "m" / "unet", allow_pickle=True)
+    manifest["parts"]["unet"]["sha256"] = parts.sha256(tmp_path / "m" / "unet", allow_pickle=True)
     (tmp_path / "m" / "genpercept.json").write_text(json.dumps(manifest))
     predict = ("predict", photo, "--model", tmp_path / "m", "--out", tmp_path / "o", "--device", "cpu")
     one_line(call(*predict), "--allow-pickle")
@@ -368,7 +368,7 @@ def test_doctor(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_doctor_without_embedded_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from genpercept import hub
+    from genpercept.checkpoints import hub
 
     monkeypatch.setattr(hub, "embedded_root", lambda: tmp_path)
     lines = {line.name: line for line in doctor._models()}

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import genpercept
-from genpercept import _demo_tasks, hub
+from genpercept import _demo_tasks
+from genpercept.checkpoints import hub
 from genpercept.metrics import METRICS, score
 
 SCENES = 32

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 import genpercept
 from genpercept import GenPerceptPipeline, export
-from genpercept.checkpoint import load_part
+from genpercept.checkpoints.parts import load_part
 from genpercept.heads import HEADS
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from genpercept import GenPerceptPipeline
-from genpercept.checkpoint import read_json
+from genpercept.checkpoints.parts import read_json
 from genpercept.codecs import CODECS, Codec
 from genpercept.core.values import Features, Geometry
 from genpercept.heads import HEADS

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from genpercept import GenPerceptPipeline, adapters, doctor, hub
+from genpercept import GenPerceptPipeline, adapters, doctor
 from genpercept.backbones import BACKBONES
 from genpercept.backbones.sd21 import SD21_CONFIG
+from genpercept.checkpoints import hub
 from genpercept.inspect import inspect, main
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -10,13 +10,14 @@ from diffusers import DDIMScheduler, LCMScheduler, MarigoldDepthPipeline, Marigo
 from diffusers.utils import logging as diffusers_logging
 
 import genpercept
-from genpercept import GenPerceptPipeline, checkpoint, ensemble
+from genpercept import GenPerceptPipeline, ensemble
 from genpercept._bench import flops
 from genpercept._evaluation import network
 from genpercept._evaluation.plan import EvalSet, SetSpec
 from genpercept._folder import read_manifest
 from genpercept.backbones import BACKBONES
 from genpercept.backbones.sd21 import widen
+from genpercept.checkpoints import parts
 from genpercept.heads import HEADS
 from genpercept.paradigms import PARADIGMS
 
@@ -44,7 +45,7 @@ def one_step() -> GenPerceptPipeline:
 
 def eight_channels(base: GenPerceptPipeline, task: str = "depth", **options: Any) -> GenPerceptPipeline:
     return GenPerceptPipeline.from_parts(
-        unet=checkpoint.load_part(BACKBONES.find("sd21"), GOLDEN / "marigold-unet8"),
+        unet=parts.load_part(BACKBONES.find("sd21"), GOLDEN / "marigold-unet8"),
         vae=base.vae,
         prompt_embeds=base.prompt_embeds,
         task=task,
@@ -385,7 +386,7 @@ def test_a_base_that_predicts_noise_becomes_a_stochastic_model_that_does(tmp_pat
 def test_a_head_with_weights_is_saved_checked_and_loaded(
     one_step: GenPerceptPipeline, tmp_path: Path, image: np.ndarray, paradigm: str
 ) -> None:
-    head = checkpoint.load_part(HEADS.find("dpt"), GOLDEN / "dpt_head_identity")
+    head = parts.load_part(HEADS.find("dpt"), GOLDEN / "dpt_head_identity")
     pipe = GenPerceptPipeline.from_parts(
         unet=one_step.unet,
         vae=one_step.vae,

@@ -15,7 +15,7 @@ from genpercept import GenPerceptPipeline, inspect
 from genpercept._folder import read_manifest
 from genpercept.backbones import BACKBONES
 from genpercept.backbones.sd21 import SD21_CONFIG, SD21UNet
-from genpercept.checkpoint import load_part
+from genpercept.checkpoints.parts import load_part
 from genpercept.codecs import CODECS
 from genpercept.codecs.kl import SD_VAE_CONFIG
 from genpercept.core.values import Geometry

@@ -17,7 +17,7 @@ from genpercept import GenPerceptPipeline, adapters
 from genpercept._specialise import layers
 from genpercept._specialise.layers import OnesConv, PromptAttention, Upsample
 from genpercept._specialise.run import Compiled, Graphed, copied
-from genpercept.checkpoint import load_part
+from genpercept.checkpoints.parts import load_part
 from genpercept.core.values import Features
 from genpercept.heads import HEADS
 from genpercept.specialising import SpecialisedPipeline

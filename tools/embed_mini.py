@@ -1,4 +1,4 @@
-"""Write src/genpercept/assets/mini from finished training runs: float16, parts shared by hash, a model card each.
+"""Write src/genpercept/checkpoints/assets/mini from finished training runs: float16, parts shared by hash, a model card each.
 
     python tools/embed_mini.py --base runs/base/model depth=runs/depth/model normals=runs/normals/model
 
@@ -16,11 +16,12 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from genpercept import adapters, checkpoint, lowrank
+from genpercept import adapters
 from genpercept._folder import DIFFERENCE, PROMPT_FILE
+from genpercept.checkpoints import lowrank, parts
+from genpercept.checkpoints.weights import weight_files
 from genpercept.core.files import atomic_folder
 from genpercept.pipeline import GenPerceptPipeline
-from genpercept.weights import weight_files
 
 ASSETS = Path(__file__).parent.parent / "src" / "genpercept" / "assets" / "mini"
 BUDGET_MB = 64
@@ -74,14 +75,14 @@ def write_predictor(source: Path, target: Path) -> None:
         pipe.save_pretrained(work / "full")
         keep_card(target, work)
         (work / "full" / PROMPT_FILE).rename(work / PROMPT_FILE)
-        manifest: dict[str, Any] = checkpoint.read_json(work / "full" / checkpoint.MANIFEST)
-        manifest["parts"]["vae"] = {"path": "../base/vae", "sha256": checkpoint.sha256(shared)}
+        manifest: dict[str, Any] = parts.read_json(work / "full" / parts.MANIFEST)
+        manifest["parts"]["vae"] = {"path": "../base/vae", "sha256": parts.sha256(shared)}
         manifest["parts"] |= denoiser_parts(source, work, manifest["recipe"])
         if (work / "full" / "head").is_dir():
             (work / "full" / "head").rename(work / "head")
         manifest |= {"base": "mini/base", "licence": "Apache-2.0"}
         manifest["recipe"] = portable(manifest["recipe"])
-        (work / checkpoint.MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        (work / parts.MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         (work / "full" / "model_index.json").rename(work / "model_index.json")
         shutil.rmtree(work / "full")
 
@@ -91,15 +92,15 @@ def denoiser_parts(source: Path, work: Path, recipe: dict[str, Any]) -> dict[str
     base = recipe["model"]["base"]
     if not (source / "lora").is_dir() or not base.startswith("mini/"):
         (work / "full" / "unet").rename(work / "unet")
-        return {"unet": {"path": "unet", "sha256": checkpoint.sha256(work / "unet")}}
+        return {"unet": {"path": "unet", "sha256": parts.sha256(work / "unet")}}
     denoiser = GenPerceptPipeline.from_pretrained(base).unet
     adapters.load_lora(denoiser, source / "lora")
     path = work / f"{DIFFERENCE}.safetensors"
     save_file({name: half(tensor) for name, tensor in lowrank.from_lora(denoiser).items()}, path)
     shared = ASSETS / base.removeprefix("mini/") / "unet"
     return {
-        "unet": {"path": f"../{shared.parent.name}/unet", "sha256": checkpoint.sha256(shared)},
-        DIFFERENCE: {"path": path.name, "sha256": checkpoint.sha256(path)},
+        "unet": {"path": f"../{shared.parent.name}/unet", "sha256": parts.sha256(shared)},
+        DIFFERENCE: {"path": path.name, "sha256": parts.sha256(path)},
     }
 
 

@@ -12,7 +12,7 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from PIL import Image
 
-from genpercept.hub import embedded_root
+from genpercept.checkpoints.hub import embedded_root
 
 CAPTIONS = (
     "a room with a sofa, a table and a lamp, warm light",

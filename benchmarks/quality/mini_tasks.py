@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from genpercept import hub
 from genpercept._evaluation.columns import Column, columns
+from genpercept.checkpoints import hub
 from genpercept.evaluate import Machinery, ModelSpec, SetSpec, Way, run
 
 TASKS = ("disparity", "segmentation", "dis", "matting", "pose", "anomaly")

@@ -24,7 +24,8 @@ from safetensors.torch import load_file, save_file
 sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
 import genpercept
 from benchmarks._page import made
-from genpercept import GenPerceptPipeline, adapters, checkpoint, hub
+from genpercept import GenPerceptPipeline, adapters
+from genpercept.checkpoints import hub, parts
 from genpercept.heads import HEADS
 
 GOLDEN = Path(__file__).resolve().parents[2] / "tests" / "golden"
@@ -54,7 +55,7 @@ def starts(root: Path) -> dict[str, Path]:
     made = {name: root / name for name in ("ours", "dpt", "v2", "marigold", "base", "lora", "mini")}
     pipe = GenPerceptPipeline.from_base(BASE, "depth", resolution=0)
     pipe.save_pretrained(made["ours"])
-    head = checkpoint.load_part(HEADS.find("dpt"), GOLDEN / "dpt_head_identity")
+    head = parts.load_part(HEADS.find("dpt"), GOLDEN / "dpt_head_identity")
     GenPerceptPipeline.from_parts(
         unet=pipe.unet, vae=pipe.vae, prompt_embeds=pipe.prompt_embeds, task="disparity", head="dpt", head_module=head
     ).save_pretrained(made["dpt"])

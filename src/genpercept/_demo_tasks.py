@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genpercept import hub
 from genpercept._evaluation import baselines, pictures
+from genpercept.checkpoints import hub
 from genpercept.core.values import Sample
 from genpercept.imaging import html
 from genpercept.imaging.prediction import Prediction

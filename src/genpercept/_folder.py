@@ -15,8 +15,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from genpercept import checkpoint, lowrank, text
+from genpercept import text
 from genpercept.backbones import BACKBONES
+from genpercept.checkpoints import lowrank
+from genpercept.checkpoints import parts as checkpoint
+from genpercept.checkpoints.weights import weight_files
 from genpercept.codecs import CODECS
 from genpercept.core.files import atomic_folder
 from genpercept.core.names import choose
@@ -24,7 +27,6 @@ from genpercept.core.registry import Registry
 from genpercept.heads import HEADS
 from genpercept.paradigms import PARADIGMS, Paradigm
 from genpercept.tasks import TASKS
-from genpercept.weights import weight_files
 
 PROMPT_FILE = "prompt_embeds.safetensors"
 _NAMED: dict[str, Registry[Any]] = {  # keys of genpercept.json that name a plugin
@@ -35,7 +37,7 @@ _NAMED: dict[str, Registry[Any]] = {  # keys of genpercept.json that name a plug
     "backbone": BACKBONES,
 }
 NO_TEXT = torch.zeros(1, 0, 0)  # prompt_embeds of a backbone that reads none
-DIFFERENCE = "unet_difference"  # a part that only embedded models have: see genpercept.lowrank
+DIFFERENCE = "unet_difference"  # a part that only embedded models have: see genpercept.checkpoints.lowrank
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from genpercept import bases, checkpoint, hub, loading
+from genpercept import bases, loading
 from genpercept._folder import read_manifest
 from genpercept.backbones import BACKBONES
-from genpercept.checkpoint import Header, PartPlugin
+from genpercept.checkpoints import hub
+from genpercept.checkpoints.parts import (
+    MANIFEST,
+    Header,
+    PartPlugin,
+    check_shapes,
+    no_model_in,
+    read_json,
+    sha256,
+    skeleton,
+)
 from genpercept.codecs import CODECS, ends
 from genpercept.core.registry import Registry
 from genpercept.families import FAMILIES, _layout, _rest
@@ -76,7 +86,7 @@ class Given:
 def look(model: str, folder: Path, given: Given) -> Report:
     """Reads JSON and headers; weights are only hashed, block by block, where a manifest says what their hash is."""
     report = Report(model, str(folder))
-    if (folder / checkpoint.MANIFEST).is_file():
+    if (folder / MANIFEST).is_file():
         _predictor(folder, report, given)
     elif (folder / ADAPTER).is_file():
         _adapter(folder, report)
@@ -119,9 +129,7 @@ def _predictor(folder: Path, report: Report, given: Given) -> None:
         part, headers[name] = _part(folder, name, entry["path"], given, plugin_of(name, info))
         report.parts.append(part)
         if not part.problem and _sha256(folder / entry["path"], given) != entry.get("sha256"):
-            part.problem = (
-                f"{folder / entry['path']}: its SHA-256 is not the one of {checkpoint.MANIFEST}: changed or damaged"
-            )
+            part.problem = f"{folder / entry['path']}: its SHA-256 is not the one of {MANIFEST}: changed or damaged"
     try:
         _check_pairing(folder, info, headers)
     except ValueError as error:
@@ -135,10 +143,10 @@ def _check_pairing(folder: Path, info: dict[str, Any], headers: dict[str, dict[s
     needed = {"unet", "vae", "prompt_embeds"}
     needed |= {"head"} if HEADS.find(info["head"]).class_name is not None else set()
     if missing := sorted(needed - info["parts"].keys()):
-        raise ValueError(f"{folder / checkpoint.MANIFEST}: names no part {', '.join(missing)}; save the model again")
+        raise ValueError(f"{folder / MANIFEST}: names no part {', '.join(missing)}; save the model again")
     TASKS.find(info["task"])
-    unet = checkpoint.read_json(folder / info["parts"]["unet"]["path"] / "config.json")
-    vae = checkpoint.read_json(folder / info["parts"]["vae"]["path"] / "config.json")
+    unet = read_json(folder / info["parts"]["unet"]["path"] / "config.json")
+    vae = read_json(folder / info["parts"]["vae"]["path"] / "config.json")
     paradigm = PARADIGMS.find(info["paradigm"]).with_options(**(info.get("paradigm_options") or {}))
     wanted, have = paradigm.input_channels(int(vae.get("latent_channels", 4))), unet.get("in_channels")
     if have is not None and wanted != have:
@@ -151,7 +159,7 @@ def _check_pairing(folder: Path, info: dict[str, Any], headers: dict[str, dict[s
 def _adapter(folder: Path, report: Report) -> None:
     """A LoRA, as peft saves it."""
     report.kind = "LoRA adapter"
-    config = checkpoint.read_json(folder / ADAPTER)
+    config = read_json(folder / ADAPTER)
     targets = config.get("target_modules") or []
     report.facts |= {"rank": config.get("r"), "alpha": config.get("lora_alpha"), "layers": len(targets)}
     if config.get("base_model_name_or_path"):
@@ -170,10 +178,10 @@ def _adapter(folder: Path, report: Report) -> None:
 
 def _run(folder: Path, report: Report, given: Given) -> None:
     """A training run of ours: its recipe, and the model it wrote."""
-    recipe = checkpoint.read_json(folder / "recipe.json")
+    recipe = read_json(folder / "recipe.json")
     keys = ("name", "stage", "task", "paradigm", "steps")
     facts = {f"recipe {k}": recipe[k] for k in keys if recipe.get(k) is not None}
-    if (folder / "model" / checkpoint.MANIFEST).is_file():
+    if (folder / "model" / MANIFEST).is_file():
         _predictor(folder / "model", report, given)
         report.needs.append(f"its model's own folder: {folder / 'model'}")
     elif (folder / "model" / "model_index.json").is_file():
@@ -189,14 +197,14 @@ def _is_base(folder: Path) -> bool:
     """A text-to-image model, rather than a predictor in a full folder."""
     if not (folder / "model_index.json").is_file():
         return False
-    name = str(checkpoint.read_json(folder / "model_index.json").get("_class_name"))
+    name = str(read_json(folder / "model_index.json").get("_class_name"))
     return name.startswith(("StableDiffusion", "DiffusionPipeline", "PixArt")) and not _trained(folder)
 
 
 def _trained(folder: Path) -> bool:
     """A full folder whose U-Net no text-to-image model has: more inputs than the latent's, or Lotus's class embedding."""
     path = folder / "unet" / "config.json"
-    config = checkpoint.read_json(path) if path.is_file() else {}
+    config = read_json(path) if path.is_file() else {}
     return config.get("in_channels", 4) not in (4, 9) or config.get("projection_class_embeddings_input_dim") == 4
 
 
@@ -221,8 +229,8 @@ def _public(folder: Path, report: Report, given: Given) -> None:
     """What GenPercept, Marigold, E2E-FT and Lotus publish: a U-Net folder, a run's folder, or a full one."""
     unet = folder / "unet" if (folder / "unet").is_dir() else folder
     if not (unet / "config.json").is_file():
-        raise checkpoint.no_model_in(folder)
-    config = checkpoint.read_json(unet / "config.json")
+        raise no_model_in(folder)
+    config = read_json(unet / "config.json")
     report.kind = "public checkpoint"
     known = config.get("_class_name")
     if known not in (None, "UNet2DConditionModel", _FORK) or "in_channels" not in config:
@@ -252,11 +260,11 @@ def _public(folder: Path, report: Report, given: Given) -> None:
 def _unet_problem(unet: Path, config: dict[str, Any], found: dict[str, Header], headless: bool) -> str:
     try:
         plain = {k: v for k, v in config.items() if k != "_class_name"}
-        module = checkpoint.skeleton(BACKBONES.find("sd21"), unet, plain)
+        module = skeleton(BACKBONES.find("sd21"), unet, plain)
         needed = {k: tuple(v.shape) for k, v in module.state_dict().items()}
         if headless:
             needed = {k: s for k, s in needed.items() if not k.startswith(("conv_norm_out.", "conv_out."))}
-        checkpoint.check_shapes(unet, needed, {k: h.shape for k, h in found.items()})
+        check_shapes(unet, needed, {k: h.shape for k, h in found.items()})
     except ValueError as error:
         return str(error)
     return ""
@@ -268,7 +276,7 @@ def _add_head(folder: Path, unet: Path, report: Report, given: Given) -> None:
             path = os.path.relpath(place, folder)
             part, found = _part(folder, "head", path, given, None)
             if not part.problem and (place / "config.json").is_file():
-                config = checkpoint.read_json(place / "config.json")
+                config = read_json(place / "config.json")
                 part.problem = bases.problem_of(HEADS.find("dpt"), place, found, config)
             report.parts.append(part)
             return
@@ -345,7 +353,7 @@ def _part(
     if plugin is not None and not part.problem:
         part.problem = bases.problem_of(plugin, where, headers)
     if not part.problem and (where / "config.json").is_file():
-        config = checkpoint.read_json(where / "config.json")
+        config = read_json(where / "config.json")
         part.details = {"unet": _unet_details, "vae": _vae_details}.get(name, lambda _: "")(config)
     elif name == "prompt_embeds" and "prompt_embeds" in headers:
         shape = headers["prompt_embeds"].shape
@@ -369,7 +377,7 @@ def _vae_details(config: dict[str, Any]) -> str:
 
 def _sha256(path: Path, given: Given) -> str:
     try:
-        return checkpoint.sha256(path, allow_pickle=given.allow_pickle)
+        return sha256(path, allow_pickle=given.allow_pickle)
     except OSError:
         return hashlib.sha256(b"").hexdigest()
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genpercept import checkpoint, hub
 from genpercept.backbones import BACKBONES
-from genpercept.checkpoint import Header, PartPlugin
+from genpercept.checkpoints import hub
+from genpercept.checkpoints.parts import Header, PartPlugin, check_shapes, headers, read_json, skeleton
+from genpercept.checkpoints.weights import weight_files
 from genpercept.codecs import CODECS
 from genpercept.core.texts import one_line
-from genpercept.weights import weight_files
 
 VARIABLE = "GENPERCEPT_BASE"
 # Repositories that people have in their cache: the first is a mirror of the second, which was taken down (docs/checkpoints.md).
@@ -37,7 +37,7 @@ def weights(path: Path, *, allow_pickle: bool = False) -> tuple[Weights, dict[st
         files = weight_files(path, allow_pickle=allow_pickle) if path.is_dir() else [path]
         found: dict[str, Header] = {}
         for file in files:
-            found |= checkpoint.headers(file, allow_pickle=allow_pickle)
+            found |= headers(file, allow_pickle=allow_pickle)
     except (ValueError, OSError) as error:
         return Weights(problem=one_line(error)), {}
     count = sum(math.prod(h.shape) for h in found.values())
@@ -48,11 +48,11 @@ def weights(path: Path, *, allow_pickle: bool = False) -> tuple[Weights, dict[st
 def problem_of(part: PartPlugin, path: Path, found: Mapping[str, Header], config: dict[str, Any] | None = None) -> str:
     """Why the part's weights do not fit what its config.json, or `config`, builds ("" where they do)."""
     try:
-        config = checkpoint.read_json(path / "config.json") if config is None else config
-        module = checkpoint.skeleton(part, path, config)
+        config = read_json(path / "config.json") if config is None else config
+        module = skeleton(part, path, config)
         rename = getattr(part, "rename", str)
         needed = {k: tuple(v.shape) for k, v in module.state_dict().items()}
-        checkpoint.check_shapes(path, needed, {rename(k): h.shape for k, h in found.items()})
+        check_shapes(path, needed, {rename(k): h.shape for k, h in found.items()})
     except ValueError as error:
         return str(error)
     return ""
@@ -138,7 +138,7 @@ def read(folder: Path, *, allow_pickle: bool = False) -> Base:
 
 def _json(path: Path, problems: list[str]) -> dict[str, Any]:
     try:
-        return checkpoint.read_json(path)
+        return read_json(path)
     except ValueError as error:
         problems.append(str(error))
         return {}

@@ -283,7 +283,7 @@ def depth_picture(case: Case) -> Any:
 
 def model_card(pipe: Any, lines: int = 30) -> str:
     """The beginning of the model's README.md, without its metadata block; empty where it has none."""
-    from genpercept import hub
+    from genpercept.checkpoints import hub
 
     try:
         text = (hub.resolve(pipe.info.get("model", "")) / "README.md").read_text(encoding="utf-8")

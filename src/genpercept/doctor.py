@@ -117,7 +117,7 @@ def _extras() -> Iterator[Line]:
 def _models() -> Iterator[Line]:
     names, where = [], "?"
     try:
-        from genpercept import hub
+        from genpercept.checkpoints import hub
 
         where, names = str(hub.embedded_root()), hub.embedded_names()
     except (ImportError, OSError) as error:
@@ -137,7 +137,8 @@ def _base() -> Iterator[Line]:
     """Which base a public checkpoint would get, by what rule, whether it is here, and what its headers say."""
     rule = "--base, or base=, comes before it"
     try:
-        from genpercept import bases, hub
+        from genpercept import bases
+        from genpercept.checkpoints import hub
 
         name = os.environ.get(bases.VARIABLE)
         if name is None:
@@ -161,7 +162,8 @@ def _base() -> Iterator[Line]:
 def _absent(name: str) -> Line:
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
-    from genpercept import bases, hub
+    from genpercept import bases
+    from genpercept.checkpoints import hub
 
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         return Line(bases.VARIABLE, f"{name}: no such folder", True)

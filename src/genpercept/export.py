@@ -17,7 +17,8 @@ import diffusers
 import torch
 from safetensors.torch import save_file
 
-from genpercept import bases, checkpoint, exported, hub, loading, text
+from genpercept import bases, exported, loading, text
+from genpercept.checkpoints import hub, parts
 from genpercept.codecs import CODECS
 from genpercept.core.files import atomic_files, atomic_folder
 from genpercept.core.names import choose
@@ -190,9 +191,9 @@ def _genpercept(source: Source, work: Path) -> str:
 def _drop_output(folder: Path) -> None:
     """As the release has it: a DPT head never runs the output layers, and their absence says that there is one."""
     (file,) = folder.glob("*.safetensors")
-    kept = {k: t for k, t in checkpoint.read_tensors(file).items() if not k.startswith(_OUTPUT)}
+    kept = {k: t for k, t in parts.read_tensors(file).items() if not k.startswith(_OUTPUT)}
     save_file(kept, file)
-    config = checkpoint.read_json(folder / "config.json") | {"_class_name": "CustomUNet2DConditionModel"}
+    config = parts.read_json(folder / "config.json") | {"_class_name": "CustomUNet2DConditionModel"}
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
@@ -209,7 +210,7 @@ def _write_head(source: Source, folder: Path) -> None:
 def _changed(source: Source) -> set[str]:
     """Which halves of the codec, encoder and decoder, are not the base's, compared in the coarser dtype of the two."""
     base = source.need_base("its decoder is written only if it was trained, which its base tells")
-    theirs = checkpoint.load_part(CODECS.find("kl"), base / "vae", allow_pickle=source.allow_pickle).state_dict()
+    theirs = parts.load_part(CODECS.find("kl"), base / "vae", allow_pickle=source.allow_pickle).state_dict()
     found = set()
     for name, ours in cast(Any, source.pipe.vae).state_dict().items():
         other = theirs.get(name)

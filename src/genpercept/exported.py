@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from genpercept import checkpoint
 from genpercept._runs import Run
+from genpercept.checkpoints import parts
 from genpercept.core import dtypes
 from genpercept.core.texts import one_line
 from genpercept.paradigms import PARADIGMS, Paradigm
@@ -58,8 +58,8 @@ def read_info(path: Path) -> dict[str, Any]:
             f"{path}: was not written by `genpercept export`: nothing in it says what it predicts; export the model again"
         )
     info = json.loads(text)
-    if info.get("format") != checkpoint.FORMAT:
-        raise ValueError(f"{path}: of format {info.get('format')}, not {checkpoint.FORMAT}: update genpercept")
+    if info.get("format") != parts.FORMAT:
+        raise ValueError(f"{path}: of format {info.get('format')}, not {parts.FORMAT}: update genpercept")
     return info
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from genpercept import exported, hub
+from genpercept import exported
 from genpercept._inspection import Given, Part, Report, look
+from genpercept.checkpoints import hub
 
 __all__ = ["Given", "Report", "inspect", "main"]
 

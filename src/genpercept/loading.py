@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from genpercept import _folder, bases, checkpoint, exported, hub, specialising
+from genpercept import _folder, bases, exported, specialising
+from genpercept.checkpoints import hub, parts
 from genpercept.core.devices import pick_device
 from genpercept.families import FAMILIES, Candidate, Family
 from genpercept.families._family import looks
@@ -61,7 +62,7 @@ def load(
         _check_asked(pipe, name, family, task)
         return pipe
     folder = hub.resolve(name, subfolder=subfolder, **where)
-    if (folder / checkpoint.MANIFEST).is_file():  # ours: whole, so that a base gives nothing
+    if (folder / parts.MANIFEST).is_file():  # ours: whole, so that a base gives nothing
         pipe = GenPerceptPipeline.from_pretrained(folder, torch_dtype=torch_dtype, allow_pickle=allow_pickle)
         pipe.info["model"] = str(name) if subfolder is None else f"{name}/{subfolder}"
     else:

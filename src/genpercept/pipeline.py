@@ -14,9 +14,11 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
-from genpercept import _folder, checkpoint, hub
+from genpercept import _folder
 from genpercept._runs import IDENTITY_AXES, Run, batches, boxes_of, check_runs, decode, seeds_of, turned
 from genpercept.backbones import BACKBONES
+from genpercept.checkpoints import hub
+from genpercept.checkpoints.parts import FORMAT
 from genpercept.codecs import CODECS, _join
 from genpercept.core.rng import Rng
 from genpercept.core.values import Features, Geometry, Region
@@ -350,7 +352,7 @@ class GenPerceptPipeline(DiffusionPipeline):
         if width is not None and (prompt_embeds.ndim != 3 or prompt_embeds.shape[-1] != width):
             raise ValueError(f"prompt_embeds {list(prompt_embeds.shape)}: the denoiser needs (1, tokens, {width})")
         settings = {
-            "format": checkpoint.FORMAT,
+            "format": FORMAT,
             "family": "genpercept",
             "task": task,
             "task_options": TASKS.find(task).with_options(**(task_options or {})).options,

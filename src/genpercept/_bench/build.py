@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 import genpercept
-from genpercept import GenPerceptPipeline, exported, hub
+from genpercept import GenPerceptPipeline, exported
 from genpercept._bench.setting import Setting
 from genpercept.backbones import BACKBONES
 from genpercept.backbones.sd21 import SD21_CONFIG
-from genpercept.checkpoint import PartPlugin
+from genpercept.checkpoints import hub
+from genpercept.checkpoints.parts import PartPlugin
 from genpercept.codecs import CODECS
 from genpercept.codecs.kl import SD_VAE_CONFIG
 from genpercept.codecs.tiny import matching_config

@@ -15,7 +15,7 @@ from diffusers import AutoencoderKL, DDIMScheduler
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from genpercept import checkpoint, equations, hub, text
+from genpercept import equations, text
 from genpercept._folder import base_backbone
 from genpercept._training import latents
 from genpercept._training.parts import open_codec, own_device, use_attention
@@ -23,6 +23,8 @@ from genpercept._training.records import image_tensor
 from genpercept._training.report import grid, to_picture
 from genpercept._training.stage import Batch, Draw, Pair
 from genpercept.backbones import BACKBONES
+from genpercept.checkpoints import hub
+from genpercept.checkpoints.parts import load_part
 from genpercept.codecs import CODECS
 from genpercept.core.rng import Rng, generator
 from genpercept.recipe import Recipe
@@ -114,7 +116,7 @@ class DenoiserStage:
         folder = hub.resolve(recipe.model.base)
         name, path = base_backbone(folder)
         tokenizer, text_encoder = text.load(folder)
-        return name, tokenizer, text_encoder.requires_grad_(True), checkpoint.load_part(BACKBONES.find(name), path)
+        return name, tokenizer, text_encoder.requires_grad_(True), load_part(BACKBONES.find(name), path)
 
     def _fresh(self, recipe: Recipe) -> tuple[str, Any, nn.Module, nn.Module]:
         """A tokenizer of the captions' words and networks with random weights."""

@@ -16,7 +16,7 @@ import torch
 from diffusers import AutoencoderTiny
 from torch import Tensor, nn
 
-from genpercept import hub, losses
+from genpercept import losses
 from genpercept._runs import Run
 from genpercept._training import answers
 from genpercept._training.learn import find_task
@@ -26,6 +26,7 @@ from genpercept._training.records import image_tensor
 from genpercept._training.report import grid, to_picture
 from genpercept._training.stage import Batch, Draw, Pair
 from genpercept._training.tiny import tiny_half
+from genpercept.checkpoints import hub
 from genpercept.codecs import CODECS, _join
 from genpercept.core import dtypes
 from genpercept.core.rng import Rng, generator

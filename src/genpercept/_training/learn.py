@@ -8,11 +8,12 @@ from typing import Any, cast
 
 from torch import nn
 
-from genpercept import _folder, adapters, hub
+from genpercept import _folder, adapters
 from genpercept._training.parts import open_codec
 from genpercept._training.prompts import Prompts, open_prompts
 from genpercept.backbones import BACKBONES, config_of
-from genpercept.checkpoint import MANIFEST
+from genpercept.checkpoints import hub
+from genpercept.checkpoints.parts import MANIFEST
 from genpercept.codecs import CODECS, Codec
 from genpercept.heads import HEADS, Head, neck_config
 from genpercept.paradigms import PARADIGMS, Paradigm

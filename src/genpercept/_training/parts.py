@@ -9,7 +9,7 @@ from accelerate import PartialState
 from diffusers.models.attention_processor import AttnProcessor
 from torch import nn
 
-from genpercept import checkpoint, hub
+from genpercept.checkpoints import hub, parts
 from genpercept.codecs import CODECS
 from genpercept.recipe import Recipe
 
@@ -33,7 +33,7 @@ def open_codec(recipe: Recipe) -> nn.Module:
     folder = hub.resolve(recipe.model.codec or recipe.model.base)
     if not (folder / "config.json").exists():
         folder = folder / "vae"
-    return checkpoint.load_part(CODECS.find("kl"), folder)
+    return parts.load_part(CODECS.find("kl"), folder)
 
 
 def own_device() -> torch.device:

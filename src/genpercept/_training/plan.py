@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from genpercept import checkpoint, hub, losses
+from genpercept import losses
 from genpercept._folder import base_backbone, predictor_backbone, read_manifest
 from genpercept.backbones import BACKBONES
-from genpercept.checkpoint import MANIFEST, PartPlugin
+from genpercept.checkpoints import hub
+from genpercept.checkpoints.parts import MANIFEST, PartPlugin, read_json
 from genpercept.codecs import CODECS
 from genpercept.datasets import DATASETS
 from genpercept.heads import HEADS
@@ -105,9 +106,7 @@ def _slim_parameters(recipe: Recipe) -> str:
     if not (folder / MANIFEST).is_file():
         return f"those of {recipe.model.base}, not here yet"
     info = read_manifest(folder)
-    config = (
-        checkpoint.read_json(folder / info["parts"]["vae"]["path"] / "config.json") if "vae" in info["parts"] else {}
-    )
+    config = read_json(folder / info["parts"]["vae"]["path"] / "config.json") if "vae" in info["parts"] else {}
     config = config.get(distil.part, config)  # of a pair's half
     if config.get("_class_name") != "AutoencoderKL":
         raise ValueError(
@@ -140,4 +139,4 @@ def _base_config(base: str) -> tuple[str, dict[str, Any]] | None:
     """The denoiser's plugin and config where the base is on this machine; a dry run downloads nothing."""
     folder = _local(base)
     name, path = predictor_backbone(folder) if (folder / MANIFEST).is_file() else base_backbone(folder)
-    return (name, checkpoint.read_json(path / "config.json")) if (path / "config.json").exists() else None
+    return (name, read_json(path / "config.json")) if (path / "config.json").exists() else None

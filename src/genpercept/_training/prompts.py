@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from genpercept import text
-from genpercept.checkpoint import MANIFEST
+from genpercept.checkpoints.parts import MANIFEST
 from genpercept.core.rng import Rng, generator
 from genpercept.recipe import Prompt
 

@@ -8,7 +8,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from genpercept import checkpoint, hub
+from genpercept.checkpoints import hub
+from genpercept.checkpoints.parts import MANIFEST, load_part, read_json
 from genpercept.codecs import CODECS
 
 _SAME_FACTOR = 1e-4  # relative: published factors are rounded
@@ -22,19 +23,19 @@ def read(source: str | Path, dtype: torch.dtype | None = None, **where: Any) -> 
     for weights that do not fit it.
     """
     folder = _codec_folder(hub.resolve(source, **where))
-    kind = checkpoint.read_json(folder / "config.json").get("_class_name")
+    kind = read_json(folder / "config.json").get("_class_name")
     found = {CODECS.find(name).class_name: name for name in CODECS.names()}
     if kind is None or kind not in found:
         known = ", ".join(sorted(k for k in found if k))
         raise ValueError(f"{folder}: holds a {kind}, which is no codec; pass a folder with one of {known}")
     pickle = bool(where.get("allow_pickle"))
-    return found[kind], checkpoint.load_part(CODECS.find(found[kind]), folder, dtype, allow_pickle=pickle)
+    return found[kind], load_part(CODECS.find(found[kind]), folder, dtype, allow_pickle=pickle)
 
 
 def _codec_folder(folder: Path) -> Path:
     """The codec's own folder, of a codec's or of a model's, ours or in diffusers' layout."""
-    if (folder / checkpoint.MANIFEST).is_file():
-        parts = checkpoint.read_json(folder / checkpoint.MANIFEST).get("parts") or {}
+    if (folder / MANIFEST).is_file():
+        parts = read_json(folder / MANIFEST).get("parts") or {}
         if "vae" not in parts:
             raise ValueError(
                 f"{folder}: a model without a codec, on pixels; pass a codec's folder, or a model that has one"

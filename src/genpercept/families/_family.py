@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from genpercept import checkpoint
 from genpercept.backbones import BACKBONES
+from genpercept.checkpoints import parts
 from genpercept.families import Candidate
 from genpercept.families._layout import Layout, read
 from genpercept.families._rest import Base, check, find_base, lacking, load_vae, prompt, refuse_untouched
@@ -61,7 +61,7 @@ class UNetFamily(ABC):
         if origin is not None:
             refuse_untouched(layout, origin, allow_pickle=pickle)
         settings = self.settings(layout, origin, task)
-        unet = checkpoint.load_part(BACKBONES.find("sd21"), layout.unet, torch_dtype, allow_pickle=pickle)
+        unet = parts.load_part(BACKBONES.find("sd21"), layout.unet, torch_dtype, allow_pickle=pickle)
         embedding = prompt(layout, origin, pad=self.pad, allow_pickle=pickle)
         info: dict[str, Any] = {
             "family": self.name,
@@ -104,5 +104,5 @@ def looks(layout: Layout) -> str:
 
 def hash_of(folders: list[Path], *, allow_pickle: bool = False) -> str:
     """Of one folder its file's own SHA-256, as the hub shows it."""
-    hashes = [checkpoint.sha256(folder, allow_pickle=allow_pickle) for folder in folders]
+    hashes = [parts.sha256(folder, allow_pickle=allow_pickle) for folder in folders]
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from genpercept import checkpoint
-from genpercept.weights import weight_files
+from genpercept.checkpoints import parts
+from genpercept.checkpoints.weights import weight_files
 
 # The output layers of a U-Net; one that was trained with a pyramid head has none of them.
 OUTPUT = ("conv_norm_out.weight", "conv_norm_out.bias", "conv_out.weight", "conv_out.bias")
@@ -86,14 +86,14 @@ def read(folder: Path, *, allow_pickle: bool = False) -> Layout:
     unet = root / "unet" if (root / "unet").is_dir() else root
     places = () if alone else (root, root.parent) if RELEASE_V1.fullmatch(root.name) else (root,)
     if unet == root and not (unet / "config.json").is_file():
-        raise checkpoint.no_model_in(root)
-    config = checkpoint.read_json(unet / "config.json")
+        raise parts.no_model_in(root)
+    config = parts.read_json(unet / "config.json")
     shapes: dict[str, tuple[int, ...]] = {}
     for path in weight_files(unet, allow_pickle=allow_pickle):
-        shapes |= checkpoint.tensor_shapes(path, allow_pickle=allow_pickle)
+        shapes |= parts.tensor_shapes(path, allow_pickle=allow_pickle)
     index, scheduler = ({}, {}) if alone else (_json(root / INDEX), _json(root / SCHEDULER))
     return Layout(root, unet, config, shapes, places, index, scheduler)
 
 
 def _json(path: Path) -> dict[str, Any]:
-    return checkpoint.read_json(path) if path.is_file() else {}
+    return parts.read_json(path) if path.is_file() else {}

@@ -13,12 +13,13 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from genpercept import checkpoint, hub, text
+from genpercept import text
+from genpercept.checkpoints import hub, parts
+from genpercept.checkpoints.weights import is_pickle, weight_files
 from genpercept.codecs import CODECS
 from genpercept.codecs.kl import PLUGIN as KL
 from genpercept.core.texts import one_line
 from genpercept.families._layout import Layout
-from genpercept.weights import is_pickle, weight_files
 
 SCALING_FACTOR = 0.18215  # of the latents that all of these families were trained with
 EMPTY_TEXT = "empty_text_embed.npy"  # GenPercept v1's own embedding of the empty prompt
@@ -35,7 +36,7 @@ class Base:
     folder: Path
 
     def json(self, *path: str) -> dict[str, Any]:
-        return checkpoint.read_json(self.folder.joinpath(*path))
+        return parts.read_json(self.folder.joinpath(*path))
 
 
 def find_base(base: str | Path | None, where: dict[str, Any]) -> Base | None:
@@ -64,7 +65,7 @@ def check(layout: Layout, base: Base | None, *, allow_pickle: bool = False) -> N
     if base is not None:
         _check_base(layout, base)
     source = layout.part("vae") or _of_base(layout, base, "vae")
-    vae = checkpoint.read_json(source / "config.json")
+    vae = parts.read_json(source / "config.json")
     latent, factor = int(vae.get("latent_channels", 4)), float(vae.get("scaling_factor", SCALING_FACTOR))
     if layout.in_channels % latent or (not layout.lacks_output and layout.out_channels % latent):
         raise ValueError(
@@ -92,7 +93,7 @@ def _check_base(layout: Layout, base: Base) -> None:
             "(Stable Diffusion 2.1, 768 pixels): take that"
         )
     if vae := layout.part("vae"):
-        own = checkpoint.read_json(vae / "config.json").get("scaling_factor", SCALING_FACTOR)
+        own = parts.read_json(vae / "config.json").get("scaling_factor", SCALING_FACTOR)
         theirs = base.json("vae", "config.json").get("scaling_factor", SCALING_FACTOR)
         if own != theirs:
             raise ValueError(
@@ -127,10 +128,10 @@ def _lazily(folder: Path, allow_pickle: bool) -> dict[str, Callable[[], Tensor]]
     found: dict[str, Callable[[], Tensor]] = {}
     for path in weight_files(folder, allow_pickle=allow_pickle):
         if is_pickle(path):
-            tensors = checkpoint.read_tensors(path, allow_pickle=allow_pickle)
+            tensors = parts.read_tensors(path, allow_pickle=allow_pickle)
             found |= {name: partial(tensors.__getitem__, name) for name in tensors}
         else:
-            names = checkpoint.tensor_shapes(path)  # which also says whether the file is whole
+            names = parts.tensor_shapes(path)  # which also says whether the file is whole
             file = safe_open(path, framework="pt")
             found |= {name: partial(file.get_tensor, name) for name in names}
     return found
@@ -140,14 +141,14 @@ def load_vae(layout: Layout, base: Base | None, dtype: torch.dtype | None, *, al
     """The checkpoint's own VAE, or its base's. A VAE without a decoder (GenPercept v1, with a head) gets the base's."""
     folder, extra = layout.part("vae"), {}
     if folder is None:
-        return checkpoint.load_part(CODECS.find("kl"), _of_base(layout, base, "vae"), dtype, allow_pickle=allow_pickle)
+        return parts.load_part(CODECS.find("kl"), _of_base(layout, base, "vae"), dtype, allow_pickle=allow_pickle)
     files = weight_files(folder, allow_pickle=allow_pickle)
-    names = [KL.rename(k) for p in files for k in checkpoint.tensor_shapes(p, allow_pickle=allow_pickle)]
+    names = [KL.rename(k) for p in files for k in parts.tensor_shapes(p, allow_pickle=allow_pickle)]
     absent = tuple(prefix for prefix in _DECODING if not any(name.startswith(prefix) for name in names))
     if absent and base is not None:
         found = base_tensors(base, "vae", absent, allow_pickle=allow_pickle)
         extra = {KL.rename(k): t.clone() for k, t in found.items()}
-    return checkpoint.load_part(CODECS.find("kl"), folder, dtype, extra=extra, allow_pickle=allow_pickle)
+    return parts.load_part(CODECS.find("kl"), folder, dtype, extra=extra, allow_pickle=allow_pickle)
 
 
 def prompt(layout: Layout, base: Base | None, *, pad: bool, allow_pickle: bool = False) -> Tensor:

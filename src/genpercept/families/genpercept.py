@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genpercept import checkpoint
 from genpercept.backbones import BACKBONES
+from genpercept.checkpoints import parts
+from genpercept.checkpoints.weights import weight_files
 from genpercept.codecs.kl import PLUGIN as KL
 from genpercept.families import Candidate
 from genpercept.families._family import UNetFamily, hash_of
@@ -33,7 +34,6 @@ from genpercept.families._rest import (
 )
 from genpercept.heads import HEADS
 from genpercept.pipeline import GenPerceptPipeline
-from genpercept.weights import weight_files
 
 HEAD = "dpt_head_identity"
 _DECODER = {"vae_decoder": "decoder.", "vae_post_quant_conv": "post_quant_conv."}
@@ -169,17 +169,15 @@ def _load_unet(layout: Layout, base: Base | None, dtype: torch.dtype | None, pic
         width = int(layout.config["block_out_channels"][0])
         shapes = ((width,), (width,), (layout.out_channels, width, 3, 3), (layout.out_channels,))
         extra = {name: torch.zeros(shape) for name, shape in zip(OUTPUT, shapes, strict=True)}
-    return checkpoint.load_part(
-        BACKBONES.find("sd21"), layout.unet, dtype, config=config, extra=extra, allow_pickle=pickle
-    )
+    return parts.load_part(BACKBONES.find("sd21"), layout.unet, dtype, config=config, extra=extra, allow_pickle=pickle)
 
 
 def _load_head(folder: Path, unet: Any, dtype: torch.dtype | None, pickle: bool) -> nn.Module:
     """The release has its tensors alone: without a config.json it is the default head over this U-Net's pyramid."""
     config = {"neck_hidden_sizes": list(reversed(unet.pyramid_channels))}
     if (folder / "config.json").is_file():
-        config = checkpoint.read_json(folder / "config.json")
-    return checkpoint.load_part(HEADS.find("dpt"), folder, dtype, config=config, allow_pickle=pickle)
+        config = parts.read_json(folder / "config.json")
+    return parts.load_part(HEADS.find("dpt"), folder, dtype, config=config, allow_pickle=pickle)
 
 
 def _load_decoder(root: Path, vae: nn.Module, pickle: bool) -> None:
@@ -187,13 +185,13 @@ def _load_decoder(root: Path, vae: nn.Module, pickle: bool) -> None:
     tensors: dict[str, Tensor] = {}
     for name, prefix in _DECODER.items():
         for path in weight_files(root / name, allow_pickle=pickle):
-            found = checkpoint.read_tensors(path, allow_pickle=pickle)
+            found = parts.read_tensors(path, allow_pickle=pickle)
             tensors |= {KL.rename(prefix + k): t for k, t in found.items()}
     expected = {k: t for k, t in vae.state_dict().items() if k.startswith(tuple(_DECODER.values()))}
-    checkpoint.check_shapes(
+    parts.check_shapes(
         root, {k: tuple(t.shape) for k, t in expected.items()}, {k: tuple(t.shape) for k, t in tensors.items()}
     )
-    checkpoint.check_finite(root, tensors)
+    parts.check_finite(root, tensors)
     vae.load_state_dict({k: t.reshape(expected[k].shape) for k, t in tensors.items()}, strict=False)
 
 

@@ -13,10 +13,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from genpercept import downloads
+from genpercept.checkpoints import stand_ins
+from genpercept.checkpoints.weights import SUFFIX, TRANSFORMERS, weight_files
 from genpercept.core.files import read_json
 from genpercept.core.texts import one_line
-from genpercept.weights import SUFFIX, TRANSFORMERS, weight_files
 
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
 _WORD_END = "</w>"
@@ -68,7 +68,7 @@ def load(folder: Path, *, allow_pickle: bool = False) -> tuple[Any, Any]:
     files = weight_files(part, allow_pickle=allow_pickle, names=TRANSFORMERS)
     for path in part.iterdir():
         if path.is_file():
-            downloads.refuse_stand_in(path)
+            stand_ins.refuse_stand_in(path)
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # a bar for a few tensors would cut through the caller's own output
     level = logging.get_verbosity()

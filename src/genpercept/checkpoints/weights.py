@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from genpercept.checkpoints.stand_ins import read_json
 from genpercept.core.texts import listed
-from genpercept.downloads import read_json
 
 SUFFIX = ".safetensors"
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth")

@@ -15,11 +15,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from genpercept import downloads, pickles
+from genpercept.checkpoints import pickles, stand_ins
+from genpercept.checkpoints.stand_ins import read_json
+from genpercept.checkpoints.weights import SUFFIX, is_pickle, pickle_refused, weight_files
 from genpercept.core import dtypes
 from genpercept.core.texts import listed, one_line
-from genpercept.downloads import read_json
-from genpercept.weights import SUFFIX, is_pickle, pickle_refused, weight_files
 
 MANIFEST = "genpercept.json"
 FORMAT = 1
@@ -197,7 +197,7 @@ def check_finite(where: Path, tensors: dict[str, Tensor]) -> None:
 
 def _open(path: Path) -> Any:
     try:
-        downloads.refuse_stand_in(path)
+        stand_ins.refuse_stand_in(path)
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: not a readable safetensors file ({error}); copy or download it again") from None
@@ -206,7 +206,7 @@ def _open(path: Path) -> Any:
 def _read_pickle(path: Path, allow_pickle: bool, *, shapes_only: bool = False) -> dict[str, Tensor]:
     if not allow_pickle:
         raise pickle_refused(path.parent, path.name)
-    downloads.refuse_stand_in(path)
+    stand_ins.refuse_stand_in(path)
     return pickles.read_tensors(path, shapes_only=shapes_only)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from genpercept import weights
+from genpercept.checkpoints import weights
 from genpercept.core.names import hint
 
 EMBEDDED = "mini"
