@@ -11,9 +11,9 @@ import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
 
-from genpercept import adapters
-from genpercept.backbones import BACKBONES
 from genpercept.checkpoints import lowrank, parts
+from genpercept.models import adapters
+from genpercept.models.backbones import BACKBONES
 
 CONFIG: dict[str, Any] = {
     "sample_size": 8,

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, CLIPVisionModel, Dinov2Config, Dinov2Model
 
 from genpercept import GenPerceptPipeline, bases
-from genpercept.backbones import BACKBONES, clip, dinov2, pixart_alpha, sd21
-from genpercept.backbones._blocks import choose
 from genpercept.checkpoints import parts
-from genpercept.codecs import CODECS
-from genpercept.heads import HEADS, REASSEMBLE, neck_config
+from genpercept.models.backbones import BACKBONES, clip, dinov2, pixart_alpha, sd21
+from genpercept.models.backbones._blocks import choose
+from genpercept.models.codecs import CODECS
+from genpercept.models.heads import HEADS, REASSEMBLE, neck_config
 from genpercept.tasks import TASKS
 
 SD = Path(__file__).parent / "golden" / "sd-tiny"

@@ -16,8 +16,8 @@ import genpercept
 from genpercept import _folder, train
 from genpercept import recipe as recipes
 from genpercept._training.finetune import FinetuneStage
-from genpercept.backbones import BACKBONES
 from genpercept.checkpoints import parts
+from genpercept.models.backbones import BACKBONES
 from test_backbones import clip_base, dinov2_base, pixart_base
 
 SIZES = {"dinov2": (28, 42), "clip": (28, 42), "pixart_alpha": (32, 48)}

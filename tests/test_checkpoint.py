@@ -12,10 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import genpercept
-from genpercept import GenPerceptPipeline, text
+from genpercept import GenPerceptPipeline
 from genpercept.checkpoints import weights
 from genpercept.checkpoints.parts import headers, sha256
 from genpercept.core.files import atomic_folder
+from genpercept.models import text
 
 GOLDEN = Path(__file__).parent / "golden"
 UNET = "unet/diffusion_pytorch_model.safetensors"

@@ -21,7 +21,7 @@ from genpercept.codecs import _join
 from genpercept.specialising import SpecialisedPipeline
 
 from test_tiny_codec import SMALL, tiny  # isort: skip  (a sibling: pytest puts tests/ on the path)
-from genpercept.codecs import CODECS
+from genpercept.models.codecs import CODECS
 
 BASE = Path(__file__).parent / "golden" / "sd-tiny"
 

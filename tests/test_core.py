@@ -12,20 +12,20 @@ from typing import Any
 import pytest
 import torch
 
-from genpercept.backbones import BACKBONES
-from genpercept.codecs import CODECS
 from genpercept.core import registry
 from genpercept.core.registry import Registry, Table
 from genpercept.core.rng import Rng
 from genpercept.datasets import DATASETS
-from genpercept.detectors import DETECTORS
 from genpercept.families import FAMILIES
-from genpercept.heads import HEADS
 from genpercept.losses import LOSSES
 from genpercept.metrics import METRICS
-from genpercept.paradigms import PARADIGMS
+from genpercept.models.backbones import BACKBONES
+from genpercept.models.codecs import CODECS
+from genpercept.models.detectors import DETECTORS
+from genpercept.models.heads import HEADS
+from genpercept.models.paradigms import PARADIGMS
+from genpercept.models.text import make_tokenizer
 from genpercept.tasks import TASKS
-from genpercept.text import make_tokenizer
 
 REGISTRIES = [BACKBONES, CODECS, DATASETS, DETECTORS, FAMILIES, HEADS, LOSSES, METRICS, PARADIGMS, TASKS]
 

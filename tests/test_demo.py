@@ -18,11 +18,11 @@ import torch
 from PIL import Image
 
 from genpercept import GenPerceptPipeline, demo
-from genpercept.backbones.sd21 import SD21UNet
-from genpercept.codecs import CODECS
 from genpercept.imaging import html
 from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import score
+from genpercept.models.backbones.sd21 import SD21UNet
+from genpercept.models.codecs import CODECS
 
 UNET = {
     "sample_size": 8,

@@ -21,10 +21,10 @@ from genpercept._training.distil import DistilStage
 from genpercept._training.plan import plan
 from genpercept._training.prune import Part, prune, slim_config
 from genpercept._training.tiny import tiny_config
-from genpercept.codecs import CODECS
-from genpercept.codecs.kl import SD_VAE_CONFIG
-from genpercept.heads import HEADS
 from genpercept.inspect import inspect
+from genpercept.models.codecs import CODECS
+from genpercept.models.codecs.kl import SD_VAE_CONFIG
+from genpercept.models.heads import HEADS
 
 ROOT = Path(__file__).parent.parent
 BASE = ROOT / "tests" / "golden" / "sd-tiny"

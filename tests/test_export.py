@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 import genpercept
 from genpercept import GenPerceptPipeline, export
 from genpercept.checkpoints.parts import load_part
-from genpercept.heads import HEADS
+from genpercept.models.heads import HEADS
 
 GOLDEN = Path(__file__).parent / "golden"
 BASE = GOLDEN / "sd-tiny"

@@ -18,12 +18,12 @@ from PIL import Image
 import genpercept
 from genpercept import GenPerceptPipeline, Prediction, export, exported
 from genpercept._training.prune import prune
-from genpercept.backbones import BACKBONES
-from genpercept.codecs import CODECS
-from genpercept.codecs.pair import CodecPair
-from genpercept.codecs.tiny import matching_config
-from genpercept.heads import HEADS
 from genpercept.inspect import inspect
+from genpercept.models.backbones import BACKBONES
+from genpercept.models.codecs import CODECS
+from genpercept.models.codecs.pair import CodecPair
+from genpercept.models.codecs.tiny import matching_config
+from genpercept.models.heads import HEADS
 
 GOLDEN = Path(__file__).parent / "golden"
 # as images: other sizes than the traced one (9 x 17 cells), one cell, odd and even numbers of cells, padding

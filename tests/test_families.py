@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 
 import genpercept
 from genpercept import GenPerceptPipeline
-from genpercept.backbones.sd21 import SD21_CONFIG
-from genpercept.heads import HEADS
+from genpercept.models.backbones.sd21 import SD21_CONFIG
+from genpercept.models.heads import HEADS
 
 GOLDEN = Path(__file__).parent / "golden"
 BASE = GOLDEN / "sd-tiny"

@@ -13,12 +13,12 @@ from PIL import Image
 from torch import Tensor
 
 import genpercept
-from genpercept import adapters
 from genpercept import recipe as recipes
 from genpercept._training.finetune import FinetuneStage
 from genpercept._training.optimiser import build
 from genpercept.core.rng import Rng
-from genpercept.paradigms import PARADIGMS
+from genpercept.models import adapters
+from genpercept.models.paradigms import PARADIGMS
 from genpercept.tasks import TASKS
 
 BASE = Path(__file__).parent / "golden" / "sd-tiny"

@@ -12,10 +12,10 @@ from torch import nn
 
 from genpercept import GenPerceptPipeline
 from genpercept.checkpoints.parts import read_json
-from genpercept.codecs import CODECS, Codec
 from genpercept.core.values import Features, Geometry
-from genpercept.heads import HEADS
-from genpercept.heads.dpt import DPTHead, WrappedDPT
+from genpercept.models.codecs import CODECS, Codec
+from genpercept.models.heads import HEADS
+from genpercept.models.heads.dpt import DPTHead, WrappedDPT
 from genpercept.tasks import TASKS
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from genpercept import GenPerceptPipeline, adapters, doctor
-from genpercept.backbones import BACKBONES
-from genpercept.backbones.sd21 import SD21_CONFIG
+from genpercept import GenPerceptPipeline, doctor
 from genpercept.checkpoints import hub
 from genpercept.inspect import inspect, main
+from genpercept.models import adapters
+from genpercept.models.backbones import BACKBONES
+from genpercept.models.backbones.sd21 import SD21_CONFIG
 
 GOLDEN = Path(__file__).parent / "golden"
 BASE, UNET8 = GOLDEN / "sd-tiny", GOLDEN / "marigold-unet8"

@@ -15,11 +15,11 @@ from genpercept._bench import flops
 from genpercept._evaluation import network
 from genpercept._evaluation.plan import EvalSet, SetSpec
 from genpercept._folder import read_manifest
-from genpercept.backbones import BACKBONES
-from genpercept.backbones.sd21 import widen
 from genpercept.checkpoints import parts
-from genpercept.heads import HEADS
-from genpercept.paradigms import PARADIGMS
+from genpercept.models.backbones import BACKBONES
+from genpercept.models.backbones.sd21 import widen
+from genpercept.models.heads import HEADS
+from genpercept.models.paradigms import PARADIGMS
 
 GOLDEN = Path(__file__).parent / "golden"
 MARIGOLD = {"set_alpha_to_one": False}  # as the schedulers of its checkpoints

@@ -14,16 +14,16 @@ from genpercept import recipe as recipes
 from genpercept import train
 from genpercept._training.finetune import Net
 from genpercept._training.learn import Parts, find_task
-from genpercept.backbones import BACKBONES
-from genpercept.backbones.clip import BIGG_CONFIG
-from genpercept.backbones.dinov2 import GIANT_CONFIG
-from genpercept.backbones.pixart_alpha import PIXART_512_CONFIG
-from genpercept.backbones.sd21 import SD21_CONFIG
-from genpercept.codecs import CODECS
-from genpercept.codecs.kl import SD_VAE_CONFIG
 from genpercept.datasets import DATASETS
-from genpercept.heads import HEADS, neck_config
-from genpercept.paradigms import PARADIGMS
+from genpercept.models.backbones import BACKBONES
+from genpercept.models.backbones.clip import BIGG_CONFIG
+from genpercept.models.backbones.dinov2 import GIANT_CONFIG
+from genpercept.models.backbones.pixart_alpha import PIXART_512_CONFIG
+from genpercept.models.backbones.sd21 import SD21_CONFIG
+from genpercept.models.codecs import CODECS
+from genpercept.models.codecs.kl import SD_VAE_CONFIG
+from genpercept.models.heads import HEADS, neck_config
+from genpercept.models.paradigms import PARADIGMS
 from genpercept.tasks import TASKS
 from test_backbones import clip_base, dinov2_base, pixart_base
 

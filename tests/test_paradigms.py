@@ -12,7 +12,7 @@ from torch import Tensor
 from genpercept import equations as eq
 from genpercept.core.rng import Rng
 from genpercept.core.values import Features
-from genpercept.paradigms import PARADIGMS
+from genpercept.models.paradigms import PARADIGMS
 
 NAMES = ["deterministic_multi_step", "direct", "one_step", "stochastic_multi_step"]
 MULTI_STEP = ["deterministic_multi_step", "stochastic_multi_step"]

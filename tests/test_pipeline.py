@@ -13,13 +13,13 @@ from safetensors.torch import load_file, save_file
 import genpercept
 from genpercept import GenPerceptPipeline, inspect
 from genpercept._folder import read_manifest
-from genpercept.backbones import BACKBONES
-from genpercept.backbones.sd21 import SD21_CONFIG, SD21UNet
 from genpercept.checkpoints.parts import load_part
-from genpercept.codecs import CODECS
-from genpercept.codecs.kl import SD_VAE_CONFIG
 from genpercept.core.values import Geometry
-from genpercept.heads import HEADS
+from genpercept.models.backbones import BACKBONES
+from genpercept.models.backbones.sd21 import SD21_CONFIG, SD21UNet
+from genpercept.models.codecs import CODECS
+from genpercept.models.codecs.kl import SD_VAE_CONFIG
+from genpercept.models.heads import HEADS
 
 GOLDEN = Path(__file__).parent / "golden"
 

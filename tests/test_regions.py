@@ -13,11 +13,11 @@ from PIL import Image
 
 from genpercept import GenPerceptPipeline
 from genpercept.core.values import Region
-from genpercept.detectors import DETECTORS
-from genpercept.heads import HEADS
 from genpercept.imaging.boxes import read_boxes
 from genpercept.imaging.cutout import cutout
 from genpercept.imaging.prediction import Prediction
+from genpercept.models.detectors import DETECTORS
+from genpercept.models.heads import HEADS
 from genpercept.predict import Request, run
 from genpercept.tasks import _keypoints
 

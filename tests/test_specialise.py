@@ -13,13 +13,14 @@ import torch
 from torch import nn
 
 import genpercept
-from genpercept import GenPerceptPipeline, adapters
+from genpercept import GenPerceptPipeline
 from genpercept._specialise import layers
 from genpercept._specialise.layers import OnesConv, PromptAttention, Upsample
 from genpercept._specialise.run import Compiled, Graphed, copied
 from genpercept.checkpoints.parts import load_part
 from genpercept.core.values import Features
-from genpercept.heads import HEADS
+from genpercept.models import adapters
+from genpercept.models.heads import HEADS
 from genpercept.specialising import SpecialisedPipeline
 
 _SLOW = pytest.mark.slow

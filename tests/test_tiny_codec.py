@@ -16,7 +16,8 @@ from torch import nn
 import genpercept
 from genpercept import GenPerceptPipeline
 from genpercept._specialise.fold import fold_codec
-from genpercept.codecs import CODECS, _join
+from genpercept.codecs import _join
+from genpercept.models.codecs import CODECS
 
 GOLDEN = Path(__file__).parent / "golden"
 SMALL: dict[str, Any] = {

@@ -23,7 +23,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from genpercept.codecs import CODECS
+from genpercept.models.codecs import CODECS
 
 UNET_PARAMETERS, VAE_PARAMETERS = 865_910_724, 83_653_863
 _GIB = 2**30
@@ -73,8 +73,8 @@ def run_stage(stage: str, folder: Path, args: argparse.Namespace) -> dict[str, A
 def build(args: argparse.Namespace) -> dict[str, Any]:
     """Parts from their configs with random weights, counted, and saved as a model folder."""
     from genpercept import GenPerceptPipeline
-    from genpercept.backbones.sd21 import SD21_CONFIG, SD21UNet
-    from genpercept.codecs.kl import SD_VAE_CONFIG
+    from genpercept.models.backbones.sd21 import SD21_CONFIG, SD21UNet
+    from genpercept.models.codecs.kl import SD_VAE_CONFIG
 
     torch.manual_seed(0)
     start = time.perf_counter()

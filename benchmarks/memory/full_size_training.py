@@ -22,8 +22,8 @@ from typing import Any, cast
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from genpercept.backbones import BACKBONES
-from genpercept.codecs import CODECS
+from genpercept.models.backbones import BACKBONES
+from genpercept.models.codecs import CODECS
 
 SIZE = (480, 640)
 _GIB = 2**30
@@ -64,8 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def build(folder: Path, tiny: bool) -> None:
     """A model folder with random weights."""
     from genpercept import GenPerceptPipeline
-    from genpercept.backbones.sd21 import SD21_CONFIG
-    from genpercept.codecs.kl import SD_VAE_CONFIG
+    from genpercept.models.backbones.sd21 import SD21_CONFIG
+    from genpercept.models.codecs.kl import SD_VAE_CONFIG
 
     unet_config, vae_config = dict(SD21_CONFIG), dict(SD_VAE_CONFIG)
     if tiny:

@@ -18,14 +18,14 @@ from typing import Any
 
 import torch
 
-from genpercept.backbones import BACKBONES
+from genpercept.models.backbones import BACKBONES
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
 from benchmarks._page import made
-from genpercept.backbones.clip import BIGG_CONFIG
-from genpercept.backbones.dinov2 import GIANT_CONFIG, LARGE_CONFIG
-from genpercept.backbones.pixart_alpha import PIXART_512_CONFIG, PIXART_1024_CONFIG
-from genpercept.backbones.sd21 import SD15_CONFIG, SD21_CONFIG, SDXL_CONFIG
+from genpercept.models.backbones.clip import BIGG_CONFIG
+from genpercept.models.backbones.dinov2 import GIANT_CONFIG, LARGE_CONFIG
+from genpercept.models.backbones.pixart_alpha import PIXART_512_CONFIG, PIXART_1024_CONFIG
+from genpercept.models.backbones.sd21 import SD15_CONFIG, SD21_CONFIG, SDXL_CONFIG
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,10 @@ from safetensors.torch import load_file, save_file
 sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
 import genpercept
 from benchmarks._page import made
-from genpercept import GenPerceptPipeline, adapters
+from genpercept import GenPerceptPipeline
 from genpercept.checkpoints import hub, parts
-from genpercept.heads import HEADS
+from genpercept.models import adapters
+from genpercept.models.heads import HEADS
 
 GOLDEN = Path(__file__).resolve().parents[2] / "tests" / "golden"
 BASE = GOLDEN / "sd-tiny"

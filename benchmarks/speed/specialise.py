@@ -31,10 +31,10 @@ import genpercept
 from benchmarks._page import made
 from genpercept import GenPerceptPipeline
 from genpercept._runs import Run
-from genpercept.backbones import BACKBONES
-from genpercept.backbones.sd21 import SD21_CONFIG
-from genpercept.codecs import CODECS
-from genpercept.codecs.kl import SD_VAE_CONFIG
+from genpercept.models.backbones import BACKBONES
+from genpercept.models.backbones.sd21 import SD21_CONFIG
+from genpercept.models.codecs import CODECS
+from genpercept.models.codecs.kl import SD_VAE_CONFIG
 
 TINY_UNET = {"block_out_channels": [32, 64, 128, 128], "attention_head_dim": [1, 2, 4, 4], "cross_attention_dim": 64}
 TINY_VAE = {"block_out_channels": [32, 32, 64, 64]}

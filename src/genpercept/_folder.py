@@ -15,17 +15,17 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from genpercept import text
-from genpercept.backbones import BACKBONES
 from genpercept.checkpoints import lowrank
 from genpercept.checkpoints import parts as checkpoint
 from genpercept.checkpoints.weights import weight_files
-from genpercept.codecs import CODECS
 from genpercept.core.files import atomic_folder
 from genpercept.core.names import choose
 from genpercept.core.registry import Registry
-from genpercept.heads import HEADS
-from genpercept.paradigms import PARADIGMS, Paradigm
+from genpercept.models import text
+from genpercept.models.backbones import BACKBONES
+from genpercept.models.codecs import CODECS
+from genpercept.models.heads import HEADS
+from genpercept.models.paradigms import PARADIGMS, Paradigm
 from genpercept.tasks import TASKS
 
 PROMPT_FILE = "prompt_embeds.safetensors"

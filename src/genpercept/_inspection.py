@@ -11,7 +11,6 @@ from typing import Any
 
 from genpercept import bases, loading
 from genpercept._folder import read_manifest
-from genpercept.backbones import BACKBONES
 from genpercept.checkpoints import hub
 from genpercept.checkpoints.parts import (
     MANIFEST,
@@ -23,11 +22,12 @@ from genpercept.checkpoints.parts import (
     sha256,
     skeleton,
 )
-from genpercept.codecs import CODECS, ends
 from genpercept.core.registry import Registry
 from genpercept.families import FAMILIES, _layout, _rest
-from genpercept.heads import HEADS
-from genpercept.paradigms import PARADIGMS
+from genpercept.models.backbones import BACKBONES
+from genpercept.models.codecs import CODECS, ends
+from genpercept.models.heads import HEADS
+from genpercept.models.paradigms import PARADIGMS
 from genpercept.tasks import TASKS
 
 ADAPTER = "adapter_config.json"
@@ -173,7 +173,7 @@ def _adapter(folder: Path, report: Report) -> None:
     ranks |= {h.shape[1] for name, h in found.items() if ".lora_B." in name}
     if not part.problem and ranks != {config.get("r")}:
         part.problem = f"{folder}: {ADAPTER} says rank {config.get('r')}, its tensors have {sorted(ranks) or 'none'}"
-    report.needs.append("the denoiser that it was trained on: genpercept.adapters.load_lora(pipe.unet, folder)")
+    report.needs.append("the denoiser that it was trained on: genpercept.models.adapters.load_lora(pipe.unet, folder)")
 
 
 def _run(folder: Path, report: Report, given: Given) -> None:

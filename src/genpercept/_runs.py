@@ -14,7 +14,7 @@ from genpercept import ensemble
 from genpercept.core.values import Geometry, resize
 from genpercept.imaging.kinds import KINDS
 from genpercept.imaging.prediction import Prediction
-from genpercept.paradigms import Paradigm
+from genpercept.models.paradigms import Paradigm
 from genpercept.tasks import Task
 
 IDENTITY_AXES = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genpercept.backbones import BACKBONES
 from genpercept.checkpoints import hub
 from genpercept.checkpoints.parts import Header, PartPlugin, check_shapes, headers, read_json, skeleton
 from genpercept.checkpoints.weights import weight_files
-from genpercept.codecs import CODECS
 from genpercept.core.texts import one_line
+from genpercept.models.backbones import BACKBONES
+from genpercept.models.codecs import CODECS
 
 VARIABLE = "GENPERCEPT_BASE"
 # Repositories that people have in their cache: the first is a mirror of the second, which was taken down (docs/checkpoints.md).

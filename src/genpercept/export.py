@@ -17,14 +17,15 @@ import diffusers
 import torch
 from safetensors.torch import save_file
 
-from genpercept import bases, exported, loading, text
+from genpercept import bases, exported, loading
 from genpercept.checkpoints import hub, parts
-from genpercept.codecs import CODECS
 from genpercept.core.files import atomic_files, atomic_folder
 from genpercept.core.names import choose
 from genpercept.families import _marigold as marigold
 from genpercept.families._family import LEFT_UP_VIEWER, OWN
 from genpercept.imaging.kinds import KINDS, Kind
+from genpercept.models import text
+from genpercept.models.codecs import CODECS
 from genpercept.pipeline import GenPerceptPipeline
 
 MARKER = exported.MARKER

@@ -22,7 +22,7 @@ from genpercept._runs import Run
 from genpercept.checkpoints import parts
 from genpercept.core import dtypes
 from genpercept.core.texts import one_line
-from genpercept.paradigms import PARADIGMS, Paradigm
+from genpercept.models.paradigms import PARADIGMS, Paradigm
 from genpercept.pipeline import GenPerceptPipeline
 from genpercept.tasks import TASKS
 

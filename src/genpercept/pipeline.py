@@ -16,16 +16,17 @@ from torch import Tensor, nn
 
 from genpercept import _folder
 from genpercept._runs import IDENTITY_AXES, Run, batches, boxes_of, check_runs, decode, seeds_of, turned
-from genpercept.backbones import BACKBONES
 from genpercept.checkpoints import hub
 from genpercept.checkpoints.parts import FORMAT
-from genpercept.codecs import CODECS, _join
+from genpercept.codecs import _join
 from genpercept.core.rng import Rng
 from genpercept.core.values import Features, Geometry, Region
-from genpercept.heads import HEADS
 from genpercept.imaging.prediction import Prediction
 from genpercept.imaging.read import read_many, to_tensor
-from genpercept.paradigms import PARADIGMS, Paradigm
+from genpercept.models.backbones import BACKBONES
+from genpercept.models.codecs import CODECS
+from genpercept.models.heads import HEADS
+from genpercept.models.paradigms import PARADIGMS, Paradigm
 from genpercept.tasks import TASKS, RegionTask, Task
 
 _ARGUMENTS = (

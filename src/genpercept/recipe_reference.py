@@ -183,9 +183,9 @@ def _entry(key: Key, values: Mapping[str, Any] | None) -> str:
 def _names(kind: str) -> list[str]:
     """Names of the plugins of a folder. Imported here because they bring torch, which no other key needs."""
     from genpercept.datasets import DATASETS
-    from genpercept.heads import HEADS
     from genpercept.losses import LOSSES
-    from genpercept.paradigms import PARADIGMS
+    from genpercept.models.heads import HEADS
+    from genpercept.models.paradigms import PARADIGMS
     from genpercept.tasks import TASKS
 
     known = {"datasets": DATASETS, "heads": HEADS, "losses": LOSSES, "paradigms": PARADIGMS, "tasks": TASKS}

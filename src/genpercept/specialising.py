@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from genpercept._runs import Run
 from genpercept._specialise import fold as folding
 from genpercept._specialise.run import Compiled, Graphed
-from genpercept.codecs import CODECS
 from genpercept.core import dtypes
 from genpercept.core.options import check_choice, check_flag
-from genpercept.heads import HEADS
-from genpercept.paradigms import Paradigm
+from genpercept.models.codecs import CODECS
+from genpercept.models.heads import HEADS
+from genpercept.models.paradigms import Paradigm
 from genpercept.pipeline import GenPerceptPipeline
 
 COMPILE = ("", "dynamic", "static")
@@ -224,7 +224,7 @@ def check_parts(unet: nn.Module, vae: nn.Module | None, head: nn.Module | None, 
         raise ValueError(f"backbone {info['backbone']!r} cannot be specialised, only 'sd21'; use the plain pipeline")
     if getattr(unet, "peft_config", None):
         raise ValueError(
-            "the denoiser has a LoRA adapter: merge it first (genpercept.adapters.merged_copy), then specialise"
+            "the denoiser has a LoRA adapter: merge it first (genpercept.models.adapters.merged_copy), then specialise"
         )
     if getattr(vae, "use_tiling", False) or getattr(vae, "use_slicing", False):
         raise ValueError("the codec's tiling or slicing is on, which a specialised one does not do: switch it off")

@@ -20,7 +20,7 @@ from genpercept._study import report, run
 from genpercept._study.measure import HeldOut, Inference
 from genpercept._study.run import Job
 from genpercept.metrics import METRICS
-from genpercept.paradigms import PARADIGMS
+from genpercept.models.paradigms import PARADIGMS
 from genpercept.recipe import Recipe, Section
 from genpercept.tasks import TASKS
 

@@ -12,16 +12,16 @@ from torch import nn
 import genpercept
 from genpercept import GenPerceptPipeline, exported
 from genpercept._bench.setting import Setting
-from genpercept.backbones import BACKBONES
-from genpercept.backbones.sd21 import SD21_CONFIG
 from genpercept.checkpoints import hub
 from genpercept.checkpoints.parts import PartPlugin
-from genpercept.codecs import CODECS
-from genpercept.codecs.kl import SD_VAE_CONFIG
-from genpercept.codecs.tiny import matching_config
 from genpercept.core import dtypes
 from genpercept.core.files import read_json
-from genpercept.heads import HEADS
+from genpercept.models.backbones import BACKBONES
+from genpercept.models.backbones.sd21 import SD21_CONFIG
+from genpercept.models.codecs import CODECS
+from genpercept.models.codecs.kl import SD_VAE_CONFIG
+from genpercept.models.codecs.tiny import matching_config
+from genpercept.models.heads import HEADS
 
 _PROMPT_TOKENS = 2  # the empty prompt, not padded
 

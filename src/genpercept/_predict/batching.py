@@ -84,7 +84,7 @@ def _widest(config: dict[str, Any]) -> int:
 
     0: it does not say.
     """
-    from genpercept.codecs import ends  # brings torch
+    from genpercept.models.codecs import ends  # brings torch
 
     encoder, decoder = ends(config)
     first = encoder.get("encoder_block_out_channels") or encoder.get("block_out_channels") or ()

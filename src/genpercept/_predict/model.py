@@ -13,9 +13,9 @@ from genpercept._predict.progress import say
 from genpercept._predict.request import Machine, Pipeline, Request
 from genpercept.core import dtypes
 from genpercept.core.devices import pick_device
-from genpercept.detectors import DETECTORS, Detector
 from genpercept.imaging.boxes import read_boxes
 from genpercept.imaging.prediction import Prediction
+from genpercept.models.detectors import DETECTORS, Detector
 from genpercept.tasks import TASKS
 
 # A small network is many short operations: on a CPU two streams of one thread each beat one of two. More than a few would

@@ -30,8 +30,8 @@ from genpercept._specialise.layers import (
     frozen,
     with_bias,
 )
-from genpercept.backbones.sd21 import SD21UNet
-from genpercept.heads.dpt import DPTHead
+from genpercept.models.backbones.sd21 import SD21UNet
+from genpercept.models.heads.dpt import DPTHead
 
 
 def twin(module: nn.Module, dtype: torch.dtype | None = None, channels_last: bool = False) -> nn.Module:

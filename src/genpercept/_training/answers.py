@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genpercept import codecs
 from genpercept._training import cache
 from genpercept._training.augment import augment
 from genpercept._training.cache import Shards
@@ -18,6 +17,7 @@ from genpercept._training.latents import PrepareRecord, shards_of
 from genpercept._training.records import Record, cut_off, image_tensor
 from genpercept._training.sources import Source
 from genpercept.core.rng import generator
+from genpercept.models import codecs
 from genpercept.recipe import DataSet, Recipe
 
 _CHUNK = 16  # images computed together

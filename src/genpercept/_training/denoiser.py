@@ -15,18 +15,19 @@ from diffusers import AutoencoderKL, DDIMScheduler
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from genpercept import equations, text
+from genpercept import equations
 from genpercept._folder import base_backbone
 from genpercept._training import latents
 from genpercept._training.parts import open_codec, own_device, use_attention
 from genpercept._training.records import image_tensor
 from genpercept._training.report import grid, to_picture
 from genpercept._training.stage import Batch, Draw, Pair
-from genpercept.backbones import BACKBONES
 from genpercept.checkpoints import hub
 from genpercept.checkpoints.parts import load_part
-from genpercept.codecs import CODECS
 from genpercept.core.rng import Rng, generator
+from genpercept.models import text
+from genpercept.models.backbones import BACKBONES
+from genpercept.models.codecs import CODECS
 from genpercept.recipe import Recipe
 
 # About 5 M parameters; the rest as Stable Diffusion 2.1, or as PixArt-alpha but for its learned sigma.

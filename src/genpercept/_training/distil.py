@@ -27,12 +27,13 @@ from genpercept._training.report import grid, to_picture
 from genpercept._training.stage import Batch, Draw, Pair
 from genpercept._training.tiny import tiny_half
 from genpercept.checkpoints import hub
-from genpercept.codecs import CODECS, _join
+from genpercept.codecs import _join
 from genpercept.core import dtypes
 from genpercept.core.rng import Rng, generator
 from genpercept.core.values import Target
 from genpercept.imaging.kinds import KINDS
 from genpercept.losses import LOSSES
+from genpercept.models.codecs import CODECS
 from genpercept.pipeline import GenPerceptPipeline
 from genpercept.recipe import Recipe
 from genpercept.tasks import PreparedTask

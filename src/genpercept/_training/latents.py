@@ -10,13 +10,13 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from genpercept import codecs
 from genpercept._training import cache
 from genpercept._training.augment import augment, crop, mirror
 from genpercept._training.cache import SHARD, Shards
 from genpercept._training.records import Record, cut_off, image_tensor
 from genpercept._training.sources import Source
 from genpercept.core.rng import generator
+from genpercept.models import codecs
 from genpercept.recipe import DataSet, Recipe
 
 _CHUNK = 32  # images encoded together

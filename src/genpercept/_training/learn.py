@@ -8,15 +8,16 @@ from typing import Any, cast
 
 from torch import nn
 
-from genpercept import _folder, adapters
+from genpercept import _folder
 from genpercept._training.parts import open_codec
 from genpercept._training.prompts import Prompts, open_prompts
-from genpercept.backbones import BACKBONES, config_of
 from genpercept.checkpoints import hub
 from genpercept.checkpoints.parts import MANIFEST
-from genpercept.codecs import CODECS, Codec
-from genpercept.heads import HEADS, Head, neck_config
-from genpercept.paradigms import PARADIGMS, Paradigm
+from genpercept.models import adapters
+from genpercept.models.backbones import BACKBONES, config_of
+from genpercept.models.codecs import CODECS, Codec
+from genpercept.models.heads import HEADS, Head, neck_config
+from genpercept.models.paradigms import PARADIGMS, Paradigm
 from genpercept.pipeline import GenPerceptPipeline
 from genpercept.recipe import Recipe
 from genpercept.tasks import TASKS, Task

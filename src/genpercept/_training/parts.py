@@ -10,7 +10,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import nn
 
 from genpercept.checkpoints import hub, parts
-from genpercept.codecs import CODECS
+from genpercept.models.codecs import CODECS
 from genpercept.recipe import Recipe
 
 

@@ -10,14 +10,14 @@ from torch import nn
 
 from genpercept import losses
 from genpercept._folder import base_backbone, predictor_backbone, read_manifest
-from genpercept.backbones import BACKBONES
 from genpercept.checkpoints import hub
 from genpercept.checkpoints.parts import MANIFEST, PartPlugin, read_json
-from genpercept.codecs import CODECS
 from genpercept.datasets import DATASETS
-from genpercept.heads import HEADS
 from genpercept.losses import LOSSES
-from genpercept.paradigms import PARADIGMS
+from genpercept.models.backbones import BACKBONES
+from genpercept.models.codecs import CODECS
+from genpercept.models.heads import HEADS
+from genpercept.models.paradigms import PARADIGMS
 from genpercept.recipe import Recipe
 from genpercept.tasks import TASKS
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genpercept import text
 from genpercept.checkpoints.parts import MANIFEST
 from genpercept.core.rng import Rng, generator
+from genpercept.models import text
 from genpercept.recipe import Prompt
 
 _SENTENCES, _WORDS = 64, 8  # random prompts made up where the recipe gives none

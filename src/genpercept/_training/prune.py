@@ -16,7 +16,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from genpercept.codecs import CODECS
+from genpercept.models.codecs import CODECS
 
 Part = Literal["encoder", "decoder"]
 _OTHER = {"encoder": ("decoder", "post_quant_conv"), "decoder": ("encoder", "quant_conv")}  # what a half does without

@@ -13,8 +13,8 @@ from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import nn
 
 from genpercept._training.prune import Part
-from genpercept.codecs import CODECS
-from genpercept.codecs.tiny import BLOCKS, WIDTH, matching_config
+from genpercept.models.codecs import CODECS
+from genpercept.models.codecs.tiny import BLOCKS, WIDTH, matching_config
 
 
 def tiny_config(config: dict[str, Any], part: Part, width: float, blocks: int = 0, channels: int = 3) -> dict[str, Any]:

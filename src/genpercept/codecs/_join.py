@@ -10,7 +10,7 @@ from torch import nn
 
 from genpercept.checkpoints import hub
 from genpercept.checkpoints.parts import MANIFEST, load_part, read_json
-from genpercept.codecs import CODECS
+from genpercept.models.codecs import CODECS
 
 _SAME_FACTOR = 1e-4  # relative: published factors are rounded
 

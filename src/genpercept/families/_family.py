@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 
 import torch
 
-from genpercept.backbones import BACKBONES
 from genpercept.checkpoints import parts
 from genpercept.families import Candidate
 from genpercept.families._layout import Layout, read
 from genpercept.families._rest import Base, check, find_base, lacking, load_vae, prompt, refuse_untouched
+from genpercept.models.backbones import BACKBONES
 from genpercept.pipeline import GenPerceptPipeline
 
 LOOK_ALIKE = ("depth", "disparity", "normals")  # their U-Nets differ in nothing that a header shows

@@ -13,13 +13,13 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from genpercept import text
 from genpercept.checkpoints import hub, parts
 from genpercept.checkpoints.weights import is_pickle, weight_files
-from genpercept.codecs import CODECS
-from genpercept.codecs.kl import PLUGIN as KL
 from genpercept.core.texts import one_line
 from genpercept.families._layout import Layout
+from genpercept.models import text
+from genpercept.models.codecs import CODECS
+from genpercept.models.codecs.kl import PLUGIN as KL
 
 SCALING_FACTOR = 0.18215  # of the latents that all of these families were trained with
 EMPTY_TEXT = "empty_text_embed.npy"  # GenPercept v1's own embedding of the empty prompt

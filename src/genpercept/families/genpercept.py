@@ -15,10 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genpercept.backbones import BACKBONES
 from genpercept.checkpoints import parts
 from genpercept.checkpoints.weights import weight_files
-from genpercept.codecs.kl import PLUGIN as KL
 from genpercept.families import Candidate
 from genpercept.families._family import UNetFamily, hash_of
 from genpercept.families._layout import OUTPUT, RELEASE_V1, Layout, read
@@ -32,7 +30,9 @@ from genpercept.families._rest import (
     prompt,
     refuse_untouched,
 )
-from genpercept.heads import HEADS
+from genpercept.models.backbones import BACKBONES
+from genpercept.models.codecs.kl import PLUGIN as KL
+from genpercept.models.heads import HEADS
 from genpercept.pipeline import GenPerceptPipeline
 
 HEAD = "dpt_head_identity"

@@ -21,7 +21,7 @@ from genpercept.imaging.prediction import Prediction
 class Task(Protocol):
     name: str
     kind: str  # of the Prediction: fixes shape, range and meaning of its values
-    spaces: tuple[str, ...]  # of the raw maps that `decode` takes; see genpercept.heads
+    spaces: tuple[str, ...]  # of the raw maps that `decode` takes; see genpercept.models.heads
     labels: tuple[str, ...]  # the fields of Sample that `encode` reads
     head: str  # the default head
     losses: Mapping[str, Mapping[str, float]]  # of each space, the default losses and their weights

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from genpercept import equations
 from genpercept.core.rng import Rng
-from genpercept.paradigms._options import Options, check_choice, check_timestep
+from genpercept.models.paradigms._options import Options, check_choice, check_timestep
 
 
 @dataclass(frozen=True)

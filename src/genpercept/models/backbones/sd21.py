@@ -10,9 +10,9 @@ from diffusers import UNet2DConditionModel
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
-from genpercept.backbones._saved import SavedAsParent
-from genpercept.backbones._widen import widen_convolution
 from genpercept.core.values import Features
+from genpercept.models.backbones._saved import SavedAsParent
+from genpercept.models.backbones._widen import widen_convolution
 
 # Stable Diffusion 2.1 (768, v-prediction): 865,910,724 parameters.
 SD21_CONFIG: dict[str, Any] = {

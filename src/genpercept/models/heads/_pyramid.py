@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from genpercept.codecs import Codec
 from genpercept.core.values import Features, Size
+from genpercept.models.codecs import Codec
 
 
 def check_pyramid(head: str, sizes: tuple[int, ...], features: Features) -> None:

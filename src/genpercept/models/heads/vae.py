@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from genpercept.codecs import Codec
 from genpercept.core.values import Features
+from genpercept.models.codecs import Codec
 
 
 class VaeHead:

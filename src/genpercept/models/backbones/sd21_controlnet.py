@@ -12,9 +12,9 @@ from diffusers import ControlNetModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from genpercept.backbones import BACKBONES
 from genpercept.checkpoints.weights import NAMES
 from genpercept.core.values import Features
+from genpercept.models.backbones import BACKBONES
 
 # One convolution at latent resolution: the condition is the network's own input, not pixels, so that any codec's stride fits.
 _EMBEDDING_CHANNELS = (16,)

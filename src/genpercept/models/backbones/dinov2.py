@@ -8,7 +8,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 from transformers import Dinov2Config, Dinov2Model
 
-from genpercept.backbones._tokens import PixelBackbone, plain_pixels, settings
+from genpercept.models.backbones._tokens import PixelBackbone, plain_pixels, settings
 
 # facebook/dinov2-giant: 1,136,480,768 parameters. facebook/dinov2-large: 304,368,640.
 GIANT_CONFIG: dict[str, Any] = {

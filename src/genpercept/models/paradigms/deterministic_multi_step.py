@@ -9,9 +9,9 @@ from torch import Tensor
 from genpercept import equations
 from genpercept.core.rng import Rng
 from genpercept.core.values import Features
-from genpercept.paradigms import Denoise
-from genpercept.paradigms._multi_step import MultiStep
-from genpercept.paradigms._options import full_timestep
+from genpercept.models.paradigms import Denoise
+from genpercept.models.paradigms._multi_step import MultiStep
+from genpercept.models.paradigms._options import full_timestep
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any, cast
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from genpercept.codecs import input_dtype
+from genpercept.models.codecs import input_dtype
 
 # Stable Diffusion 1 and 2: 83,653,863 parameters.
 SD_VAE_CONFIG: dict[str, Any] = {

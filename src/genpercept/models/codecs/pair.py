@@ -9,7 +9,7 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from genpercept.codecs import CODECS, Codec, CodecPlugin
+from genpercept.models.codecs import CODECS, Codec, CodecPlugin
 
 # What each half does without, in diffusers' autoencoders.
 _UNUSED = {"encode": ("decoder", "post_quant_conv"), "decode": ("encoder", "quant_conv")}

@@ -51,7 +51,7 @@ class BackbonePlugin(Protocol):
         ...
 
 
-BACKBONES = Registry[BackbonePlugin](__name__, "backbone", "genpercept.backbones")
+BACKBONES = Registry[BackbonePlugin](__name__, "backbone", "genpercept.models.backbones")
 find = BACKBONES.find
 
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 from diffusers import AutoencoderTiny
 from torch import Tensor, nn
 
-from genpercept.codecs import input_dtype
+from genpercept.models.codecs import input_dtype
 
 WIDTH, BLOCKS = 64, 3  # of every level as published (TAESD); the outermost has one block
 

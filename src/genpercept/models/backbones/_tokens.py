@@ -12,9 +12,9 @@ import torch
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
-from genpercept.backbones._blocks import KEY, check_size, choose, to_map
 from genpercept.core.files import read_json
 from genpercept.core.values import Features
+from genpercept.models.backbones._blocks import KEY, check_size, choose, to_map
 
 _OWN = ("_name_or_path", "architectures", "model_type", "transformers_version", "dtype", "torch_dtype")
 

@@ -17,9 +17,9 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from genpercept.codecs import Codec, input_dtype
 from genpercept.core.values import Features
-from genpercept.heads._pyramid import check_pyramid, image_size
+from genpercept.models.codecs import Codec, input_dtype
+from genpercept.models.heads._pyramid import check_pyramid, image_size
 
 ACTIVATIONS = ("identity", "elu")
 _LAST_CHANNELS = 32

@@ -17,9 +17,9 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from genpercept.codecs import Codec
 from genpercept.core.registry import Registry
 from genpercept.core.values import Features
+from genpercept.models.codecs import Codec
 
 
 class Head(Protocol):
@@ -49,7 +49,7 @@ class HeadPlugin(Protocol):
         ...
 
 
-HEADS = Registry[HeadPlugin](__name__, "head", "genpercept.heads")
+HEADS = Registry[HeadPlugin](__name__, "head", "genpercept.models.heads")
 find = HEADS.find
 
 

@@ -12,10 +12,10 @@ from diffusers.models.embeddings import get_2d_sincos_pos_embed
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
-from genpercept.backbones._blocks import KEY, check_size, choose, to_map
-from genpercept.backbones._saved import SavedAsParent
-from genpercept.backbones._widen import widen_convolution
 from genpercept.core.values import Features
+from genpercept.models.backbones._blocks import KEY, check_size, choose, to_map
+from genpercept.models.backbones._saved import SavedAsParent
+from genpercept.models.backbones._widen import widen_convolution
 
 # PixArt-XL-2-512x512: 610,856,096 parameters. The 1024 model has sample_size 128, whose two micro-conditions add 493,056.
 PIXART_512_CONFIG: dict[str, Any] = {

@@ -8,7 +8,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from genpercept.backbones._tokens import PixelBackbone, plain_pixels, settings, stays_on_cpu
+from genpercept.models.backbones._tokens import PixelBackbone, plain_pixels, settings, stays_on_cpu
 
 # laion/CLIP-ViT-bigG-14-laion2B-39B-b160k without the projection to the text's space: 1,842,777,344 parameters.
 BIGG_CONFIG: dict[str, Any] = {
