@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from genpercept.core.values import Sample
-from genpercept.datasets import DATASETS
-from genpercept.datasets.hypersim import SPLIT_CSV
+from genpercept.data import DATASETS
+from genpercept.data.hypersim import SPLIT_CSV
 
 h5py = pytest.importorskip("h5py")
 

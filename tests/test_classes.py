@@ -10,7 +10,7 @@ import pytest
 
 from genpercept.core import classes
 from genpercept.core.classes import IGNORED, ClassTable
-from genpercept.datasets.synthetic import CLASSES, PALETTE
+from genpercept.data.synthetic import CLASSES, PALETTE
 
 
 def test_the_tables() -> None:

@@ -15,7 +15,7 @@ import torch
 from genpercept.core import registry
 from genpercept.core.registry import Registry, Table
 from genpercept.core.rng import Rng
-from genpercept.datasets import DATASETS
+from genpercept.data import DATASETS
 from genpercept.families import FAMILIES
 from genpercept.losses import LOSSES
 from genpercept.metrics import METRICS

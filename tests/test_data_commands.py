@@ -20,7 +20,7 @@ from genpercept.core.values import Sample
 from genpercept.datasheet import pictures, sheet
 
 from test_datasets_other import cityscapes, coco, photo, put  # isort: skip  (a sibling: pytest puts tests/ on the path)
-from genpercept.datasets import DATASETS
+from genpercept.data import DATASETS
 
 DOCS = Path(__file__).parents[1] / "docs" / "datasets.md"
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from genpercept.datasets import hypersim as hypersim_module
-from genpercept.datasets import nyuv2 as nyuv2_module
-from genpercept.datasets.vkitti2 import CLASSES
+from genpercept.data import hypersim as hypersim_module
+from genpercept.data import nyuv2 as nyuv2_module
+from genpercept.data.vkitti2 import CLASSES
 from genpercept.metrics._protocols import DEPTH_PROTOCOLS, NORMALS_PROTOCOLS
 
 from depth_trees import (  # isort: skip  (a sibling: pytest puts tests/ on the path)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from genpercept.core.values import Sample
-from genpercept.datasets import hypersim as hypersim_module
+from genpercept.data import hypersim as hypersim_module
 
 from depth_trees import find, hdf5, png, rgb  # isort: skip  (a sibling: pytest puts tests/ on the path)
 

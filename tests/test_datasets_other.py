@@ -15,7 +15,7 @@ from PIL import Image
 
 from genpercept.core import classes
 from genpercept.core.values import Sample
-from genpercept.datasets import DATASETS, composition1k
+from genpercept.data import DATASETS, composition1k
 
 DRAW = np.random.default_rng(0)
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from genpercept.datasets import coco_keypoints
+from genpercept.data import coco_keypoints
 
 from test_datasets_other import cityscapes, coco, load, photo, put, taskonomy  # isort: skip  (a sibling)
-from genpercept.datasets import DATASETS
+from genpercept.data import DATASETS
 
 NAMES = ("taskonomy", "cityscapes", "ade20k", "dis5k", "p3m10k", "composition1k", "coco_keypoints", "mvtec_ad")
 

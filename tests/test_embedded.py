@@ -18,7 +18,7 @@ TASKS = _demo_tasks.embedded()
 
 @pytest.fixture(scope="module")
 def scenes():
-    from genpercept.datasets import synthetic
+    from genpercept.data import synthetic
 
     return synthetic.render(range(SCENES), domain="mixed", split="test", size=(96, 128))
 

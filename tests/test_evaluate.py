@@ -28,7 +28,7 @@ from genpercept._evaluation.network import Predictor
 from genpercept._evaluation.plan import SetSpec
 from genpercept._evaluation.scoring import Rules, Scorer, Source
 from genpercept.core.values import Sample
-from genpercept.datasets import DATASETS
+from genpercept.data import DATASETS
 from genpercept.loading import load
 from genpercept.metrics import METRICS
 from genpercept.pipeline import GenPerceptPipeline

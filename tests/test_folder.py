@@ -14,7 +14,7 @@ from PIL import Image
 from genpercept import datacheck
 from genpercept._training.sources import open_source
 from genpercept.cli import cli
-from genpercept.datasets.folder import PLUGIN
+from genpercept.data.folder import PLUGIN
 from genpercept.recipe import DataSet, Loader
 
 NORMAL = np.array([0.6, 0.0, 0.8], np.float32)

@@ -30,9 +30,9 @@ from genpercept.core import label_rules, registry
 from genpercept.core.labels import BESIDE, LABELS, Label
 from genpercept.core.rng import generator
 from genpercept.core.values import Sample, Target
-from genpercept.datasets import synthetic
-from genpercept.datasets._files import About
-from genpercept.datasets.folder import PLUGIN as FOLDER
+from genpercept.data import synthetic
+from genpercept.data._files import About
+from genpercept.data.folder import PLUGIN as FOLDER
 from genpercept.datasheet import pictures
 from genpercept.imaging.prediction import KINDS
 from genpercept.recipe import Augment, DataSet, Loader

@@ -14,7 +14,7 @@ from genpercept import recipe as recipes
 from genpercept import train
 from genpercept._training.finetune import Net
 from genpercept._training.learn import Parts, find_task
-from genpercept.datasets import DATASETS
+from genpercept.data import DATASETS
 from genpercept.models.backbones import BACKBONES
 from genpercept.models.backbones.clip import BIGG_CONFIG
 from genpercept.models.backbones.dinov2 import GIANT_CONFIG

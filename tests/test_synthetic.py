@@ -9,8 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from genpercept.datasets import synthetic
-from genpercept.datasets.synthetic import CLASSES, DOMAINS, PALETTE, PLUGIN, SPLITS, WORDS, Scenes, render, samples
+from genpercept.data import synthetic
+from genpercept.data.synthetic import CLASSES, DOMAINS, PALETTE, PLUGIN, SPLITS, WORDS, Scenes, render, samples
 
 pytest.importorskip("numba")
 pytest.importorskip("skimage")
@@ -264,7 +264,7 @@ def test_same_pictures_whatever_the_batch_and_the_workers(scenes: Scenes) -> Non
 
 def test_same_pictures_in_another_process(scenes: Scenes) -> None:
     code = (
-        "import hashlib; from genpercept.datasets.synthetic import render\n"
+        "import hashlib; from genpercept.data.synthetic import render\n"
         "print(hashlib.md5(render([4], mattes=True).image).hexdigest())"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
@@ -359,7 +359,7 @@ def test_bad_arguments_are_named(arguments: dict, message: str) -> None:
 
 def test_importing_is_cheap_and_a_missing_extra_is_named() -> None:
     code = (
-        "import sys; from genpercept.datasets import synthetic as s\n"
+        "import sys; from genpercept.data import synthetic as s\n"
         "assert not {'numba', 'skimage', 'scipy'} & set(sys.modules)\n"
         "sys.modules['numba'] = None\n"
         "try: s.render([0])\n"

@@ -402,7 +402,7 @@ def test_augment_is_a_function_of_its_key() -> None:
 
 def test_scene_cache_is_complete_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A shard that was not finished is made again; finished ones are left alone; values are those of the world."""
-    from genpercept.datasets import synthetic
+    from genpercept.data import synthetic
 
     monkeypatch.setattr(cache, "SHARD", 2)
     data = DataSet(count=2, size=(32, 32))

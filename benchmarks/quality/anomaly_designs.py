@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
 from benchmarks._page import made
 from genpercept import GenPerceptPipeline, equations
 from genpercept._training.muon import Muon
-from genpercept.datasets import synthetic
+from genpercept.data import synthetic
 from genpercept.metrics.anomaly import AnomalyMetric
 from genpercept.tasks._defects import spoil
 

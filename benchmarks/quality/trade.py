@@ -34,7 +34,7 @@ from benchmarks.quality.mini import pair, predict, summarise
 from genpercept import exported
 from genpercept._export.write import SUFFIX, write
 from genpercept.core.values import Geometry
-from genpercept.datasets import synthetic
+from genpercept.data import synthetic
 from genpercept.demo import Case, held_out
 from genpercept.imaging.read import to_tensor
 from genpercept.metrics import METRICS

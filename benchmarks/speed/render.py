@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from genpercept.datasets import synthetic
+from genpercept.data import synthetic
 
 
 def colour(values: np.ndarray) -> np.ndarray:

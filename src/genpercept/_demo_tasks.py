@@ -56,7 +56,7 @@ def embedded() -> list[str]:
 
 def scenes() -> list[Sample]:
     """The first of the synthetic world's test split, which no training sees."""
-    from genpercept.datasets import synthetic
+    from genpercept.data import synthetic
 
     made = synthetic.render(range(SCENES), split="test", size=SCENE_SIZE, workers=os.cpu_count() or 1)
     return synthetic.samples(made)
@@ -90,7 +90,7 @@ def _metric(task: Any) -> Any:
 
 
 def _protocol(task: Any) -> str | None:
-    from genpercept.datasets.synthetic import PLUGIN
+    from genpercept.data.synthetic import PLUGIN
 
     return PLUGIN.about.protocols.get(task.name) or None
 

@@ -17,8 +17,8 @@ from genpercept.core.labels import LABELS, Label, beyond
 from genpercept.core.names import hint
 from genpercept.core.texts import toml_value
 from genpercept.core.values import Sample
-from genpercept.datasets import DATASETS
-from genpercept.datasets.folder import unread
+from genpercept.data import DATASETS
+from genpercept.data.folder import unread
 from genpercept.datasheet import sheet
 
 __all__ = ["Report", "check", "check_named", "main", "named", "options_of", "preview", "sheet"]

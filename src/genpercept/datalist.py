@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from genpercept.core.labels import LABELS
-from genpercept.datasets import DATASETS
+from genpercept.data import DATASETS
 
 _WIDTHS = (14, 29, 31, 34, 21)  # of the columns
 BEGIN, END = "<!-- data sets: begin -->", "<!-- data sets: end -->"

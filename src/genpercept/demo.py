@@ -124,7 +124,7 @@ def motorcycle() -> Case:
 
 def held_out(indices: Sequence[int], domain: str = "mixed", size: tuple[int, int] = SCENE_SIZE) -> list[Case]:
     """Scenes of the synthetic world's test split, which no training sees, with exact depth and normals."""
-    from genpercept.datasets import synthetic
+    from genpercept.data import synthetic
 
     cases = []
     for start in range(0, len(indices), _CHUNK):  # a scene carries a dozen labels; only three of them are kept

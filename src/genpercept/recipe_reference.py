@@ -182,7 +182,7 @@ def _entry(key: Key, values: Mapping[str, Any] | None) -> str:
 
 def _names(kind: str) -> list[str]:
     """Names of the plugins of a folder. Imported here because they bring torch, which no other key needs."""
-    from genpercept.datasets import DATASETS
+    from genpercept.data import DATASETS
     from genpercept.losses import LOSSES
     from genpercept.models.heads import HEADS
     from genpercept.models.paradigms import PARADIGMS

@@ -10,7 +10,7 @@ from typing import Any
 
 from genpercept.core import classes
 from genpercept.core.values import Sample
-from genpercept.datasets import DATASETS
+from genpercept.data import DATASETS
 from genpercept.metrics import METRICS
 from genpercept.tasks import ClassTask, Task
 

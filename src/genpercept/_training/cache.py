@@ -70,7 +70,7 @@ def missing_shards(folder: Path, count: int) -> list[int]:
 
 def render_shard(folder: Path, number: int, data: dict[str, Any]) -> int:
     """Render one shard of the synthetic world, unless another run has; in a worker process. Returns the shard's number."""
-    from genpercept.datasets import synthetic
+    from genpercept.data import synthetic
 
     if shard_folder(folder, number).is_dir():
         return number
@@ -174,7 +174,7 @@ def scenes(root: Path, data: DataSet, workers: int, report: Callable[[str], None
 
 def _world_version() -> str:
     """What the pictures of the synthetic world depend on: its declared version, or else its source code."""
-    from genpercept.datasets import synthetic
+    from genpercept.data import synthetic
 
     declared = getattr(synthetic, "WORLD_VERSION", None)
     if declared is not None:

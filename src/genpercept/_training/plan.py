@@ -12,7 +12,7 @@ from genpercept import losses
 from genpercept._folder import base_backbone, predictor_backbone, read_manifest
 from genpercept.checkpoints import hub
 from genpercept.checkpoints.parts import MANIFEST, PartPlugin, read_json
-from genpercept.datasets import DATASETS
+from genpercept.data import DATASETS
 from genpercept.losses import LOSSES
 from genpercept.models.backbones import BACKBONES
 from genpercept.models.codecs import CODECS

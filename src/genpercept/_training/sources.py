@@ -11,7 +11,7 @@ from genpercept._training import cache
 from genpercept._training.records import TEXTS, Record, from_sample
 from genpercept.core.labels import LABELS
 from genpercept.core.rng import generator
-from genpercept.datasets import DATASETS
+from genpercept.data import DATASETS
 from genpercept.recipe import DataSet, Loader
 
 
@@ -31,7 +31,7 @@ class Rendered:
         return self._data.count
 
     def __getitem__(self, index: int) -> Record:
-        from genpercept.datasets import synthetic
+        from genpercept.data import synthetic
 
         data = self._data
         scenes = synthetic.render([index], domain=data.domain, split=data.split, size=data.size, seed=data.seed)
@@ -98,7 +98,7 @@ def open_source(data: DataSet, loader: Loader, report: Callable[[str], None] = p
 
 
 def _recorded() -> tuple[str, ...]:
-    from genpercept.datasets import synthetic
+    from genpercept.data import synthetic
 
     return synthetic.RECORDED
 

@@ -17,7 +17,7 @@ import torch
 
 from genpercept.core import classes
 from genpercept.core.values import Sample
-from genpercept.datasets._files import About, FileDataset
+from genpercept.data._files import About, FileDataset
 from genpercept.world.words import CLASSES, WORDS
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from genpercept.core.values import Sample
-from genpercept.datasets._files import (
+from genpercept.data._files import (
     About,
     FileDataset,
     as_depth,

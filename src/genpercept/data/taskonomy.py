@@ -13,7 +13,7 @@ import torch
 
 from genpercept.core.texts import read_csv
 from genpercept.core.values import Sample
-from genpercept.datasets._files import About, FileDataset, read_json, read_rgb, read_values, same_size
+from genpercept.data._files import About, FileDataset, read_json, read_rgb, read_values, same_size
 from genpercept.imaging.read import shown
 
 _UNITS = 512.0  # of depth_zbuffer per metre

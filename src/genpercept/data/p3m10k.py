@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from genpercept.core.values import Sample
-from genpercept.datasets._files import About, FileDataset, images_in, read_grey, read_rgb, same_size, same_stem
+from genpercept.data._files import About, FileDataset, images_in, read_grey, read_rgb, same_size, same_stem
 
 # split -> folder, and its folder of images
 _PLACES = {

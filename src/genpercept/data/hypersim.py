@@ -25,7 +25,7 @@ import torch
 from genpercept.core.names import choose
 from genpercept.core.texts import read_csv
 from genpercept.core.values import Sample
-from genpercept.datasets._files import (
+from genpercept.data._files import (
     About,
     FileDataset,
     as_depth,

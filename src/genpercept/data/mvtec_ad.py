@@ -10,7 +10,7 @@ import torch
 
 from genpercept.core.names import choose
 from genpercept.core.values import Sample
-from genpercept.datasets._files import About, FileDataset, images_in, read_grey, read_rgb, same_size
+from genpercept.data._files import About, FileDataset, images_in, read_grey, read_rgb, same_size
 from genpercept.imaging.read import shown
 
 

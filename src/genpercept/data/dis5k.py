@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from genpercept.core.values import Sample
-from genpercept.datasets._files import About, FileDataset, images_in, read_grey, read_rgb, same_size, same_stem
+from genpercept.data._files import About, FileDataset, images_in, read_grey, read_rgb, same_size, same_stem
 
 _FOLDERS = {"train": "DIS-TR", "val": "DIS-VD", **{f"test{i}": f"DIS-TE{i}" for i in range(1, 5)}}
 _TESTS = ("test1", "test2", "test3", "test4")

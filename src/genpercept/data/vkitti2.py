@@ -23,16 +23,7 @@ from torch import Tensor
 from genpercept.core.names import choose
 from genpercept.core.texts import one_line, read_lines
 from genpercept.core.values import Sample
-from genpercept.datasets._files import (
-    About,
-    FileDataset,
-    check_first,
-    pinhole,
-    read_list,
-    read_rgb,
-    read_values,
-    same_size,
-)
+from genpercept.data._files import About, FileDataset, check_first, pinhole, read_list, read_rgb, read_values, same_size
 from genpercept.imaging.read import shown
 
 BENCHMARK = (352, 1216)  # height, width: KITTI's benchmark crop, bottom and centred

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from genpercept.core.texts import read_lines
 from genpercept.core.values import Sample, resize
-from genpercept.datasets._files import (
+from genpercept.data._files import (
     About,
     FileDataset,
     as_depth,

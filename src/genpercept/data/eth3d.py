@@ -20,7 +20,7 @@ import numpy as np
 
 from genpercept.core.texts import one_line, read_lines
 from genpercept.core.values import Sample
-from genpercept.datasets._files import About, FileDataset, as_depth, check_first, need, pinhole_at, read_list, read_rgb
+from genpercept.data._files import About, FileDataset, as_depth, check_first, need, pinhole_at, read_list, read_rgb
 from genpercept.imaging.read import shown
 
 _IMAGES, _DEPTH = "images/dslr_images", "ground_truth_depth/dslr_images"

@@ -13,7 +13,7 @@ from genpercept.core.classes import IGNORED, convert
 from genpercept.core.names import choose
 from genpercept.core.texts import read_lines
 from genpercept.core.values import Sample
-from genpercept.datasets._files import About, FileDataset, images_in, read_json, read_rgb, read_values, same_size
+from genpercept.data._files import About, FileDataset, images_in, read_json, read_rgb, read_values, same_size
 from genpercept.imaging.read import shown
 
 _FOLDERS = {"train": "training", "val": "validation"}

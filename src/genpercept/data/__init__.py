@@ -23,5 +23,5 @@ class Dataset(Protocol):
         ...
 
 
-DATASETS = Registry[Dataset](__name__, "data set", "genpercept.datasets")
+DATASETS = Registry[Dataset](__name__, "data set", "genpercept.data")
 find = DATASETS.find

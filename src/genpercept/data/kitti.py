@@ -21,7 +21,7 @@ from torch import Tensor
 
 from genpercept.core.texts import one_line, read_lines
 from genpercept.core.values import Sample
-from genpercept.datasets._files import (
+from genpercept.data._files import (
     About,
     FileDataset,
     as_depth,

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from genpercept.core.values import Sample
-from genpercept.datasets._files import About, FileDataset, need, read_json, read_rgb
+from genpercept.data._files import About, FileDataset, need, read_json, read_rgb
 from genpercept.imaging.read import shown
 
 _PERSON = 1  # category

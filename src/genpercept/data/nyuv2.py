@@ -24,7 +24,7 @@ import torch
 from genpercept.core.names import choose
 from genpercept.core.texts import one_line
 from genpercept.core.values import Sample
-from genpercept.datasets._files import (
+from genpercept.data._files import (
     About,
     FileDataset,
     as_depth,

@@ -13,7 +13,7 @@ import torch
 from genpercept.core.classes import IGNORED
 from genpercept.core.names import choose
 from genpercept.core.values import Sample
-from genpercept.datasets._files import About, FileDataset, need, read_json, read_rgb, read_values, same_size
+from genpercept.data._files import About, FileDataset, need, read_json, read_rgb, read_values, same_size
 from genpercept.imaging.read import shown
 
 # labelIds -> train ids, in the order of the 19 classes; every other label is left out of training and evaluation.

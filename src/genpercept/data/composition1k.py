@@ -16,7 +16,7 @@ from torch import Tensor
 from genpercept.core.rng import generator
 from genpercept.core.texts import read_lines
 from genpercept.core.values import Sample
-from genpercept.datasets._files import About, FileDataset, images_in, need, read_grey, read_rgb, same_size, same_stem
+from genpercept.data._files import About, FileDataset, images_in, need, read_grey, read_rgb, same_size, same_stem
 from genpercept.imaging.read import read, shown
 
 _ADOBE = "Adobe-licensed images"
