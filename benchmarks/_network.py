@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genpercept._runs import Run
+from genpercept.pipeline.call import Run
 
 
 @torch.inference_mode()

@@ -14,12 +14,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, CLIPVisionModel, Dinov2Config, Dinov2Model
 
-from genpercept import GenPerceptPipeline, bases
+from genpercept import GenPerceptPipeline
 from genpercept.checkpoints import parts
 from genpercept.models.backbones import BACKBONES, clip, dinov2, pixart_alpha, sd21
 from genpercept.models.backbones._blocks import choose
 from genpercept.models.codecs import CODECS
 from genpercept.models.heads import HEADS, REASSEMBLE, neck_config
+from genpercept.pipeline import base_model
 from genpercept.tasks import TASKS
 
 SD = Path(__file__).parent / "golden" / "sd-tiny"
@@ -261,7 +262,7 @@ def test_unets_are_told_apart_by_their_config() -> None:
         "SDXL-shaped": SDXL,
         "a U-Net of channels 8, 16 that reads 10-wide text": UNET,
     }
-    assert {bases.which(config): config for config in names.values()} == names
+    assert {base_model.which(config): config for config in names.values()} == names
 
 
 # ---- heads on token maps ---------------------------------------------------------------------------------------------

@@ -13,11 +13,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import genpercept
-from genpercept import _folder, train
 from genpercept import recipe as recipes
+from genpercept import train
 from genpercept._training.finetune import FinetuneStage
 from genpercept.checkpoints import parts
 from genpercept.models.backbones import BACKBONES
+from genpercept.pipeline.folder import read_base
 from test_backbones import clip_base, dinov2_base, pixart_base
 
 SIZES = {"dinov2": (28, 42), "clip": (28, 42), "pixart_alpha": (32, 48)}
@@ -116,7 +117,7 @@ def test_two_steps_save_load_predict(
     folder = tmp_path / "run" / "model"
     pipe = genpercept.load(folder, device="cpu")
     assert pipe.info["backbone"] == name and (pipe.vae is None) == (name in PIXELS)
-    start = _folder.read_base(bases[name], "direct", {}, "", None, widen=False).unet.state_dict()
+    start = read_base(bases[name], "direct", {}, "", None, widen=False).unet.state_dict()
     changed = {k for k, v in pipe.unet.state_dict().items() if not torch.equal(v, start.get(k, torch.empty(0)))}
     assert bool(changed) == ("backbone" in learned) and (pipe.head is not None) == ("head" in learned)
     image = np.random.default_rng(1).integers(0, 256, (37, 53, 3), np.uint8)

@@ -25,8 +25,8 @@ from genpercept._bench import build, ceiling, clock, flops, machine, measure, ou
 from genpercept._bench.session import Session
 from genpercept._bench.setting import Effort, Setting
 from genpercept._bench.stages import NETWORK, watched
-from genpercept._runs import Run
 from genpercept.commands.bench.options import bench as command
+from genpercept.pipeline.call import Run
 
 REPOSITORY = Path(__file__).parent.parent
 MINI = Setting(shape="mini", resolution=32, threads=1)

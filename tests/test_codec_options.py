@@ -16,9 +16,9 @@ import genpercept
 from genpercept import GenPerceptPipeline, cli
 from genpercept._predict.model import Model
 from genpercept._predict.request import Machine, Request
-from genpercept._specialise import layers
-from genpercept.codecs import _join
-from genpercept.specialising import SpecialisedPipeline
+from genpercept.pipeline import codec_swap
+from genpercept.pipeline.specialise import layers
+from genpercept.pipeline.specialise.pipeline import SpecialisedPipeline
 
 from test_tiny_codec import SMALL, tiny  # isort: skip  (a sibling: pytest puts tests/ on the path)
 from genpercept.models.codecs import CODECS
@@ -173,7 +173,7 @@ def test_a_models_codec_is_taken_from_its_folder(model: Path, taesd: Path, tmp_p
     np.testing.assert_array_equal(own(image).values, pipe(image).values)
     for source in (BASE, BASE / "vae", "mini/depth"):
         name, module = CODECS.find("kl").name, type(pipe.vae).__name__
-        found = _join.read(source)
+        found = codec_swap.read(source)
         assert (found[0], type(found[1]).__name__) == (name, module)
 
 

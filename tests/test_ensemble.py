@@ -5,7 +5,7 @@ import torch
 from diffusers import MarigoldDepthPipeline, MarigoldNormalsPipeline
 from torch import Tensor
 
-from genpercept import ensemble
+from genpercept.pipeline import ensemble
 
 
 def runs(seed: int, m: int = 4, noise: float = 0.02) -> tuple[Tensor, Tensor]:

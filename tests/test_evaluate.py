@@ -29,9 +29,9 @@ from genpercept._evaluation.plan import SetSpec
 from genpercept._evaluation.scoring import Rules, Scorer, Source
 from genpercept.core.values import Sample
 from genpercept.data import DATASETS
-from genpercept.loading import load
 from genpercept.metrics import METRICS
-from genpercept.pipeline import GenPerceptPipeline
+from genpercept.pipeline.loading import load
+from genpercept.pipeline.pipeline import GenPerceptPipeline
 from genpercept.tasks import TASKS
 
 BASE = Path(__file__).parent / "golden" / "sd-tiny"

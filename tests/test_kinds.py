@@ -16,7 +16,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from genpercept import _runs, ensemble
 from genpercept.core import registry
 from genpercept.core.values import Geometry
 from genpercept.imaging import painters
@@ -25,6 +24,7 @@ from genpercept.imaging.encode import decode16, encode16
 from genpercept.imaging.kinds import KINDS, Kind, MergeRule
 from genpercept.imaging.prediction import Prediction
 from genpercept.imaging.write import FORMATS, check_formats, default_formats
+from genpercept.pipeline import call, ensemble
 
 H, W = 6, 9
 
@@ -224,12 +224,12 @@ def test_runs_of_a_strangers_task_are_merged() -> None:
     geometry = Geometry.plan((13, 20), 0, 8)
     raw = torch.rand(3, 3, *geometry.padded, generator=torch.Generator().manual_seed(0)) * 2 - 1
     task: Any = _Albedo()
-    runs = np.stack([_runs.decode(task, one, geometry, {}).values for one in raw.split(1)])
-    merged = _runs.decode(task, raw, geometry, {})
+    runs = np.stack([call.decode(task, one, geometry, {}).values for one in raw.split(1)])
+    merged = call.decode(task, raw, geometry, {})
     np.testing.assert_allclose(merged.values, runs.mean(0), atol=1e-6)
     assert merged.uncertainty is not None and merged.raw is not None and merged.meta == {"from": "albedo"}
     np.testing.assert_allclose(merged.uncertainty, runs.std(0, ddof=1).mean(-1), atol=1e-5)
     with pytest.raises(ValueError, match=r"unknown reduction for albedo; choose from \(none\)"):
-        _runs.decode(task, raw, geometry, {"reduction": "mean"})
-    turned = _runs.turned(raw, [[-1, 0, 0], [0, 1, 0], [0, 0, 1]], "albedo")
+        call.decode(task, raw, geometry, {"reduction": "mean"})
+    turned = call.turned(raw, [[-1, 0, 0], [0, 1, 0], [0, 0, 1]], "albedo")
     assert turned is raw  # a model's axes turn directions alone

@@ -10,16 +10,17 @@ from diffusers import DDIMScheduler, LCMScheduler, MarigoldDepthPipeline, Marigo
 from diffusers.utils import logging as diffusers_logging
 
 import genpercept
-from genpercept import GenPerceptPipeline, ensemble
+from genpercept import GenPerceptPipeline
 from genpercept._bench import flops
 from genpercept._evaluation import network
 from genpercept._evaluation.plan import EvalSet, SetSpec
-from genpercept._folder import read_manifest
 from genpercept.checkpoints import parts
 from genpercept.models.backbones import BACKBONES
 from genpercept.models.backbones.sd21 import widen
 from genpercept.models.heads import HEADS
 from genpercept.models.paradigms import PARADIGMS
+from genpercept.pipeline import ensemble
+from genpercept.pipeline.folder import read_manifest
 
 GOLDEN = Path(__file__).parent / "golden"
 MARIGOLD = {"set_alpha_to_one": False}  # as the schedulers of its checkpoints

@@ -12,7 +12,6 @@ from safetensors.torch import load_file, save_file
 
 import genpercept
 from genpercept import GenPerceptPipeline, inspect
-from genpercept._folder import read_manifest
 from genpercept.checkpoints.parts import load_part
 from genpercept.core.values import Geometry
 from genpercept.models.backbones import BACKBONES
@@ -20,6 +19,7 @@ from genpercept.models.backbones.sd21 import SD21_CONFIG, SD21UNet
 from genpercept.models.codecs import CODECS
 from genpercept.models.codecs.kl import SD_VAE_CONFIG
 from genpercept.models.heads import HEADS
+from genpercept.pipeline.folder import read_manifest
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -14,14 +14,14 @@ from torch import nn
 
 import genpercept
 from genpercept import GenPerceptPipeline
-from genpercept._specialise import layers
-from genpercept._specialise.layers import OnesConv, PromptAttention, Upsample
-from genpercept._specialise.run import Compiled, Graphed, copied
 from genpercept.checkpoints.parts import load_part
 from genpercept.core.values import Features
 from genpercept.models import adapters
 from genpercept.models.heads import HEADS
-from genpercept.specialising import SpecialisedPipeline
+from genpercept.pipeline.specialise import layers
+from genpercept.pipeline.specialise.compiled import Compiled, Graphed, copied
+from genpercept.pipeline.specialise.layers import OnesConv, PromptAttention, Upsample
+from genpercept.pipeline.specialise.pipeline import SpecialisedPipeline
 
 _SLOW = pytest.mark.slow
 GOLDEN = Path(__file__).parent / "golden"
@@ -100,7 +100,7 @@ def test_answers_of_trained_weights(name: str, layout: str) -> None:
 def test_answers_of_heads(depth: GenPerceptPipeline, paradigm: str, task: str, head: str, config: dict) -> None:
     plain = with_head(depth, task, head, paradigm, **config)
     quick = genpercept.specialise(plain)
-    from genpercept._runs import Run
+    from genpercept.pipeline.call import Run
 
     for size in ((64, 96), (40, 56)):
         image = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(1))

@@ -15,9 +15,9 @@ from torch import nn
 
 import genpercept
 from genpercept import GenPerceptPipeline
-from genpercept._specialise.fold import fold_codec
-from genpercept.codecs import _join
 from genpercept.models.codecs import CODECS
+from genpercept.pipeline import codec_swap
+from genpercept.pipeline.specialise.fold import fold_codec
 
 GOLDEN = Path(__file__).parent / "golden"
 SMALL: dict[str, Any] = {
@@ -101,11 +101,11 @@ def test_dtype_is_the_modules() -> None:
 
 
 def test_save_and_load(taesd: Path) -> None:
-    name, module = _join.read(taesd)
+    name, module = codec_swap.read(taesd)
     assert name == "tiny" and isinstance(module, AutoencoderTiny)
     for key, tensor in tiny().state_dict().items():
         assert torch.equal(tensor, module.state_dict()[key])
-    assert next(_join.read(taesd, torch.bfloat16)[1].parameters()).dtype == torch.bfloat16
+    assert next(codec_swap.read(taesd, torch.bfloat16)[1].parameters()).dtype == torch.bfloat16
 
 
 def test_wrong_modules_and_folders_are_refused(tmp_path: Path) -> None:
@@ -116,12 +116,12 @@ def test_wrong_modules_and_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="needs a CodecPair, not a AutoencoderTiny"):
         CODECS.find("pair").wrap(tiny())
     with pytest.raises(ValueError, match="holds a UNet2DConditionModel, which is no codec; pass a folder with one of"):
-        _join.read(GOLDEN / "sd-tiny" / "unet")
+        codec_swap.read(GOLDEN / "sd-tiny" / "unet")
     (tmp_path / "config.json").write_text(json.dumps(SMALL | {"latent_channels": 5}), encoding="utf-8")
     cast(Any, tiny()).save_pretrained(tmp_path / "x")
     (tmp_path / "x" / "diffusion_pytorch_model.safetensors").rename(tmp_path / "diffusion_pytorch_model.safetensors")
     with pytest.raises(ValueError, match=r"misshaped decoder.layers.0.weight"):
-        _join.read(tmp_path)
+        codec_swap.read(tmp_path)
 
 
 def test_folded_it_answers_the_same() -> None:
@@ -143,7 +143,7 @@ def test_a_pair_encodes_with_one_and_decodes_with_the_other(depth: GenPerceptPip
     whole = {name: CODECS.find(name).wrap(m) for name, m in (("kl", kl), ("tiny", other))}
     for encoder, decoder in (("tiny", "kl"), ("kl", "tiny")):
         modules = {"kl": kl, "tiny": other}
-        name, module = _join.join(modules[encoder], modules[decoder])
+        name, module = codec_swap.join(modules[encoder], modules[decoder])
         pair = CODECS.find(name).wrap(module)
         image = torch.rand(1, 3, 24, 16) * 2 - 1
         with torch.inference_mode():

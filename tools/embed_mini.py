@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from genpercept._folder import DIFFERENCE, PROMPT_FILE
 from genpercept.checkpoints import lowrank, parts
 from genpercept.checkpoints.weights import weight_files
 from genpercept.core.files import atomic_folder
 from genpercept.models import adapters
-from genpercept.pipeline import GenPerceptPipeline
+from genpercept.pipeline.folder import DIFFERENCE, PROMPT_FILE
+from genpercept.pipeline.pipeline import GenPerceptPipeline
 
 ASSETS = Path(__file__).parent.parent / "src" / "genpercept" / "assets" / "mini"
 BUDGET_MB = 64

@@ -31,13 +31,13 @@ import genpercept
 from benchmarks._network import in_turns
 from benchmarks._page import made
 from benchmarks.quality.mini import pair, predict, summarise
-from genpercept import exported
 from genpercept._export.write import SUFFIX, write
 from genpercept.core.values import Geometry
 from genpercept.data import synthetic
 from genpercept.demo import Case, held_out
 from genpercept.imaging.read import to_tensor
 from genpercept.metrics import METRICS
+from genpercept.pipeline import exported
 
 # target and dtype of an exported graph, what OpenVINO computes in, the row's name
 GRAPHS = (

@@ -30,7 +30,7 @@ def note(name):
     seconds[name], last = time.perf_counter() - last, time.perf_counter()
 import torch; note("import torch")
 from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel; note("import diffusers' parts")
-import genpercept.loading; note("import genpercept, transformers")
+import genpercept.pipeline.loading; note("import genpercept, transformers")
 pipe = genpercept.load(sys.argv[1]); note("load")
 pipe(sys.argv[2]); note("first image")
 seconds["all"] = time.perf_counter() - start

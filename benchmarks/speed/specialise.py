@@ -30,11 +30,11 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
 import genpercept
 from benchmarks._page import made
 from genpercept import GenPerceptPipeline
-from genpercept._runs import Run
 from genpercept.models.backbones import BACKBONES
 from genpercept.models.backbones.sd21 import SD21_CONFIG
 from genpercept.models.codecs import CODECS
 from genpercept.models.codecs.kl import SD_VAE_CONFIG
+from genpercept.pipeline.call import Run
 
 TINY_UNET = {"block_out_channels": [32, 64, 128, 128], "attention_head_dim": [1, 2, 4, 4], "cross_attention_dim": 64}
 TINY_VAE = {"block_out_channels": [32, 32, 64, 64]}
@@ -112,7 +112,7 @@ def pipeline(model: str) -> GenPerceptPipeline:
 
 def plain_in(pipe: GenPerceptPipeline, dtype: torch.dtype) -> GenPerceptPipeline:
     """A copy of the plain pipeline in another dtype."""
-    from genpercept._specialise.fold import twin
+    from genpercept.pipeline.specialise.fold import twin
 
     parts = [None if part is None else twin(part, dtype) for part in (pipe.unet, pipe.vae, pipe.head)]
     assert parts[0] is not None

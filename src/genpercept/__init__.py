@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from genpercept import metrics
     from genpercept.imaging.prediction import Prediction
-    from genpercept.loading import load
-    from genpercept.pipeline import GenPerceptPipeline
-    from genpercept.specialising import specialise
+    from genpercept.pipeline.loading import load
+    from genpercept.pipeline.pipeline import GenPerceptPipeline
+    from genpercept.pipeline.specialise.pipeline import specialise
 
 __version__ = "0.1.0"
 __all__ = ["GenPerceptPipeline", "Prediction", "__version__", "load", "metrics", "specialise"]

@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from genpercept import bases, loading
-from genpercept._folder import read_manifest
 from genpercept.checkpoints import hub
 from genpercept.checkpoints.parts import (
     MANIFEST,
@@ -23,11 +21,13 @@ from genpercept.checkpoints.parts import (
     skeleton,
 )
 from genpercept.core.registry import Registry
-from genpercept.families import FAMILIES, _layout, _rest
 from genpercept.models.backbones import BACKBONES
 from genpercept.models.codecs import CODECS, ends
 from genpercept.models.heads import HEADS
 from genpercept.models.paradigms import PARADIGMS
+from genpercept.pipeline import base_model, loading
+from genpercept.pipeline.families import FAMILIES, _from_base, _headers
+from genpercept.pipeline.folder import read_manifest
 from genpercept.tasks import TASKS
 
 ADAPTER = "adapter_config.json"
@@ -210,7 +210,7 @@ def _trained(folder: Path) -> bool:
 
 def _base(folder: Path, report: Report, given: Given) -> None:
     report.kind = "base"
-    base = bases.read(folder, allow_pickle=given.allow_pickle)
+    base = base_model.read(folder, allow_pickle=given.allow_pickle)
     report.facts |= {
         "family": f"{base.class_name} (a base to train from, not a predictor)",
         "shape": base.which,
@@ -242,7 +242,7 @@ def _public(folder: Path, report: Report, given: Given) -> None:
     path = unet.relative_to(folder).as_posix()
     part, found = _part(folder, "unet", path, given, None)
     report.parts.append(part)
-    headless = bool(found) and not any(name in found for name in _layout.OUTPUT)
+    headless = bool(found) and not any(name in found for name in _headers.OUTPUT)
     if not part.problem:
         part.problem = _unet_problem(unet, config, found, headless)
     part.details = _unet_details(config)
@@ -277,7 +277,7 @@ def _add_head(folder: Path, unet: Path, report: Report, given: Given) -> None:
             part, found = _part(folder, "head", path, given, None)
             if not part.problem and (place / "config.json").is_file():
                 config = read_json(place / "config.json")
-                part.problem = bases.problem_of(HEADS.find("dpt"), place, found, config)
+                part.problem = base_model.problem_of(HEADS.find("dpt"), place, found, config)
             report.parts.append(part)
             return
     report.problems.append(
@@ -310,19 +310,21 @@ def _family(folder: Path, report: Report, given: Given) -> None:
 
 def _needs_base(folder: Path, lacking: list[str], report: Report, given: Given) -> None:
     """The base that gives what is lacking: the one named, the variable's, or a line that asks for one."""
-    base = given.base or os.environ.get(bases.VARIABLE)
+    base = given.base or os.environ.get(base_model.VARIABLE)
     if not base:
-        report.needs.append(f"--base B (or {bases.VARIABLE}) for {' and '.join(lacking)}: what it was trained from")
+        report.needs.append(
+            f"--base B (or {base_model.VARIABLE}) for {' and '.join(lacking)}: what it was trained from"
+        )
         return
-    report.facts["base"] = f"{base} (by {'--base' if given.base else bases.VARIABLE})"
-    there = bases.local(base)
+    report.facts["base"] = f"{base} (by {'--base' if given.base else base_model.VARIABLE})"
+    there = base_model.local(base)
     if there is None:
         report.needs.append(f"the base {base}, which is not here: it would be downloaded from {hub.endpoint()}")
         return
     try:
-        report.problems += bases.read(there, allow_pickle=given.allow_pickle).problems
-        layout = _layout.read(folder, allow_pickle=given.allow_pickle)
-        _rest.check(layout, _rest.Base(base, there), allow_pickle=given.allow_pickle)
+        report.problems += base_model.read(there, allow_pickle=given.allow_pickle).problems
+        layout = _headers.read(folder, allow_pickle=given.allow_pickle)
+        _from_base.check(layout, _from_base.Base(base, there), allow_pickle=given.allow_pickle)
     except ValueError as error:
         report.problems.append(str(error))
 
@@ -348,10 +350,10 @@ def _part(
 ) -> tuple[Part, dict[str, Header]]:
     """A part and its headers; with a plugin, what it builds is compared with them."""
     where = folder / path
-    found, headers = bases.weights(where, allow_pickle=given.allow_pickle)
+    found, headers = base_model.weights(where, allow_pickle=given.allow_pickle)
     part = Part(name, path, found.parameters, found.dtypes, found.bytes, problem=found.problem)
     if plugin is not None and not part.problem:
-        part.problem = bases.problem_of(plugin, where, headers)
+        part.problem = base_model.problem_of(plugin, where, headers)
     if not part.problem and (where / "config.json").is_file():
         config = read_json(where / "config.json")
         part.details = {"unet": _unet_details, "vae": _vae_details}.get(name, lambda _: "")(config)
@@ -363,7 +365,7 @@ def _part(
 
 def _unet_details(config: dict[str, Any]) -> str:
     channels = f"{config.get('in_channels')} channels in, {config.get('out_channels')} out"
-    return f"{channels}, cross-attention {config.get('cross_attention_dim')}, {bases.which(config)}"
+    return f"{channels}, cross-attention {config.get('cross_attention_dim')}, {base_model.which(config)}"
 
 
 def _vae_details(config: dict[str, Any]) -> str:

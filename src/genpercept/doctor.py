@@ -137,22 +137,22 @@ def _base() -> Iterator[Line]:
     """Which base a public checkpoint would get, by what rule, whether it is here, and what its headers say."""
     rule = "--base, or base=, comes before it"
     try:
-        from genpercept import bases
         from genpercept.checkpoints import hub
+        from genpercept.pipeline import base_model
 
-        name = os.environ.get(bases.VARIABLE)
+        name = os.environ.get(base_model.VARIABLE)
         if name is None:
-            here = [f"{known} is in the hub cache: --base {known}" for known in bases.KNOWN if hub.cached(known)]
+            here = [f"{known} is in the hub cache: --base {known}" for known in base_model.KNOWN if hub.cached(known)]
             advice = here[0] if here else "docs/checkpoints.md says where to get Stable Diffusion 2.1"
-            yield Line(bases.VARIABLE, f"not set: public checkpoints need --base; {advice}")
+            yield Line(base_model.VARIABLE, f"not set: public checkpoints need --base; {advice}")
             return
-        folder = bases.local(name)
+        folder = base_model.local(name)
         if folder is None:
             yield _absent(name)
             return
-        base = bases.read(folder)
+        base = base_model.read(folder)
         where = "" if str(folder) == name else f" in {folder}"
-        yield Line(bases.VARIABLE, f"{name}{where} ({rule}): {base.line}", bool(base.problems))
+        yield Line(base_model.VARIABLE, f"{name}{where} ({rule}): {base.line}", bool(base.problems))
         for problem in [*base.problems, *([base.advice] if base.advice else [])]:
             yield Line("", problem, problem in base.problems)
     except (ValueError, ImportError, OSError) as error:
@@ -162,11 +162,11 @@ def _base() -> Iterator[Line]:
 def _absent(name: str) -> Line:
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
-    from genpercept import bases
     from genpercept.checkpoints import hub
+    from genpercept.pipeline import base_model
 
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
-        return Line(bases.VARIABLE, f"{name}: no such folder", True)
+        return Line(base_model.VARIABLE, f"{name}: no such folder", True)
     if HF_HUB_OFFLINE:
-        return Line(bases.VARIABLE, f"{name}: not in the hub cache, and HF_HUB_OFFLINE forbids to fetch it", True)
-    return Line(bases.VARIABLE, f"{name}: not in the hub cache; it would be downloaded from {hub.endpoint()}")
+        return Line(base_model.VARIABLE, f"{name}: not in the hub cache, and HF_HUB_OFFLINE forbids to fetch it", True)
+    return Line(base_model.VARIABLE, f"{name}: not in the hub cache; it would be downloaded from {hub.endpoint()}")

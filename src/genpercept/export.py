@@ -17,16 +17,16 @@ import diffusers
 import torch
 from safetensors.torch import save_file
 
-from genpercept import bases, exported, loading
 from genpercept.checkpoints import hub, parts
 from genpercept.core.files import atomic_files, atomic_folder
 from genpercept.core.names import choose
-from genpercept.families import _marigold as marigold
-from genpercept.families._family import LEFT_UP_VIEWER, OWN
 from genpercept.imaging.kinds import KINDS, Kind
 from genpercept.models import text
 from genpercept.models.codecs import CODECS
-from genpercept.pipeline import GenPerceptPipeline
+from genpercept.pipeline import base_model, exported, loading
+from genpercept.pipeline.families import _marigold_index as marigold
+from genpercept.pipeline.families._family import LEFT_UP_VIEWER, OWN
+from genpercept.pipeline.pipeline import GenPerceptPipeline
 
 MARKER = exported.MARKER
 _SCALING_FACTOR = 0.18215  # fixed in the code of GenPercept and E2E-FT
@@ -56,7 +56,7 @@ class Source:
 
     def need_base(self, why: str) -> Path:
         if self.base is None:
-            raise ValueError(f"{self.pipe.info.get('model')}: {why}: pass --base, or set {bases.VARIABLE}")
+            raise ValueError(f"{self.pipe.info.get('model')}: {why}: pass --base, or set {base_model.VARIABLE}")
         return self.base
 
     def refuse(self, why: str) -> ValueError:
@@ -98,7 +98,7 @@ def main(
         device="cpu",
     )
     known = base or pipe.info.get("base")
-    folder = bases.local(str(known)) if known else None
+    folder = base_model.local(str(known)) if known else None
     if folder is None and base is not None:
         folder = hub.resolve(base, allow_pickle=allow_pickle)
     source = Source(

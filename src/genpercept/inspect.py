@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from genpercept import exported
 from genpercept._inspection import Given, Part, Report, look
 from genpercept.checkpoints import hub
+from genpercept.pipeline import exported
 
 __all__ = ["Given", "Report", "inspect", "main"]
 

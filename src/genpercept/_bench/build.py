@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import genpercept
-from genpercept import GenPerceptPipeline, exported
+from genpercept import GenPerceptPipeline
 from genpercept._bench.setting import Setting
 from genpercept.checkpoints import hub
 from genpercept.checkpoints.parts import PartPlugin
@@ -22,6 +22,7 @@ from genpercept.models.codecs import CODECS
 from genpercept.models.codecs.kl import SD_VAE_CONFIG
 from genpercept.models.codecs.tiny import matching_config
 from genpercept.models.heads import HEADS
+from genpercept.pipeline import exported
 
 _PROMPT_TOKENS = 2  # the empty prompt, not padded
 

@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from genpercept import GenPerceptPipeline
 from genpercept._bench.build import on_meta
 from genpercept._bench.stages import NETWORK, watched
-from genpercept._runs import Run
+from genpercept.pipeline.call import Run
 
 UNCOUNTED = "normalisations, activations, softmax, additions, resizing and padding"
 

@@ -20,10 +20,10 @@ from genpercept._bench import build, ceiling, flops, machine
 from genpercept._bench.clock import enough, summary, synchronise, timed
 from genpercept._bench.setting import Effort, Setting
 from genpercept._bench.stages import NETWORK, watched
-from genpercept._runs import Run
 from genpercept.core.values import Geometry
 from genpercept.imaging.read import read, to_tensor
 from genpercept.imaging.write import default_formats
+from genpercept.pipeline.call import Run
 
 FILE_SCALE = 1.5  # the image file's edge over the network's
 _QUALITY = 92  # of its JPEG

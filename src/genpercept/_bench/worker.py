@@ -92,8 +92,8 @@ def _cold(job: dict[str, Any]) -> dict[str, Any]:
     import torch  # noqa: F401
 
     note("import torch")
-    import genpercept.loading
-    import genpercept.pipeline  # noqa: F401
+    import genpercept.pipeline.loading
+    import genpercept.pipeline.pipeline  # noqa: F401
 
     note("import genpercept, diffusers, transformers")
     from genpercept._bench import build, machine, measure

@@ -13,7 +13,6 @@ from zlib import crc32
 
 import torch
 
-from genpercept import loading
 from genpercept._evaluation import cache
 from genpercept._evaluation.cache import Cache
 from genpercept._evaluation.plan import EvalSet, describe
@@ -21,6 +20,7 @@ from genpercept.core import dtypes
 from genpercept.core.devices import pick_device
 from genpercept.core.values import Sample
 from genpercept.imaging.prediction import Prediction
+from genpercept.pipeline import loading
 from genpercept.tasks import RegionTask, given_boxes
 
 _READERS, _WRITERS = 2, 2

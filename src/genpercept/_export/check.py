@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genpercept._runs import Run
 from genpercept.core.values import Geometry
-from genpercept.exported import ExportedPipeline
 from genpercept.imaging.inputs import gather
 from genpercept.imaging.read import read_many, to_tensor
-from genpercept.pipeline import GenPerceptPipeline
+from genpercept.pipeline.call import Run
+from genpercept.pipeline.exported import ExportedPipeline
+from genpercept.pipeline.pipeline import GenPerceptPipeline
 
 COUNT = 10
 _NATIVE = 256  # longest edge of drawn images for models that work at the image's own size

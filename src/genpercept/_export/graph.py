@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from genpercept import specialising
-from genpercept._runs import turned
 from genpercept.core.values import Features
-from genpercept.pipeline import GenPerceptPipeline
-from genpercept.specialising import SpecialisedPipeline
+from genpercept.pipeline.call import turned
+from genpercept.pipeline.pipeline import GenPerceptPipeline
+from genpercept.pipeline.specialise import pipeline
+from genpercept.pipeline.specialise.pipeline import SpecialisedPipeline
 
 _LARGEST = 4096  # cells along an edge, and images in a batch
 # Cells of the latent that is traced. Halved and rounded up, 2^k + 1 stays odd on every level, so that each upsampling is traced
@@ -43,10 +43,10 @@ class OneStepGraph(nn.Module):
 
 def build(pipe: GenPerceptPipeline, dtype: torch.dtype = torch.float32) -> OneStepGraph:
     """The network of `pipe` with weights of this dtype. ValueError with the reason for pipelines that are not one step."""
-    info = {k: v for k, v in pipe.info.items() if k != specialising.MARK}
+    info = {k: v for k, v in pipe.info.items() if k != pipeline.MARK}
     plain = GenPerceptPipeline(pipe.unet, pipe.vae, pipe.prompt_embeds, info, pipe.head)
     try:
-        return OneStepGraph(specialising.specialise(plain, dtype=dtype, layout="contiguous")).eval()
+        return OneStepGraph(pipeline.specialise(plain, dtype=dtype, layout="contiguous")).eval()
     except ValueError as error:
         raise ValueError(f"{pipe.info.get('model')}: cannot be exported as a graph: {error}") from None
 

@@ -9,9 +9,9 @@ from typing import Any, cast
 
 import torch
 
-from genpercept import exported
 from genpercept._export import graph as graphs
 from genpercept.core.texts import one_line
+from genpercept.pipeline import exported
 
 DTYPES = ("fp32", "fp16")
 _INSIDE = 2**30  # bytes of weights that one file holds; protobuf ends at twice that

@@ -11,9 +11,9 @@ from typing import Any
 
 from torch import Tensor
 
-from genpercept import exported
 from genpercept._export import graph as graphs
 from genpercept._export import onnx as to_onnx
+from genpercept.pipeline import exported
 
 DTYPES = ("fp32", "fp16", "int8")
 

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from genpercept import exported, specialising
 from genpercept._export import check
 from genpercept._export import graph as graphs
 from genpercept._export import onnx as to_onnx
 from genpercept._export import openvino as to_openvino
 from genpercept.core import dtypes
-from genpercept.pipeline import GenPerceptPipeline
+from genpercept.pipeline import exported
+from genpercept.pipeline.pipeline import GenPerceptPipeline
+from genpercept.pipeline.specialise import pipeline
 
 SUFFIX = {"onnx": ".onnx", "openvino": ".xml"}
 _DTYPES = {"onnx": to_onnx.DTYPES, "openvino": to_openvino.DTYPES}
@@ -46,6 +47,6 @@ def write(
 
 def _settings(pipe: GenPerceptPipeline, to: str, dtype: str) -> dict[str, Any]:
     """genpercept.json's contents without the parts, and how the graph was made."""
-    info = {k: v for k, v in pipe.info.items() if k not in ("parts", specialising.MARK)}
+    info = {k: v for k, v in pipe.info.items() if k not in ("parts", pipeline.MARK)}
     made = {"to": to, "dtype": dtype, "stride": pipe.stride, "software": pipe.meta["software"]}
     return info | {"export": made | {"exported_from": info.get("model")}}

@@ -24,7 +24,7 @@ _MOST_STREAMS = 4
 
 
 def _specialised() -> type:
-    from genpercept.specialising import SpecialisedPipeline
+    from genpercept.pipeline.specialise.pipeline import SpecialisedPipeline
 
     return SpecialisedPipeline
 
@@ -96,7 +96,7 @@ class Model:
         Specialised ones may replay graphs over fixed buffers, exported ones have threads of their own, offloaded ones
         move their parts about, accelerators work through one batch after the other anyway.
         """
-        from genpercept.exported import ExportedPipeline
+        from genpercept.pipeline.exported import ExportedPipeline
 
         pipe: Any = self.load()
         plain = hasattr(pipe, "stride") and not isinstance(pipe, (_specialised(), ExportedPipeline))
@@ -170,8 +170,8 @@ class Model:
         return pipe
 
     def _in_strips(self, pipe: Any) -> Pipeline:
-        from genpercept.exported import ExportedPipeline
-        from genpercept.specialising import specialise
+        from genpercept.pipeline.exported import ExportedPipeline
+        from genpercept.pipeline.specialise.pipeline import specialise
 
         if isinstance(pipe, ExportedPipeline):
             raise ValueError(f"--strips: {self.request.model_name} is a graph, which works on whole maps: leave it out")

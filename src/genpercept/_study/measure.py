@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from genpercept import loading
 from genpercept._training.records import to_sample
 from genpercept._training.sources import Source, open_source
 from genpercept.core.values import Sample
 from genpercept.metrics import METRICS
+from genpercept.pipeline import loading
 from genpercept.recipe import DataSet, Loader, Section
 from genpercept.tasks import RegionTask, Task, given_boxes
 

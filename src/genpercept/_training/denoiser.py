@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from genpercept import equations
-from genpercept._folder import base_backbone
 from genpercept._training import latents
 from genpercept._training.parts import open_codec, own_device, use_attention
 from genpercept._training.records import image_tensor
@@ -28,6 +27,7 @@ from genpercept.core.rng import Rng, generator
 from genpercept.models import text
 from genpercept.models.backbones import BACKBONES
 from genpercept.models.codecs import CODECS
+from genpercept.pipeline.folder import base_backbone
 from genpercept.recipe import Recipe
 
 # About 5 M parameters; the rest as Stable Diffusion 2.1, or as PixArt-alpha but for its learned sigma.

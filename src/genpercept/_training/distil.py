@@ -17,7 +17,6 @@ from diffusers import AutoencoderTiny
 from torch import Tensor, nn
 
 from genpercept import losses
-from genpercept._runs import Run
 from genpercept._training import answers
 from genpercept._training.learn import find_task
 from genpercept._training.parts import own_device, use_attention
@@ -27,14 +26,15 @@ from genpercept._training.report import grid, to_picture
 from genpercept._training.stage import Batch, Draw, Pair
 from genpercept._training.tiny import tiny_half
 from genpercept.checkpoints import hub
-from genpercept.codecs import _join
 from genpercept.core import dtypes
 from genpercept.core.rng import Rng, generator
 from genpercept.core.values import Target
 from genpercept.imaging.kinds import KINDS
 from genpercept.losses import LOSSES
 from genpercept.models.codecs import CODECS
-from genpercept.pipeline import GenPerceptPipeline
+from genpercept.pipeline import codec_swap
+from genpercept.pipeline.call import Run
+from genpercept.pipeline.pipeline import GenPerceptPipeline
 from genpercept.recipe import Recipe
 from genpercept.tasks import PreparedTask
 
@@ -208,7 +208,7 @@ class DistilStage:
         halves = {"encoder": getattr(vae, "encoding", vae), "decoder": getattr(vae, "decoding", vae)} | {
             self.part: slim
         }
-        name, module = _join.join(halves["encoder"], halves["decoder"])
+        name, module = codec_swap.join(halves["encoder"], halves["decoder"])
         info = {k: v for k, v in self.base.info.items() if k not in ("model", "model_sha256")} | {"codec": name}
         info["distilled"] = {**(self.base.info.get("distilled") or {}), self.part: self._record()}
         base = self.base

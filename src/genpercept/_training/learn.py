@@ -8,7 +8,6 @@ from typing import Any, cast
 
 from torch import nn
 
-from genpercept import _folder
 from genpercept._training.parts import open_codec
 from genpercept._training.prompts import Prompts, open_prompts
 from genpercept.checkpoints import hub
@@ -18,7 +17,8 @@ from genpercept.models.backbones import BACKBONES, config_of
 from genpercept.models.codecs import CODECS, Codec
 from genpercept.models.heads import HEADS, Head, neck_config
 from genpercept.models.paradigms import PARADIGMS, Paradigm
-from genpercept.pipeline import GenPerceptPipeline
+from genpercept.pipeline import folder as _folder
+from genpercept.pipeline.pipeline import GenPerceptPipeline
 from genpercept.recipe import Recipe
 from genpercept.tasks import TASKS, Task
 

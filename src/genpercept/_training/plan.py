@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from genpercept import losses
-from genpercept._folder import base_backbone, predictor_backbone, read_manifest
 from genpercept.checkpoints import hub
 from genpercept.checkpoints.parts import MANIFEST, PartPlugin, read_json
 from genpercept.data import DATASETS
@@ -18,6 +17,7 @@ from genpercept.models.backbones import BACKBONES
 from genpercept.models.codecs import CODECS
 from genpercept.models.heads import HEADS
 from genpercept.models.paradigms import PARADIGMS
+from genpercept.pipeline.folder import base_backbone, predictor_backbone, read_manifest
 from genpercept.recipe import Recipe
 from genpercept.tasks import TASKS
 

@@ -34,7 +34,7 @@ class Kind:
     legend: the key of `meta` that says what a picture shows: colours of ids (C, 3), or an entry with a name for each image
     of a stack. item: what an id is called. formats: what is written when nobody says; (): png and color, or npy where
     pictures cannot hold it.
-    merge: how ensembles merge runs (see genpercept.ensemble); None: they are decoded from the mean of the raw maps.
+    merge: how ensembles merge runs (see genpercept.pipeline.ensemble); None: they are decoded from the mean of the raw maps.
     directions: unit vectors in the camera frame, which a model's own axes turn. distance: how values tell the distance,
     for points in space. foreground: values are the share of the foreground, for masks and cut-outs.
     """

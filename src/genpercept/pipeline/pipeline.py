@@ -14,11 +14,8 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
-from genpercept import _folder
-from genpercept._runs import IDENTITY_AXES, Run, batches, boxes_of, check_runs, decode, seeds_of, turned
 from genpercept.checkpoints import hub
 from genpercept.checkpoints.parts import FORMAT
-from genpercept.codecs import _join
 from genpercept.core.rng import Rng
 from genpercept.core.values import Features, Geometry, Region
 from genpercept.imaging.prediction import Prediction
@@ -27,6 +24,9 @@ from genpercept.models.backbones import BACKBONES
 from genpercept.models.codecs import CODECS
 from genpercept.models.heads import HEADS
 from genpercept.models.paradigms import PARADIGMS, Paradigm
+from genpercept.pipeline import codec_swap
+from genpercept.pipeline.call import IDENTITY_AXES, Run, batches, boxes_of, check_runs, decode, seeds_of, turned
+from genpercept.pipeline.folder import Parts, read, read_base, write
 from genpercept.tasks import TASKS, RegionTask, Task
 
 _ARGUMENTS = (
@@ -394,7 +394,7 @@ class GenPerceptPipeline(DiffusionPipeline):
         """
         folder = hub.resolve(base, **where)
         pickle = bool(where.get("allow_pickle"))
-        parts = _folder.read_base(folder, paradigm, paradigm_options or {}, prompt, torch_dtype, allow_pickle=pickle)
+        parts = read_base(folder, paradigm, paradigm_options or {}, prompt, torch_dtype, allow_pickle=pickle)
         return cls.from_parts(
             unet=parts.unet,
             vae=parts.vae,
@@ -437,7 +437,7 @@ class GenPerceptPipeline(DiffusionPipeline):
             token=token,
             allow_pickle=allow_pickle,
         )
-        parts = _folder.read(folder, torch_dtype, allow_pickle=allow_pickle)
+        parts = read(folder, torch_dtype, allow_pickle=allow_pickle)
         parts.info["model"] = name if subfolder is None else f"{name}/{subfolder}"
         return cls(parts.unet, parts.vae, parts.prompt_embeds, parts.info, parts.head)
 
@@ -452,7 +452,7 @@ class GenPerceptPipeline(DiffusionPipeline):
         """
         if self.vae is None:
             raise ValueError(f"codec {self.info['codec']!r} has no weights: there is nothing to replace")
-        name, module = _join.replaced(self.vae, encoder, decoder, self.unet_dtype, self.device, where)
+        name, module = codec_swap.replaced(self.vae, encoder, decoder, self.unet_dtype, self.device, where)
         info = {k: v for k, v in self.info.items() if k not in ("model_sha256", "specialised", *_OF_CODEC)} | {
             "codec": name
         }
@@ -475,8 +475,8 @@ class GenPerceptPipeline(DiffusionPipeline):
         Tensors keep their present dtype. `push_to_hub` and `repo_id` as DiffusionPipeline has them.
         """
         target = Path(save_directory)
-        parts = _folder.Parts(self.unet, self.vae, self.head, self.prompt_embeds, self.info)
-        _folder.write(target, parts, GenPerceptPipeline.__name__)
+        parts = Parts(self.unet, self.vae, self.head, self.prompt_embeds, self.info)
+        write(target, parts, GenPerceptPipeline.__name__)
         if push_to_hub:
             self.push_to_hub(kwargs.pop("repo_id", target.name), **kwargs)
 

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genpercept import ensemble
 from genpercept.core.values import Geometry, resize
 from genpercept.imaging.kinds import KINDS
 from genpercept.imaging.prediction import Prediction
 from genpercept.models.paradigms import Paradigm
+from genpercept.pipeline import ensemble
 from genpercept.tasks import Task
 
 IDENTITY_AXES = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]

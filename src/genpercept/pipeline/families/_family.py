@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 import torch
 
 from genpercept.checkpoints import parts
-from genpercept.families import Candidate
-from genpercept.families._layout import Layout, read
-from genpercept.families._rest import Base, check, find_base, lacking, load_vae, prompt, refuse_untouched
 from genpercept.models.backbones import BACKBONES
-from genpercept.pipeline import GenPerceptPipeline
+from genpercept.pipeline.families import Candidate
+from genpercept.pipeline.families._from_base import Base, check, find_base, lacking, load_vae, prompt, refuse_untouched
+from genpercept.pipeline.families._headers import Layout, read
+from genpercept.pipeline.pipeline import GenPerceptPipeline
 
 LOOK_ALIKE = ("depth", "disparity", "normals")  # their U-Nets differ in nothing that a header shows
 LEFT_UP_VIEWER = [[-1, 0, 0], [0, 1, 0], [0, 0, 1]]  # takes x left, y up, z towards the viewer to our axes

@@ -17,10 +17,12 @@ from torch import Tensor, nn
 
 from genpercept.checkpoints import parts
 from genpercept.checkpoints.weights import weight_files
-from genpercept.families import Candidate
-from genpercept.families._family import UNetFamily, hash_of
-from genpercept.families._layout import OUTPUT, RELEASE_V1, Layout, read
-from genpercept.families._rest import (
+from genpercept.models.backbones import BACKBONES
+from genpercept.models.codecs.kl import PLUGIN as KL
+from genpercept.models.heads import HEADS
+from genpercept.pipeline.families import Candidate
+from genpercept.pipeline.families._family import UNetFamily, hash_of
+from genpercept.pipeline.families._from_base import (
     EMPTY_TEXT,
     Base,
     base_tensors,
@@ -30,10 +32,8 @@ from genpercept.families._rest import (
     prompt,
     refuse_untouched,
 )
-from genpercept.models.backbones import BACKBONES
-from genpercept.models.codecs.kl import PLUGIN as KL
-from genpercept.models.heads import HEADS
-from genpercept.pipeline import GenPerceptPipeline
+from genpercept.pipeline.families._headers import OUTPUT, RELEASE_V1, Layout, read
+from genpercept.pipeline.pipeline import GenPerceptPipeline
 
 HEAD = "dpt_head_identity"
 _DECODER = {"vae_decoder": "decoder.", "vae_post_quant_conv": "post_quant_conv."}

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from genpercept.families import Candidate
-from genpercept.families._family import LEFT_UP_VIEWER, UNetFamily
-from genpercept.families._layout import Layout
-from genpercept.families._marigold import is_plain, schedule, tasks
-from genpercept.families._rest import Base
+from genpercept.pipeline.families import Candidate
+from genpercept.pipeline.families._family import LEFT_UP_VIEWER, UNetFamily
+from genpercept.pipeline.families._from_base import Base
+from genpercept.pipeline.families._headers import Layout
+from genpercept.pipeline.families._marigold_index import is_plain, schedule, tasks
 
 _ALWAYS = {"spacing": "trailing", "set_alpha_to_one": True, "start": "zeros"}  # one step, to the clean estimate
 

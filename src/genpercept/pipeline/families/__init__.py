@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 
 from genpercept.core.registry import Registry
-from genpercept.pipeline import GenPerceptPipeline
+from genpercept.pipeline.pipeline import GenPerceptPipeline
 
 
 @dataclass(frozen=True)
@@ -49,5 +49,5 @@ class Family(Protocol):
         ...
 
 
-FAMILIES = Registry[Family](__name__, "family", "genpercept.families")
+FAMILIES = Registry[Family](__name__, "family", "genpercept.pipeline.families")
 find = FAMILIES.find

@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from genpercept.families import Candidate
-from genpercept.families._family import LEFT_UP_VIEWER, LOOK_ALIKE, UNetFamily
-from genpercept.families._layout import Layout
-from genpercept.families._rest import Base
+from genpercept.pipeline.families import Candidate
+from genpercept.pipeline.families._family import LEFT_UP_VIEWER, LOOK_ALIKE, UNetFamily
+from genpercept.pipeline.families._from_base import Base
+from genpercept.pipeline.families._headers import Layout
 
 TIMESTEP = 999
 SWITCH = [math.sin(1), math.sin(0), math.cos(1), math.cos(0)]  # "predict", as its position encoding of (1, 0)

@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from genpercept._runs import Run
 from genpercept.checkpoints import parts
 from genpercept.core import dtypes
 from genpercept.core.texts import one_line
 from genpercept.models.paradigms import PARADIGMS, Paradigm
-from genpercept.pipeline import GenPerceptPipeline
+from genpercept.pipeline.call import Run
+from genpercept.pipeline.pipeline import GenPerceptPipeline
 from genpercept.tasks import TASKS
 
 KEY = "genpercept"  # of the metadata

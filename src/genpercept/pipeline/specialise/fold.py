@@ -18,7 +18,9 @@ from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from genpercept._specialise.layers import (
+from genpercept.models.backbones.sd21 import SD21UNet
+from genpercept.models.heads.dpt import DPTHead
+from genpercept.pipeline.specialise.layers import (
     EarlyProjection,
     NormConv,
     Nothing,
@@ -30,8 +32,6 @@ from genpercept._specialise.layers import (
     frozen,
     with_bias,
 )
-from genpercept.models.backbones.sd21 import SD21UNet
-from genpercept.models.heads.dpt import DPTHead
 
 
 def twin(module: nn.Module, dtype: torch.dtype | None = None, channels_last: bool = False) -> nn.Module:

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from genpercept.checkpoints import hub, parts
 from genpercept.checkpoints.weights import is_pickle, weight_files
 from genpercept.core.texts import one_line
-from genpercept.families._layout import Layout
 from genpercept.models import text
 from genpercept.models.codecs import CODECS
 from genpercept.models.codecs.kl import PLUGIN as KL
+from genpercept.pipeline.families._headers import Layout
 
 SCALING_FACTOR = 0.18215  # of the latents that all of these families were trained with
 EMPTY_TEXT = "empty_text_embed.npy"  # GenPercept v1's own embedding of the empty prompt

@@ -16,15 +16,15 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor, nn
 
-from genpercept._runs import Run
-from genpercept._specialise import fold as folding
-from genpercept._specialise.run import Compiled, Graphed
 from genpercept.core import dtypes
 from genpercept.core.options import check_choice, check_flag
 from genpercept.models.codecs import CODECS
 from genpercept.models.heads import HEADS
 from genpercept.models.paradigms import Paradigm
-from genpercept.pipeline import GenPerceptPipeline
+from genpercept.pipeline.call import Run
+from genpercept.pipeline.pipeline import GenPerceptPipeline
+from genpercept.pipeline.specialise import fold as folding
+from genpercept.pipeline.specialise.compiled import Compiled, Graphed
 
 COMPILE = ("", "dynamic", "static")
 _PROBE_CELLS = 8  # latent cells along each edge of the image on which the constants are computed

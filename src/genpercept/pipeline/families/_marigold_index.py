@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from genpercept.families._family import LOOK_ALIKE
-from genpercept.families._layout import Layout
-from genpercept.families._rest import Base
-from genpercept.families._schedule import options
+from genpercept.pipeline.families._family import LOOK_ALIKE
+from genpercept.pipeline.families._from_base import Base
+from genpercept.pipeline.families._headers import Layout
+from genpercept.pipeline.families._schedule import options
 
 # diffusers' pipeline of each task, and what its model_index.json says of the answers
 PIPELINES = {

@@ -9,14 +9,16 @@ from typing import Any
 
 import torch
 
-from genpercept import _folder, bases, exported, specialising
 from genpercept.checkpoints import hub, parts
 from genpercept.core.devices import pick_device
-from genpercept.families import FAMILIES, Candidate, Family
-from genpercept.families._family import looks
-from genpercept.families._layout import read
-from genpercept.families._rest import find_base, refuse_untouched
-from genpercept.pipeline import GenPerceptPipeline
+from genpercept.pipeline import base_model, exported
+from genpercept.pipeline.families import FAMILIES, Candidate, Family
+from genpercept.pipeline.families._family import looks
+from genpercept.pipeline.families._from_base import find_base, refuse_untouched
+from genpercept.pipeline.families._headers import read
+from genpercept.pipeline.folder import read_manifest
+from genpercept.pipeline.pipeline import GenPerceptPipeline
+from genpercept.pipeline.specialise import pipeline
 from genpercept.tasks import TASKS
 
 
@@ -74,12 +76,12 @@ def load(
         pipe = choice.layout.load(folder, given, choice.task, torch_dtype, where)
         pipe.info["decided"] = choice.reasons | pipe.info.get("decided", {})
     _check_asked(pipe, name, family, task)
-    stored = {k: pipe.info[k] for k in (specialising.MARK,) if k in pipe.info}
+    stored = {k: pipe.info[k] for k in (pipeline.MARK,) if k in pipe.info}
     if encoder is not None or decoder is not None:
         pipe = pipe.with_codec(encoder, decoder, **where)
         pipe.info |= stored
     if specialised or (specialised is None and stored):
-        pipe = specialising.again(pipe, torch_dtype)
+        pipe = pipeline.again(pipe, torch_dtype)
     return pipe.to(pick_device(str(device or "auto")))
 
 
@@ -174,7 +176,7 @@ def _only(
         return found[0]
     if not found:
         if base is None:
-            _folder.read_manifest(folder)  # which says of a stock model what it is
+            read_manifest(folder)  # which says of a stock model what it is
         raise ValueError(
             f"{name}: {looks(read(folder))}: of no family known here ({', '.join(FAMILIES.names())}); check the path"
         )
@@ -195,9 +197,9 @@ def _base_for(name: str | Path, lacking: list[str]) -> str | None:
     """The base that the environment names, for a checkpoint that lacks parts. ValueError where it names none."""
     if not lacking:
         return None
-    if base := os.environ.get(bases.VARIABLE):
+    if base := os.environ.get(base_model.VARIABLE):
         return base
     raise ValueError(
         f"{name}: a public checkpoint without {' and '.join(lacking)}, which come from its base: pass base= "
-        f"(a Stable Diffusion 2.1 folder or hub id), or set {bases.VARIABLE}"
+        f"(a Stable Diffusion 2.1 folder or hub id), or set {base_model.VARIABLE}"
     )
