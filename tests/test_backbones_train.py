@@ -13,12 +13,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import genpercept
-from genpercept import recipe as recipes
-from genpercept import train
-from genpercept._training.finetune import FinetuneStage
 from genpercept.checkpoints import parts
 from genpercept.models.backbones import BACKBONES
 from genpercept.pipeline.folder import read_base
+from genpercept.training import loop
+from genpercept.training import recipe as recipes
+from genpercept.training.stages.finetune import FinetuneStage
 from test_backbones import clip_base, dinov2_base, pixart_base
 
 SIZES = {"dinov2": (28, 42), "clip": (28, 42), "pixart_alpha": (32, 48)}
@@ -113,7 +113,7 @@ def test_two_steps_save_load_predict(
     bases: dict[str, Path], data: Path, tmp_path: Path, name: str, more: dict[str, Any], learned: set[str]
 ) -> None:
     path = write(tmp_path / "r.toml", table(bases, data, name, **more))
-    assert train.main(path, [], tmp_path / "run") == 0
+    assert loop.main(path, [], tmp_path / "run") == 0
     folder = tmp_path / "run" / "model"
     pipe = genpercept.load(folder, device="cpu")
     assert pipe.info["backbone"] == name and (pipe.vae is None) == (name in PIXELS)
@@ -213,7 +213,7 @@ def test_a_transformer_is_pretrained_and_fine_tuned_by_the_unets_recipe(tmp_path
     vae = Path(__file__).parent / "golden" / "sd-tiny" / "vae"
     text = DENOISER.replace("{codec}", str(vae)).replace("{cache}", str(tmp_path / "cache"))
     (tmp_path / "base.toml").write_text(text)
-    assert train.main(tmp_path / "base.toml", [], tmp_path / "base") == 0
+    assert loop.main(tmp_path / "base.toml", [], tmp_path / "base") == 0
     base = tmp_path / "base" / "model"
     assert {p.name for p in base.iterdir()} == {
         *("model_index.json", "scheduler", "text_encoder", "tokenizer", "transformer", "vae")
@@ -222,11 +222,11 @@ def test_a_transformer_is_pretrained_and_fine_tuned_by_the_unets_recipe(tmp_path
     assert index["_class_name"] == "PixArtAlphaPipeline"
     assert index["transformer"] == ["diffusers", "PixArtTransformer2DModel"]
     (tmp_path / "more.toml").write_text(text.replace("[model]", f'[model]\nbase = "{base}"'))
-    assert train.main(tmp_path / "more.toml", ["steps=1"], tmp_path / "more") == 0  # goes on from it
+    assert loop.main(tmp_path / "more.toml", ["steps=1"], tmp_path / "more") == 0  # goes on from it
     tune = f'stage = "finetune"\nsteps = 2\nloss = {{ latent = 1.0 }}\nmodel = {{ base = "{base}" }}\n'
     tune += text[text.index("[[data]]") :].replace("[denoiser]\nsample_steps = 2\n", "")
     (tmp_path / "depth.toml").write_text(tune)
-    assert train.main(tmp_path / "depth.toml", [], tmp_path / "depth") == 0
+    assert loop.main(tmp_path / "depth.toml", [], tmp_path / "depth") == 0
     pipe = genpercept.load(tmp_path / "depth" / "model", device="cpu")
     assert pipe.info["paradigm_options"]["prediction_type"] == "v_prediction" and pipe.prompt_embeds.shape == (1, 2, 12)
     assert pipe(np.zeros((20, 30, 3), np.uint8)).values.shape == (20, 30)
@@ -239,4 +239,4 @@ def test_the_denoiser_stage_makes_two_backbones(tmp_path: Path) -> None:
     text = DENOISER.replace("{codec}", str(Path(__file__).parent / "golden" / "sd-tiny" / "vae"))
     (tmp_path / "r.toml").write_text(text.replace("{cache}", str(tmp_path)).replace('"pixart_alpha"', '"dinov2"'))
     with pytest.raises(ValueError, match=r"model\.backbone 'dinov2': the denoiser stage makes sd21 or pixart_alpha"):
-        train.main(tmp_path / "r.toml", [], tmp_path / "run")
+        loop.main(tmp_path / "r.toml", [], tmp_path / "run")

@@ -348,7 +348,7 @@ def test_explain_needs_no_recipe_and_takes_one(call: Call, tmp_path: Path) -> No
 
 
 def test_explain_is_light() -> None:
-    code = "import sys, genpercept.recipe_reference as r; r.explain('optim'); sys.exit('torch' in sys.modules)"
+    code = "import sys, genpercept.training.recipe_reference as r; r.explain('optim'); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -16,7 +16,6 @@ from genpercept.core import registry
 from genpercept.core.registry import Registry, Table
 from genpercept.core.rng import Rng
 from genpercept.data import DATASETS
-from genpercept.losses import LOSSES
 from genpercept.metrics import METRICS
 from genpercept.models.backbones import BACKBONES
 from genpercept.models.codecs import CODECS
@@ -26,6 +25,7 @@ from genpercept.models.paradigms import PARADIGMS
 from genpercept.models.text import make_tokenizer
 from genpercept.pipeline.families import FAMILIES
 from genpercept.tasks import TASKS
+from genpercept.training.losses import LOSSES
 
 REGISTRIES = [BACKBONES, CODECS, DATASETS, DETECTORS, FAMILIES, HEADS, LOSSES, METRICS, PARADIGMS, TASKS]
 

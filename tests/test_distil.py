@@ -15,16 +15,17 @@ from PIL import Image
 from torch import nn
 
 import genpercept
-from genpercept import GenPerceptPipeline, cli, train
-from genpercept import recipe as recipes
-from genpercept._training.distil import DistilStage
-from genpercept._training.plan import plan
-from genpercept._training.prune import Part, prune, slim_config
-from genpercept._training.tiny import tiny_config
+from genpercept import GenPerceptPipeline, cli
 from genpercept.inspect import inspect
 from genpercept.models.codecs import CODECS
 from genpercept.models.codecs.kl import SD_VAE_CONFIG
 from genpercept.models.heads import HEADS
+from genpercept.training import loop
+from genpercept.training import recipe as recipes
+from genpercept.training.dry_run import plan
+from genpercept.training.networks.prune import Part, prune, slim_config
+from genpercept.training.networks.tiny import tiny_config
+from genpercept.training.stages.distil import DistilStage
 
 ROOT = Path(__file__).parent.parent
 BASE = ROOT / "tests" / "golden" / "sd-tiny"
@@ -278,7 +279,7 @@ def test_it_learns_and_the_rest_of_the_model_stays(
     start = open_stage(recipe, *overrides)
     start.net.eval()
     before = start.validate()[0]["loss"]
-    assert train.main(recipe, overrides, tmp_path / "run") == 0
+    assert loop.main(recipe, overrides, tmp_path / "run") == 0
     assert logged(tmp_path / "run")["loss"] < 0.85 * before
     part = overrides[0].removeprefix("distil.part=")
     whole, slim = (loaded(folder) for folder in (base, tmp_path / "run" / "model"))
@@ -315,9 +316,9 @@ def test_cached_answers_are_those_of_the_step(recipe: Path) -> None:
 @pytest.mark.parametrize("part", PARTS)
 def test_a_stopped_run_goes_on_bit_by_bit(part: Part, recipe: Path, tmp_path: Path) -> None:
     common = [f"distil.part={part}", "optim.decay_steps=6", "loader.latent_variants=1", "checkpoint.every=3"]
-    assert train.main(recipe, [*common, "steps=6"], tmp_path / "whole") == 0
-    assert train.main(recipe, [*common, "steps=3"], tmp_path / "parts") == 0
-    assert train.main(recipe, [*common, "steps=6"], tmp_path / "parts", resume=True) == 0
+    assert loop.main(recipe, [*common, "steps=6"], tmp_path / "whole") == 0
+    assert loop.main(recipe, [*common, "steps=3"], tmp_path / "parts") == 0
+    assert loop.main(recipe, [*common, "steps=6"], tmp_path / "parts", resume=True) == 0
     a, b = (loaded(tmp_path / run / "model").vae for run in ("whole", "parts"))
     theirs = b.state_dict()
     assert all(torch.equal(t, theirs[k]) for k, t in a.state_dict().items())
@@ -325,7 +326,7 @@ def test_a_stopped_run_goes_on_bit_by_bit(part: Part, recipe: Path, tmp_path: Pa
 
 def test_a_saved_model_answers_as_the_trained_one_does(recipe: Path, tmp_path: Path) -> None:
     """Both ends, one after the other; then saved again, specialised, and through the command line."""
-    assert train.main(recipe, ["steps=2"], tmp_path / "d") == 0
+    assert loop.main(recipe, ["steps=2"], tmp_path / "d") == 0
     decoder = loaded(tmp_path / "d" / "model")
     stage = open_stage(recipe, "distil.part=encoder", f"model.base={tmp_path / 'd' / 'model'}")
     stage.save(tmp_path / "both")
@@ -436,5 +437,5 @@ def test_recipes_take_a_step_and_say_what_they_would_do(path: Path, data: Path, 
     settings = recipes.load(path, small)
     assert " -> " in plan(settings) and f"({settings.task}, {settings.distil.part}: width" in plan(settings)
     assert "not here yet" in plan(recipes.load(path)) or settings.model.base != recipes.load(path).model.base
-    assert train.main(path, small, tmp_path / "run") == 0
+    assert loop.main(path, small, tmp_path / "run") == 0
     assert loaded(tmp_path / "run" / "model")(picture()).values.shape == (33, 45)

@@ -17,7 +17,6 @@ from PIL import Image
 
 import genpercept
 from genpercept import GenPerceptPipeline, Prediction, export
-from genpercept._training.prune import prune
 from genpercept.inspect import inspect
 from genpercept.models.backbones import BACKBONES
 from genpercept.models.codecs import CODECS
@@ -25,6 +24,7 @@ from genpercept.models.codecs.pair import CodecPair
 from genpercept.models.codecs.tiny import matching_config
 from genpercept.models.heads import HEADS
 from genpercept.pipeline import exported
+from genpercept.training.networks.prune import prune
 
 GOLDEN = Path(__file__).parent / "golden"
 # as images: other sizes than the traced one (9 x 17 cells), one cell, odd and even numbers of cells, padding

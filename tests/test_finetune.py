@@ -13,13 +13,13 @@ from PIL import Image
 from torch import Tensor
 
 import genpercept
-from genpercept import recipe as recipes
-from genpercept._training.finetune import FinetuneStage
-from genpercept._training.optimiser import build
 from genpercept.core.rng import Rng
 from genpercept.models import adapters
 from genpercept.models.paradigms import PARADIGMS
 from genpercept.tasks import TASKS
+from genpercept.training import recipe as recipes
+from genpercept.training.optim.build import build
+from genpercept.training.stages.finetune import FinetuneStage
 
 BASE = Path(__file__).parent / "golden" / "sd-tiny"
 SIZE = (32, 40)

@@ -12,10 +12,10 @@ from click.testing import CliRunner
 from PIL import Image
 
 from genpercept import datacheck
-from genpercept._training.sources import open_source
 from genpercept.cli import cli
 from genpercept.data.folder import PLUGIN
-from genpercept.recipe import DataSet, Loader
+from genpercept.training.recipe import DataSet, Loader
+from genpercept.training.samples.sources import open_source
 
 NORMAL = np.array([0.6, 0.0, 0.8], np.float32)
 

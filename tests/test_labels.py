@@ -18,13 +18,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from torch import Tensor
 
-from genpercept import datacheck, recipe
-from genpercept._training import cache
-from genpercept._training.augment import augment, crop, mirror
-from genpercept._training.finetune import FinetuneStage
-from genpercept._training.paint import paint
-from genpercept._training.records import Record, cut_off, from_sample, to_sample
-from genpercept._training.sources import open_source
+from genpercept import datacheck
 from genpercept.cli import cli
 from genpercept.core import label_rules, registry
 from genpercept.core.labels import BESIDE, LABELS, Label
@@ -35,8 +29,15 @@ from genpercept.data._files import About
 from genpercept.data.folder import PLUGIN as FOLDER
 from genpercept.datasheet import pictures
 from genpercept.imaging.prediction import KINDS
-from genpercept.recipe import Augment, DataSet, Loader
 from genpercept.tasks._task import TaskOptions
+from genpercept.training import recipe
+from genpercept.training.recipe import Augment, DataSet, Loader
+from genpercept.training.samples import shard_cache
+from genpercept.training.samples.augment import augment, crop, mirror
+from genpercept.training.samples.paint import paint
+from genpercept.training.samples.records import Record, cut_off, from_sample, to_sample
+from genpercept.training.samples.sources import open_source
+from genpercept.training.stages.finetune import FinetuneStage
 
 BASE = Path(__file__).parent / "golden" / "sd-tiny"
 SIZE = (24, 32)
@@ -402,11 +403,11 @@ def test_a_strangers_label_is_painted_and_cached_and_leaves_the_world_alone(
     (record, *_) = training_records(root)
     torch.testing.assert_close(paint("albedo", record), to_sample(record).image * 2 - 1, atol=2.02 / 255, rtol=0)
     arrays = {"image": record["image"][None], "albedo": record["albedo"][None], "glow": record["glow"][None]}
-    cache.write_shard(tmp_path / "own", 0, arrays, {})
-    assert np.array_equal(cache.Shards(tmp_path / "own", 1)[0]["albedo"], record["albedo"])
-    monkeypatch.setattr(cache, "SHARD", 2)
+    shard_cache.write_shard(tmp_path / "own", 0, arrays, {})
+    assert np.array_equal(shard_cache.Shards(tmp_path / "own", 1)[0]["albedo"], record["albedo"])
+    monkeypatch.setattr(shard_cache, "SHARD", 2)
     data = DataSet(count=2, size=(32, 32))
-    scene = cache.scenes(tmp_path / "cache", data, 1, report=lambda _: None)[1]
+    scene = shard_cache.scenes(tmp_path / "cache", data, 1, report=lambda _: None)[1]
     assert set(to_sample(scene).labels()) == set(synthetic.RECORDED) - {"image"}
     with pytest.raises(ValueError, match=r"data.having: the synthetic world has no glow"):
         open_source(DataSet(count=2, having="glow"), Loader(cache_dir=tmp_path))

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genpercept.core.rng import Rng
-from genpercept.losses import LOSSES, check_options, needs
+from genpercept.training.losses import LOSSES, check_options, needs
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "losses.npz")
 NAMES = LOSSES.names()
@@ -328,7 +328,7 @@ def test_ssim_is_scikit_images() -> None:
 
 def similarity(pred: torch.Tensor, target: torch.Tensor) -> np.ndarray:
     """The map whose mean is 1 - loss."""
-    from genpercept.losses import ssim
+    from genpercept.training.losses import ssim
 
     return ssim.similarity(pred, target, torch.ones_like(pred, dtype=torch.bool))[0, 0].numpy()
 

@@ -10,10 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-from genpercept import recipe as recipes
-from genpercept import train
-from genpercept._training.finetune import Net
-from genpercept._training.learn import Parts, find_task
 from genpercept.data import DATASETS
 from genpercept.models.backbones import BACKBONES
 from genpercept.models.backbones.clip import BIGG_CONFIG
@@ -25,6 +21,10 @@ from genpercept.models.codecs.kl import SD_VAE_CONFIG
 from genpercept.models.heads import HEADS, neck_config
 from genpercept.models.paradigms import PARADIGMS
 from genpercept.tasks import TASKS
+from genpercept.training import loop
+from genpercept.training import recipe as recipes
+from genpercept.training.networks.predictor import Parts, find_task
+from genpercept.training.stages.finetune import Net
 from test_backbones import clip_base, dinov2_base, pixart_base
 
 ROOT = Path(__file__).parent.parent
@@ -103,7 +103,7 @@ def test_a_step_on_tiny_shapes(path: Path, data: Path, tmp_path: Path) -> None:
         small |= {"task_options": "{height = 32, width = 40}", "model.head_config.hidden_size": "16"}
     elif recipe.model.head in sizes:
         small[f"model.head_config.{sizes[recipe.model.head]}"] = "16"
-    assert train.main(path, [f"{key}={value}" for key, value in small.items()], tmp_path / "run") == 0
+    assert loop.main(path, [f"{key}={value}" for key, value in small.items()], tmp_path / "run") == 0
     assert '"step": 1' in (tmp_path / "run" / "log.jsonl").read_text()
     assert any((tmp_path / "run" / "model").rglob("*.safetensors"))
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from genpercept import recipe, recipe_reference, study, train
-from genpercept._training.plan import plan
-from genpercept.recipe import Recipe
+from genpercept import study
 from genpercept.tasks import TASKS
+from genpercept.training import loop, recipe, recipe_reference
+from genpercept.training.dry_run import plan
+from genpercept.training.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
 
@@ -194,7 +195,7 @@ def test_an_unknown_key_is_not_explained(key: str, says: str) -> None:
 
 
 def test_the_documentation_is_what_the_recipe_says() -> None:
-    """`python -m genpercept.recipe_reference docs/recipe.md` makes it so."""
+    """`python -m genpercept.training.recipe_reference docs/recipe.md` makes it so."""
     assert (ROOT / "docs/recipe.md").read_text(encoding="utf-8") == recipe_reference.markdown()
 
 
@@ -205,7 +206,7 @@ def test_dry_run_prints_the_resolved_recipe_and_writes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write(tmp_path, 'stage = "autoencoder"\n')
-    assert train.main(path, ["steps=7"], tmp_path / "run", dry_run=True) == 0
+    assert loop.main(path, ["steps=7"], tmp_path / "run", dry_run=True) == 0
     out = capsys.readouterr().out
     end = out.index("\n}\n") + 2
     assert json.loads(out[:end])["steps"] == 7
@@ -219,7 +220,7 @@ STUDIES = sorted((ROOT / "recipes" / "studies").rglob("*.toml"))
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_recipes_of_the_repository(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert train.main(path, [], path.parent / "unused", dry_run=True) == 0
+    assert loop.main(path, [], path.parent / "unused", dry_run=True) == 0
     out = capsys.readouterr().out
     name = json.loads(out[: out.index("\n}\n") + 2])["name"]
     assert "stage" in out and name == (f"paper/{path.stem}" if path.parent.name == "paper" else name)
@@ -229,7 +230,7 @@ def test_dry_run_counts_the_head_that_would_learn(capsys: pytest.CaptureFixture[
     path = ROOT / "recipes" / "mini" / "anomaly.toml"
     head = "model.head_config={ fusion_hidden_size = 16 }"
     for given in ([], [head]):
-        assert train.main(path, given, path.parent / "unused", dry_run=True) == 0
+        assert loop.main(path, given, path.parent / "unused", dry_run=True) == 0
     counts = [line.rpartition("head ")[2] for line in capsys.readouterr().out.splitlines() if "parameters:" in line]
     assert counts[0] == "229,137" and int(counts[1].replace(",", "")) < 150_000
 
@@ -237,7 +238,7 @@ def test_dry_run_counts_the_head_that_would_learn(capsys: pytest.CaptureFixture[
 def test_dry_run_refuses_a_head_the_task_cannot_use() -> None:
     path = ROOT / "recipes" / "mini" / "depth_dpt.toml"
     with pytest.raises(ValueError, match=r"model\.head 'keypoints' gives .* but task depth takes"):
-        train.main(path, ["model.head=keypoints", "model.head_config={}"], path.parent / "unused", dry_run=True)
+        loop.main(path, ["model.head=keypoints", "model.head_config={}"], path.parent / "unused", dry_run=True)
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda p: f"{p.parent.name}/{p.stem}")

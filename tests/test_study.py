@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 
 from genpercept import GenPerceptPipeline, study
-from genpercept import recipe as recipes
 from genpercept._study import chart, job, paired, report, run
 from genpercept._study.measure import Inference, _predict
+from genpercept.training import recipe as recipes
 
 BASE = Path(__file__).parent / "golden" / "sd-tiny"
 RECIPE = f"""

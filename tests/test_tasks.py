@@ -100,8 +100,8 @@ def full_sample(size: tuple[int, int] = (48, 36)) -> Sample:
 
 
 def mirrored(s: Sample) -> Sample:
-    from genpercept._training.augment import mirror
-    from genpercept._training.records import from_sample, to_sample
+    from genpercept.training.samples.augment import mirror
+    from genpercept.training.samples.records import from_sample, to_sample
 
     return to_sample(mirror(from_sample(s)))
 

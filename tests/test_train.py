@@ -20,15 +20,16 @@ import torch
 from safetensors.torch import load_file
 
 import genpercept
-from genpercept import recipe as recipes
-from genpercept import train
-from genpercept._training import cache, checkpoint
-from genpercept._training.augment import augment, crop, mirror
-from genpercept._training.order import Order
-from genpercept._training.records import to_sample
-from genpercept._training.schedule import rate
 from genpercept.core import rng
-from genpercept.recipe import Augment, DataSet, Optim
+from genpercept.training import loop
+from genpercept.training import recipe as recipes
+from genpercept.training.optim.schedule import rate
+from genpercept.training.recipe import Augment, DataSet, Optim
+from genpercept.training.run import state
+from genpercept.training.samples import shard_cache
+from genpercept.training.samples.augment import augment, crop, mirror
+from genpercept.training.samples.order import Order
+from genpercept.training.samples.records import to_sample
 
 COMMON = """
 steps = 3
@@ -96,14 +97,14 @@ def codec_recipe(work: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def codec(work: Path, codec_recipe: Path) -> Path:
-    assert train.main(codec_recipe, ["logging.tensorboard=true"], work / "codec") == 0
+    assert loop.main(codec_recipe, ["logging.tensorboard=true"], work / "codec") == 0
     return work / "codec"
 
 
 @pytest.fixture(scope="module")
 def base(work: Path, codec: Path) -> Path:
     path = write(work / "base.toml", "denoiser", DENOISER, cache=work / "cache", codec=codec / "model")
-    assert train.main(path, ["precision=bf16"], work / "base") == 0
+    assert loop.main(path, ["precision=bf16"], work / "base") == 0
     return work / "base"
 
 
@@ -138,7 +139,7 @@ def test_denoiser_is_a_stable_diffusion_pipeline(base: Path) -> None:
 )
 def test_one_step(work: Path, base: Path, tmp_path: Path, task: str, overrides: list[str]) -> None:
     path = write(tmp_path / "r.toml", "one_step", f'[model]\nbase = "{base / "model"}"\n', cache=work / "cache")
-    assert train.main(path, [f'task="{task}"', *overrides], tmp_path / "run") == 0
+    assert loop.main(path, [f'task="{task}"', *overrides], tmp_path / "run") == 0
     pipe = genpercept.load(tmp_path / "run" / "model")
     prediction = pipe(np.zeros((20, 30, 3), np.uint8))
     assert prediction.values.shape[:2] == (20, 30) and pipe.info["recipe"]["steps"] == 3
@@ -152,19 +153,19 @@ def test_one_step(work: Path, base: Path, tmp_path: Path, task: str, overrides: 
 def test_one_step_goes_on_from_a_predictor(work: Path, base: Path, tmp_path: Path) -> None:
     path = write(tmp_path / "r.toml", "one_step", f'[model]\nbase = "{base / "model"}"\n', cache=work / "cache")
     options = ["loss={latent = 1.0}", "optim.warmup=0"]
-    assert train.main(path, options, tmp_path / "first") == 0
+    assert loop.main(path, options, tmp_path / "first") == 0
     further = [*options, f'model.base="{tmp_path / "first" / "model"}"', "steps=1", "optim.lr=1e-12"]
-    assert train.main(path, further, tmp_path / "second") == 0
+    assert loop.main(path, further, tmp_path / "second") == 0
     image = np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8)
     first, second = (genpercept.load(tmp_path / run / "model")(image).values for run in ("first", "second"))
     np.testing.assert_allclose(first, second, atol=1e-4)  # it started where the first one ended
-    assert train.main(path, [*further, 'task="normals"'], tmp_path / "third") == 0  # and for another task
+    assert loop.main(path, [*further, 'task="normals"'], tmp_path / "third") == 0  # and for another task
     assert genpercept.load(tmp_path / "third" / "model").task == "normals"
 
 
 def test_cached_latents_are_those_of_the_step(work: Path, base: Path, tmp_path: Path) -> None:
     """Without augmentation, a cached pair is what encoding in the step gives; with a pixel loss it is refused."""
-    from genpercept._training.finetune import FinetuneStage
+    from genpercept.training.stages.finetune import FinetuneStage
 
     text = f'[model]\nbase = "{base / "model"}"\n'
     path = write(tmp_path / "r.toml", "one_step", text, cache=work / "cache")
@@ -184,7 +185,7 @@ def test_cached_latents_are_those_of_the_step(work: Path, base: Path, tmp_path: 
 
 
 def start(path: Path, out: Path, *extra: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "genpercept.train", str(path), str(out), *extra]
+    command = [sys.executable, "-m", "genpercept.training.loop", str(path), str(out), *extra]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
@@ -200,7 +201,7 @@ def wait_for_checkpoint(process: subprocess.Popen[str], out: Path, after: int) -
 def test_stopped_runs_end_as_if_never_stopped(codec_recipe: Path, tmp_path: Path) -> None:
     """SIGTERM, then kill -9, then on to the end: bit-identical weights, average and optimiser, nothing half-written."""
     settings = ["steps=60", "checkpoint.every=2", "validation.every=0", "logging.seconds=1000"]
-    assert train.main(codec_recipe, settings, tmp_path / "whole") == 0
+    assert loop.main(codec_recipe, settings, tmp_path / "whole") == 0
 
     out = tmp_path / "stopped"
     process = start(codec_recipe, out, *settings)
@@ -210,13 +211,13 @@ def test_stopped_runs_end_as_if_never_stopped(codec_recipe: Path, tmp_path: Path
     assert process.returncode == 128 + signal.SIGTERM and "--resume" in said
 
     process = start(codec_recipe, out, "--resume", *settings)
-    wait_for_checkpoint(process, out, int(checkpoint.Checkpoints(out, 2).list()[-1].name[5:]))
+    wait_for_checkpoint(process, out, int(state.Checkpoints(out, 2).list()[-1].name[5:]))
     process.kill()
     process.communicate(timeout=60)
-    steps = [checkpoint.read(folder)[0].step for folder in checkpoint.Checkpoints(out, 2).list()]
+    steps = [state.read(folder)[0].step for folder in state.Checkpoints(out, 2).list()]
     assert steps and steps[-1] < 60, "the run ended before it was killed"
 
-    assert train.main(codec_recipe, settings, out, resume=True) == 0
+    assert loop.main(codec_recipe, settings, out, resume=True) == 0
     for name in ("model/diffusion_pytorch_model.safetensors", "checkpoints/step-0000060/weights.safetensors"):
         one, other = load_file(tmp_path / "whole" / name), load_file(out / name)
         assert one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
@@ -225,10 +226,10 @@ def test_stopped_runs_end_as_if_never_stopped(codec_recipe: Path, tmp_path: Path
 
 def test_damaged_checkpoint_falls_back(codec_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = ["checkpoint.every=1", "validation.every=0"]
-    assert train.main(codec_recipe, settings, tmp_path / "run") == 0
-    newest = checkpoint.Checkpoints(tmp_path / "run", 2).list()[-1]
+    assert loop.main(codec_recipe, settings, tmp_path / "run") == 0
+    newest = state.Checkpoints(tmp_path / "run", 2).list()[-1]
     (newest / "weights.safetensors").write_bytes(b"short")
-    assert train.main(codec_recipe, settings, tmp_path / "run", resume=True) == 0
+    assert loop.main(codec_recipe, settings, tmp_path / "run", resume=True) == 0
     said = capsys.readouterr().err
     assert "falling back" in said and "resumed at step 2" in said
 
@@ -237,31 +238,31 @@ def test_a_full_disk_does_not_end_the_run(
     codec_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A checkpoint that cannot be written is a line; the one before stays, and training goes on to its end."""
-    original, steps = checkpoint.save_file, count(1)
+    original, steps = state.save_file, count(1)
 
     def save_file(tensors: Any, path: Path) -> None:
         original(tensors, path)
         if path.name == "weights.safetensors" and next(steps) == 2:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", save_file)
+    monkeypatch.setattr(state, "save_file", save_file)
     settings = ["checkpoint.every=1", "validation.every=0"]
-    assert train.main(codec_recipe, settings, tmp_path / "run") == 0
+    assert loop.main(codec_recipe, settings, tmp_path / "run") == 0
     said = [line for line in capsys.readouterr().err.splitlines() if "could not be written" in line]
     assert said == ["checkpoint of step 2 could not be written: [Errno 28] No space left on device; kept: step-0000001"]
-    folders = checkpoint.Checkpoints(tmp_path / "run", 2)
+    folders = state.Checkpoints(tmp_path / "run", 2)
     assert [p.name for p in folders.list()] == ["step-0000001", "step-0000003"] and not list(folders.folder.glob(".*"))
 
 
 def test_another_run_is_not_overwritten(codec: Path, codec_recipe: Path) -> None:
     with pytest.raises(ValueError, match="--resume"):
-        train.main(codec_recipe, [], codec)
+        loop.main(codec_recipe, [], codec)
 
 
 def test_bad_steps_are_left_out_then_stop_the_run(
     codec_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from genpercept._training.autoencoder import AutoencoderStage
+    from genpercept.training.stages.autoencoder import AutoencoderStage
 
     original = AutoencoderStage.loss
     calls = Counter[str]()
@@ -273,18 +274,18 @@ def test_bad_steps_are_left_out_then_stop_the_run(
 
     monkeypatch.setattr(AutoencoderStage, "loss", loss)
     bad: set[int] = {2}
-    assert train.main(codec_recipe, [], tmp_path / "a") == 0
-    assert checkpoint.read(checkpoint.Checkpoints(tmp_path / "a", 2).list()[-1])[0].skipped == 1
+    assert loop.main(codec_recipe, [], tmp_path / "a") == 0
+    assert state.read(state.Checkpoints(tmp_path / "a", 2).list()[-1])[0].skipped == 1
     weights = load_file(tmp_path / "a" / "model" / "diffusion_pytorch_model.safetensors")
     assert all(torch.isfinite(w).all() for w in weights.values())
     calls.clear()
     bad = set(range(100))
     with pytest.raises(ValueError, match=r"2 steps in a row .* lower optim.lr"):
-        train.main(codec_recipe, ["guard.limit=2"], tmp_path / "b")
+        loop.main(codec_recipe, ["guard.limit=2"], tmp_path / "b")
 
 
 def test_time_budget_ends_the_run(codec_recipe: Path, tmp_path: Path) -> None:
-    assert train.main(codec_recipe, ["steps=100000", "max_minutes=0.02", "validation.every=0"], tmp_path / "run") == 0
+    assert loop.main(codec_recipe, ["steps=100000", "max_minutes=0.02", "validation.every=0"], tmp_path / "run") == 0
     assert (tmp_path / "run" / "model" / "config.json").exists()
 
 
@@ -292,7 +293,7 @@ def test_time_budget_ends_the_run(codec_recipe: Path, tmp_path: Path) -> None:
 def test_two_processes_train_as_one(codec_recipe: Path, tmp_path: Path) -> None:
     settings = ["steps=10", "validation.every=0"]
     for n in (1, 2):
-        assert train.main(codec_recipe, [*settings, f"speed.processes={n}"], tmp_path / str(n)) == 0
+        assert loop.main(codec_recipe, [*settings, f"speed.processes={n}"], tmp_path / str(n)) == 0
     one, two = (load_file(tmp_path / n / "checkpoints" / "step-0000010" / "weights.safetensors") for n in "12")
     assert all(torch.allclose(one[k], two[k], rtol=1e-3, atol=1e-5) for k in one)
 
@@ -304,7 +305,7 @@ def test_sharded_processes_train_as_one(
     """FSDP by accelerate's settings, over gloo; stopped and resumed. Its checkpoints hold whole tensors, as any other's."""
     path = write(tmp_path / "r.toml", "finetune", f'[model]\nbase = "{base / "model"}"\n', cache=work / "cache")
     settings = ["loss={latent = 1.0, l1 = 1.0}", "optim.decay_steps=4", "checkpoint.every=2"]
-    assert train.main(path, [*settings, "steps=4"], tmp_path / "plain") == 0
+    assert loop.main(path, [*settings, "steps=4"], tmp_path / "plain") == 0
     for name, value in (
         ("ACCELERATE_USE_FSDP", "true"),
         ("FSDP_VERSION", "2"),
@@ -313,8 +314,8 @@ def test_sharded_processes_train_as_one(
     ):
         monkeypatch.setenv(name, value)
     settings.append("speed.processes=2")
-    assert train.main(path, [*settings, "steps=2"], tmp_path / "sharded") == 0
-    assert train.main(path, [*settings, "steps=4"], tmp_path / "sharded", resume=True) == 0
+    assert loop.main(path, [*settings, "steps=2"], tmp_path / "sharded") == 0
+    assert loop.main(path, [*settings, "steps=4"], tmp_path / "sharded", resume=True) == 0
     at_the_end = Path("checkpoints", "step-0000004")
     for file in (
         at_the_end / "weights.safetensors",
@@ -404,13 +405,13 @@ def test_scene_cache_is_complete_or_absent(tmp_path: Path, monkeypatch: pytest.M
     """A shard that was not finished is made again; finished ones are left alone; values are those of the world."""
     from genpercept.data import synthetic
 
-    monkeypatch.setattr(cache, "SHARD", 2)
+    monkeypatch.setattr(shard_cache, "SHARD", 2)
     data = DataSet(count=2, size=(32, 32))
-    shards = cache.scenes(tmp_path, data, 1, report=lambda _: None)
-    folder = cache.shard_folder(shards.folder, 0)
+    shards = shard_cache.scenes(tmp_path, data, 1, report=lambda _: None)
+    folder = shard_cache.shard_folder(shards.folder, 0)
     (shards.folder / ".shard-00000.1.part").mkdir()
     stamp = (folder / "image.npy").stat().st_mtime_ns
-    again = cache.scenes(tmp_path, data, 1, report=lambda _: None)
+    again = shard_cache.scenes(tmp_path, data, 1, report=lambda _: None)
     assert (folder / "image.npy").stat().st_mtime_ns == stamp
     scene, cached = synthetic.render([1], size=(32, 32)), again[1]
     assert np.array_equal(scene.image[0], cached["image"]) and cached["caption"] == scene.caption[0]
@@ -421,16 +422,16 @@ def test_scene_cache_is_complete_or_absent(tmp_path: Path, monkeypatch: pytest.M
 
 def test_two_runs_share_the_rendering(tmp_path: Path) -> None:
     """What another run has made meanwhile is not made again, and both do not begin at the same end."""
-    cache.shard_folder(tmp_path, 3).mkdir()
-    orders = [cache.missing_shards(tmp_path, 40) for _ in range(2)]
+    shard_cache.shard_folder(tmp_path, 3).mkdir()
+    orders = [shard_cache.missing_shards(tmp_path, 40) for _ in range(2)]
     assert orders[0] != orders[1] and all(sorted(o) == [n for n in range(40) if n != 3] for o in orders)
-    assert cache.render_shard(tmp_path, 3, {}) == 3 and not list(cache.shard_folder(tmp_path, 3).iterdir())
+    assert shard_cache.render_shard(tmp_path, 3, {}) == 3 and not list(shard_cache.shard_folder(tmp_path, 3).iterdir())
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_rendering_ends_with_its_run(tmp_path: Path, number: signal.Signals) -> None:
     """Neither a kill nor Ctrl-C leaves processes that render on, nor waits for what is queued."""
-    script = "from pathlib import Path; from genpercept.recipe import DataSet; from genpercept._training import cache; "
+    script = "from pathlib import Path; from genpercept.training.recipe import DataSet; from genpercept.training import cache; "
     script += f"cache.scenes(Path({str(tmp_path)!r}), DataSet(count=10**6, size=(64, 64)), 2)"
     run = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
     try:
@@ -455,4 +456,4 @@ def test_learning_rate() -> None:
 def test_a_batch_must_divide_between_processes(codec_recipe: Path) -> None:
     assert recipes.load(codec_recipe).loader.batch_size == 4
     with pytest.raises(ValueError, match="multiple of the 3 processes"):
-        train._share(4, 3)
+        loop._share(4, 3)

@@ -13,18 +13,19 @@ import numpy as np
 import pytest
 import torch
 
-from genpercept._training import checkpoint, optimiser, trackers
-from genpercept._training.augment import crop, mirror
-from genpercept._training.report import Reporter
 from genpercept.core.rng import generator
-from genpercept.recipe import Logging, Optim
+from genpercept.training.optim import build
+from genpercept.training.recipe import Logging, Optim
+from genpercept.training.run import state, trackers
+from genpercept.training.run.log import Reporter
+from genpercept.training.samples.augment import crop, mirror
 
 
-def save(folder: Path, steps: int = 2) -> checkpoint.Checkpoints:
-    checkpoints = checkpoint.Checkpoints(folder, keep=2)
+def save(folder: Path, steps: int = 2) -> state.Checkpoints:
+    checkpoints = state.Checkpoints(folder, keep=2)
     for step in range(1, steps + 1):
         weights = {"w": torch.full((100,), float(step))}
-        checkpoints.save(checkpoint.State(step=step), weights, weights, {"state": {}, "param_groups": []})
+        checkpoints.save(state.State(step=step), weights, weights, {"state": {}, "param_groups": []})
     return checkpoints
 
 
@@ -63,8 +64,8 @@ def test_a_full_disk_leaves_the_old_checkpoints(tmp_path: Path, monkeypatch: pyt
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(checkpoint.UNWRITABLE, match="No space left"):
-        checkpoints.save(checkpoint.State(step=3), {"w": torch.ones(1)}, {}, {})
+    with pytest.raises(state.UNWRITABLE, match="No space left"):
+        checkpoints.save(state.State(step=3), {"w": torch.ones(1)}, {}, {})
     assert sorted(p.name for p in checkpoints.folder.iterdir()) == ["step-0000001", "step-0000002"]
 
 
@@ -72,7 +73,7 @@ def test_a_full_disk_leaves_the_old_checkpoints(tmp_path: Path, monkeypatch: pyt
 def test_optimisers(kind: Any, name: str) -> None:
     """Groups keep their rates; adam adds weight decay to the gradient, the others do not."""
     p = torch.nn.Parameter(torch.tensor([1.0]))
-    made = optimiser.build([{"params": [p], "lr": 0.1}], Optim(kind=kind, weight_decay=0.5))
+    made = build.build([{"params": [p], "lr": 0.1}], Optim(kind=kind, weight_decay=0.5))
     assert type(made).__name__ == name and made.param_groups[0]["lr"] == 0.1
     p.grad = torch.zeros(1)
     made.step()
@@ -83,7 +84,7 @@ def test_8bit_without_bitsandbytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
     with pytest.raises(ValueError, match="pip install bitsandbytes"):
-        optimiser.build([], Optim(kind="8bit"))
+        build.build([], Optim(kind="8bit"))
 
 
 def test_trackers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +191,7 @@ def descend(
     for grads in steps:
         for p, grad in zip(params, grads, strict=True):
             p.grad = grad.reshape(p.shape).clone()
-        optimiser.step()
+        build.step()
 
 
 def test_muon_is_torchs_on_matrices_and_adamw_on_the_rest() -> None:
@@ -199,7 +200,7 @@ def test_muon_is_torchs_on_matrices_and_adamw_on_the_rest() -> None:
     ours = [torch.nn.Parameter(torch.ones(shape)) for shape in shapes]
     theirs = [torch.nn.Parameter(torch.ones(shape)) for shape in shapes]
     settings: dict[str, Any] = {"lr": 1e-2, "weight_decay": 0.1}
-    descend(optimiser.build([{"params": ours, "lr": 1e-2}], Optim(kind="muon", weight_decay=0.1)), ours, steps)
+    descend(build.build([{"params": ours, "lr": 1e-2}], Optim(kind="muon", weight_decay=0.1)), ours, steps)
     descend(
         torch.optim.Muon(theirs[:2], adjust_lr_fn="match_rms_adamw", **settings), theirs[:2], [s[:2] for s in steps]
     )
@@ -215,7 +216,7 @@ def test_muon_takes_a_convolution_as_a_matrix() -> None:
     steps = gradients([(48, 4 * 9)])
     flat, kernel = torch.nn.Parameter(torch.ones(48, 36)), torch.nn.Parameter(torch.ones(48, 4, 3, 3))
     for p in (flat, kernel):
-        descend(optimiser.build([{"params": [p], "lr": 1e-2}], Optim(kind="muon")), [p], steps)
+        descend(build.build([{"params": [p], "lr": 1e-2}], Optim(kind="muon")), [p], steps)
     torch.testing.assert_close(kernel.flatten(1), flat)
 
 
@@ -223,11 +224,11 @@ def test_muon_goes_on_from_its_state() -> None:
     shapes = [(64, 32, 3, 3), (64,)]
     steps = gradients(shapes)
     whole = [torch.nn.Parameter(torch.ones(shape)) for shape in shapes]
-    descend(optimiser.build([{"params": whole, "lr": 1e-2}], Optim(kind="muon")), whole, steps)
+    descend(build.build([{"params": whole, "lr": 1e-2}], Optim(kind="muon")), whole, steps)
     parts = [torch.nn.Parameter(torch.ones(shape)) for shape in shapes]
-    first = optimiser.build([{"params": parts, "lr": 1e-2}], Optim(kind="muon"))
+    first = build.build([{"params": parts, "lr": 1e-2}], Optim(kind="muon"))
     descend(first, parts, steps[:2])
-    second = optimiser.build([{"params": parts, "lr": 1e-2}], Optim(kind="muon"))
+    second = build.build([{"params": parts, "lr": 1e-2}], Optim(kind="muon"))
     second.load_state_dict(first.state_dict())
     descend(second, parts, steps[2:])
     for a, b in zip(whole, parts, strict=True):

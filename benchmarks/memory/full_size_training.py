@@ -89,8 +89,8 @@ def apart(name: str, base: Path, args: argparse.Namespace) -> dict[str, Any]:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Seconds per step (median), peak memory, arithmetic of a step, and what this device's matrix products reach."""
-    from genpercept import recipe as recipes
-    from genpercept.train import Training
+    from genpercept.training import recipe as recipes
+    from genpercept.training.loop import Training
 
     batch, checkpointing, precision, _ = CASES[args.case]
     size = (96, 128) if args.tiny else SIZE
@@ -126,9 +126,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def batch_of(count: int, size: tuple[int, int]) -> Any:
     """Noise as images and as depth: the arithmetic does not care."""
-    from genpercept._training.stage import Batch
     from genpercept.core.rng import Rng
     from genpercept.core.values import Target
+    from genpercept.training.stages.base import Batch
 
     image = torch.rand(count, 3, *size) * 2 - 1
     label = (torch.rand(count, 1, *size) * 2 - 1).expand(-1, 3, -1, -1).contiguous()

@@ -24,10 +24,10 @@ from scipy import ndimage
 sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
 from benchmarks._page import made
 from genpercept import GenPerceptPipeline, equations
-from genpercept._training.muon import Muon
 from genpercept.data import synthetic
 from genpercept.metrics.anomaly import AnomalyMetric
 from genpercept.tasks._defects import spoil
+from genpercept.training.optim.muon import Muon
 
 SIZE = (72, 96)  # what the mini models work at
 BATCH = 16

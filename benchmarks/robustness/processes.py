@@ -23,8 +23,8 @@ STEPS, BATCH = 50, 8
 
 def record(recipe: Path, out: Path) -> None:
     """Train, and write the loss of each step into OUT/losses.json."""
-    from genpercept import recipe as recipes
-    from genpercept.train import Training
+    from genpercept.training import recipe as recipes
+    from genpercept.training.loop import Training
 
     training = Training(recipes.load(recipe), out, resume=False)
     losses: list[float] = []
@@ -40,7 +40,7 @@ def record(recipe: Path, out: Path) -> None:
     if training.first:
         (out / "losses.json").write_text(json.dumps(losses), encoding="utf-8")
     sys.stdout.flush()
-    os._exit(0)  # as genpercept.train does: the other process may be gone
+    os._exit(0)  # as genpercept.training.loop does: the other process may be gone
 
 
 def curve(recipe: Path, out: Path, processes: int) -> list[float]:

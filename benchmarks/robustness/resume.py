@@ -25,9 +25,9 @@ from safetensors.torch import load_file
 sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
 from benchmarks._page import made
 from benchmarks._tiny import write
-from genpercept import train
-from genpercept._training import autoencoder  # noqa: F401  # imported before the fork, not in each run
-from genpercept._training.checkpoint import Checkpoints, read
+from genpercept.training import loop
+from genpercept.training.run.state import Checkpoints, read
+from genpercept.training.stages import autoencoder  # noqa: F401  # imported before the fork, not in each run
 
 STEPS, EVERY = 30, 3
 
@@ -44,14 +44,21 @@ class Row:
 def start(recipe: Path, out: Path, resume: bool, fresh: bool) -> int:
     """The id of a process that trains."""
     if fresh:
-        command = [sys.executable, "-m", "genpercept.train", str(recipe), str(out), *(["--resume"] if resume else [])]
+        command = [
+            sys.executable,
+            "-m",
+            "genpercept.training.loop",
+            str(recipe),
+            str(out),
+            *(["--resume"] if resume else []),
+        ]
         return subprocess.Popen(command, stderr=subprocess.DEVNULL).pid
     pid = os.fork()
     if pid == 0:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         code = 1
         try:
-            code = train.main(recipe, [], out, resume=resume)
+            code = loop.main(recipe, [], out, resume=resume)
         finally:
             os._exit(code)
     return pid

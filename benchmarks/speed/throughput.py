@@ -25,9 +25,9 @@ from torch.nn.functional import mse_loss
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
 from benchmarks._page import made
-from genpercept import recipe as recipes
-from genpercept._training.prefetch import Prefetch
-from genpercept.train import Training
+from genpercept.training import recipe as recipes
+from genpercept.training.loop import Training
+from genpercept.training.samples.prefetch import Prefetch
 
 COMMON: dict[str, Any] = {
     "stage": "finetune",

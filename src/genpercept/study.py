@@ -15,14 +15,14 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from genpercept import recipe as recipes
 from genpercept._study import report, run
 from genpercept._study.measure import HeldOut, Inference
 from genpercept._study.run import Job
 from genpercept.metrics import METRICS
 from genpercept.models.paradigms import PARADIGMS
-from genpercept.recipe import Recipe, Section
 from genpercept.tasks import TASKS
+from genpercept.training import recipe as recipes
+from genpercept.training.recipe import Recipe, Section
 
 Scale = Literal["mini", "full"]
 _FOLDERS: dict[str, str] = {"full": "recipes/studies", "mini": "recipes/studies/mini"}

@@ -15,12 +15,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from genpercept import recipe as recipes
 from genpercept._bench.machine import cores
 from genpercept._study.measure import HeldOut, Inference, measure
-from genpercept._training.checkpoint import Checkpoints
 from genpercept.core import files
 from genpercept.core.texts import one_line, read_log
+from genpercept.training import recipe as recipes
+from genpercept.training.run.state import Checkpoints
 
 JOB, SCORES, LOG = "job.json", "scores.json", "job.log"
 
@@ -29,11 +29,11 @@ def main(folder: Path) -> int:
     """Run the job that lies in `folder`; returns the exit status of its training. ValueError for what cannot be run."""
     import torch
 
-    from genpercept import train  # pyright: ignore[reportAttributeAccessIssue]
+    from genpercept.training import loop  # pyright: ignore[reportAttributeAccessIssue]
 
     job = files.read_json(folder / JOB)
     settings = recipes.parse(job["recipe"], str(folder / JOB))
-    if not (folder / "model").is_dir() and (code := train.main(Path(job["base"]), job["overrides"], folder, True)):
+    if not (folder / "model").is_dir() and (code := loop.main(Path(job["base"]), job["overrides"], folder, True)):
         return code
     if settings.speed.threads:
         torch.set_num_threads(settings.speed.threads)

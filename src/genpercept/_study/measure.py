@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from genpercept._training.records import to_sample
-from genpercept._training.sources import Source, open_source
 from genpercept.core.values import Sample
 from genpercept.metrics import METRICS
 from genpercept.pipeline import loading
-from genpercept.recipe import DataSet, Loader, Section
 from genpercept.tasks import RegionTask, Task, given_boxes
+from genpercept.training.recipe import DataSet, Loader, Section
+from genpercept.training.samples.records import to_sample
+from genpercept.training.samples.sources import Source, open_source
 
 _CHUNK = 32  # images handed to the pipeline at once
 Figures = dict[str, list[Any]]  # "name" -> of each image; metric -> its figure of each image (NaN: no valid pixel)

@@ -14,13 +14,13 @@ from typing import Any
 
 from genpercept._study.job import JOB, LOG, SCORES
 from genpercept._study.measure import HeldOut, Inference
-from genpercept._training.plan import plan
-from genpercept._training.report import clock
-from genpercept._training.sources import open_source
-from genpercept._training.stage import Draw
 from genpercept.core import files
 from genpercept.core.texts import read_lines
-from genpercept.recipe import Recipe
+from genpercept.training.dry_run import plan
+from genpercept.training.recipe import Recipe
+from genpercept.training.run.log import clock
+from genpercept.training.samples.sources import open_source
+from genpercept.training.stages.base import Draw
 
 _POLL = 0.1  # seconds
 # Keys of a recipe that change nothing of the result: a study may go on with others

@@ -1,4 +1,4 @@
-"""The options of `genpercept train`; the work is done by `genpercept.train`, imported when the command runs."""
+"""The options of `genpercept train`; the work is done by `genpercept.training.loop`, imported when the command runs."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def train(
         if recipe is None and explain.endswith(".toml"):  # `--explain R.toml`: the recipe, not a key
             recipe, explain = Path(explain), ""
         if recipe or not overrides:
-            from genpercept import recipe_reference
+            from genpercept.training import recipe_reference
 
             click.echo(recipe_reference.explain(explain, recipe, overrides))
             return 0
     if recipe is None:
         raise click.MissingParameter(param_hint="'RECIPE.toml'", param_type="argument")
-    from genpercept.train import main
+    from genpercept.training.loop import main
 
     if out is None and not dry_run:
         raise click.UsageError("--out RUN is missing: the folder that the run is to be written to")

@@ -1,1 +1,0 @@
-"""What `genpercept.train` needs: data order, augmentation, caches, stages, checkpoints. Private."""

@@ -1,0 +1,1 @@
+"""What `genpercept.training.loop` needs: data order, augmentation, caches, stages, checkpoints. Private."""

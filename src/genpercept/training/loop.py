@@ -1,0 +1,413 @@
+"""Training: one plain loop for every stage. A step reads: batch -> encode -> training pair -> network -> loss -> step."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor
+
+from genpercept.core import dtypes
+from genpercept.core.files import atomic_folder, write_text
+from genpercept.core.texts import one_line
+from genpercept.training import recipe as recipes
+from genpercept.training import stages
+from genpercept.training.dry_run import plan
+from genpercept.training.optim import build
+from genpercept.training.optim.schedule import Average, rate
+from genpercept.training.recipe import Recipe
+from genpercept.training.run import launch, sharding, trackers
+from genpercept.training.run.log import Reporter
+from genpercept.training.run.meter import Meter
+from genpercept.training.run.state import UNWRITABLE, Checkpoints, State
+from genpercept.training.samples.prefetch import Prefetch
+from genpercept.training.stages.base import Batch, Stage
+
+_NORM_MEMORY = 0.98  # of the running mean that a spike is told by
+_NORM_STEPS = 100  # before which no step counts as a spike
+
+
+def main(
+    recipe: Path, overrides: Sequence[str] = (), out: Path = Path("run"), resume: bool = False, dry_run: bool = False
+) -> int:
+    """Train what `recipe` describes into folder `out`; returns the exit status (130 or 143 when interrupted).
+
+    Raises ValueError for a recipe that cannot be run, an output folder that has another run in it, or a run that diverged.
+    """
+    settings = recipes.load(recipe, overrides)
+    if dry_run:
+        print(recipes.to_json(settings))
+        print(plan(settings))
+        return 0
+    if launch.wanted(settings.speed.processes):
+        return launch.launch(settings.speed.processes, recipe, overrides, out, resume)
+    return Training(settings, out, resume).run()
+
+
+class Training:
+    """A run: the stage, the optimiser and where they stand."""
+
+    def __init__(self, recipe: Recipe, out: Path, resume: bool) -> None:
+        self.recipe, self.out = recipe, out
+        if recipe.speed.threads:
+            torch.set_num_threads(recipe.speed.threads)
+        AcceleratorState._reset_state()  # a second run in one interpreter may have another precision
+        # said outright: without an accelerator, accelerate does not see that there are several processes
+        cpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
+        mixed = recipe.precision if dtypes.autocast(recipe.precision) else "no"
+        self.accelerator = Accelerator(cpu=cpu, mixed_precision=mixed)
+        self.sharded = sharding.adopt(self.accelerator)
+        if self.sharded and recipe.optim.kind == "muon":
+            raise ValueError('optim.kind "muon" needs whole matrices, which FSDP does not leave: choose "fused"')
+        self.first = self.accelerator.is_main_process  # the one that reports, validates and saves
+        self.share = _share(recipe.loader.batch_size, self.accelerator.num_processes)
+        self.state = State()
+        trackers.find(recipe.logging.trackers)  # one that is not installed is said before anything is prepared
+        self.reporter = Reporter(out, recipe.logging, recipe.steps, not self.first, recipe.resolved())
+        self.checkpoints = Checkpoints(out, recipe.checkpoint.keep)
+        if self.first:
+            _claim(out, recipe, resume, bool(self.checkpoints.list()))
+        torch.manual_seed(recipe.seed)  # initial weights only: nothing in the loop reads torch's generator
+        with self.accelerator.main_process_first():  # the first one fills the caches, the others find them full
+            self.stage: Stage = stages.build(recipe, self.reporter.line)
+        if recipe.speed.channels_last:
+            self.stage.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimiser = build.build(self.stage.groups(), recipe.optim)
+        self.base_rates = [group["lr"] for group in self.optimiser.param_groups]
+        prepare = sharding.prepare if self.sharded else Accelerator.prepare
+        self.net, self.optimiser = prepare(self.accelerator, self.stage.net, self.optimiser)
+        self.average = Average(self.stage.net.named_parameters(), recipe.ema)
+        self._copy: Stage | None = None  # with whole parameters, where those in training are sharded
+        if resume:
+            self._restore()
+        if recipe.speed.compile:
+            self.net.compile(dynamic=False)
+        self.interrupted = 0
+        self._skipped_in_a_row = 0
+
+    # The loop -------------------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        recipe, state = self.recipe, self.state
+        parts = recipe.optim.accumulation
+        batches = Prefetch(self._make_batch, state.step * parts, recipe.loader.threads, recipe.loader.prefetch)
+        self.reporter.open(state.step)
+        self.reporter.line(
+            f"{recipe.stage}: {self.stage.samples} samples, {_trained(self.stage.net):,} trained parameters"
+        )
+        meter = Meter(recipe)
+        saved_at = state.seconds
+        try:
+            with self._signals():
+                stream = iter(batches)
+                while not self._finished():
+                    begin = time.perf_counter()
+                    figures = self.step([next(stream) for _ in range(parts)])
+                    state.seconds += self._agree(time.perf_counter() - begin)
+                    meter.add(figures, time.perf_counter() - begin, batches.waited)
+                    self._tell(meter)
+                    if _due(state.step, recipe.validation.every) and not self._finished():
+                        self._validate()
+                    minutes = recipe.checkpoint.every_minutes
+                    if _due(state.step, recipe.checkpoint.every) or (
+                        minutes and state.seconds - saved_at > 60 * minutes
+                    ):
+                        self._save()
+                        saved_at = state.seconds
+                    if self.interrupted:
+                        self.reporter.line(
+                            f"stopped after step {state.step}; go on with --resume --out {self.out} ({self._save()})"
+                        )
+                        return 128 + self.interrupted
+                self._finish()
+        finally:
+            batches.close()
+            self.reporter.close()
+        return 0
+
+    def step(self, batches: Sequence[Batch]) -> dict[str, float]:
+        """One optimiser step over the parts of a batch. Returns the figures of the step."""
+        state, recipe = self.state, self.recipe
+        self.net.train()
+        figures: dict[str, Tensor] = {}
+        for number, batch in enumerate(batches, 1):
+            batch = batch.to(self.accelerator.device, recipe.speed.channels_last)
+            with torch.no_grad(), self.accelerator.autocast():
+                encoded = self.stage.encode(batch)
+            pair = self.stage.training_pair(encoded)
+            with self._exchange(number == len(batches)):
+                output = self.net(*pair.inputs)
+                losses, terms = self.stage.loss(output, pair)
+                loss = losses.mean() / len(batches)
+                self.accelerator.backward(loss)
+            for name, value in {"loss": losses, **terms}.items():
+                figures[name] = figures.get(name, 0.0) + value.detach().float().mean() / len(batches)
+        means = cast(Tensor, self.accelerator.reduce(torch.stack(list(figures.values())), "mean")).tolist()
+        total, *parts = means
+        norm = float(sharding.whole(self._clip()))
+        factor = rate(recipe.optim, state.step, self.progress())
+        for group, base in zip(self.optimiser.param_groups, self.base_rates, strict=True):
+            group["lr"] = base * factor
+        if self._usable(total, norm):
+            self.optimiser.step()
+            self.average.update(state.step)
+        elif self.accelerator.scaler is not None:
+            self.accelerator.scaler.update()  # a step that is left out must lower fp16's loss scale all the same
+        self.optimiser.zero_grad()
+        state.step += 1
+        return {
+            "loss": total,
+            **(dict(zip([*figures][1:], parts, strict=True)) if len(parts) > 1 else {}),
+            "norm": norm,
+            "lr": self.base_rates[0] * factor,
+        }
+
+    def progress(self) -> float:
+        """How far through the decay, 0 to 1. With a time budget the larger of the shares of steps and of time.
+
+        A budgeted run depends on the machine's speed, so it is not bit-reproducible; one without a budget is.
+        """
+        share = self.state.step / (self.recipe.optim.decay_steps or self.recipe.steps)
+        if self.recipe.max_minutes:
+            share = max(share, self.state.seconds / (60 * self.recipe.max_minutes))
+        return min(share, 1.0)
+
+    def _finished(self) -> bool:
+        budget = 60 * self.recipe.max_minutes
+        return self.state.step >= self.recipe.steps or bool(budget and self.state.seconds >= budget)
+
+    def _clip(self) -> Tensor:
+        limit = self.recipe.optim.grad_clip or float("inf")
+        norm = self.accelerator.clip_grad_norm_([p for p in self.net.parameters() if p.requires_grad], limit)
+        return cast(Tensor, norm)
+
+    def _usable(self, loss: float, norm: float) -> bool:
+        """Whether the step may be taken: finite, and no spike. ValueError after too many bad ones in a row."""
+        state, guard = self.state, self.recipe.guard
+        finite = abs(loss) < float("inf") and norm < float("inf")  # False for NaN too
+        spike = guard.spike and state.step >= _NORM_STEPS and norm > guard.spike * state.usual_norm > 0
+        if finite and not spike:
+            self._skipped_in_a_row = 0
+            state.usual_norm = (
+                norm if not state.usual_norm else _NORM_MEMORY * state.usual_norm + (1 - _NORM_MEMORY) * norm
+            )
+            return True
+        state.skipped += 1
+        self._skipped_in_a_row += 1
+        self.reporter.line(
+            f"step {state.step} left out: loss {loss:.4g}, gradient norm {norm:.4g} (usual {state.usual_norm:.4g})"
+        )
+        if self._skipped_in_a_row >= guard.limit:
+            raise ValueError(
+                f"{guard.limit} steps in a row had a loss or gradient that is not finite or far too large: "
+                f"lower optim.lr (now {self.recipe.optim.lr}), raise optim.warmup, or use precision bf16 or fp32"
+            )
+        return False
+
+    def _make_batch(self, number: int) -> Batch:
+        step, part = divmod(number, self.recipe.optim.accumulation)
+        size = self.recipe.loader.batch_size
+        begin = part * size + self.accelerator.process_index * self.share
+        return self.stage.make_batch(step, range(begin, begin + self.share))
+
+    def _exchange(self, last: bool) -> Any:
+        """Gradients are averaged over the processes once per step, in the last part's backward pass."""
+        return nullcontext() if last else self.accelerator.no_sync(self.net)
+
+    def _agree(self, seconds: float) -> float:
+        """The seconds of the slowest process, and a stop for all of them when one was told to stop."""
+        if self.accelerator.num_processes == 1:
+            return seconds
+        told = torch.tensor([[seconds, float(self.interrupted)]], device=self.accelerator.device)
+        seconds, stop = cast(Tensor, self.accelerator.gather(told)).max(0).values.tolist()
+        self.interrupted = int(stop)
+        return seconds
+
+    # Validation and saving ------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _averaged(self) -> Iterator[Stage | None]:
+        """The stage in eval mode, with the moving average as its weights, whole; None where another process has it.
+
+        All processes enter together where the parameters are sharded, the first one alone where they are not.
+        """
+        self.average.swap()
+        stage = self._gathered() if self.sharded else self.stage
+        try:
+            if stage is not None:
+                stage.net.eval()
+            yield stage
+        finally:
+            self.average.swap()
+            self.net.train()
+            if self._copy is not None:
+                self._copy.net.cpu()  # the accelerator's memory is what sharding saves
+
+    def _gathered(self) -> Stage | None:
+        weights = sharding.whole(dict(self._learning()))
+        if not self.first:
+            return None
+        if self._copy is None:
+            self._copy = stages.build(self.recipe, self.reporter.line)
+        with torch.no_grad():
+            for name, p in self._copy.net.named_parameters():
+                if name in weights:
+                    p.copy_(weights[name])
+        self._copy.net.to(self.accelerator.device)
+        return self._copy
+
+    def _validate(self) -> None:
+        if self.first or self.sharded:
+            with self._averaged() as stage:
+                if stage is not None:
+                    self._judge(stage)
+        self.accelerator.wait_for_everyone()
+
+    def _judge(self, stage: Stage) -> None:
+        """Report the figures, and keep the model when it is the best one so far."""
+        with torch.no_grad(), self.accelerator.autocast():
+            figures, picture = stage.validate()
+        self.reporter.validation(self.state.step, figures, picture)
+        value, best, sign = figures[stage.best], self.state.best, stage.best_sign
+        if best is None or sign * value > sign * best:
+            try:
+                self._export(stage, "best")
+                self.state.best = value
+            except UNWRITABLE as error:
+                self.reporter.line(f"the best model so far could not be written: {one_line(error)}")
+
+    def _export(self, stage: Stage, name: str) -> None:
+        with atomic_folder(self.out / name) as folder:
+            stage.save(folder)
+
+    def _save(self) -> Path:
+        """A checkpoint from which --resume goes on, with whole tensors however they are spread; the first process writes it.
+
+        Where it cannot be written, a full disk for one, a line says so and the ones before are kept.
+        """
+        if not (self.first or self.sharded):
+            return self.checkpoints.folder
+        held = dict(self._learning()), self.average.shadow, self.optimiser.state_dict()
+        weights, average, optimiser_state = sharding.whole(held)
+        if not self.first:
+            return self.checkpoints.folder
+        scaler = self.accelerator.scaler
+        self.state.scaler = None if scaler is None else scaler.state_dict()
+        try:
+            return self.checkpoints.save(self.state, weights, average, optimiser_state)
+        except UNWRITABLE as error:
+            kept = self.checkpoints.list()
+            self.reporter.line(
+                f"checkpoint of step {self.state.step} could not be written: {one_line(error)}; "
+                f"kept: {kept[-1].name if kept else 'none'}"
+            )
+            return kept[-1] if kept else self.checkpoints.folder
+
+    def _restore(self) -> None:
+        found = self.checkpoints.load_latest(self.reporter.line)
+        if found is None:
+            self.reporter.line(f"no checkpoint in {self.checkpoints.folder}: starting from the first step")
+            return
+        self.state, weights, average, optimiser_state = found
+        learning = self._learning()
+        if {name for name, _ in learning} != weights.keys():
+            raise ValueError(
+                f"{self.checkpoints.folder}: checkpoints of a run that trains other parts than this recipe"
+            )
+        with torch.no_grad():
+            for name, p in learning:
+                p.copy_(sharding.like(weights[name], p))
+        self.average.load(average)
+        self.optimiser.load_state_dict(sharding.spread_state(optimiser_state, self.optimiser))
+        if self.accelerator.scaler is not None and self.state.scaler:
+            self.accelerator.scaler.load_state_dict(self.state.scaler)
+        self.reporter.line(f"resumed at step {self.state.step}")
+
+    def _learning(self) -> list[tuple[str, torch.nn.Parameter]]:
+        return [(name, p) for name, p in self.stage.net.named_parameters() if p.requires_grad]
+
+    def _finish(self) -> None:
+        self._save()
+        self._validate()
+        if self.first or self.sharded:
+            with self._averaged() as stage:
+                if stage is not None:
+                    self._export_final(stage)
+        if not self.first:
+            return
+        left_out = f", {self.state.skipped} steps left out" if self.state.skipped else ""
+        self.reporter.line(
+            f"done: {self.state.step} steps in {self.state.seconds / 60:.1f} min{left_out}; model in {self.out / 'model'}"
+        )
+
+    def _export_final(self, stage: Stage) -> None:
+        try:
+            self._export(stage, "model")
+        except UNWRITABLE as error:
+            raise ValueError(
+                f"{self.out / 'model'} could not be written: {one_line(error)}; make room and run again with --resume"
+            ) from None
+
+    def _tell(self, meter: Meter) -> None:
+        step = self.state.step
+        self.reporter.progress(step, meter.figures(), meter.left(step, self.state.seconds))
+        if _due(step, self.recipe.logging.every):
+            self.reporter.scalars(step, meter.figures())
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM end the run after the current step, with a checkpoint; a second one ends it at once."""
+
+        def note(number: int, frame: Any) -> None:
+            self.interrupted = number
+            for s, handler in before.items():
+                signal.signal(s, handler)
+
+        before: dict[int, Any] = {}
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before[number] = signal.signal(number, note)
+        except ValueError:  # not the main thread: the caller's business
+            pass
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _share(batch: int, processes: int) -> int:
+    """Samples of a batch per process. The effective batch, and so the run, does not depend on the number of processes."""
+    if batch % processes:
+        raise ValueError(f"loader.batch_size {batch}: must be a multiple of the {processes} processes")
+    return batch // processes
+
+
+def _trained(net: torch.nn.Module) -> int:
+    return sum(p.numel() for p in net.parameters() if p.requires_grad)
+
+
+def _claim(out: Path, recipe: Recipe, resume: bool, begun: bool) -> None:
+    """Make the run's folder and write the recipe into it. ValueError when another run lives there."""
+    if begun and not resume:
+        raise ValueError(f"{out} has checkpoints of a run in it: go on with --resume, or choose another --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_text(out / "recipe.json", recipes.to_json(recipe))
+    except OSError as error:
+        raise ValueError(f"{out}: cannot be written: {error.strerror}") from None
+
+
+if __name__ == "__main__":  # one process of several: see launch.py
+    launch.child(main)

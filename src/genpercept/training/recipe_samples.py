@@ -1,0 +1,141 @@
+"""The sections of a recipe that say which samples a run sees: data sets, batches, augmentation.
+
+`genpercept train --explain` and docs/recipe.md print what stands here; see `recipe_reference`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from genpercept.core.labels import LABELS
+from genpercept.core.names import choose
+from genpercept.training.recipe_fields import Section
+
+
+def default_cache() -> Path:
+    """Where rendered scenes and latents are kept between runs; GENPERCEPT_CACHE moves it."""
+    root = (
+        os.environ.get("GENPERCEPT_CACHE")
+        or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "genpercept"
+    )
+    return Path(root)
+
+
+class DataSet(Section):
+    """A set of images and labels; several [[data]] tables are mixed by their weights. Without one: 1,000 synthetic scenes."""
+
+    name: str = Field(
+        default="synthetic",
+        description="The data set; folder is your own images and labels.",
+        json_schema_extra={"plugins": "datasets"},
+    )
+    domain: str = Field(
+        default="mixed",
+        description="synthetic: what the scenes show: indoor, outdoor, closeup, mixed, heldout_shapes or heldout_textures.",
+    )
+    split: str = Field(
+        default="train", description="The part of the set, such as train; `genpercept data list --json` has all."
+    )
+    root: Path | None = Field(
+        default=None, description="Folder of the set, in its published layout. Left out: the set makes its own images."
+    )
+    count: int = Field(
+        default=0, ge=0, description="Only so many entries, the first. 0: all; a set without an end needs a count."
+    )
+    fraction: float = Field(
+        default=1.0, gt=0, le=1, description="Share of a set of files' entries, chosen by the set's seed."
+    )
+    size: tuple[int, int] = Field(
+        default=(128, 128),
+        description="Height and width in pixels of rendered scenes, and of what is trained on by default.",
+    )
+    sizes: tuple[tuple[int, int], ...] = Field(
+        default=(),
+        description="Heights and widths in pixels of its batches, with loader.one_set_per_batch. []: augment.sizes.",
+    )
+    seed: int = Field(
+        default=0, description="synthetic: which world is rendered. Files: which entries a fraction keeps."
+    )
+    far: float = Field(
+        default=0.0,
+        ge=0,
+        description="Metres at which depth is cut off; the sky counts as that far. 0: depth stays as it is.",
+    )
+    weight: float = Field(default=1.0, gt=0, description="Share of the samples, relative to the other sets'.")
+    having: str = Field(
+        default="",
+        description="synthetic, cached: only scenes that have enough of this label, as its row of genpercept.core.labels says: "
+        'keypoints: 8 labelled joints or more; mask: 2 % to 90 % of the pixels; defect. "": all scenes.',
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="Options of the data set, as docs/datasets.md has them."
+    )
+    skip_bad: bool = Field(
+        default=False,
+        description="A sample that cannot be read is left out, counted and listed, and the next one takes its place. false: it "
+        "is an error.",
+    )
+
+    @field_validator("having")
+    @classmethod
+    def _can_be_asked_for(cls, having: str) -> str:
+        return choose("label", having, ["", *(name for name, row in LABELS.items() if row.enough)])
+
+
+class Loader(Section):
+    """Batches, and what is kept on disk between runs."""
+
+    batch_size: int = Field(default=16, ge=1, description="Samples of a batch, over all processes.")
+    cache: bool = Field(default=True, description="Rendered scenes are kept on disk. false: rendered anew each time.")
+    cache_dir: Path = Field(
+        default_factory=default_cache,
+        description="Folder of rendered scenes and latents.",
+        json_schema_extra={"default": "$GENPERCEPT_CACHE, else $XDG_CACHE_HOME/genpercept, else ~/.cache/genpercept"},
+    )
+    one_set_per_batch: bool = Field(default=False, description="All samples of a batch come from one data set.")
+    latent_variants: int = Field(
+        default=0,
+        ge=0,
+        description="finetune stage with the latent loss alone, and distil stage: latents of so many augmented variants of "
+        "each sample (image and label; what the whole end is given or gives) are made once and kept on disk. 0: images are "
+        "augmented and encoded in every step.",
+    )
+    workers: int = Field(default=0, ge=0, description="Processes that render the cache. 0: one per core.")
+    threads: int = Field(default=1, ge=1, description="Threads that make batches beside the step.")
+    prefetch: int = Field(default=4, ge=1, description="Batches kept ready.")
+
+
+class Augment(Section):
+    """What is done to images and labels afresh each time, keyed by (seed, step, sample). 0 switches a part off."""
+
+    flip: float = Field(
+        default=0.5, ge=0, le=1, description="Probability of a mirror image; the x component of normals is negated."
+    )
+    crop: tuple[float, float] = Field(
+        default=(1.0, 1.0),
+        description="Edge of the crop relative to the largest that fits, drawn between the two: low, high.",
+    )
+    centre: bool = Field(default=False, description="Crops lie in the middle. false: anywhere.")
+    sizes: tuple[tuple[int, int], ...] = Field(
+        default=(),
+        description="Heights and widths in pixels, one of which is drawn for each batch. []: the first data set's size.",
+    )
+    colour: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Strength of brightness, contrast, saturation, hue, gamma and white balance.",
+    )
+    grayscale: float = Field(default=0.0, ge=0, le=1, description="Probability of a picture without colours.")
+    blur: float = Field(default=0.0, ge=0, le=1, description="Probability of a Gaussian blur, radius up to 2 pixels.")
+    noise: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Probability of Gaussian noise, standard deviation up to 0.06 of the full range.",
+    )
+    jpeg: float = Field(default=0.0, ge=0, le=1, description="Probability of JPEG compression, quality 25 to 90.")

@@ -1,0 +1,93 @@
+"""Several processes of one run on one machine, each with its share of every batch (gloo or NCCL).
+
+On a CPU two processes of one thread beat one process of two: the arithmetic of a small network is many short operations,
+and threads wait for each other at the end of each. `accelerate launch` and torchrun do the same over several machines.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def wanted(processes: int) -> bool:
+    """Whether this process is to start `processes` others, rather than being one of them."""
+    return processes > 1 and "RANK" not in os.environ
+
+
+def launch(processes: int, recipe: Path, overrides: Sequence[str], out: Path, resume: bool) -> int:
+    """Run the training in `processes` processes; returns the first exit status that is not 0. Signals are passed on."""
+    command = [
+        sys.executable,
+        "-m",
+        "genpercept.training.loop",
+        str(recipe),
+        str(out),
+        *(["--resume"] if resume else []),
+        *overrides,
+    ]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    threads = str(max(1, (os.cpu_count() or 1) // processes))
+    shared = {
+        "WORLD_SIZE": str(processes),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "OMP_NUM_THREADS": threads,
+    }
+    children = [
+        subprocess.Popen(command, env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in range(processes)
+    ]
+
+    def pass_on(number: int, frame: Any) -> None:
+        for child in children:
+            if child.poll() is None:
+                child.send_signal(number)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        return _wait(children)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _wait(children: list[subprocess.Popen[bytes]]) -> int:
+    """Until all have ended; when one fails the others, which would wait for it for ever, are ended."""
+    while True:
+        codes = [child.poll() for child in children]
+        failed = [code for code in codes if code]
+        if failed or all(code == 0 for code in codes):
+            break
+        time.sleep(0.1)
+    deadline = time.monotonic() + (10 if failed else 0)
+    for child in children:
+        try:
+            child.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+    return abs(failed[0]) if failed else 0
+
+
+def child(main: Callable[..., int]) -> None:
+    """Be one of the processes: arguments as `launch` gives them; a user's mistake is one line, said once."""
+    recipe, out, *rest = sys.argv[1:]
+    overrides = [text for text in rest if text != "--resume"]
+    try:
+        code = main(Path(recipe), overrides, Path(out), resume="--resume" in rest)
+    except ValueError as error:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        code = 2
+    sys.stdout.flush()
+    os._exit(code)  # the other processes may be gone: waiting for them in exit handlers would hang

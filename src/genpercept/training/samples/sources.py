@@ -1,0 +1,121 @@
+"""Where a run's records come from: cached or freshly rendered scenes, or any data set plugin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from genpercept.core.labels import LABELS
+from genpercept.core.rng import generator
+from genpercept.data import DATASETS
+from genpercept.training.recipe import DataSet, Loader
+from genpercept.training.samples import shard_cache
+from genpercept.training.samples.records import TEXTS, Record, from_sample
+
+
+class Source(Protocol):
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Record: ...
+
+
+class Rendered:
+    """Synthetic scenes made when they are asked for. The world needs no disk, but a scene is paid for each time."""
+
+    def __init__(self, data: DataSet) -> None:
+        self._data = data
+
+    def __len__(self) -> int:
+        return self._data.count
+
+    def __getitem__(self, index: int) -> Record:
+        from genpercept.data import synthetic
+
+        data = self._data
+        scenes = synthetic.render([index], domain=data.domain, split=data.split, size=data.size, seed=data.seed)
+        record: Record = {name: np.asarray(getattr(scenes, name))[0] for name in synthetic.RECORDED}
+        return record | {name: str(getattr(scenes, name)[0]) for name in TEXTS}
+
+
+class Files:
+    """The entries of a data set plugin, read each time."""
+
+    def __init__(self, data: DataSet, report: Callable[[str], None]) -> None:
+        plugin: Any = DATASETS.find(data.name)
+        if data.options:
+            if not hasattr(plugin, "with_options"):
+                raise ValueError(f"data.options: data set {data.name!r} has no options")
+            plugin = plugin.with_options(**data.options)
+        self._load, self._skip, self._report = plugin.load, data.skip_bad, report
+        entries: Sequence[Any] = plugin.index(data.root, data.split)
+        entries = entries[: data.count] if data.count else entries
+        if data.fraction < 1:
+            order = generator(data.seed, 0, 0, "data").permutation(len(entries))
+            entries = [entries[i] for i in sorted(order[: max(1, round(len(entries) * data.fraction))])]
+        self._entries = entries
+        self._bad: set[int] = set()
+        if not self._entries:
+            raise ValueError(f"data set {data.name!r}, split {data.split!r} under {data.root}: no entries")
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, index: int) -> Record:
+        """The entry's record. With skip_bad, that of the next one that can be read: a function of the index still."""
+        for number in (*range(index, len(self)), *range(index)):
+            if number in self._bad:
+                continue
+            try:
+                return from_sample(self._load(self._entries[number]))
+            except ValueError as error:
+                if not self._skip:
+                    raise
+                self._bad.add(number)
+                self._report(f"left out ({len(self._bad)} of {len(self)} so far): {error}")
+        raise ValueError(f"none of the {len(self)} samples of the data set can be read")
+
+
+def open_source(data: DataSet, loader: Loader, report: Callable[[str], None] = print) -> Source:
+    """The records of one set of a recipe. ValueError when there are none."""
+    if data.name != "synthetic":
+        return Files(data, report)
+    if data.fraction < 1:
+        raise ValueError("data.fraction: the synthetic world has no end to take a share of; set data.count")
+    if data.count == 0:
+        raise ValueError("data.count: the synthetic world has no end; say how many scenes the set has")
+    if not loader.cache:
+        if data.having:
+            raise ValueError("data.having: scenes are chosen among cached ones; set loader.cache = true")
+        return Rendered(data)
+    if data.having and data.having not in _recorded():
+        raise ValueError(
+            f"data.having: the synthetic world has no {data.having}; leave it out, or choose another label"
+        )
+    shards = shard_cache.scenes(loader.cache_dir, data, loader.workers, report)
+    return Chosen(shards, data.having) if data.having else shards
+
+
+def _recorded() -> tuple[str, ...]:
+    from genpercept.data import synthetic
+
+    return synthetic.RECORDED
+
+
+class Chosen:
+    """The cached scenes that have a label of note; see recipe.DataSet.having."""
+
+    def __init__(self, shards: shard_cache.Shards, having: str) -> None:
+        self._shards, self.folder = shards, f"{shards.folder}#{having}"
+        enough = LABELS.find(having).enough
+        assert enough is not None  # recipe.DataSet sees to it
+        self._indices = [i for i in range(len(shards)) if enough(shards.column(having, i))]
+        if not self._indices:
+            raise ValueError(f"data.having: none of the {len(shards)} scenes has {having}")
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> Record:
+        return self._shards[self._indices[index]]

@@ -1,0 +1,92 @@
+"""Latents that a trained model computes for augmented images, kept on disk: what a slim end is distilled on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genpercept.core.rng import generator
+from genpercept.models import codecs
+from genpercept.training.recipe import DataSet, Recipe
+from genpercept.training.samples import shard_cache
+from genpercept.training.samples.augment import augment
+from genpercept.training.samples.latents import PrepareRecord, shards_of
+from genpercept.training.samples.records import Record, cut_off, image_tensor
+from genpercept.training.samples.shard_cache import Shards
+from genpercept.training.samples.sources import Source
+
+_CHUNK = 16  # images computed together
+Answer = Callable[[Tensor], Tensor]  # images (B, 3, H, W) in [-1, 1] -> latents (B, C, h, w) float32
+
+
+class Answers:
+    """One set's. A variant's image is cut anew when it is asked for, always the same; its latent is read."""
+
+    def __init__(self, shards: Shards, cut: Callable[[int, int], Record]) -> None:
+        self._shards, self._cut = shards, cut
+
+    def latent(self, index: int, variant: int) -> Tensor:
+        """(C, h, w) float32."""
+        return torch.from_numpy(self._shards.column("answer", index)[variant].astype(np.float32))
+
+    def image(self, index: int, variant: int) -> Tensor:
+        """(3, H, W) in [-1, 1]."""
+        return image_tensor(self._cut(index, variant)["image"]) * 2 - 1
+
+
+def open_answers(
+    recipe: Recipe,
+    sources: Sequence[Source],
+    codec: codecs.Codec,
+    key: dict[str, Any],
+    prepare: PrepareRecord,
+    answer: Answer,
+    report: Callable[[str], None],
+) -> list[Answers]:
+    """The cached latents of every set; computes those that are missing.
+
+    key: what they depend on beside the data, its augmentation and the codec. ValueError for images of several sizes.
+    """
+    if len(recipe.sizes()) > 1:
+        raise ValueError("augment.sizes: cached latents have one size; name one, or set loader.latent_variants = 0")
+    variants = recipe.loader.latent_variants
+    key = key | {
+        "size": recipe.sizes()[0],
+        "variants": variants,
+        "augment": recipe.augment.model_dump(mode="json"),
+        "task": recipe.task,
+        "seed": recipe.seed,
+        "precision": recipe.precision,
+    }
+
+    def open_one(data: DataSet, source: Source) -> Answers:
+        def cut(index: int, variant: int) -> Record:
+            record = cut_off(source[index], data.far)
+            prepared = prepare(record, generator(recipe.seed, variant, index, "prepare"))
+            rng = generator(recipe.seed, variant, index, "augment")
+            return augment(prepared, recipe.sizes()[0], recipe.augment, rng)
+
+        def compute_shard(folder: Path, number: int, rows: range) -> None:
+            images = (image_tensor(cut(row, variant)["image"]) * 2 - 1 for row in rows for variant in range(variants))
+            found = torch.cat([answer(chunk) for chunk in _chunks(images)]).half().cpu()
+            shard_cache.write_shard(folder, number, {"answer": found.unflatten(0, (len(rows), variants)).numpy()}, {})
+
+        return Answers(shards_of("answers", key, recipe, data, source, codec, compute_shard, report), cut)
+
+    return [open_one(data, source) for data, source in zip(recipe.data, sources, strict=True)]
+
+
+def _chunks(images: Any) -> Any:
+    waiting: list[Tensor] = []
+    for image in images:
+        waiting.append(image)
+        if len(waiting) == _CHUNK:
+            yield torch.stack(waiting)
+            waiting = []
+    if waiting:
+        yield torch.stack(waiting)

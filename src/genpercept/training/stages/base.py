@@ -1,0 +1,164 @@
+"""What the loop asks of a stage, in this order: make_batch (beside the step), encode, training_pair, network, loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from genpercept.core.rng import Rng, generator
+from genpercept.core.values import Sample, Target
+from genpercept.training.recipe import DataSet, Recipe
+from genpercept.training.samples.augment import augment
+from genpercept.training.samples.order import Order
+from genpercept.training.samples.records import Record, cut_off, from_sample, to_sample
+from genpercept.training.samples.sources import Source, open_source
+
+Prepare = Callable[[Sample, np.random.Generator | None], Sample]
+
+_BATCH_KEY = -1  # the "sample" of what is drawn once per batch; no slot has this number
+
+
+@dataclass
+class Batch:
+    """One step's data. images (B, 3, H, W) in [-1, 1]; target of that size; latents (B, 4, h, w); tokens (B, n) int64.
+
+    labels: those that a loss is given as they are, such as intrinsics (B, 3, 3), by name; see genpercept.training.losses.CONTEXT.
+    """
+
+    rng: Rng
+    images: Tensor | None = None
+    target: Target | None = None
+    latents: Tensor | None = None
+    tokens: Tensor | None = None
+    labels: dict[str, Tensor] = field(default_factory=dict)
+
+    def to(self, device: torch.device, channels_last: bool) -> Self:
+        """On the device; images in the memory layout the network runs in."""
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+
+        def move(value: Any) -> Any:
+            if isinstance(value, Target):
+                return replace(value, map=move(value.map), valid=value.valid.to(device))
+            if isinstance(value, dict):
+                return {name: move(one) for name, one in value.items()}
+            if isinstance(value, Tensor):
+                return value.to(device, memory_format=layout) if value.ndim == 4 else value.to(device)
+            return value
+
+        return replace(self, **{f.name: move(getattr(self, f.name)) for f in fields(self)})
+
+
+@dataclass
+class Pair:
+    """What goes into the network and what should come out.
+
+    `weight` (B,) scales the sample's loss; `extra` is what losses are given beside maps (genpercept.training.losses.CONTEXT).
+    """
+
+    inputs: tuple[Tensor, ...]
+    target: Tensor
+    valid: Tensor | None = None
+    label: Target | None = None
+    weight: Tensor | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+Figures = Mapping[str, float]
+
+
+class Stage(Protocol):
+    samples: int  # training samples there are
+    best: str  # the validation figure that says which model is best
+    best_sign: float  # 1 when larger is better, -1 when smaller is
+
+    @property
+    def net(self) -> nn.Module:
+        """Trained parts and whatever its forward runs; parameters that do not learn have requires_grad False."""
+        ...
+
+    def groups(self) -> list[dict[str, Any]]:
+        """The optimiser's parameter groups, each with its lr."""
+        ...
+
+    def make_batch(self, step: int, slots: Sequence[int]) -> Batch: ...
+
+    def encode(self, batch: Batch) -> Batch: ...
+
+    def training_pair(self, batch: Batch) -> Pair: ...
+
+    def loss(self, output: Any, pair: Pair) -> tuple[Tensor, dict[str, Tensor]]:
+        """Per-sample loss (B,) float32, and its parts (B,) for the log."""
+        ...
+
+    def validate(self) -> tuple[dict[str, float], np.ndarray | None]:
+        """Figures and a picture of the network as it stands."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """The network as it stands, complete, in diffusers' layout."""
+        ...
+
+
+class Draw:
+    """Augmented records for (step, slots), and the fixed ones for validation.
+
+    prepare: what a task makes of a sample before it is augmented; see `genpercept.tasks.PreparedTask`.
+    """
+
+    def __init__(self, recipe: Recipe, report: Callable[[str], None], prepare: Prepare | None = None) -> None:
+        self.recipe, self._prepare = recipe, prepare
+        loader, data = recipe.loader, recipe.data
+        self.sources: list[Source] = [open_source(d, loader, report) for d in data]
+        effective = loader.batch_size * recipe.optim.accumulation
+        lengths, weights = [len(s) for s in self.sources], [d.weight for d in data]
+        self.order = Order(lengths, weights, recipe.seed, effective, loader.one_set_per_batch)
+        self.samples = sum(lengths)
+        self._report = report
+        self._validation: list[Record] | None = None
+
+    def records(self, step: int, slots: Sequence[int]) -> list[Record]:
+        sizes = self.recipe.sizes(self.order[step, slots[0]][0])
+        size = sizes[int(generator(self.recipe.seed, step, _BATCH_KEY, "augment").integers(len(sizes)))]
+        return [self._record(step, slot, size) for slot in slots]
+
+    def _record(self, step: int, slot: int, size: tuple[int, int]) -> Record:
+        which, index = self.order[step, slot]
+        rng = generator(self.recipe.seed, step, slot, "augment")
+        record = cut_off(self.sources[which][index], self.recipe.data[which].far)
+        return augment(
+            self.prepared(record, generator(self.recipe.seed, step, slot, "prepare")), size, self.recipe.augment, rng
+        )
+
+    def prepared(self, record: Record, rng: np.random.Generator | None) -> Record:
+        """The record that the task trains on; without `rng`, the one it validates on."""
+        return record if self._prepare is None else from_sample(self._prepare(to_sample(record), rng))
+
+    def validation(self) -> list[Record]:
+        """The first `validation.count` records of the validation split, cut to the first training size."""
+        if self._validation is None:
+            options = self.recipe.validation
+            data: DataSet = self.recipe.data[0].model_copy(
+                update={
+                    "split": options.split,
+                    "count": options.count,
+                    "fraction": 1.0,
+                    "domain": options.domain or self.recipe.data[0].domain,
+                }
+            )
+            source = open_source(data, self.recipe.loader, self._report)
+            plain = self.recipe.augment.model_copy(
+                update={"flip": 0, "crop": (1.0, 1.0), "colour": 0, "grayscale": 0, "blur": 0, "noise": 0, "jpeg": 0}
+            )
+            size = self.recipe.sizes()[0]
+            count = min(options.count, len(source))
+            self._validation = [
+                augment(self.prepared(cut_off(source[i], data.far), None), size, plain, generator(0, 0, i, "augment"))
+                for i in range(count)
+            ]
+        return self._validation

@@ -1,0 +1,264 @@
+"""The distilling stage: a cheaper form of one end of a predictor's codec learns to answer as the whole end does.
+
+The decoder is taught on the latents that the predictor itself computes for images, which is where it will be used; the encoder
+on the images, whose posterior means it is to give. No label is read. All else of the predictor stays as it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from diffusers import AutoencoderTiny
+from torch import Tensor, nn
+
+from genpercept.checkpoints import hub
+from genpercept.core import dtypes
+from genpercept.core.rng import Rng, generator
+from genpercept.core.values import Target
+from genpercept.imaging.kinds import KINDS
+from genpercept.models.codecs import CODECS
+from genpercept.pipeline import codec_swap
+from genpercept.pipeline.call import Run
+from genpercept.pipeline.pipeline import GenPerceptPipeline
+from genpercept.tasks import PreparedTask
+from genpercept.training import losses
+from genpercept.training.losses import LOSSES
+from genpercept.training.networks.codec import own_device, use_attention
+from genpercept.training.networks.predictor import find_task
+from genpercept.training.networks.prune import prune
+from genpercept.training.networks.tiny import tiny_half
+from genpercept.training.recipe import Recipe
+from genpercept.training.run.log import grid, to_picture
+from genpercept.training.samples import teacher
+from genpercept.training.samples.records import image_tensor
+from genpercept.training.stages.base import Batch, Draw, Pair
+
+DEFAULT_LOSS = {"decoder": {"l1": 1.0, "pyramid": 1.0}, "encoder": {"l1": 1.0}}
+
+
+class Net(nn.Module):
+    """The cheap end: scaled latent -> map, or image -> scaled latent."""
+
+    def __init__(self, slim: nn.Module, part: str) -> None:
+        super().__init__()
+        self.slim, self._part = slim, part
+        self._codec = CODECS.find("tiny" if isinstance(slim, AutoencoderTiny) else "kl").wrap(slim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._codec.encode(x) if self._part == "encoder" else decoded(self.slim, x)
+
+
+def decoded(module: Any, latent: Tensor) -> Tensor:
+    """Scaled latent (B, C, h, w) -> what a decoder of diffusers' gives, in the channels that it has."""
+    return module.decode(latent / float(module.config["scaling_factor"])).sample
+
+
+def out_channels(recipe: Recipe) -> int:
+    """Of the cheap decoder."""
+    return recipe.distil.channels or (1 if KINDS.find(find_task(recipe).kind).gray else 3)
+
+
+class DistilStage:
+    best, best_sign = "loss", -1.0
+
+    def __init__(self, recipe: Recipe, report: Callable[[str], None]) -> None:
+        self.recipe, self.part = recipe, recipe.distil.part
+        self.base = _base(recipe)
+        vae = cast(nn.Module, self.base.vae)
+        # the whole end, of a pair or of a codec
+        self._whole = getattr(vae, {"encoder": "encoding", "decoder": "decoding"}[self.part], vae)
+        slim = _cheaper(self._whole, recipe)
+        if recipe.speed.checkpointing:
+            slim.enable_gradient_checkpointing()
+        self.base.to(own_device())
+        self.net = Net(slim, self.part)
+        self._weights = recipe.loss or DEFAULT_LOSS[self.part]
+        self._losses = {name: LOSSES.find(name) for name in self._weights}
+        for name, loss in self._losses.items():
+            losses.check_options(name, loss, recipe.loss_options.get(name, {}))
+            if losses.needs(loss):
+                raise ValueError(
+                    f"loss.{name}: reads {losses.needs(loss)[0]} of a label, and none is read here; leave it out"
+                )
+        task = self.base.task_plugin
+        self.draw = Draw(recipe, report, task.prepare if isinstance(task, PreparedTask) else None)
+        self.samples = self.draw.samples
+        self._answers = self._open_answers(report) if recipe.loader.latent_variants else None
+
+    def _open_answers(self, report: Callable[[str], None]) -> list[teacher.Answers]:
+        chosen = self.base.paradigm()
+        key: dict[str, Any] = {"part": self.part, "model": self.base.info["model_sha256"]}
+        key |= {"paradigm": chosen.name, "options": chosen.options}
+        codec = self.base._codec
+        return teacher.open_answers(
+            self.recipe, self.draw.sources, codec, key, self.draw.prepared, self._latents, report
+        )
+
+    def groups(self) -> list[dict[str, Any]]:
+        optim = self.recipe.optim
+        rate = optim.lr_decoder if self.part == "decoder" and optim.lr_decoder else optim.lr
+        return [{"params": list(self.net.parameters()), "lr": rate}]
+
+    def make_batch(self, step: int, slots: Sequence[int]) -> Batch:
+        """Augmented images; from the cache the latents that belong to them, too, or alone where no image is needed."""
+        rng = Rng(self.recipe.seed, step, slots)
+        if self._answers is None:
+            records = self.draw.records(step, slots)
+            return Batch(rng, images=torch.stack([image_tensor(record["image"]) * 2 - 1 for record in records]))
+        found: list[tuple[teacher.Answers, int, int]] = []
+        for slot in slots:
+            which, index = self.draw.order[step, slot]
+            variant = generator(self.recipe.seed, step, slot, "augment").integers(self.recipe.loader.latent_variants)
+            found.append((self._answers[which], index, int(variant)))
+        latents = torch.stack([kept.latent(index, variant) for kept, index, variant in found])
+        if self.part == "decoder":
+            return Batch(rng, latents=latents)
+        return Batch(
+            rng, images=torch.stack([kept.image(index, variant) for kept, index, variant in found]), latents=latents
+        )
+
+    @torch.no_grad()
+    def _latents(self, images: Tensor) -> Tensor:
+        """Images in [-1, 1] -> what the whole end works on, or gives: latents (B, C, h, w) float32."""
+        device, dtype = self.base.device, dtypes.autocast(self.recipe.precision)
+        with torch.autocast(device.type, dtype, enabled=dtype is not None):
+            if self.part == "encoder":
+                return self.base._codec.encode(images.to(device)).float()
+            chosen = self.base.paradigm()
+            run = Run(chosen, self.base.default_steps(chosen), [self.recipe.seed] * len(images), 1, len(images))
+            found = [features.require_latent() for features in self.base._answers((images + 1) / 2, run, None)]
+            return torch.cat(found).float()
+
+    def encode(self, batch: Batch) -> Batch:
+        """Latents where none are cached, and, of a decoder, the whole one's answers to them as the target."""
+        if batch.latents is None:
+            batch.latents = self._latents(cast(Tensor, batch.images))
+        if self.part == "decoder":
+            # the labels of a task with several (intrinsic images) lie in the channels one after another
+            batch.latents = torch.cat(batch.latents.split(self.base._codec.channels, dim=1))
+            answer = self._whole_answer(batch.latents)
+            batch.target = Target(answer, torch.ones_like(answer[:, :1], dtype=torch.bool))
+        return batch
+
+    def _whole_answer(self, latents: Tensor) -> Tensor:
+        """The whole decoder's, in the channels of the slim one: as the task takes their mean."""
+        answer = decoded(self._whole, latents).float()
+        if answer.shape[1] == cast(Any, self.net.slim).config["out_channels"]:
+            return answer
+        if getattr(self.base.task_plugin, "clip", None) == "channels":
+            answer = answer.clamp(-1, 1)
+        return answer.mean(1, keepdim=True)
+
+    def training_pair(self, batch: Batch) -> Pair:
+        if self.part == "decoder":
+            label = cast(Target, batch.target)
+            return Pair((cast(Tensor, batch.latents),), label.map, label.valid)
+        target = cast(Tensor, batch.latents)
+        return Pair((cast(Tensor, batch.images),), target, torch.ones_like(target[:, :1], dtype=torch.bool))
+
+    def loss(self, output: Any, pair: Pair) -> tuple[Tensor, dict[str, Tensor]]:
+        """Weighted sum of the recipe's losses between the slim end's answers and the whole one's, per sample."""
+        valid, options = cast(Tensor, pair.valid), self.recipe.loss_options
+        parts = {
+            name: loss(output.float(), pair.target, valid, **options.get(name, {}))
+            for name, loss in self._losses.items()
+        }
+        zero = torch.zeros(len(pair.target), device=pair.target.device)
+        return sum((self._weights[name] * part for name, part in parts.items()), zero), parts
+
+    @torch.no_grad()
+    def validate(self) -> tuple[dict[str, float], np.ndarray | None]:
+        """The loss, and how far below the whole end's answers the difference from them lies, in dB of variance ("snr").
+
+        Pictures in rows: the images, decoded by the whole model, and with the slim end.
+        """
+        images = torch.stack([image_tensor(record["image"]) * 2 - 1 for record in self.draw.validation()])
+        device = next(self.net.parameters()).device
+        found, errors, powers = [], [], []
+        rows: list[list[np.ndarray]] = [[], [], []]
+        size = self.recipe.loader.batch_size
+        for start in range(0, len(images), size):
+            chunk = images[start : start + size]
+            batch = self.encode(Batch(Rng(0, 0, range(len(chunk))), images=chunk).to(device, False))
+            pair = self.training_pair(batch)
+            output = self.net(*pair.inputs).float()
+            found.append(self.loss(output, pair)[0].cpu())
+            errors.append((output - pair.target).square().mean().item() * len(chunk))
+            powers.append(pair.target.var().item() * len(chunk))
+            shown = range(max(0, min(len(chunk), self.recipe.validation.pictures - start)))
+            whole, slim = (self._shown(x) for x in (pair.target, output))
+            for row, pictures in zip(rows, (chunk, whole, slim), strict=True):
+                row += [to_picture(pictures[i]) for i in shown]
+        snr = 10 * math.log10(max(sum(powers), 1e-20) / max(sum(errors), 1e-20))
+        return {"loss": float(torch.cat(found).mean()), "snr": snr}, grid(rows)
+
+    def _shown(self, answer: Tensor) -> Tensor:
+        """A decoder's answer, or the image that the whole decoder makes of an encoder's, (B, 3, H, W) in [-1, 1]."""
+        maps = self.base._codec.decode(answer).float() if self.part == "encoder" else answer
+        return maps.expand(-1, 3, -1, -1)
+
+    def save(self, folder: Path) -> None:
+        """The predictor with the slim end, complete."""
+        vae, slim = cast(Any, self.base.vae), self.net.slim
+        halves = {"encoder": getattr(vae, "encoding", vae), "decoder": getattr(vae, "decoding", vae)} | {
+            self.part: slim
+        }
+        name, module = codec_swap.join(halves["encoder"], halves["decoder"])
+        info = {k: v for k, v in self.base.info.items() if k not in ("model", "model_sha256")} | {"codec": name}
+        info["distilled"] = {**(self.base.info.get("distilled") or {}), self.part: self._record()}
+        base = self.base
+        GenPerceptPipeline(base.unet, module, base.prompt_embeds, info, base.head).save_pretrained(folder)
+
+    def _record(self) -> dict[str, Any]:
+        """What was pruned and distilled, for genpercept.json and a Prediction's meta."""
+        counts = [sum(p.numel() for p in getattr(m, self.part).parameters()) for m in (self._whole, self.net.slim)]
+        config, distil = cast(Any, self.net.slim).config, self.recipe.distil
+        return {
+            "of": self.recipe.model.base,
+            "of_sha256": self.base.info["model_sha256"],
+            "width": distil.width,
+            "form": distil.form,
+            "block_out_channels": list(config["block_out_channels"]),
+            "layers_per_block": config.get("layers_per_block", config.get("num_decoder_blocks")),
+            "attention": config.get("mid_block_add_attention", False),
+            "channels": config["out_channels"] if self.part == "decoder" else config["latent_channels"],
+            "parameters": {"before": counts[0], "after": counts[1]},
+            "loss": self._weights,
+            "steps": self.recipe.steps,
+        }
+
+
+def _cheaper(whole: nn.Module, recipe: Recipe) -> Any:
+    """The end that learns, pruned out of the whole one or new, as the recipe says."""
+    distil, channels = recipe.distil, out_channels(recipe)
+    if distil.form == "tiny":
+        return tiny_half(whole, distil.part, distil.width, distil.blocks, channels).requires_grad_(True)
+    slim = prune(whole, distil.part, distil.width, distil.blocks, channels, distil.attention).requires_grad_(True)
+    use_attention(slim, recipe)
+    return slim
+
+
+def _base(recipe: Recipe) -> GenPerceptPipeline:
+    """The predictor. ValueError for one of another task, and for one that has no such end."""
+    name = recipe.model.base
+    folder = hub.resolve(name)
+    pipe = GenPerceptPipeline.from_pretrained(folder)
+    if pipe.task != recipe.task:
+        raise ValueError(
+            f'task "{recipe.task}": model.base {name} is a model for {pipe.task}; set task = "{pipe.task}"'
+        )
+    if pipe.vae is None:
+        raise ValueError(
+            f"model.base {name}: takes pixels, which nothing encodes or decodes: there is nothing to distil"
+        )
+    if recipe.distil.part == "decoder" and pipe._head.consumes != "latent":
+        raise ValueError(
+            f'distil.part "decoder": head {pipe.info["head"]!r} of {name} reads the denoiser\'s features, so the decoder never '
+            'runs; choose "encoder"'
+        )
+    return pipe
