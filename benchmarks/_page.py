@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from genpercept._bench.machine import cores
+from genpercept.commands.bench.machine import cores
 
 ROOT = Path(__file__).parents[1]  # of the repository
 

@@ -20,12 +20,12 @@ import torch
 from click.testing import CliRunner
 
 import genpercept
-from genpercept import bench
-from genpercept._bench import build, ceiling, clock, flops, machine, measure, output, peers, published, worker
-from genpercept._bench.session import Session
-from genpercept._bench.setting import Effort, Setting
-from genpercept._bench.stages import NETWORK, watched
+from genpercept.commands.bench import build, ceiling, clock, flops, machine, measure, output, peers, published, worker
 from genpercept.commands.bench.options import bench as command
+from genpercept.commands.bench.run import main
+from genpercept.commands.bench.session import Session
+from genpercept.commands.bench.setting import Effort, Setting
+from genpercept.commands.bench.stages import NETWORK, watched
 from genpercept.pipeline.call import Run
 
 REPOSITORY = Path(__file__).parent.parent
@@ -349,12 +349,12 @@ def test_wrong_arguments_are_refused_before_anything_is_measured(
     here: list[str], given: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(ValueError, match=said):
-        bench.main(device="cpu", **given)
+        main(device="cpu", **given)
     assert here == []
 
 
 def test_importing_the_command_is_light() -> None:
-    code = "import sys, genpercept.bench; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    code = "import sys, genpercept.commands.bench.run; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

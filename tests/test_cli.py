@@ -21,7 +21,9 @@ from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from genpercept import cli, commands, doctor
+from genpercept import commands
+from genpercept.commands import cli
+from genpercept.commands.doctor import run
 from genpercept.commands.export.options import TARGETS
 from genpercept.imaging.prediction import Prediction
 
@@ -81,9 +83,9 @@ def photo(tmp_path: Path) -> Path:
 
 def test_export_offers_what_there_is() -> None:
     """The command's list is a copy: the module is too heavy to import for a help page."""
-    from genpercept import export
+    from genpercept.commands.export import diffusers
 
-    assert tuple(export.TARGETS) == TARGETS
+    assert tuple(diffusers.TARGETS) == TARGETS
 
 
 def test_help_is_quick_and_imports_nothing_heavy() -> None:
@@ -95,9 +97,9 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
         times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert result.returncode == 0 and all(name in result.stdout for name in COMMANDS)
     assert min(times) < 0.3, f"seconds of CPU: {times}"
-    code = "import sys, genpercept.cli; print(*(m for m in sys.modules if m.startswith(('genpercept.', 'torch', 'numpy'))))"
+    code = "import sys, genpercept.commands.cli; print(*(m for m in sys.modules if m.startswith(('genpercept.', 'torch', 'numpy'))))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    ours = [m for m in done.stdout.split() if not m.startswith(("genpercept.cli", "genpercept.commands"))]
+    ours = [m for m in done.stdout.split() if not m.startswith(("genpercept.commands.cli", "genpercept.commands"))]
     assert ours == []
 
 
@@ -200,7 +202,7 @@ def test_a_package_of_an_extra_is_named(call: Call, monkeypatch: pytest.MonkeyPa
     def lacking(**_: object) -> int:
         raise ModuleNotFoundError("No module named 'numba'", name="numba.core")
 
-    monkeypatch.setattr(doctor, "main", lacking)
+    monkeypatch.setattr(run, "main", lacking)
     one_line(call("doctor"), "pip install 'genpercept[synthetic]'")
 
 
@@ -208,7 +210,7 @@ def test_interrupt(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(**_: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(doctor, "main", interrupted)
+    monkeypatch.setattr(run, "main", interrupted)
     code, out, err = call("doctor")
     assert (code, out, err.strip()) == (130, "", "genpercept: interrupted")
 
@@ -371,5 +373,5 @@ def test_doctor_without_embedded_models(monkeypatch: pytest.MonkeyPatch, tmp_pat
     from genpercept.checkpoints import hub
 
     monkeypatch.setattr(hub, "embedded_root", lambda: tmp_path)
-    lines = {line.name: line for line in doctor._models()}
+    lines = {line.name: line for line in run._models()}
     assert lines["embedded models"].problem

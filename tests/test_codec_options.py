@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 import genpercept
-from genpercept import GenPerceptPipeline, cli
-from genpercept._predict.model import Model
-from genpercept._predict.request import Machine, Request
+from genpercept import GenPerceptPipeline
+from genpercept.commands import cli
+from genpercept.commands.predict.model import Model
+from genpercept.commands.predict.request import Machine, Request
 from genpercept.pipeline import codec_swap
 from genpercept.pipeline.specialise import layers
 from genpercept.pipeline.specialise.pipeline import SpecialisedPipeline

@@ -13,11 +13,12 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from genpercept import datacheck, datalist
-from genpercept.cli import cli
+from genpercept.commands.cli import cli
+from genpercept.commands.data import check
+from genpercept.commands.data.list import BEGIN, END, markdown
+from genpercept.commands.data.sheet import pictures, sheet
 from genpercept.core import classes
 from genpercept.core.values import Sample
-from genpercept.datasheet import pictures, sheet
 
 from test_datasets_other import cityscapes, coco, photo, put  # isort: skip  (a sibling: pytest puts tests/ on the path)
 from genpercept.data import DATASETS
@@ -75,10 +76,10 @@ def test_list_as_json() -> None:
 
 
 def test_the_documentation_is_what_the_data_sets_say() -> None:
-    """`python -m genpercept.datalist docs/datasets.md` makes it so."""
+    """`python -m genpercept.commands.data.list docs/datasets.md` makes it so."""
     text = DOCS.read_text(encoding="utf-8")
-    part = text[text.index(datalist.BEGIN) + len(datalist.BEGIN) : text.index(datalist.END)].strip()
-    assert part == datalist.markdown().strip()
+    part = text[text.index(BEGIN) + len(BEGIN) : text.index(END)].strip()
+    assert part == markdown().strip()
 
 
 # check --------------------------------------------------------------------------------------------------------------------
@@ -134,7 +135,7 @@ def test_a_class_that_the_table_lacks_is_broken() -> None:
             ids = torch.full((4, 4), 40)
             return Sample("one", torch.zeros(3, 4, 4), class_ids=ids, meta={"classes": "nyu40"})
 
-    report, _ = datacheck._examine(Wrong(), [0], "", 0)
+    report, _ = check._examine(Wrong(), [0], "", 0)
     assert report.broken == ["one: class 40, but nyu40 has 40 classes"]
 
 

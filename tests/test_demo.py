@@ -17,7 +17,8 @@ import pytest
 import torch
 from PIL import Image
 
-from genpercept import GenPerceptPipeline, demo
+from genpercept import GenPerceptPipeline
+from genpercept.commands.demo import photographs
 from genpercept.imaging import html
 from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import score
@@ -59,7 +60,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {f"model_{task}": str(root / task) for task in ("depth", "normals")}
 
 
-def scenes(indices: Sequence[int], domain: str = "mixed", size: tuple[int, int] = (48, 64)) -> list[demo.Case]:
+def scenes(indices: Sequence[int], domain: str = "mixed", size: tuple[int, int] = (48, 64)) -> list[photographs.Case]:
     """Slopes instead of rendered scenes: exact depth and normals, sky at the top."""
     h, w = size
     cases = []
@@ -70,22 +71,22 @@ def scenes(indices: Sequence[int], domain: str = "mixed", size: tuple[int, int] 
         normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
         image = rng.integers(0, 256, (h, w, 3), dtype=np.uint8)
         valid = np.broadcast_to(np.arange(h)[:, None] > 4, (h, w))
-        cases.append(demo.Case(f"scene_{i:04d}", image, depth, normals, valid, "synthetic", domain))
+        cases.append(photographs.Case(f"scene_{i:04d}", image, depth, normals, valid, "synthetic", domain))
     return cases
 
 
 def test_photographs_come_with_the_packages():
-    cases = {case.name: case for case in demo.photographs()}
+    cases = {case.name: case for case in photographs.photographs()}
     assert list(cases) == ["motorcycle", "astronaut", "coffee", "chelsea", "rocket", "china", "flower"]
     assert all(case.image.dtype == np.uint8 and case.image.shape[-1] == 3 for case in cases.values())
     known = cases["motorcycle"]
     assert known.depth is not None and known.valid is not None and known.valid.mean() == pytest.approx(0.927, abs=0.001)
     assert 2 < known.depth[known.valid].min() < known.depth[known.valid].max() < 5.1
-    assert np.asarray(demo.depth_picture(known)).shape == known.image.shape
+    assert np.asarray(photographs.depth_picture(known)).shape == known.image.shape
 
 
 def test_held_out_scenes_come_with_their_truth():
-    first, second = demo.held_out([3, 70], size=(48, 64))
+    first, second = photographs.held_out([3, 70], size=(48, 64))
     for case in (first, second):
         assert case.depth is not None and case.normals is not None and case.valid is not None
         assert case.image.shape == case.normals.shape == (48, 64, 3) and case.protocol == "synthetic" and case.note
@@ -101,11 +102,11 @@ def test_held_out_scenes_come_with_their_truth():
 def test_demo_writes_one_self_contained_page(
     models: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr(demo, "held_out", scenes)
-    monkeypatch.setattr(demo, "SCENES", 2)
-    monkeypatch.setattr(demo._demo_tasks, "embedded", list)
+    monkeypatch.setattr(photographs, "held_out", scenes)
+    monkeypatch.setattr(photographs, "SCENES", 2)
+    monkeypatch.setattr(photographs._demo_tasks, "embedded", list)
     out = tmp_path / "a b" / "out"
-    assert demo.main(out, **models, device="cpu") == 0
+    assert photographs.main(out, **models, device="cpu") == 0
     page = (out / "report.html").read_text(encoding="utf-8")
     assert not re.search(r'(src|href)="(?!data:)', page) and "<script" not in page and "@import" not in page
     pictures = re.findall(r'src="data:image/webp;base64,([^"]+)"', page)
@@ -126,11 +127,11 @@ def test_demo_writes_one_self_contained_page(
 def test_demo_shows_the_other_tasks(
     models: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr(demo, "held_out", scenes)
-    monkeypatch.setattr(demo, "SCENES", 1)
-    monkeypatch.setattr(demo._demo_tasks, "SCENES", 10)  # the last one has a person
-    monkeypatch.setattr(demo._demo_tasks, "embedded", lambda: ["segmentation", "pose", "anomaly"])
-    assert demo.main(tmp_path, **models, device="cpu") == 0
+    monkeypatch.setattr(photographs, "held_out", scenes)
+    monkeypatch.setattr(photographs, "SCENES", 1)
+    monkeypatch.setattr(photographs._demo_tasks, "SCENES", 10)  # the last one has a person
+    monkeypatch.setattr(photographs._demo_tasks, "embedded", lambda: ["segmentation", "pose", "anomaly"])
+    assert photographs.main(tmp_path, **models, device="cpu") == 0
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "The other tasks" in page and "<td>segmentation</td>" in page and "<td>anomaly</td>" in page
     saved = Prediction.load(tmp_path / "predictions" / "chelsea_segmentation.npz")
@@ -142,9 +143,9 @@ def test_demo_shows_the_other_tasks(
 
 
 def test_demo_says_what_is_missing(models: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(demo, "held_out", scenes)
+    monkeypatch.setattr(photographs, "held_out", scenes)
     with pytest.raises(ValueError, match="nowhere"):
-        demo.main(tmp_path, model_depth=str(tmp_path / "nowhere"), model_normals=models["model_normals"])
+        photographs.main(tmp_path, model_depth=str(tmp_path / "nowhere"), model_normals=models["model_normals"])
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="cannot be written"):
         html.save(tmp_path / "file" / "report.html", "")

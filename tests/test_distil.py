@@ -15,8 +15,9 @@ from PIL import Image
 from torch import nn
 
 import genpercept
-from genpercept import GenPerceptPipeline, cli
-from genpercept.inspect import inspect
+from genpercept import GenPerceptPipeline
+from genpercept.commands import cli
+from genpercept.commands.inspect.show import inspect
 from genpercept.models.codecs import CODECS
 from genpercept.models.codecs.kl import SD_VAE_CONFIG
 from genpercept.models.heads import HEADS

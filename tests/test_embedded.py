@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import genpercept
-from genpercept import _demo_tasks
 from genpercept.checkpoints import hub
+from genpercept.commands.demo import scenes as _demo_tasks
 from genpercept.metrics import METRICS, score
 
 SCENES = 32
@@ -117,9 +117,9 @@ def test_parts_are_shared_and_written_out_in_full(task: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", ["mini/base", "mini/depth", "mini/normals", *(f"mini/{task}" for task in TASKS)])
 def test_inspect_finds_them_whole(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    from genpercept import inspect
+    from genpercept.commands.inspect import show
 
-    assert inspect.main(name) == 0
+    assert show.main(name) == 0
     assert "whole" in capsys.readouterr().out
 
 

@@ -21,12 +21,12 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from genpercept import cli, evaluate
-from genpercept._evaluation import baselines, cell, network, output, plan, suites
-from genpercept._evaluation.cell import Machinery
-from genpercept._evaluation.network import Predictor
-from genpercept._evaluation.plan import SetSpec
-from genpercept._evaluation.scoring import Rules, Scorer, Source
+from genpercept.commands import cli
+from genpercept.commands.evaluate import baselines, cell, output, predictions, run, sets, suites
+from genpercept.commands.evaluate.cell import Machinery
+from genpercept.commands.evaluate.predictions import Predictor
+from genpercept.commands.evaluate.scoring import Rules, Scorer, Source
+from genpercept.commands.evaluate.sets import SetSpec
 from genpercept.core.values import Sample
 from genpercept.data import DATASETS
 from genpercept.metrics import METRICS
@@ -39,8 +39,8 @@ SIZE = (24, 32)
 COUNT = 5
 
 
-def way(resolution: int = 64, **options: Any) -> evaluate.Way:
-    return evaluate.Way(processing_resolution=resolution, **options)
+def way(resolution: int = 64, **options: Any) -> run.Way:
+    return run.Way(processing_resolution=resolution, **options)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def models() -> Any:
 
 @pytest.fixture(autouse=True)
 def loaded_once(monkeypatch: pytest.MonkeyPatch, models: Any) -> None:
-    monkeypatch.setattr(network.loading, "load", lambda name, **options: models(name))
+    monkeypatch.setattr(predictions.loading, "load", lambda name, **options: models(name))
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def folder(tmp_path: Path) -> Path:
 def evaluated(root: Path | None, out: Path, **options: Any) -> tuple[int, list[dict[str, Any]]]:
     """Exit code and the results of one in-process run of mini/depth."""
     settings = {"datasets": [f"folder={root}"], "workers": 0, "way": way(), "device": "cpu", **options}
-    code = evaluate.main(settings.pop("models", ["mini/depth"]), settings.pop("datasets"), out, **settings)
+    code = run.main(settings.pop("models", ["mini/depth"]), settings.pop("datasets"), out, **settings)
     return code, json.loads((out / "results.json").read_text())["results"]
 
 
@@ -187,7 +187,7 @@ def test_baselines_of_every_task(name: str, tmp_path: Path) -> None:
     task = task.with_options(classes="synthetic") if name == "segmentation" else task
     spec = SetSpec("synthetic", "synthetic", split="test/mixed", options={"size": [48, 64]})
     try:
-        cells = cell.of_baselines(task, plan.open_set(spec, 4), Machinery(tmp_path, workers=0))
+        cells = cell.of_baselines(task, sets.open_set(spec, 4), Machinery(tmp_path, workers=0))
     except ModuleNotFoundError as error:
         pytest.skip(str(error))
     figures = {c.model.removeprefix("baseline: "): c.scores.figures for c in cells}
@@ -204,7 +204,7 @@ def test_baselines_of_every_task(name: str, tmp_path: Path) -> None:
 
 def test_mean_normal_is_the_labels_mean(tmp_path: Path) -> None:
     task = TASKS.find("normals")
-    data = plan.open_set(SetSpec("synthetic", "s", split="test/closeup", options={"size": [32, 32]}), 2)
+    data = sets.open_set(SetSpec("synthetic", "s", split="test/closeup", options={"size": [32, 32]}), 2)
     samples = [data.dataset.load(e) for e in data.entries]
     baselines.fit(tmp_path / "known.npz", [baselines.observe(task, s) for s in samples])
     total = np.sum([task.truth(s)["gt"][task.truth(s)["valid"]].sum(0, dtype=np.float64) for s in samples], axis=0)
@@ -363,26 +363,26 @@ def test_refused_before_the_network_runs(folder: Path, tmp_path: Path, calls: li
 
 
 def test_class_tables_must_be_the_same() -> None:
-    data = plan.open_set(SetSpec("synthetic", "synthetic", split="test"), 1)
+    data = sets.open_set(SetSpec("synthetic", "synthetic", split="test"), 1)
     task: Any = TASKS.find("segmentation")
     with pytest.raises(ValueError, match=r"classes of 'nyu40' \(40\).*labels those of 'synthetic'"):
-        plan.check(data, task, "a model")
-    plan.check(data, task.with_options(classes="synthetic"), "a model")
+        sets.check(data, task, "a model")
+    sets.check(data, task.with_options(classes="synthetic"), "a model")
     own = {"name": "mine", "names": ["a", "b"], "colours": [[0, 0, 0], [255, 255, 255]]}
     with pytest.raises(ValueError, match="'mine'"):
-        plan.check(data, task.with_options(classes=own), "a model")
+        sets.check(data, task.with_options(classes=own), "a model")
 
 
 def test_words_of_the_command() -> None:
-    specs = plan.specs(["nyuv2=/n", "diode"], ["/all"], ["split_list=a.txt", "nyuv2.depth=filled"], None, None)
+    specs = sets.specs(["nyuv2=/n", "diode"], ["/all"], ["split_list=a.txt", "nyuv2.depth=filled"], None, None)
     assert [(s.dataset, str(s.root)) for s in specs] == [("nyuv2", "/n"), ("diode", "/all/diode")]
     assert [dict(s.options) for s in specs] == [{"split_list": "a.txt", "depth": "filled"}, {"split_list": "a.txt"}]
-    assert plan.specs(["diode"], ["/d"], [], "val", None)[0].root == Path("/d")
-    assert plan.specs(["diode"], ["diode=/x"], [], None, None)[0].root == Path("/x")
+    assert sets.specs(["diode"], ["/d"], [], "val", None)[0].root == Path("/d")
+    assert sets.specs(["diode"], ["diode=/x"], [], None, None)[0].root == Path("/x")
     with pytest.raises(ValueError, match="second folder"):
-        plan.specs(["diode"], ["/a", "/b"], [], None, None)
+        sets.specs(["diode"], ["/a", "/b"], [], None, None)
     with pytest.raises(ValueError, match="none of the data sets"):
-        plan.specs(["diode"], [], ["nyu.depth=raw"], None, None)
+        sets.specs(["diode"], [], ["nyu.depth=raw"], None, None)
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------
@@ -428,7 +428,7 @@ PICTURED: dict[str, Callable[[Any, Sample], np.ndarray]] = {
 
 @pytest.mark.parametrize("name", sorted(PICTURED))
 def test_pictures_of_every_task(name: str) -> None:
-    from genpercept._evaluation import pictures
+    from genpercept.commands.evaluate import pictures
     from genpercept.imaging.prediction import Prediction
 
     task: Any = TASKS.find(name)

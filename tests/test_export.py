@@ -16,8 +16,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import genpercept
-from genpercept import GenPerceptPipeline, export
+from genpercept import GenPerceptPipeline
 from genpercept.checkpoints.parts import load_part
+from genpercept.commands.export.diffusers import MARKER, main
 from genpercept.models.heads import HEADS
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -35,7 +36,7 @@ def tuned(task: str = "depth", **options: Any) -> GenPerceptPipeline:
 
 def exported(pipe: GenPerceptPipeline, tmp_path: Path, **options: Any) -> Path:
     pipe.save_pretrained(tmp_path / "m")
-    assert export.main(str(tmp_path / "m"), "diffusers", tmp_path / "out", **options) == 0
+    assert main(str(tmp_path / "m"), "diffusers", tmp_path / "out", **options) == 0
     return tmp_path / "out"
 
 
@@ -47,7 +48,7 @@ def same(a: GenPerceptPipeline, b: GenPerceptPipeline, **options: Any) -> None:
 def test_genpercept_unet(tmp_path: Path) -> None:
     pipe = tuned()
     out = exported(pipe, tmp_path, base=str(BASE))
-    assert sorted(p.name for p in out.iterdir()) == [export.MARKER, "unet"]
+    assert sorted(p.name for p in out.iterdir()) == [MARKER, "unet"]
     plain: Any = UNet2DConditionModel.from_pretrained(out / "unet")
     x, context = torch.randn(1, 4, 8, 8), pipe.prompt_embeds
     theirs, ours = (net(x, 1, context).sample for net in (plain, pipe.unet))  # mapped weights round differently: 1e-6
@@ -106,7 +107,7 @@ def test_published_layouts_come_back(tmp_path: Path) -> None:
     unet = tmp_path / "unet8"
     shutil.copytree(GOLDEN / "marigold-unet8", unet)
     named = {"family": "e2e_ft", "task": "depth"}
-    assert export.main(str(unet), "diffusers", tmp_path / "out", base=str(BASE), **named) == 0
+    assert main(str(unet), "diffusers", tmp_path / "out", base=str(BASE), **named) == 0
     assert (tmp_path / "out" / "tokenizer").is_dir()
     pipe = genpercept.load(unet, base=BASE, device="cpu", **named)
     same(pipe, genpercept.load(tmp_path / "out", device="cpu", **named))
@@ -136,19 +137,19 @@ def test_what_a_layout_cannot_say_is_refused(tmp_path: Path) -> None:
     normals.info["axes"] = [[-1, 0, 0], [0, 1, 0], [0, 0, 1]]
     refuses(normals, tmp_path, "other axes", base=str(BASE))
     with pytest.raises(ValueError, match=r"scaled by 0\.2049.*, and 0\.18215 is fixed"):
-        export.main("mini/depth", "diffusers", tmp_path / "out")
+        main("mini/depth", "diffusers", tmp_path / "out")
     with pytest.raises(ValueError, match="unknown export target 'difusers': did you mean 'diffusers'"):
-        export.main("mini/depth", "difusers", tmp_path / "out")
+        main("mini/depth", "difusers", tmp_path / "out")
 
 
 def test_only_an_export_is_replaced(tmp_path: Path) -> None:
     out = exported(tuned(), tmp_path, base=str(BASE))
-    assert export.main(str(tmp_path / "m"), "diffusers", out, base=str(BASE)) == 0
+    assert main(str(tmp_path / "m"), "diffusers", out, base=str(BASE)) == 0
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match="something else than an export"):
-        export.main(str(tmp_path / "m"), "diffusers", foreign, base=str(BASE))
+        main(str(tmp_path / "m"), "diffusers", foreign, base=str(BASE))
     with pytest.raises(ValueError, match="is a file"):
-        export.main(str(tmp_path / "m"), "diffusers", foreign / "notes.txt")
+        main(str(tmp_path / "m"), "diffusers", foreign / "notes.txt")
     assert (foreign / "notes.txt").read_text() == "mine"

@@ -16,8 +16,9 @@ import torch
 from PIL import Image
 
 import genpercept
-from genpercept import GenPerceptPipeline, Prediction, export
-from genpercept.inspect import inspect
+from genpercept import GenPerceptPipeline, Prediction
+from genpercept.commands.export import diffusers
+from genpercept.commands.inspect.show import inspect
 from genpercept.models.backbones import BACKBONES
 from genpercept.models.codecs import CODECS
 from genpercept.models.codecs.pair import CodecPair
@@ -77,7 +78,7 @@ def small(task: str = "depth", head: dict[str, Any] | None = None, **options: An
 
 def written(pipe: GenPerceptPipeline, to: str, out: Path, folder: Path, **options: Any) -> GenPerceptPipeline:
     pipe.save_pretrained(folder / "m")
-    assert export.main(str(folder / "m"), to, out, **options) == 0
+    assert diffusers.main(str(folder / "m"), to, out, **options) == 0
     return genpercept.load(out, device="cpu")
 
 
@@ -126,8 +127,8 @@ def test_predict_command(mini_onnx: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 @_OPENVINO
 def test_mini_normals(tmp_path: Path) -> None:
-    assert export.main("mini/normals", "openvino", tmp_path / "out") == 0
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [export.MARKER, "model.bin", "model.xml"]
+    assert diffusers.main("mini/normals", "openvino", tmp_path / "out") == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [diffusers.MARKER, "model.bin", "model.xml"]
     plain, graph = genpercept.load("mini/normals", device="cpu"), genpercept.load(tmp_path / "out", device="cpu")
     agree(plain, graph)
     assert inspect(tmp_path / "out" / "model.xml").facts["check"]["largest"] < 1e-4
@@ -151,7 +152,7 @@ def test_openvino_file(tmp_path: Path) -> None:
 def test_dpt_head_and_folder(tmp_path: Path) -> None:
     pipe = small("disparity", head={"out_channels": 1}, paradigm="direct")
     graph = written(pipe, "onnx", tmp_path / "out", tmp_path)
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [export.MARKER, "model.onnx"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [diffusers.MARKER, "model.onnx"]
     agree(pipe, graph)
 
 
@@ -173,7 +174,7 @@ def test_slim_ends(tmp_path: Path) -> None:
 @_ONNX
 def test_weights_beside_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As for models that one file cannot hold."""
-    monkeypatch.setattr("genpercept._export.onnx._INSIDE", 1000)
+    monkeypatch.setattr("genpercept.commands.export.onnx._INSIDE", 1000)
     pipe = small()
     graph = written(pipe, "onnx", tmp_path / "new" / "big.onnx", tmp_path)
     names = sorted(p.name for p in (tmp_path / "new").iterdir())
@@ -196,8 +197,8 @@ def test_weights_beside_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_fewer_bits(tmp_path: Path, to: str, dtype: str, most: float, mean: float) -> None:
     """Smaller files; the error that is stated is the one that there is."""
     whole, small = (tmp_path / name for name in ("whole", "small"))
-    assert export.main("mini/depth", to, whole) == 0
-    assert export.main("mini/depth", to, small, dtype=dtype) == 0
+    assert diffusers.main("mini/depth", to, whole) == 0
+    assert diffusers.main("mini/depth", to, small, dtype=dtype) == 0
     facts = inspect(small).facts
     assert facts["dtype"] == dtype and 1e-6 < facts["check"]["largest"] < most and facts["check"]["mean"] < mean
     weights = [sum(p.stat().st_size for p in folder.glob("model.*")) for folder in (whole, small)]
@@ -212,7 +213,7 @@ def test_fewer_bits(tmp_path: Path, to: str, dtype: str, most: float, mean: floa
 def test_own_images(tmp_path: Path) -> None:
     for i in range(2):
         Image.fromarray(picture((40, 60), i)).save(tmp_path / f"{i}.png")
-    assert export.main("mini/depth", "onnx", tmp_path / "m.onnx", images=[str(tmp_path / "*.png")]) == 0
+    assert diffusers.main("mini/depth", "onnx", tmp_path / "m.onnx", images=[str(tmp_path / "*.png")]) == 0
     check = inspect(tmp_path / "m.onnx").facts["check"]
     assert check["images"] == 2 and check["drawn"] is False
 
@@ -254,7 +255,7 @@ def test_refused_calls(mini_onnx: Path) -> None:
     with pytest.raises(ValueError, match="leave the dtype out"):
         genpercept.load(mini_onnx, torch_dtype=torch.bfloat16, device="cpu")
     with pytest.raises(ValueError, match="is an export already"):
-        export.main(str(mini_onnx), "onnx", mini_onnx.with_name("again.onnx"))
+        diffusers.main(str(mini_onnx), "onnx", mini_onnx.with_name("again.onnx"))
 
 
 @_ONNX
@@ -271,7 +272,7 @@ def test_damaged_and_foreign_files(mini_onnx: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not written by `genpercept export`"):
         genpercept.load(foreign, device="cpu")
     with pytest.raises(ValueError, match="something else than an export"):
-        export.main("mini/depth", "onnx", foreign)
+        diffusers.main("mini/depth", "onnx", foreign)
 
 
 @pytest.mark.parametrize(
@@ -285,16 +286,16 @@ def test_damaged_and_foreign_files(mini_onnx: Path, tmp_path: Path) -> None:
 def test_refused_models(tmp_path: Path, options: dict[str, Any], reason: str) -> None:
     GenPerceptPipeline.from_base(GOLDEN / "sd-tiny", "depth", **options).save_pretrained(tmp_path / "m")
     with pytest.raises(ValueError, match=f"cannot be exported as a graph: .*{reason}"):
-        export.main(str(tmp_path / "m"), "onnx", tmp_path / "x.onnx")
+        diffusers.main(str(tmp_path / "m"), "onnx", tmp_path / "x.onnx")
     assert [p.name for p in tmp_path.iterdir()] == ["m"]
 
 
 def test_refused_arguments(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="int8"):
-        export.main("mini/depth", "onnx", tmp_path / "x.onnx", dtype="int8")
+        diffusers.main("mini/depth", "onnx", tmp_path / "x.onnx", dtype="int8")
     with pytest.raises(ValueError, match="copies weights as they are"):
-        export.main("mini/depth", "diffusers", tmp_path / "x", dtype="fp16")
+        diffusers.main("mini/depth", "diffusers", tmp_path / "x", dtype="fp16")
     with pytest.raises(ValueError, match="nowhere"):
-        export.main("mini/depth", "onnx", tmp_path / "x.onnx", images=[str(tmp_path / "nowhere.png")])
+        diffusers.main("mini/depth", "onnx", tmp_path / "x.onnx", images=[str(tmp_path / "nowhere.png")])
     assert exported.find("mini/depth") is None and exported.find(tmp_path) is None
     assert not list(tmp_path.iterdir())

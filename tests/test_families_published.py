@@ -27,7 +27,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 import genpercept
 from genpercept import GenPerceptPipeline
-from genpercept.cli import cli
+from genpercept.commands.cli import cli
 from genpercept.core.rng import Rng
 
 GOLDEN = Path(__file__).parent / "golden"

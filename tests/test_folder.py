@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from genpercept import datacheck
-from genpercept.cli import cli
+from genpercept.commands.cli import cli
+from genpercept.commands.data import check
 from genpercept.data.folder import PLUGIN
 from genpercept.training.recipe import DataSet, Loader
 from genpercept.training.samples.sources import open_source
@@ -179,7 +179,7 @@ def test_a_fraction_of_the_samples(tmp_path: Path) -> None:
 
 def test_check(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sample(root, "d", (10, 4))
-    assert datacheck.main(root, root / "out") == 0
+    assert check.main(root, root / "out") == 0
     out = capsys.readouterr().out
     assert "readable    4, broken 0" in out
     assert "1 10x4, 3 6x8" in out and "4 depth, 4 normals" in out
@@ -187,7 +187,7 @@ def test_check(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     sheet = Image.open(root / "out" / "contact_sheet.png")
     assert sheet.height == 4 * 124 and sheet.width == 3 * (160 + 4)
     damage(root / "depth" / "b.png", "cut")
-    assert datacheck.main(root) == 1
+    assert check.main(root) == 1
     assert "broken 1" in (out := capsys.readouterr().out) and "depth/b.png" in out
 
 
@@ -200,9 +200,9 @@ def test_the_command(root: Path) -> None:
 
 
 def test_check_advises(root: Path) -> None:
-    report, _ = datacheck.check(root, {"depth_scale": 1.0, "normals_axes": "opencv"})
+    report, _ = check.check(root, {"depth_scale": 1.0, "normals_axes": "opencv"})
     assert any("depth_scale" in line for line in report.advice) and any("opencv" in line for line in report.advice)
-    report, _ = datacheck.check(root, {})
+    report, _ = check.check(root, {})
     assert not report.advice
 
 

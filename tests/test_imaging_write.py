@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from genpercept.commands.files.inputs import gather, name_results
 from genpercept.imaging.colour import INVALID, colourise
 from genpercept.imaging.encode import png16_bytes
-from genpercept.imaging.inputs import gather, name_results
 from genpercept.imaging.painters import palette, spectral
 
 

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from genpercept import GenPerceptPipeline, doctor
+from genpercept import GenPerceptPipeline
 from genpercept.checkpoints import hub
-from genpercept.inspect import inspect, main
+from genpercept.commands.doctor import run
+from genpercept.commands.inspect.show import inspect, main
 from genpercept.models import adapters
 from genpercept.models.backbones import BACKBONES
 from genpercept.models.backbones.sd21 import SD21_CONFIG
@@ -108,7 +109,7 @@ def test_full_size_weights_stay_on_disk(tmp_path: Path) -> None:
         stream.write(struct.pack("<Q", len(text)) + text)
         stream.truncate(8 + len(text) + end)
     code = (
-        "import resource, sys; from genpercept.inspect import main; code = main(sys.argv[1]);"
+        "import resource, sys; from genpercept.commands.inspect.show import main; code = main(sys.argv[1]);"
         "print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024); sys.exit(code)"
     )
     done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=False)
@@ -118,8 +119,8 @@ def test_full_size_weights_stay_on_disk(tmp_path: Path) -> None:
 
 
 def test_doctor_names_the_base(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def lines() -> list[doctor.Line]:
-        return list(doctor._base())
+    def lines() -> list[run.Line]:
+        return list(run._base())
 
     monkeypatch.delenv("GENPERCEPT_BASE", raising=False)
     monkeypatch.setattr(hub, "cached", lambda repo, cache_dir=None: None)

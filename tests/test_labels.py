@@ -18,8 +18,9 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from torch import Tensor
 
-from genpercept import datacheck
-from genpercept.cli import cli
+from genpercept.commands.cli import cli
+from genpercept.commands.data import check
+from genpercept.commands.data.sheet import pictures
 from genpercept.core import label_rules, registry
 from genpercept.core.labels import BESIDE, LABELS, Label
 from genpercept.core.rng import generator
@@ -27,7 +28,6 @@ from genpercept.core.values import Sample, Target
 from genpercept.data import synthetic
 from genpercept.data._files import About
 from genpercept.data.folder import PLUGIN as FOLDER
-from genpercept.datasheet import pictures
 from genpercept.imaging.prediction import KINDS
 from genpercept.tasks._task import TaskOptions
 from genpercept.training import recipe
@@ -352,8 +352,8 @@ def test_check_names_folders_that_are_no_label_and_ranges_that_cannot_be(root: P
     result = run("check", root)
     assert "note: albedos/ is not read: no label is called so; did you mean 'albedo'?" in result.output
     assert result.return_value == 0 and "notes/" not in result.output
-    report = datacheck.Report(1, ranges={"albedo": [0.0, 9.0, 255.0, 1.0]}, labels=datacheck.Counter(albedo=1))
-    assert "values from 0 to 255, but albedo goes from 0 to 1: is its scale right?" in datacheck._advice(report)
+    report = check.Report(1, ranges={"albedo": [0.0, 9.0, 255.0, 1.0]}, labels=check.Counter(albedo=1))
+    assert "values from 0 to 255, but albedo goes from 0 to 1: is its scale right?" in check._advice(report)
 
 
 def test_check_refuses_a_map_of_another_shape(stranger: None) -> None:
@@ -363,7 +363,7 @@ def test_check_refuses_a_map_of_another_shape(stranger: None) -> None:
         def load(self, entry: Any) -> Sample:
             return Sample("one", torch.zeros(3, 4, 6), extra={"albedo": torch.zeros(4, 6, 3)})
 
-    report, _ = datacheck._examine(Wrong(), [0], "", 0)
+    report, _ = check._examine(Wrong(), [0], "", 0)
     assert report.broken == ["one: albedo of shape [4, 6, 3]; must be [3, 4, 6]"]
 
 

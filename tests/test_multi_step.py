@@ -11,10 +11,10 @@ from diffusers.utils import logging as diffusers_logging
 
 import genpercept
 from genpercept import GenPerceptPipeline
-from genpercept._bench import flops
-from genpercept._evaluation import network
-from genpercept._evaluation.plan import EvalSet, SetSpec
 from genpercept.checkpoints import parts
+from genpercept.commands.bench import flops
+from genpercept.commands.evaluate import predictions
+from genpercept.commands.evaluate.sets import EvalSet, SetSpec
 from genpercept.models.backbones import BACKBONES
 from genpercept.models.backbones.sd21 import widen
 from genpercept.models.heads import HEADS
@@ -325,7 +325,7 @@ def test_a_models_own_number_of_steps_is_that_of_its_own_paradigm(one_step: GenP
     black = np.zeros((16, 16, 3), np.uint8)
     assert [pipe(black).meta["steps"], pipe(black, num_inference_steps=1).meta["steps"]] == [2, 1]
     data = EvalSet(SetSpec("synthetic", "synthetic"), None, "val", (), ())
-    assert [network.facts(pipe, network.Way(steps=steps), data)["steps"] for steps in (None, 1)] == [2, 1]
+    assert [predictions.facts(pipe, predictions.Way(steps=steps), data)["steps"] for steps in (None, 1)] == [2, 1]
     counts = [flops.by_stage(pipe, (16, 16))["denoise"]["total"]]
     pipe.info["num_inference_steps"] = 1
     counts.append(flops.by_stage(pipe, (16, 16))["denoise"]["total"])

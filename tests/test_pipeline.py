@@ -11,8 +11,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import genpercept
-from genpercept import GenPerceptPipeline, inspect
+from genpercept import GenPerceptPipeline
 from genpercept.checkpoints.parts import load_part
+from genpercept.commands.inspect import show
 from genpercept.core.values import Geometry
 from genpercept.models.backbones import BACKBONES
 from genpercept.models.backbones.sd21 import SD21_CONFIG, SD21UNet
@@ -98,11 +99,11 @@ def test_dpt_disparity_is_the_official_answer_also_after_saving(
     again = genpercept.load(tmp_path / "m", device="cpu")
     np.testing.assert_array_equal(again(official["image_a"]).values, pred.values)
     assert again.meta["paradigm"] == paradigm and pred.kind == "disparity_affine"
-    assert inspect.main(str(tmp_path / "m")) == 0
+    assert show.main(str(tmp_path / "m")) == 0
     said = capsys.readouterr().out
     assert "head        dpt" in said and "part head" in said
     drop(tmp_path / "m" / "head" / "diffusion_pytorch_model.safetensors", "head.projection.bias")
-    assert inspect.main(str(tmp_path / "m")) == 1
+    assert show.main(str(tmp_path / "m")) == 1
     assert "missing head.projection.bias" in capsys.readouterr().out
 
 

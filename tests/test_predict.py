@@ -16,9 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genpercept import predict
+from genpercept.commands.predict.run import Machine, Progress, Request, run, write
 from genpercept.imaging.prediction import Prediction
-from genpercept.predict import Machine, Request, run
 
 
 class Fake:
@@ -274,7 +273,7 @@ def test_a_sidecar_never_vouches_for_another_runs_files(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(predict.write, "write_json", full)
+        patch.setattr(write, "write_json", full)
         assert run([photos / "p1.png"], out, Request(seed=1), formats=["npy"], load=load_of(fake)) == 2
     fake.calls.clear()
     assert run([photos / "p1.png"], out, formats=["npy"], resume=True, load=load_of(fake)) == 0
@@ -284,7 +283,7 @@ def test_a_sidecar_never_vouches_for_another_runs_files(
 def test_progress_lines_where_there_is_no_terminal(
     photos: Path, fake: Fake, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predict.Progress, "_EVERY", 0.0)
+    monkeypatch.setattr(Progress, "_EVERY", 0.0)
     assert run([photos], tmp_path / "o", load=load_of(fake)) == 0
     err = capsys.readouterr().err
     assert "/5 images" in err and "left" in err and "5 images predicted in" in err

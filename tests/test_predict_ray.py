@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genpercept._predict import manifest
-from genpercept.predict import Machine, Request, run
+from genpercept.commands.predict import manifest
+from genpercept.commands.predict.run import Machine, Request, run
 
 ray = pytest.importorskip("ray", reason="needs the extra ray")
 

@@ -19,12 +19,12 @@ import torch
 from PIL import Image
 
 import genpercept
-from genpercept._predict import batching, manifest, stream
-from genpercept._predict.batching import Buckets, Item, Limits
-from genpercept._predict.model import Model
-from genpercept.imaging.jobs import Job
+from genpercept.commands.files.results import Job
+from genpercept.commands.predict import batching, manifest, stream
+from genpercept.commands.predict.batching import Buckets, Item, Limits
+from genpercept.commands.predict.model import Model
+from genpercept.commands.predict.run import Machine, Request, run
 from genpercept.imaging.prediction import Prediction
-from genpercept.predict import Machine, Request, run
 
 
 def item(number: int, size: tuple[int, int]) -> Item:

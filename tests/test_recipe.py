@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from genpercept import study
+from genpercept.commands.study import plan as study
 from genpercept.tasks import TASKS
 from genpercept.training import loop, recipe, recipe_reference
 from genpercept.training.dry_run import plan

@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 
 from genpercept import GenPerceptPipeline
+from genpercept.commands.predict.run import Request, run
 from genpercept.core.values import Region
 from genpercept.imaging.boxes import read_boxes
 from genpercept.imaging.cutout import cutout
 from genpercept.imaging.prediction import Prediction
 from genpercept.models.detectors import DETECTORS
 from genpercept.models.heads import HEADS
-from genpercept.predict import Request, run
 from genpercept.tasks import _keypoints
 
 GOLDEN = Path(__file__).parent / "golden"

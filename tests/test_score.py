@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genpercept import score
+from genpercept.commands.score.run import main
 from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import score as score_arrays
 
@@ -20,7 +20,7 @@ PRED = (TRUTH / 11 + RNG.normal(0, 0.01, TRUTH.shape)).astype(np.float32)
 
 
 def run(capsys: pytest.CaptureFixture[str], *args: Any, **options: Any) -> dict[str, Any]:
-    assert score.main(*args, **options) == 0
+    assert main(*args, **options) == 0
     out = capsys.readouterr()
     assert out.err == ""
     return json.loads(out.out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
@@ -96,7 +96,7 @@ def test_saved_predictions_say_what_they_are(tmp_path: Path, capsys: pytest.Capt
         got = run(capsys, "depth", tmp_path / name, tmp_path / "g.npy")
         assert got["abs_rel"] < 1e-3 and got["options"] == {"space": "disparity"}, name
         with pytest.raises(ValueError, match="kind 'disparity_affine' cannot be scored as 'normals'"):
-            score.main("normals", tmp_path / name, tmp_path / "g.npy")
+            main("normals", tmp_path / name, tmp_path / "g.npy")
 
 
 def test_no_valid_pixel_is_null(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -117,17 +117,17 @@ def test_missing_partners_and_wrong_paths(folders: tuple[Path, Path], tmp_path: 
     ]
     for paths, message in mistakes:
         with pytest.raises(ValueError, match=message) as error:
-            score.main("depth", *paths)
+            main("depth", *paths)
         assert "\n" not in str(error.value)
     (gt / "img.2.npy").rename(gt / "other.npy")
     with pytest.raises(ValueError, match=r"prediction without a partner of the same stem in .*gt: img.2_depth.npy"):
-        score.main("depth", pred, gt)
+        main("depth", pred, gt)
     (pred / "img.2_depth.npy").unlink()
     with pytest.raises(ValueError, match=r"ground truth without a partner of the same stem in .*pred: other.npy"):
-        score.main("depth", pred, gt)
+        main("depth", pred, gt)
     np.save(gt / "other_gt.npy", TRUTH[0])
     with pytest.raises(ValueError, match=r"other.npy and other_gt.npy are both sample 'other'"):
-        score.main("depth", pred, gt)
+        main("depth", pred, gt)
 
 
 def test_unreadable_and_unusable_files(tmp_path: Path):
@@ -152,7 +152,7 @@ def test_unreadable_and_unusable_files(tmp_path: Path):
         "small.npy": r"sample 'good': prediction has shape \(20, 26\), ground truth \(4, 26\)",
     }.items():
         with pytest.raises(ValueError, match=message) as error:
-            score.main("depth", good, tmp_path / name)
+            main("depth", good, tmp_path / name)
         assert "\n" not in str(error.value), name
 
 
@@ -163,9 +163,9 @@ def test_unknown_names_are_refused_before_any_file_is_read(tmp_path: Path):
         ({"align": "mean"}, "unknown alignment 'mean'"),
     ):
         with pytest.raises(ValueError, match=message):
-            score.main("depth", tmp_path / "a", tmp_path / "b", **options)
+            main("depth", tmp_path / "a", tmp_path / "b", **options)
     with pytest.raises(ValueError, match="unknown metric 'deep'"):
-        score.main("deep", tmp_path / "a", tmp_path / "b")
+        main("deep", tmp_path / "a", tmp_path / "b")
 
 
 # ---- the other tasks
@@ -239,7 +239,7 @@ def test_masks_and_mattes_in_eight_and_sixteen_bits(task: str, tmp_path: Path, c
     assert {k: got[k] for k in wanted} == pytest.approx(wanted)
     png(gt / "b.png", np.stack([truths[1], truths[0], truths[2]], -1))
     with pytest.raises(ValueError, match=r"b.png: has shape \(32, 40, 3\): expected a single-channel map"):
-        score.main(task, pred, gt)
+        main(task, pred, gt)
 
 
 def test_trimaps_lie_beside(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -255,9 +255,9 @@ def test_trimaps_lie_beside(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert run(capsys, "matting", pred, gt, region="trimap", trimap=tmp_path / "tri")["options"] == {"region": "trimap"}
     (tmp_path / "tri" / "1.png").unlink()
     with pytest.raises(ValueError, match=r"ground truth without a partner of the same stem in .*tri: 1.png"):
-        score.main("matting", pred, gt, protocol="dim", trimap=tmp_path / "tri")
+        main("matting", pred, gt, protocol="dim", trimap=tmp_path / "tri")
     with pytest.raises(ValueError, match="segmentation takes no --trimap"):
-        score.main("segmentation", pred, gt, trimap=tmp_path / "tri")
+        main("segmentation", pred, gt, trimap=tmp_path / "tri")
 
 
 def anomalies(pred: Path, gt: Path, layout: str, offset: float = 0) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -308,9 +308,9 @@ def test_anomaly_maps_in_png_and_their_partners(tmp_path: Path, capsys: pytest.C
     assert file["pixel_auroc"] == pytest.approx(score_arrays("anomaly", maps[2], masks[2])["pixel_auroc"])
     (tmp_path / "g" / "crack" / "000_mask.png").unlink()
     with pytest.raises(ValueError, match=r"prediction without a partner .*: 000_anomaly.npy"):
-        score.main("anomaly", tmp_path / "p", tmp_path / "g")
+        main("anomaly", tmp_path / "p", tmp_path / "g")
     with pytest.raises(ValueError, match="anomaly takes no --valid"):
-        score.main("anomaly", tmp_path / "p", tmp_path / "g", tmp_path / "g")
+        main("anomaly", tmp_path / "p", tmp_path / "g", tmp_path / "g")
 
 
 @pytest.fixture
@@ -344,7 +344,7 @@ def test_coco_results(people: tuple[np.ndarray, Path], tmp_path: Path, capsys: p
         (tmp_path / "no.json", "no such ground"),
     ):
         with pytest.raises(ValueError, match=message):
-            score.main("pose", tmp_path / "dt.json", path)
+            main("pose", tmp_path / "dt.json", path)
 
 
 def test_keypoints_of_images_in_a_folder(
@@ -361,27 +361,27 @@ def test_keypoints_of_images_in_a_folder(
     assert run(capsys, "pose", folder, gt)["ap"] == pytest.approx(67 / 101)
     np.save(folder / "strange.npy", joints[2:])
     with pytest.raises(ValueError, match="prediction without an image: strange"):
-        score.main("pose", folder, gt)
+        main("pose", folder, gt)
     (folder / "strange.npy").unlink()
     np.save(folder / "000000000008_pose.npy", joints[2:, :5])
     with pytest.raises(ValueError, match=r"000000000008_pose.npy: keypoints of shape \(1, 5, 3\)"):
-        score.main("pose", folder, gt)
+        main("pose", folder, gt)
     (folder / "000000000008_pose.npy").unlink()
     with pytest.raises(ValueError, match="image without a prediction: 000000000008"):
-        score.main("pose", folder, gt)
+        main("pose", folder, gt)
 
 
 def test_scales_are_of_depth(tmp_path: Path):
     png(tmp_path / "a.png", IDS[0].astype(np.uint8))
     for task in ("segmentation", "normals", "dis"):
         with pytest.raises(ValueError, match="has no --pred-scale and --gt-scale"):
-            score.main(task, tmp_path / "a.png", tmp_path / "a.png", gt_scale=256)
+            main(task, tmp_path / "a.png", tmp_path / "a.png", gt_scale=256)
 
 
 def test_options_of_the_command(tmp_path: Path):
     from click.testing import CliRunner
 
-    from genpercept.cli import cli
+    from genpercept.commands.cli import cli
 
     pred, gt = png(tmp_path / "p.png", WRONG[0].astype(np.uint8)), png(tmp_path / "g.png", IDS[0].astype(np.uint8))
     files = ["segmentation", "--pred", str(pred), "--gt", str(gt)]

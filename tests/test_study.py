@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genpercept import GenPerceptPipeline, study
-from genpercept._study import chart, job, paired, report, run
-from genpercept._study.measure import Inference, _predict
+from genpercept import GenPerceptPipeline
+from genpercept.commands.study import chart, execute, job, paired, report
+from genpercept.commands.study import plan as study
+from genpercept.commands.study.measure import Inference, _predict
 from genpercept.training import recipe as recipes
 
 BASE = Path(__file__).parent / "golden" / "sd-tiny"
@@ -150,7 +151,7 @@ def test_names_are_found_by_scale() -> None:
 def test_the_mini_study_takes_three_hours_at_most() -> None:
     plan = study.load(study.find("paradigms", "mini"))
     rates = plan.rates.images, plan.rates.passes
-    assert 3600 < run.wall_seconds(study.plan(plan), *rates, at_once=2) <= 3 * 3600
+    assert 3600 < execute.wall_seconds(study.plan(plan), *rates, at_once=2) <= 3 * 3600
 
 
 def test_dry_run(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -305,7 +306,7 @@ def test_an_interrupted_study_stops_its_runs(file: Path, tmp_path: Path) -> None
     """Ctrl-C on the study ends its runs after their current step, with a checkpoint from which --resume goes on."""
     endless = ["steps=100000", "validation.every=0", "logging.seconds=0.01"]
     jobs = study.plan(study.load(file, ["study.seeds=[0]"]), endless)[:1]
-    run.claim(tmp_path / "out", jobs, False)
+    execute.claim(tmp_path / "out", jobs, False)
     folder = tmp_path / "out" / jobs[0].folder
 
     def interrupt() -> None:
@@ -318,6 +319,6 @@ def test_an_interrupted_study_stops_its_runs(file: Path, tmp_path: Path) -> None
 
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
-        run.execute(tmp_path / "out", jobs, say=lambda line: None)
+        execute.execute(tmp_path / "out", jobs, say=lambda line: None)
     assert "go on with --resume" in (folder / job.LOG).read_text()
-    assert list((folder / "checkpoints").glob("step-*")) and not run.finished(tmp_path / "out", jobs[0])
+    assert list((folder / "checkpoints").glob("step-*")) and not execute.finished(tmp_path / "out", jobs[0])

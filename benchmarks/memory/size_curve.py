@@ -26,12 +26,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
 from benchmarks._page import command
-from genpercept._bench import output
-from genpercept._bench.machine import processor
-from genpercept._bench.session import Session
-from genpercept._bench.setting import Effort, Setting
-from genpercept._bench.stages import NETWORK
-from genpercept._study.chart import Panel, draw
+from genpercept.commands.bench import output
+from genpercept.commands.bench.machine import processor
+from genpercept.commands.bench.session import Session
+from genpercept.commands.bench.setting import Effort, Setting
+from genpercept.commands.bench.stages import NETWORK
+from genpercept.commands.study.chart import Panel, draw
 from genpercept.core.devices import pick_device
 
 SIZES = (256, 384, 512, 768, 1024, 1536, 2048)

@@ -22,9 +22,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
 import genpercept
 from benchmarks.quality.mini import judge_depth
-from genpercept._bench.machine import processor
-from genpercept._study import chart
-from genpercept.demo import held_out
+from genpercept.commands.bench.machine import processor
+from genpercept.commands.demo.photographs import held_out
+from genpercept.commands.study import chart
 
 DOCS = Path(__file__).parents[2] / "docs" / "studies"
 SIZE = (192, 256)

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 import genpercept
-from genpercept.demo import Case, depth_picture, held_out, motorcycle, photographs, versions
+from genpercept.commands.demo.photographs import Case, depth_picture, held_out, motorcycle, photographs, versions
 from genpercept.imaging.colour import colourise
 from genpercept.metrics import METRICS, _baselines
 

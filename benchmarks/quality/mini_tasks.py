@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from genpercept._evaluation.columns import Column, columns
 from genpercept.checkpoints import hub
-from genpercept.evaluate import Machinery, ModelSpec, SetSpec, Way, run
+from genpercept.commands.evaluate.columns import Column, columns
+from genpercept.commands.evaluate.run import Machinery, ModelSpec, SetSpec, Way, run
 
 TASKS = ("disparity", "segmentation", "dis", "matting", "pose", "anomaly")
 BEGIN, END = "<!-- tasks:begin -->", "<!-- tasks:end -->"

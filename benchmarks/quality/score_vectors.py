@@ -27,7 +27,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
 from benchmarks._page import made
-from genpercept import score
+from genpercept.commands.score import run as score
 
 Figures = dict[str, Any]
 

@@ -31,10 +31,10 @@ import genpercept
 from benchmarks._network import in_turns
 from benchmarks._page import made
 from benchmarks.quality.mini import pair, predict, summarise
-from genpercept._export.write import SUFFIX, write
+from genpercept.commands.demo.photographs import Case, held_out
+from genpercept.commands.export.write import SUFFIX, write
 from genpercept.core.values import Geometry
 from genpercept.data import synthetic
-from genpercept.demo import Case, held_out
 from genpercept.imaging.read import to_tensor
 from genpercept.metrics import METRICS
 from genpercept.pipeline import exported

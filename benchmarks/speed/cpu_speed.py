@@ -18,9 +18,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
 from benchmarks._page import command
-from genpercept._bench import output
-from genpercept._bench.session import Session
-from genpercept._bench.setting import Effort, Setting
+from genpercept.commands.bench import output
+from genpercept.commands.bench.session import Session
+from genpercept.commands.bench.setting import Effort, Setting
 
 PLAIN = Setting(resolution=384, device="cpu")
 WAYS: dict[str, dict[str, Any]] = {

@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from genpercept._evaluation import cache
-from genpercept._evaluation.cell import rules_of
-from genpercept._evaluation.plan import EvalSet, SetSpec, open_set
-from genpercept._evaluation.scoring import Scorer, Scores, Source
+from genpercept.commands.evaluate import cache
+from genpercept.commands.evaluate.cell import rules_of
+from genpercept.commands.evaluate.scoring import Scorer, Scores, Source
+from genpercept.commands.evaluate.sets import EvalSet, SetSpec, open_set
 from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import METRICS
 from genpercept.tasks import TASKS

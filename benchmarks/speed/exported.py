@@ -23,8 +23,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
 import genpercept
 from benchmarks._network import in_turns
 from benchmarks._page import made
-from genpercept._export import check
-from genpercept._export.write import SUFFIX, write
+from genpercept.commands.export import check
+from genpercept.commands.export.write import SUFFIX, write
 from genpercept.pipeline import exported
 
 VARIANTS = ["onnx-fp32", "onnx-fp16", "openvino-fp32", "openvino-fp16", "openvino-int8"]

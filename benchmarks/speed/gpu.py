@@ -14,9 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from genpercept._bench import output, peers
-from genpercept._bench.session import Session
-from genpercept._bench.setting import Effort, Setting
+from genpercept.commands.bench import output, peers
+from genpercept.commands.bench.session import Session
+from genpercept.commands.bench.setting import Effort, Setting
 from genpercept.core.devices import pick_device
 
 RESOLUTION, BATCHES = 768, (1, 2, 4, 8, 16)

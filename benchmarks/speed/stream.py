@@ -70,7 +70,7 @@ def clocked(work: Callable[[], Any]) -> tuple[float, Any]:
 
 def streamed(pipe: Any, folder: Path, out: Path, batch_size: int | str) -> tuple[float, float]:
     """(wall, CPU) seconds of the command's own function, the model being loaded."""
-    from genpercept.predict import Machine, Request, run
+    from genpercept.commands.predict.run import Machine, Request, run
 
     wall, cpu = time.perf_counter(), time.process_time()
     machine = Machine("cpu", batch_size)  # type: ignore[arg-type]

@@ -1,6 +1,6 @@
 """`python -m genpercept`."""
 
-from genpercept.cli import main
+from genpercept.commands.cli import main
 
 if __name__ == "__main__":
     main()

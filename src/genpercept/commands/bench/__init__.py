@@ -1,1 +1,1 @@
-"""`genpercept bench`: time and memory."""
+"""What `genpercept bench` is made of: settings, processes of their own, clocks, counters, peers, tables."""

@@ -1,4 +1,4 @@
-"""The options of `genpercept bench`; the work is done by `genpercept.bench`, imported when the command runs."""
+"""The options of `genpercept bench`; the work is done by `genpercept.commands.bench.run`, imported when the command runs."""
 
 from __future__ import annotations
 
@@ -47,6 +47,6 @@ def bench(**options: Any) -> int:
     depth-anything-v2-small, -base, -large, dpt-large, zoedepth-nyu, depth-pro; the paper's own table is added.
     Exit code 0 when all was measured, 1 when some was not, 2 when nothing was.
     """
-    from genpercept.bench import main
+    from genpercept.commands.bench.run import main
 
     return main(**options)

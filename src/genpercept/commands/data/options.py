@@ -1,4 +1,4 @@
-"""The options of `genpercept data` and its commands; the work is done by `genpercept.datalist` and `genpercept.datacheck`,
+"""The options of `genpercept data` and its commands; the work is done by `genpercept.commands.data.list` and `genpercept.commands.data.check`,
 imported when a command runs."""
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def data() -> None:
 @shared.debuggable
 def data_list(as_json: bool) -> int:
     """List the data sets: what each provides, its tasks and protocols, licence, and the extra that it needs."""
-    from genpercept import datalist
+    from genpercept.commands.data import list
 
-    return datalist.main(as_json)
+    return list.main(as_json)
 
 
 @data.command("check")
@@ -57,12 +57,12 @@ def data_check(
 
     Exit code 0 when all is well, 1 when some samples are broken (they are named), 2 when none can be read.
     """
-    from genpercept import datacheck
+    from genpercept.commands.data import check
 
-    options = {k: v for k, v in short.items() if v is not None} | datacheck.options_of(pairs)
-    if datacheck.named(name, root):
-        return datacheck.check_named(name, root, split, out, options, limit, skip_bad)
-    return datacheck.main(Path(name), out, options, split or "all", limit, skip_bad)
+    options = {k: v for k, v in short.items() if v is not None} | check.options_of(pairs)
+    if check.named(name, root):
+        return check.check_named(name, root, split, out, options, limit, skip_bad)
+    return check.main(Path(name), out, options, split or "all", limit, skip_bad)
 
 
 @data.command("preview")
@@ -73,6 +73,6 @@ def data_check(
 @shared.debuggable
 def data_preview(name: str, root: Path | None, split: str | None, pairs: tuple[str, ...], out: Path, count: int) -> int:
     """Draw a contact sheet of the data set NAME: images beside their labels."""
-    from genpercept import datacheck
+    from genpercept.commands.data import check
 
-    return datacheck.preview(name, root, split, out, count, datacheck.options_of(pairs))
+    return check.preview(name, root, split, out, count, check.options_of(pairs))

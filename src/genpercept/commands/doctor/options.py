@@ -1,4 +1,4 @@
-"""The options of `genpercept doctor`; the work is done by `genpercept.doctor`, imported when the command runs."""
+"""The options of `genpercept doctor`; the work is done by `genpercept.commands.doctor.run`, imported when the command runs."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ def doctor(device: str) -> int:
 
     Exit code 0 when predicting would work here, 1 when something it needs is missing or broken.
     """
-    from genpercept.doctor import main
+    from genpercept.commands.doctor.run import main
 
     return main(device=device)

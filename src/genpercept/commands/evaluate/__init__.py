@@ -1,1 +1,1 @@
-"""`genpercept evaluate`: models on data sets."""
+"""What `genpercept evaluate` is made of: plans, predictions on disk, metrics beside the network, reports."""

@@ -1,4 +1,4 @@
-"""The options of `genpercept evaluate`; the work is done by `genpercept.evaluate`, imported when the command runs."""
+"""The options of `genpercept evaluate`; the work is done by `genpercept.commands.evaluate.run`, imported when the command runs."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def evaluate(
 
     Exit code 0 when all went well, 1 when bad samples were skipped, 2 when it stopped.
     """
-    from genpercept.evaluate import Way, main
+    from genpercept.commands.evaluate.run import Way, main
 
     way = Way(processing_resolution, steps, ensemble_size, flip_test, seed, dtype)
     return main(**options, way=way)

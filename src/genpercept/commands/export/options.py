@@ -1,4 +1,4 @@
-"""The options of `genpercept export`; the work is done by `genpercept.export`, imported when the command runs."""
+"""The options of `genpercept export`; the work is done by `genpercept.commands.export.diffusers`, imported when the command runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import click
 
 from genpercept.commands import shared_options as shared
 
-TARGETS = ("diffusers", "onnx", "openvino")  # as genpercept.export.TARGETS, which is heavy to import
+TARGETS = ("diffusers", "onnx", "openvino")  # as genpercept.commands.export.diffusers.TARGETS, which is heavy to import
 
 
 @click.command()
@@ -41,6 +41,6 @@ def export(model: str, **options: Any) -> int:
     the model is run. onnx, openvino: one step as a graph, for models of one step, checked against the model on ten images;
     `genpercept predict --model FILE.onnx` runs it. Exit code 0 when it is written, 2 when it cannot hold the model.
     """
-    from genpercept.export import main
+    from genpercept.commands.export.diffusers import main
 
     return main(model=model, **options)

@@ -1,4 +1,4 @@
-"""The options of `genpercept inspect`; the work is done by `genpercept.inspect`, imported when the command runs."""
+"""The options of `genpercept inspect`; the work is done by `genpercept.commands.inspect.show`, imported when the command runs."""
 
 from __future__ import annotations
 
@@ -24,6 +24,6 @@ def inspect(model: str, **options: Any) -> int:
     MODEL: an embedded name, a folder (a predictor, a base, a public checkpoint, an adapter, a training run) or a hub id.
     Exit code 0 when it is whole, 1 when it has problems, 2 when it is no model.
     """
-    from genpercept.inspect import main
+    from genpercept.commands.inspect.show import main
 
     return main(model=model, **options)

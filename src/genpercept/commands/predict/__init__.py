@@ -1,1 +1,1 @@
-"""`genpercept predict`: images in, predictions out."""
+"""The parts of `genpercept predict`: request, model, batches, the overlapped stream, several processes, Ray, the manifest."""

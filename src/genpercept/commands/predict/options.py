@@ -1,4 +1,4 @@
-"""The options of `genpercept predict`; the work is done by `genpercept.predict`, imported when the command runs."""
+"""The options of `genpercept predict`; the work is done by `genpercept.commands.predict.run`, imported when the command runs."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def predict(
 
     Exit code 0 when all went well, 1 when some images failed (they are listed at the end), 2 when none could be done.
     """
-    from genpercept.predict import Machine, Request, run
+    from genpercept.commands.predict.run import Machine, Request, run
 
     names = None if formats is None else [name.strip().lower() for name in formats.split(",") if name.strip()]
     machine = Machine(device, batch_size, offload, vae_slicing, vae_tiling)

@@ -1,4 +1,4 @@
-"""The options of `genpercept score`; the work is done by `genpercept.score`, imported when the command runs."""
+"""The options of `genpercept score`; the work is done by `genpercept.commands.score.run`, imported when the command runs."""
 
 from __future__ import annotations
 
@@ -42,6 +42,6 @@ def score(ignore_index: tuple[int, ...], **options: Any) -> int:
     TASK: depth, disparity, normals, segmentation, dis, matting (npy, npz, png), anomaly (the same, in folders as MVTec
     AD's) or pose (COCO's JSON files).
     """
-    from genpercept.score import main
+    from genpercept.commands.score.run import main
 
     return main(**options, ignore_index=ignore_index or None)

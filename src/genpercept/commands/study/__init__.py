@@ -1,1 +1,1 @@
-"""`genpercept study`: the arms of a study, trained and compared."""
+"""Running a study: jobs side by side, held-out scores, paired statistics, the report."""

@@ -1,4 +1,4 @@
-"""The options of `genpercept study`; the work is done by `genpercept.study`, imported when the command runs."""
+"""The options of `genpercept study`; the work is done by `genpercept.commands.study.plan`, imported when the command runs."""
 
 from __future__ import annotations
 
@@ -31,6 +31,6 @@ def study(**options: Any) -> int:
 
     Exit code 0 when all runs went well, 1 when some failed, 2 when all did.
     """
-    from genpercept.study import main
+    from genpercept.commands.study.plan import main
 
     return main(**options)

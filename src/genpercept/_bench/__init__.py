@@ -1,1 +1,0 @@
-"""What `genpercept bench` is made of: settings, processes of their own, clocks, counters, peers, tables."""

@@ -1,1 +1,0 @@
-"""Running a study: jobs side by side, held-out scores, paired statistics, the report."""

@@ -1,0 +1,90 @@
+"""`genpercept bench`: stages timed apart and together, memory, FLOPs, cold start, the machine's ceiling, and peers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(
+    model: str | None = None,
+    shape: str | None = None,
+    codec: str | None = None,
+    head: str | None = None,
+    processing_resolution: int | None = None,
+    batches: str = "1",
+    dtypes: str = "fp32",
+    device: str = "auto",
+    threads: int | None = None,
+    specialised: bool | None = None,
+    compiled: str | None = None,
+    cuda_graphs: bool = False,
+    attention_slicing: bool = False,
+    vae_tiling: bool = False,
+    strips: bool = False,
+    runtime: str | None = None,
+    compare: bool = False,
+    cold: bool = True,
+    against: Sequence[str] = (),
+    warmup: int = 1,
+    repeats: int = 7,
+    seconds: float = 20.0,
+    out: Path | None = None,
+) -> int:
+    """Measure, print the tables, write bench.md and bench.json into `out`. The exit code; ValueError for what does not fit.
+
+    `batches` and `dtypes`: separated by commas. Every other argument as `Setting` and `Effort` have it.
+    """
+    from genpercept.commands.bench import output, peers
+    from genpercept.commands.bench.session import Session
+    from genpercept.commands.bench.setting import Effort, Setting
+    from genpercept.core.devices import pick_device
+
+    if model and (shape or codec or head):
+        raise ValueError(f"{model}: a model has its own networks; leave --shape, --codec and --head out")
+    names, sizes = peers.chosen(against), _sizes(batches)
+    settings = [
+        Setting(
+            model=model,
+            shape=shape or "sd21",
+            codec=codec or "kl",
+            head=head or "vae",
+            resolution=processing_resolution or 768,
+            dtype=dtype.strip(),
+            device=pick_device(device),
+            threads=threads or 0,
+            specialised=bool(compiled or cuda_graphs or strips) if specialised is None else specialised,
+            compile=compiled or "",
+            cuda_graphs=cuda_graphs,
+            attention_slicing=attention_slicing,
+            vae_tiling=vae_tiling,
+            strips=strips,
+            runtime=runtime or "torch",
+        )
+        for dtype in dtypes.split(",")
+    ]
+    session = Session(Effort(warmup, repeats, seconds))
+    for setting in settings:
+        session.add(setting, sizes, cold=cold, compare=compare)
+    for setting in settings:
+        session.peers(names, setting)
+    if names:
+        session.quote()
+    output.show(session.result)
+    if out is not None:
+        for path in output.save(session.result, out, "bench", f"Speed of {settings[0].network}"):
+            print(f"wrote {path}", file=sys.stderr)
+    measured = len(session.result["rows"]) + len(session.result["peers"]) - session.failed
+    return 0 if not session.failed else 1 if measured else 2
+
+
+def _sizes(text: str) -> list[int]:
+    """ "1,4" -> [1, 4]. ValueError for anything else than integers of at least 1."""
+    try:
+        sizes = [int(part) for part in text.split(",")]
+    except ValueError:
+        sizes = []
+    if not sizes or min(sizes) < 1:
+        raise ValueError(f"batch size {text!r}: give integers of at least 1, such as 1,4,16")
+    return list(dict.fromkeys(sizes))

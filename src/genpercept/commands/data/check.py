@@ -1,0 +1,329 @@
+"""`genpercept data check` and `preview`: what a data set on disk holds, what is broken, value ranges, a contact sheet."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from genpercept.commands.data.sheet import sheet
+from genpercept.core import classes
+from genpercept.core.files import atomic
+from genpercept.core.labels import LABELS, Label, beyond
+from genpercept.core.names import hint
+from genpercept.core.texts import toml_value
+from genpercept.core.values import Sample
+from genpercept.data import DATASETS
+from genpercept.data.folder import unread
+
+__all__ = ["Report", "check", "check_named", "main", "named", "options_of", "preview", "sheet"]
+
+_SHEET_SAMPLES = 12
+_LISTED = 20  # broken files named in the text
+_MOST = 8  # classes named in the text
+
+
+@dataclass
+class Report:
+    """What was found. `ranges`: label, or one of its axes -> lowest, median, highest, share of the pixels that are known;
+    `shares`: label -> mean over the samples; `pixels`: class id -> share of the labelled pixels; `broken`: a line per
+    unusable sample; `advice`: what looks like a mistake."""
+
+    samples: int = 0
+    splits: Counter[str] = field(default_factory=Counter)
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    labels: Counter[str] = field(default_factory=Counter)
+    ranges: dict[str, list[float]] = field(default_factory=dict)
+    shares: dict[str, float] = field(default_factory=dict)
+    pixels: Counter[int] = field(default_factory=Counter)
+    table: str = ""
+    people: Counter[str] = field(default_factory=Counter)
+    broken: list[str] = field(default_factory=list)
+    advice: list[str] = field(default_factory=list)
+    total: int = 0  # samples of the split, where a limit left some unread
+
+    def lines(self) -> list[str]:
+        """The report as text, a line each."""
+        left = f" (of {self.total}, evenly spaced)" if self.total > self.samples else ""
+        said = [
+            f"samples     {self.samples}{left}: {_counts(self.splits)}",
+            f"readable    {self.samples - len(self.broken)}, broken {len(self.broken)}",
+            f"sizes       {_counts(Counter({f'{h}x{w}': n for (h, w), n in self.sizes.most_common(6)}))}",
+            f"labels      {_counts(self.labels) or 'none'}",
+        ]
+        for name, (low, median, high, share) in self.ranges.items():
+            said.append(f"{name:<11} {low:.4g} to {high:.4g}, median {median:.4g}; known on {share:.1%} of the pixels")
+        for name, share in self.shares.items():
+            said.append(f"{name:<11} {share:.1%} of the pixels on average")
+        if self.pixels:
+            said.append(f"classes     {self._classes()}")
+        if self.people:
+            said.append(f"people      {_counts(self.people)}")
+        said += [f"broken: {line}" for line in self.broken[:_LISTED]]
+        if len(self.broken) > _LISTED:
+            said.append(f"broken: and {len(self.broken) - _LISTED} more")
+        return said + [f"note: {line}" for line in self.advice]
+
+    def _classes(self) -> str:
+        known = classes.find(self.table).names if self.table in classes.names() else ()
+        seen = [(i, n) for i, n in self.pixels.most_common() if i != classes.IGNORED]
+        everything, labelled = sum(self.pixels.values()), sum(n for _, n in seen)
+        name = dict(enumerate(known))
+        most = ", ".join(f"{name.get(i, i)} {n / labelled:.1%}" for i, n in seen[:_MOST])
+        of = f" of the {len(known)} of {self.table}" if known else ""
+        return f"{len(seen)}{of} on {labelled / everything:.1%} of the pixels: {most}{', ...' if len(seen) > _MOST else ''}"
+
+
+def main(
+    folder: Path,
+    out: Path | None = None,
+    options: dict[str, Any] | None = None,
+    split: str = "all",
+    limit: int = 0,
+    skip_bad: bool = False,
+) -> int:
+    """Print the report of your own folder; OUT/contact_sheet.png. 0 when all is well, 1 broken samples, 2 none is readable.
+
+    options: of the data set `folder`, such as depth_scale. limit: read so many, evenly spaced (0: all). skip_bad: broken
+    ones are no failure. ValueError when the folder has no readable layout.
+    """
+    report, samples = check(folder, options or {}, split, limit)
+    return _said(report, samples, out, skip_bad)
+
+
+def check_named(
+    name: str,
+    root: Path | None,
+    split: str | None,
+    out: Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    limit: int = 0,
+    skip_bad: bool = False,
+) -> int:
+    """The same for a data set by name. limit: read so many, evenly spaced (0: all). skip_bad: broken ones are not a failure.
+
+    ValueError for an unknown name, split or option, or another layout than the published one.
+    """
+    plugin, entries, total = _entries(name, root, split, options or {}, limit)
+    report, samples = _examine(plugin, entries, _table(plugin), sheet_samples=_SHEET_SAMPLES if out else 0)
+    report.splits[str(split)] = len(entries)
+    report.total = total
+    return _said(report, samples, out, skip_bad)
+
+
+def preview(
+    name: str,
+    root: Path | None,
+    split: str | None,
+    out: Path,
+    count: int = 12,
+    options: Mapping[str, Any] | None = None,
+) -> int:
+    """A contact sheet of `count` evenly spaced samples at OUT; 0, or 1 when some of them could not be read (they are named)."""
+    kind = _format(out)
+    plugin, entries, _ = _entries(name, root, split, options or {}, count)
+    report, samples = _examine(plugin, entries, _table(plugin), sheet_samples=count)
+    for line in report.broken:
+        print(f"broken: {line}")
+    if not samples:
+        raise ValueError(f"{name}, split {split!r}: none of {len(entries)} samples can be read; {report.broken[0]}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(out) as part:
+        sheet(samples, captions=True, table=_table(plugin)).save(part, format=kind)
+    print(f"{len(samples)} samples: {out}")
+    return 1 if report.broken else 0
+
+
+def check(folder: Path, options: dict[str, Any], split: str = "all", limit: int = 0) -> tuple[Report, list[Sample]]:
+    """Read the samples of your own folder; the report, and some evenly spaced samples for the sheet."""
+    plugin, entries, total = _entries("folder", folder, split, options, limit)
+    report, shown = _examine(plugin, entries, "", _SHEET_SAMPLES)
+    report.splits.update(e.split for e in entries)
+    report.total = total
+    if split == "all" and total == len(entries):
+        report.advice += _advice(report) + _unread(folder, [e.name for e in entries])
+    return report, shown
+
+
+def named(text: str, root: Path | None) -> bool:
+    """Whether `data check` is asked for a data set rather than for a folder of your own. ValueError if it is neither."""
+    known = DATASETS.names()
+    if root is None and Path(text).exists():
+        return False
+    if text not in known:
+        raise ValueError(f"{text!r} is neither a data set nor a folder: {hint(text, known)}")
+    return True
+
+
+def options_of(pairs: Sequence[str]) -> dict[str, Any]:
+    """("a=1", "b=c") -> {"a": 1, "b": "c"}: values are TOML, or else strings. ValueError for one without `=`."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator or not key.strip():
+            raise ValueError(f"--option {pair!r}: write key=value, as in category=hazelnut")
+        found[key.strip()] = toml_value(value)
+    return found
+
+
+# Reading ------------------------------------------------------------------------------------------------------------------
+
+
+def _entries(
+    name: str, root: Path | None, split: str | None, options: Mapping[str, Any], limit: int
+) -> tuple[Any, list[Any], int]:
+    """The data set, the entries to read, evenly spaced, and how many the split has."""
+    plugin: Any = DATASETS.find(name)
+    if split is None:
+        about = getattr(plugin, "about", None)
+        splits = about.splits if about else ("train", "val", "test", "all")
+        raise ValueError(f"data set {name!r}: say which split (--split): {', '.join(splits)}")
+    plugin = plugin.with_options(**options) if options else plugin
+    entries = list(plugin.index(root, split))
+    if not limit or limit >= len(entries):
+        return plugin, entries, len(entries)
+    return plugin, [entries[i] for i in _spaced(len(entries), limit)], len(entries)
+
+
+def _spaced(length: int, count: int) -> list[int]:
+    return np.linspace(0, length - 1, min(count, length)).round().astype(int).tolist()
+
+
+def _examine(plugin: Any, entries: Sequence[Any], table: str, sheet_samples: int) -> tuple[Report, list[Sample]]:
+    """Read the entries; what they hold, and the evenly spaced ones for a sheet."""
+    report, shown = Report(samples=len(entries), total=len(entries), table=table), []
+    wanted = set(_spaced(len(entries), sheet_samples))
+    figures: dict[str, list[tuple[float, float, float, float]]] = {}
+    shares: dict[str, list[float]] = {}
+    for number, entry in enumerate(entries):
+        try:
+            sample = plugin.load(entry)
+            labels = list(_labels(sample))
+            _same_table(report, sample, labels)
+        except ValueError as error:
+            report.broken.append(str(error))
+            continue
+        report.sizes[sample.image.shape[-2], sample.image.shape[-1]] += 1
+        for row, values in labels:
+            report.labels[row.name] += 1
+            if row.summary == "range":
+                for title, part, known in _figures(row, values, sample):
+                    figures.setdefault(title, []).append(_summary(part, known))
+            elif row.summary == "share":
+                shares.setdefault(row.name, []).append(float(torch.from_numpy(values).float().mean()))
+            else:
+                _count(report, row, values, sample)
+        if number in wanted:
+            shown.append(sample)
+    for name, rows in figures.items():
+        low, median, high, share = zip(*rows, strict=True)
+        report.ranges[name] = [min(low), float(np.nanmedian(median)), max(high), float(np.mean(share))]
+    report.shares = {name: float(np.mean(values)) for name, values in shares.items()}
+    return report, shown
+
+
+def _labels(sample: Sample) -> Iterator[tuple[Label, np.ndarray]]:
+    """Rows and arrays (H, W[, C]) of its labels. ValueError for a map of another shape than its row and image say."""
+    there, size = sample.labels(), (sample.image.shape[-2], sample.image.shape[-1])
+    for name in sorted(there, key=list(LABELS).index):
+        row, values = LABELS[name], there[name].numpy()
+        if row.channels and values.shape != row.shape(size):
+            raise ValueError(f"{sample.name}: {name} of shape {list(values.shape)}; must be {list(row.shape(size))}")
+        yield row, row.last(values)
+
+
+def _same_table(report: Report, sample: Sample, labels: Sequence[tuple[Label, np.ndarray]]) -> None:
+    """The sample's own table goes before the data set's; its ids must be of that table."""
+    report.table = str(sample.meta.get("classes") or report.table)
+    if report.table not in classes.names():
+        return
+    known = len(classes.find(report.table))
+    for row, ids in labels:
+        if row.classes and int(ids.max()) >= known:
+            raise ValueError(f"{sample.name}: class {int(ids.max())}, but {report.table} has {known} classes")
+
+
+def _count(report: Report, row: Label, values: np.ndarray, sample: Sample) -> None:
+    if row.summary == "classes":
+        ids, counts = np.unique(values, return_counts=True)
+        report.pixels.update(dict(zip(ids.tolist(), counts.tolist(), strict=True)))
+    elif row.summary == "people":
+        seen = values[..., 2] > 0
+        crowds = sum(map(bool, sample.meta.get("iscrowd", ())))
+        report.people.update(
+            {"annotated": len(seen), "with joints": int(seen.any(-1).sum()), "joints": int(seen.sum())}
+        )
+        report.people.update({"crowds": crowds, "images without people": int(len(seen) == 0)})
+
+
+def _figures(row: Label, values: np.ndarray, sample: Sample) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Title, values and where they are known: of each axis that the row names, or of all channels together."""
+    known = row.where(values, sample.valid_or_all().numpy()) if row.channels else np.isfinite(values)
+    for i, title in enumerate(row.titles()):
+        yield title, values[..., i] if row.axes else values, known
+
+
+def _summary(values: np.ndarray, known: np.ndarray) -> tuple[float, float, float, float]:
+    inside = values[known]
+    if inside.size == 0:
+        return float("inf"), float("nan"), float("-inf"), 0.0
+    return float(inside.min()), float(np.median(inside)), float(inside.max()), float(known.mean())
+
+
+# Saying -------------------------------------------------------------------------------------------------------------------
+
+
+def _said(report: Report, samples: Sequence[Sample], out: Path | None, skip_bad: bool) -> int:
+    for line in report.lines():
+        print(line)
+    if samples and out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        with atomic(out / "contact_sheet.png") as part:
+            sheet(samples, table=report.table).save(part, format="PNG")
+        print(f"contact sheet: {out / 'contact_sheet.png'}")
+    if len(report.broken) == report.samples:
+        return 2
+    return 1 if report.broken and not skip_bad else 0
+
+
+def _advice(report: Report) -> list[str]:
+    """What looks like a wrong setting."""
+    said = []
+    for row in LABELS.values():
+        found = [report.ranges[title] for title in row.titles() if title in report.ranges]
+        if found and row.advice and (line := row.advice([median for _, median, _, _ in found])):
+            said.append(line)
+        if found and (line := beyond(row, np.array([(low, high) for low, _, high, _ in found]))):
+            said.append(f"{line}: is its scale right?")
+    if not report.labels:
+        said.append("no labels were found: nothing can be trained on these images")
+    if report.samples and not report.splits["val"]:
+        said.append("no sample is for validation: list some in val.txt, or give them split val in the manifest")
+    return said
+
+
+def _unread(folder: Path, names: Sequence[str]) -> list[str]:
+    """Labels that nobody knows."""
+    known = [name for name, row in LABELS.items() if row.has_files]
+    return [f"{name}/ is not read: no label is called so; {hint(name, known)}" for name in unread(folder, names)]
+
+
+def _table(plugin: Any) -> str:
+    about = getattr(plugin, "about", None)
+    return (about.classes or "") if about else ""
+
+
+def _format(out: Path) -> str:
+    kinds = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+    if out.suffix.lower() not in kinds:
+        raise ValueError(f"--out {out}: must end in .png or .jpg")
+    return kinds[out.suffix.lower()]
+
+
+def _counts(counter: Counter[str]) -> str:
+    return ", ".join(f"{n} {name}" for name, n in sorted(counter.items()) if n)

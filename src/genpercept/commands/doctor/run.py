@@ -1,0 +1,172 @@
+"""`genpercept doctor`: what is installed, what works, where models would come from."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+from genpercept import __version__
+from genpercept.core.texts import one_line
+
+_CORE = ("torch", "diffusers", "transformers", "numpy", "pillow", "safetensors", "huggingface_hub", "pydantic")
+_EXTRAS = {
+    "numba": "synthetic",
+    "skimage": "synthetic",
+    "accelerate": "train",
+    "tensorboard": "train",
+    "sklearn": "demo",
+}
+_EXTRAS["OpenEXR"] = "exr"
+
+
+class Line(NamedTuple):
+    """One finding; `problem` when predicting does not work because of it."""
+
+    name: str
+    text: str
+    problem: bool = False
+
+
+def main(device: str = "auto") -> int:
+    """Print the findings to stdout. 0: predicting would work; 1: something that it needs is missing or broken."""
+    problems = 0
+    for line in [*_versions(), *_compute(device), *_extras(), *_models()]:
+        problems += line.problem
+        print(f"{'!!' if line.problem else '  '} {line.name:<16} {line.text}")
+    print(f"{problems} problem(s), marked !!" if problems else "all that predicting needs is there")
+    return 1 if problems else 0
+
+
+def _versions() -> Iterator[Line]:
+    yield Line("genpercept", f"{__version__} in {Path(__file__).parent}")
+    yield Line("python", f"{platform.python_version()} on {platform.platform()}", sys.version_info < (3, 11))
+    for name in _CORE:
+        try:
+            yield Line(name, version(name))
+        except PackageNotFoundError:
+            yield Line(name, "missing: pip install genpercept", True)
+
+
+def _compute(device: str) -> Iterator[Line]:
+    """The device is asked to compute, because drivers that do not fit show only then."""
+    try:
+        import torch
+
+        from genpercept.core.devices import pick_device
+
+        name = pick_device(device)
+        start = time.perf_counter()
+        x = torch.ones(256, 256, device=name)
+        right = float((x @ x)[0, 0]) == 256.0
+        milliseconds = (time.perf_counter() - start) * 1e3
+        what = (
+            torch.cuda.get_device_name(name) if name.startswith("cuda") else platform.processor() or platform.machine()
+        )
+        yield Line("device", f"{name} ({what}), a matrix product in {milliseconds:.1f} ms", not right)
+        yield Line("threads", f"{torch.get_num_threads()} of {os.cpu_count()} cores")
+        yield Line("memory", _memory(name))
+        yield Line("bf16", _bf16(name))
+    except (ValueError, RuntimeError, ImportError, OSError) as error:
+        yield Line("device", one_line(error), True)
+
+
+def _bf16(device: str) -> str:
+    """Some processors have bf16 and are slower with it than in float32 (Intel's without AMX): only measuring tells."""
+    import torch
+
+    from genpercept.commands.bench import ceiling
+    from genpercept.commands.bench.setting import Effort
+
+    cannot = "not on this device: leave --dtype at fp32"
+    try:
+        x = torch.ones(8, 8, device=device, dtype=torch.bfloat16)
+        if not torch.isfinite(x @ x).all():
+            return cannot
+        plain, half = (ceiling.measure(d, device, Effort(matmul_seconds=0.1))["tflops"] for d in ("fp32", "bf16"))
+    except RuntimeError:
+        return cannot
+    advice = "--dtype bf16 pays" if half > 1.2 * plain else "leave --dtype at fp32"
+    return f"works, matrix products at {half / plain:.1f} x the speed of float32: {advice}"
+
+
+def _memory(device: str) -> str:
+    import torch
+
+    parts = []
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        parts.append(f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB main")
+    if device.startswith("cuda"):
+        free, total = torch.cuda.mem_get_info(device)
+        parts.append(f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free on {device}")
+    return ", ".join(parts) or "unknown"
+
+
+def _extras() -> Iterator[Line]:
+    for package, extra in _EXTRAS.items():
+        there = find_spec(package) is not None
+        yield Line(package, "there" if there else f"not installed (optional): pip install 'genpercept[{extra}]'")
+
+
+def _models() -> Iterator[Line]:
+    names, where = [], "?"
+    try:
+        from genpercept.checkpoints import hub
+
+        where, names = str(hub.embedded_root()), hub.embedded_names()
+    except (ImportError, OSError) as error:
+        where = one_line(error)
+    yield Line("embedded models", ", ".join(names) or f"none in {where}: install genpercept again", not names)
+    try:
+        from huggingface_hub.constants import HF_HUB_CACHE, HF_HUB_OFFLINE
+
+        cached = sum(1 for _ in Path(HF_HUB_CACHE).glob("models--*"))
+        yield Line("hub cache", f"{HF_HUB_CACHE}, {cached} model(s){', offline' if HF_HUB_OFFLINE else ''}")
+    except ImportError:
+        yield Line("hub cache", "huggingface_hub is missing")
+    yield from _base()
+
+
+def _base() -> Iterator[Line]:
+    """Which base a public checkpoint would get, by what rule, whether it is here, and what its headers say."""
+    rule = "--base, or base=, comes before it"
+    try:
+        from genpercept.checkpoints import hub
+        from genpercept.pipeline import base_model
+
+        name = os.environ.get(base_model.VARIABLE)
+        if name is None:
+            here = [f"{known} is in the hub cache: --base {known}" for known in base_model.KNOWN if hub.cached(known)]
+            advice = here[0] if here else "docs/checkpoints.md says where to get Stable Diffusion 2.1"
+            yield Line(base_model.VARIABLE, f"not set: public checkpoints need --base; {advice}")
+            return
+        folder = base_model.local(name)
+        if folder is None:
+            yield _absent(name)
+            return
+        base = base_model.read(folder)
+        where = "" if str(folder) == name else f" in {folder}"
+        yield Line(base_model.VARIABLE, f"{name}{where} ({rule}): {base.line}", bool(base.problems))
+        for problem in [*base.problems, *([base.advice] if base.advice else [])]:
+            yield Line("", problem, problem in base.problems)
+    except (ValueError, ImportError, OSError) as error:
+        yield Line("GENPERCEPT_BASE", one_line(error), True)
+
+
+def _absent(name: str) -> Line:
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    from genpercept.checkpoints import hub
+    from genpercept.pipeline import base_model
+
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        return Line(base_model.VARIABLE, f"{name}: no such folder", True)
+    if HF_HUB_OFFLINE:
+        return Line(base_model.VARIABLE, f"{name}: not in the hub cache, and HF_HUB_OFFLINE forbids to fetch it", True)
+    return Line(base_model.VARIABLE, f"{name}: not in the hub cache; it would be downloaded from {hub.endpoint()}")

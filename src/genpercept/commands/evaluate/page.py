@@ -1,0 +1,99 @@
+"""report.html: tables, then the best, the median and the worst sample of each model on each data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from genpercept.commands.evaluate.cell import Cell, Example
+from genpercept.commands.evaluate.columns import Column
+from genpercept.commands.evaluate.output import by_metric, header, lines
+from genpercept.imaging import html
+from genpercept.metrics import METRICS
+
+_LISTED = 50  # skipped samples that are named
+
+
+def save(path: Path, cells: Sequence[Cell], settings: Mapping[str, Any], about: Mapping[str, str]) -> None:
+    """Write the page. ValueError when the folder cannot be written to."""
+    html.save(path, document(cells, settings, about))
+
+
+def document(cells: Sequence[Cell], settings: Mapping[str, Any], about: Mapping[str, str]) -> str:
+    """The HTML page."""
+    models = list(dict.fromkeys(c.model for c in cells if not c.baseline))
+    sets = list(dict.fromkeys(c.data.title for c in cells))
+    lead = f"{', '.join(models) or 'baselines'} on {', '.join(sets)}."
+    sections = [*_tables(cells), *_sets(cells), *_skipped(cells)]
+    sections.append(html.section("Time", "", _time(cells)))
+    sections.append(html.section("Settings", "", html.facts(_plain(settings))))
+    sections.append(html.section("Versions", "", html.facts(about)))
+    return html.page("Evaluation", lead, sections)
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Settings that were made, one line each; models and sets in words."""
+    words = {
+        "models": [", ".join(str(v) for v in one.values()) for one in settings["models"]],
+        "sets": [", ".join(str(v) for v in one.values() if v not in (None, {})) for one in settings["sets"]],
+    }
+    kept = {k: v for k, v in {**settings, **words}.items() if v not in (None, "", [], {}, False)}
+    return {k: "; ".join(v) if isinstance(v, list) else str(v) for k, v in kept.items()}
+
+
+def _tables(cells: Sequence[Cell]) -> Iterator[str]:
+    for metric, group in by_metric(cells).items():
+        shown = header(group)
+        note = METRICS.find(metric).note
+        if any(c.baseline for c in group):
+            note += " Baselines look at no image; means and majorities are those of the very labels they are scored on."
+        if any(c.data.spec.reported for c in group):
+            note += " In brackets: where a paper says so; its figures are not measured here."
+        head = ("model", "set", "samples", *(f"{c.title} {c.arrow}" for c in shown))
+        rows = [(model, title, count, *figures) for title, model, count, figures in lines(group)]
+        yield html.section(metric.capitalize(), note.strip(), html.table(head, rows))
+
+
+def _sets(cells: Sequence[Cell]) -> Iterator[str]:
+    for title in dict.fromkeys(c.data.title for c in cells):
+        group = [c for c in cells if c.data.title == title and c.examples]
+        if not group:
+            continue
+        spec = group[0].data.spec
+        where = f"{spec.dataset}, split {group[0].data.split}"
+        protocols = sorted({c.protocol for c in group if c.protocol})
+        where += f", protocol {', '.join(protocols)}" if protocols else ""
+        rows = [_row(cell, example) for cell in group for example in cell.examples]
+        yield html.section(title, f"{where}. Ranked by {header(group)[0].title}.", *rows)
+
+
+def _row(cell: Cell, example: Example) -> str:
+    figures = " · ".join(_said(column, example) for column in header([cell])[:4])
+    cells = [html.Cell(picture, words) for picture, words in example.pictures]
+    return html.row(f"{example.rank}: {example.name}", f"{cell.model} · {figures}", cells, 220)
+
+
+def _said(column: Column, example: Example) -> str:
+    return f"{column.title} {column.shown(example.figures.get(column.key))}"
+
+
+def _skipped(cells: Sequence[Cell]) -> Iterator[str]:
+    for cell in cells:
+        if not cell.scores.skipped or cell.baseline:
+            continue
+        named = cell.scores.skipped[:_LISTED]
+        more = len(cell.scores.skipped) - len(named)
+        words = f"{len(cell.scores.skipped)} of {len(cell.data.names)} samples could not be used and do not count."
+        listed = "\n".join(one["problem"] for one in named) + (f"\n... and {more} more" if more else "")
+        yield html.section(f"Left out: {cell.model} on {cell.data.title}", words, html.preformatted(listed))
+
+
+def _time(cells: Sequence[Cell]) -> str:
+    rows = []
+    for cell in cells:
+        took = cell.timing
+        images, seconds = took.get("predicted", 0), took.get("predict_seconds", 0.0)
+        rate = f"{images / seconds:.2f}" if images and seconds else "–"
+        rows.append((cell.model, cell.data.title, f"{took.get('seconds', 0):.1f} s", f"{images:.0f}", rate))
+    return html.table(("model", "set", "in all", "images predicted now", "images/s of the network"), rows)

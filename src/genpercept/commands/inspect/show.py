@@ -1,0 +1,84 @@
+"""`genpercept inspect`: what a model is, what it lacks, and whether it would load. Reads headers, not weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from genpercept.checkpoints import hub
+from genpercept.commands.inspect.facts import Given, Part, Report, look
+from genpercept.pipeline import exported
+
+__all__ = ["Given", "Report", "inspect", "main"]
+
+
+def inspect(
+    model: str | Path,
+    *,
+    subfolder: str | None = None,
+    base: str | Path | None = None,
+    family: str | None = None,
+    task: str | None = None,
+    allow_pickle: bool = False,
+) -> Report:
+    """What `model` is: an embedded name, a folder (ours, a base, a public checkpoint, an adapter, a run) or a hub id.
+
+    Weights stay on disk. ValueError where there is no such model, or nothing in it that could be one.
+    """
+    if (file := exported.find(Path(model) / (subfolder or ""))) is not None:
+        return _graph(str(model), file)
+    folder = hub.resolve(model, subfolder=subfolder, allow_pickle=allow_pickle)
+    return look(str(model), folder, Given(None if base is None else str(base), family, task, allow_pickle, subfolder))
+
+
+def _graph(model: str, file: Path) -> Report:
+    """Of a file for ONNX Runtime or OpenVINO: what its metadata says."""
+    info = exported.read_info(file)
+    keys = ("family", "task", "paradigm", "backbone", "codec", "head", "resolution", "licence", "model_sha256")
+    facts = {key: info[key] for key in keys if info.get(key) is not None}
+    weights = sum(path.stat().st_size for path in file.parent.glob(f"{file.stem}.*"))
+    return Report(model, str(file.parent), "exported graph", facts | info["export"] | {"bytes": weights})
+
+
+def main(
+    model: str,
+    subfolder: str | None = None,
+    base: str | None = None,
+    family: str | None = None,
+    task: str | None = None,
+    allow_pickle: bool = False,
+    as_json: bool = False,
+) -> int:
+    """Print what `model` is; 0 when whole, 1 when parts are damaged, missing or do not fit each other."""
+    report = inspect(model, subfolder=subfolder, base=base, family=family, task=task, allow_pickle=allow_pickle)
+    if as_json:
+        print(json.dumps(report.as_dict(), indent=2, default=str))
+    else:
+        _show(report)
+    return 1 if report.problems else 0
+
+
+def _show(report: Report) -> None:
+    print(f"model       {report.model}\nfolder      {report.folder}\nkind        {report.kind}")
+    for key, value in report.facts.items():
+        print(f"{key:<11} {value if value != '' else '(empty)'}")
+    for part in report.parts:
+        print(f"{'part ' + part.name:<20} {_line(part)}")
+    for problem in report.problems:
+        print(f"problem: {problem}")
+    for need in report.needs:
+        print(f"needs: {need}")
+    if report.problems:
+        print(f"{len(report.problems)} problem(s): it would not load")
+    elif report.needs:
+        print("whole, but needs what is named above")
+    else:
+        would = "genpercept.load takes it" if report.loads else "genpercept train starts from it"
+        print(f"whole: every tensor that the parts need is there; {would} (values are checked then)")
+
+
+def _line(part: Part) -> str:
+    if not part.parameters:
+        return f"damaged or missing, {part.path}"
+    text = f"{part.parameters:,} parameters, {'/'.join(part.dtypes)}, {part.bytes / 1e6:.1f} MB, {part.path}"
+    return f"{text}; {part.details}" if part.details else text

@@ -1,0 +1,178 @@
+"""The pipeline of a run: a copy on each device, loaded when it is first needed, and how many batches may run at once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genpercept.commands.predict.progress import say
+from genpercept.commands.predict.request import Machine, Pipeline, Request
+from genpercept.core import dtypes
+from genpercept.core.devices import pick_device
+from genpercept.imaging.boxes import read_boxes
+from genpercept.imaging.prediction import Prediction
+from genpercept.models.detectors import DETECTORS, Detector
+from genpercept.tasks import TASKS
+
+# A small network is many short operations: on a CPU two streams of one thread each beat one of two. More than a few would
+# wait for Python's lock.
+_MOST_STREAMS = 4
+
+
+def _specialised() -> type:
+    from genpercept.pipeline.specialise.pipeline import SpecialisedPipeline
+
+    return SpecialisedPipeline
+
+
+def genpercept_load(model: str, **options: Any) -> Pipeline:
+    import genpercept
+
+    return genpercept.load(model, **options)  # type: ignore[attr-defined]
+
+
+class Model:
+    """`load` stands in for genpercept.load."""
+
+    def __init__(self, request: Request, machine: Machine, load: Callable[..., Pipeline] | None = None) -> None:
+        self.request, self.machine, self._load = request, machine, load or genpercept_load
+        self._pipes: list[Pipeline] = []
+        self._people = None if request.boxes is None else read_boxes(Path(request.boxes), request.box_score)
+        self._detector: Detector | None = None
+        self._detecting = threading.Lock()
+
+    def load(self) -> Pipeline:
+        """The first copy; the first call loads them all."""
+        if not self._pipes:
+            self._pipes = [self._loaded(device) for device in self.machine.devices]
+        return self._pipes[0]
+
+    @property
+    def copies(self) -> int:
+        return len(self.machine.devices)
+
+    @property
+    def task(self) -> str:
+        """Known without loading for a named task and for embedded models, whose name is their task."""
+        if not self._pipes and self.request.task is not None:
+            return self.request.task
+        folder, _, name = self.request.model_name.partition("/")
+        if not self._pipes and folder == "mini" and name in TASKS.names():
+            return name
+        return self.load().task
+
+    @property
+    def kind(self) -> str:
+        return TASKS.find(self.task).kind
+
+    @property
+    def on_cpu(self) -> bool:
+        return pick_device(self.machine.devices[0]) == "cpu"
+
+    def padded(self, size: tuple[int, int]) -> tuple[int, int] | None:
+        """The size at which the network sees an image of `size`; None where the pipeline does not say, or cuts out parts."""
+        from genpercept.core.values import Geometry
+
+        pipe: Any = self.load()
+        if not hasattr(pipe, "stride") or self.in_parts:
+            return None
+        asked = self.request.processing_resolution
+        return Geometry.plan(size, pipe.resolution if asked is None else asked, pipe.stride).padded
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether an image may be several for the network (people in their boxes)."""
+        from genpercept.tasks import RegionTask
+
+        return isinstance(getattr(self.load(), "task_plugin", None), RegionTask)
+
+    def streams(self, threads: int) -> int:
+        """How many batches may run at once on one copy. One, unless it is a plain pipeline on a CPU.
+
+        Specialised ones may replay graphs over fixed buffers, exported ones have threads of their own, offloaded ones
+        move their parts about, accelerators work through one batch after the other anyway.
+        """
+        from genpercept.pipeline.exported import ExportedPipeline
+
+        pipe: Any = self.load()
+        plain = hasattr(pipe, "stride") and not isinstance(pipe, (_specialised(), ExportedPipeline))
+        return min(threads, _MOST_STREAMS) if plain and self.on_cpu else 1
+
+    def predict(self, copy: int, images: list[np.ndarray], paths: list[Path], batch_size: int) -> list[Prediction]:
+        """One Prediction per image (H, W, 3). Each call has the same seed, so that a resumed run gives the same."""
+        import torch
+
+        request = self.request
+        options: dict[str, Any] = {"processing_resolution": request.processing_resolution}
+        options |= {"num_inference_steps": request.steps, "ensemble_size": request.ensemble_size}
+        options |= {"generator": torch.Generator().manual_seed(request.seed), "batch_size": batch_size}
+        if request.flip_test:
+            options["flip_test"] = True
+        if self._people is not None:
+            options["boxes"] = [self._people.of(path) for path in paths]
+        elif request.detector is not None:
+            options["boxes"] = [self._detect(image) for image in images]
+        self.load()
+        return self._pipes[copy](images, **options)
+
+    def _detect(self, image: np.ndarray) -> np.ndarray:
+        with self._detecting:
+            if self._detector is None:
+                name, _, model = str(self.request.detector).partition("=")
+                device = pick_device(self.machine.devices[0])
+                self._detector = DETECTORS.find(name).load(model or None, device, self.request.box_score)
+            return self._detector(image)
+
+    def _loaded(self, wanted: str) -> Pipeline:
+
+        request, machine = self.request, self.machine
+        device = pick_device(wanted)
+        if machine.offload and device == "cpu":
+            raise ValueError("--offload moves parts off an accelerator, and here is only the CPU: leave it out")
+        task = None if request.model is None else request.task  # an embedded model's name has said it
+        names = {"base": request.base, "family": request.family, "subfolder": request.subfolder, "task": task}
+        names |= {"specialised": None if request.strips else request.specialised}  # not twice: see _in_strips
+        names |= {"encoder": request.encoder, "decoder": request.decoder}
+        given: dict[str, Any] = {k: v for k, v in names.items() if v is not None}
+        if request.allow_pickle:
+            given["allow_pickle"] = True
+        dtype = dtypes.to_torch(request.dtype)
+        if request.model is None and not self._pipes:
+            say(
+                f"genpercept: no --model given: using {request.model_name}, small and embedded; name a full-size one by"
+                " its folder or hub id: --model M [--base B --family F --task T]"
+            )
+        pipe: Any = self._load(
+            request.model_name, torch_dtype=dtype, device="cpu" if machine.offload else device, **given
+        )
+        if request.task not in (None, pipe.task):
+            raise ValueError(
+                f"{request.model_name} does {pipe.task}, not {request.task}: leave --task out, or name another model"
+            )
+        if request.strips:
+            pipe = self._in_strips(pipe)
+        if (flag := machine.memory_saver) and isinstance(pipe, _specialised()):
+            raise ValueError(f"{flag}: {request.model_name} is specialised, which cannot do that: add --no-specialised")
+        pipe.check_request(request.steps, request.ensemble_size)  # once, not for each image
+        if machine.offload:
+            pipe.enable_model_cpu_offload(device=device)
+        for flag, method in ((machine.vae_slicing, "enable_slicing"), (machine.vae_tiling, "enable_tiling")):
+            if flag:
+                enable = getattr(getattr(pipe, "vae", None), method, None)
+                if enable is None:
+                    name = method.removeprefix("enable_")
+                    raise ValueError(f"--vae-{name}: this model's codec has no such mode; leave it out")
+                enable()
+        return pipe
+
+    def _in_strips(self, pipe: Any) -> Pipeline:
+        from genpercept.pipeline.exported import ExportedPipeline
+        from genpercept.pipeline.specialise.pipeline import specialise
+
+        if isinstance(pipe, ExportedPipeline):
+            raise ValueError(f"--strips: {self.request.model_name} is a graph, which works on whole maps: leave it out")
+        return specialise(pipe, strips=True).to(pipe.device)

@@ -1,0 +1,147 @@
+"""What is asked of a run, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Protocol
+
+from genpercept.commands.files.results import Job
+from genpercept.core import dtypes
+from genpercept.imaging import write
+from genpercept.tasks import TASKS
+
+ENGINES = ("local", "ray")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What decides the pixels of a result; `--resume` compares it. model None: the embedded one of the task.
+
+    boxes: a JSON file of people's boxes (genpercept.imaging.boxes); detector: "yolos" or "yolos=MODEL", which finds them;
+    box_score: least score of either's. flip_test: mean with the mirror image's. specialised, encoder, decoder: as
+    genpercept.load has them. strips: of genpercept.specialise.
+    """
+
+    model: str | None = None
+    base: str | None = None
+    family: str | None = None
+    subfolder: str | None = None
+    task: str | None = None
+    allow_pickle: bool = False
+    processing_resolution: int | None = None
+    steps: int | None = None
+    ensemble_size: int = 1
+    seed: int = 0
+    dtype: str = "fp32"
+    fov: float = write.DEFAULT_FOV
+    flip_test: bool = False
+    boxes: str | None = None
+    detector: str | None = None
+    box_score: float = 0.3
+    specialised: bool | None = None
+    encoder: str | None = None
+    decoder: str | None = None
+    strips: bool = False
+
+    @property
+    def model_name(self) -> str:
+        return self.model or f"mini/{self.task or 'depth'}"
+
+    def record(self) -> dict[str, Any]:
+        """For the sidecar: as plain values, the model spelt out."""
+        plain = Request()
+        later = ["flip_test", "boxes", "detector", "box_score", "allow_pickle"]  # unknown to older sidecars
+        later += ["specialised", "encoder", "decoder", "strips"]
+        kept = {k: v for k, v in asdict(self).items() if k not in later or v != getattr(plain, k)}
+        return {**kept, "model": self.model_name}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How it is computed. device: auto, cpu, cuda, cuda:1, mps, or several (cuda:0,cuda:1), each with a copy of the model.
+
+    batch_size: images at once, or "auto": as many as memory holds. offload, vae_slicing, vae_tiling: diffusers' memory
+    savers.
+    """
+
+    device: str = "auto"
+    batch_size: int | Literal["auto"] = 1
+    offload: bool = False
+    vae_slicing: bool = False
+    vae_tiling: bool = False
+
+    @property
+    def memory_saver(self) -> str | None:
+        """The first of the flags that are on."""
+        flags = {"--offload": self.offload, "--vae-slicing": self.vae_slicing, "--vae-tiling": self.vae_tiling}
+        return next((flag for flag, on in flags.items() if on), None)
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        return tuple(name.strip() for name in self.device.split(","))
+
+
+class Pipeline(Protocol):
+    """What is used of GenPerceptPipeline."""
+
+    task: str
+
+    def __call__(self, image: Any, **options: Any) -> Any: ...
+
+    def check_request(self, num_inference_steps: int | None = None, ensemble_size: int = 1) -> None: ...
+
+
+@dataclass
+class Outcome:
+    """Counts, and a line for each failure: `problems` of inputs without images, `failed` of jobs.
+
+    `done` are written, `predicted` at least on their way.
+    """
+
+    problems: list[str] = field(default_factory=list)
+    done: int = 0
+    predicted: int = 0
+    skipped: int = 0
+    failed: dict[Job, str] = field(default_factory=dict)
+
+    @property
+    def seen(self) -> int:
+        return self.done + len(self.failed)
+
+    @property
+    def failures(self) -> int:
+        return len(self.problems) + len(self.failed)
+
+    @property
+    def exit_code(self) -> int:
+        """0: all went well; 1: some did; 2: none did."""
+        return 0 if not self.failures else (1 if self.done + self.skipped else 2)
+
+
+def check(request: Request, machine: Machine, formats: Iterable[str] | None) -> tuple[str, ...] | None:
+    """Refuse what is wrong whatever the images are. Returns the formats, each once."""
+    chosen = None if formats is None else write.check_formats(formats)
+    if request.boxes and request.detector:
+        raise ValueError("--boxes and --detector both say where people are: give one of them")
+    if request.strips and request.specialised is False:
+        raise ValueError("--strips: only a specialised model works in strips: leave --no-specialised out")
+    if (request.specialised or request.strips) and (flag := machine.memory_saver):
+        way = "--strips" if request.strips else "--specialised"
+        raise ValueError(f"{flag}: a specialised model cannot do that: leave it out, or {way}")
+    if not 0 <= request.box_score <= 1:
+        raise ValueError(f"box score {request.box_score:g}: must lie between 0 and 1")
+    if request.task is not None and request.task not in TASKS.names():
+        TASKS.find(request.task)  # which says what there is
+    dtypes.check(request.dtype)
+    for name, value, least in (
+        ("processing resolution", request.processing_resolution, 0),
+        ("steps", request.steps, 1),
+        ("ensemble size", request.ensemble_size, 1),
+        ("batch size", None if machine.batch_size == "auto" else machine.batch_size, 1),
+    ):
+        if value is not None and value < least:
+            raise ValueError(f"{name} {value}: must be at least {least}")
+    if not 0 < request.fov < 180:
+        raise ValueError(f"field of view {request.fov:g}: must lie between 0 and 180 degrees")
+    return chosen

@@ -1,0 +1,247 @@
+"""The runs of a study: one process each, several side by side, those that are finished left out."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genpercept.commands.study.job import JOB, LOG, SCORES
+from genpercept.commands.study.measure import HeldOut, Inference
+from genpercept.core import files
+from genpercept.core.texts import read_lines
+from genpercept.training.dry_run import plan
+from genpercept.training.recipe import Recipe
+from genpercept.training.run.log import clock
+from genpercept.training.samples.sources import open_source
+from genpercept.training.stages.base import Draw
+
+_POLL = 0.1  # seconds
+# Keys of a recipe that change nothing of the result: a study may go on with others
+_INCIDENTAL = {"logging": True, "speed": True, "checkpoint": True, "loader": {"cache_dir", "workers", "prefetch"}}
+
+
+@dataclass(frozen=True)
+class Job:
+    """An arm with a number of labels (None: as the recipe has it) and a seed. `base` with `overrides` gives `recipe`."""
+
+    folder: str  # inside the study's
+    arm: str
+    labels: int | None
+    seed: int
+    base: Path
+    overrides: tuple[str, ...]
+    recipe: Recipe
+    inference: tuple[Inference, ...]
+    default_steps: int  # of its paradigm
+    test: tuple[HeldOut, ...]
+    metrics: tuple[str, ...]
+    keep_models: bool = True
+    cost: float = 1.0
+
+    def content(self) -> dict[str, Any]:
+        """job.json: all that the job's process is told."""
+        return {
+            "base": str(self.base),
+            "overrides": list(self.overrides),
+            "recipe": self.recipe.resolved(),
+            "inference": [way.model_dump(mode="json") for way in self.inference],
+            "test": [data.model_dump(mode="json") for data in self.test],
+            "metrics": list(self.metrics),
+            "keep_models": self.keep_models,
+        }
+
+    def result(self) -> str:
+        """What its figures depend on, as text that is equal for equal jobs."""
+        settled = self.recipe.model_dump(mode="json", exclude=_INCIDENTAL)
+        return json.dumps({k: v for k, v in self.content().items() if k not in _HOW} | {"recipe": settled})
+
+    def images(self) -> int:
+        """Training images, repeated ones counted each time."""
+        return self.recipe.steps * self.recipe.loader.batch_size * self.recipe.optim.accumulation
+
+    def passes(self) -> int:
+        """Calls of the denoiser when measuring; encoding and decoding count as another one."""
+        scenes = sum(data.count for data in self.test)
+        return scenes * sum(way.ensemble_size * ((way.steps or self.default_steps) + 1) for way in self.inference)
+
+    def seconds(self, images_per_second: float, passes_per_second: float) -> float:
+        """An estimate; 0 where the study gives no rates."""
+        training = self.images() * self.cost / images_per_second if images_per_second else 0.0
+        return training + (self.passes() / passes_per_second if passes_per_second else 0.0)
+
+
+_HOW = ("base", "overrides", "keep_models")  # keys of job.json that leave the figures as they are
+
+
+# ---- before ----------------------------------------------------------------------------------------------------------
+
+
+def summary(jobs: Sequence[Job], images_per_second: float, passes_per_second: float, at_once: int) -> str:
+    """A line per arm and number of labels, and the time it would take. ValueError for a recipe that cannot be run."""
+    lines, seen = [], set()
+    groups: dict[tuple[str, int | None], list[Job]] = {}
+    for job in jobs:
+        groups.setdefault((job.arm, job.labels), []).append(job)
+    for (arm, labels), group in groups.items():
+        if arm not in seen:
+            seen.add(arm)
+            plan(group[0].recipe)
+        seconds = group[0].seconds(images_per_second, passes_per_second)
+        time_each = f", {clock(seconds)} each" if seconds else ""
+        count = "" if labels is None else f", {labels} labels"
+        lines.append(f"{arm}{count}: {len(group)} x {group[0].recipe.steps} steps{time_each}")
+    lines.append(f"{len(jobs)} runs, {sum(job.images() for job in jobs):,} training images")
+    if wall := wall_seconds(jobs, images_per_second, passes_per_second, at_once):
+        lines.append(
+            f"about {clock(wall)} with {at_once} at once (at {images_per_second:g} training images/s and "
+            f"{passes_per_second:g} denoiser calls/s each; rendering and caches come on top)"
+        )
+    else:
+        lines.append("no estimate of the time: the study has no [rates]")
+    return "\n".join(lines)
+
+
+def wall_seconds(jobs: Sequence[Job], images_per_second: float, passes_per_second: float, at_once: int) -> float:
+    """Estimate for all of them, `at_once` side by side; 0 without rates."""
+    each = [job.seconds(images_per_second, passes_per_second) for job in jobs]
+    return max(sum(each) / at_once, max(each, default=0.0))
+
+
+def claim(out: Path, jobs: Sequence[Job], resume: bool) -> None:
+    """Make the study's folder. ValueError when it has runs and this is no resumption, or they had other settings."""
+    begun = [job for job in jobs if (out / job.folder / JOB).is_file()]
+    if begun and not resume:
+        raise ValueError(f"{out} has runs of a study in it: go on with --resume, or choose another --out")
+    for job in begun:
+        before = _read_job(out, job)
+        if before != job.result():
+            raise ValueError(
+                f"{out / job.folder}: was run with other settings than this study has now; remove it, or choose another --out"
+            )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{out}: cannot be written: {error.strerror}") from None
+
+
+def _read_job(out: Path, job: Job) -> str:
+    """`Job.result` of what lies in the folder, as the job there would give it."""
+    content = files.read_json(out / job.folder / JOB)
+    settled = Recipe.model_validate(content["recipe"]).model_dump(mode="json", exclude=_INCIDENTAL)
+    return json.dumps({k: v for k, v in content.items() if k not in _HOW} | {"recipe": settled})
+
+
+def finished(out: Path, job: Job) -> bool:
+    return (out / job.folder / SCORES).is_file()
+
+
+# ---- running ---------------------------------------------------------------------------------------------------------
+
+
+def execute(
+    out: Path,
+    jobs: Sequence[Job],
+    at_once: int = 1,
+    images_per_second: float = 0.0,
+    passes_per_second: float = 0.0,
+    say: Callable[[str], None] | None = None,
+) -> dict[str, str]:
+    """Run those that are not finished, in order. Returns the folders that failed, with the last line of their log.
+
+    Interrupted, it ends the running ones as --resume can take them up, and raises what interrupted it.
+    """
+    say = say or _say
+    waiting = [job for job in jobs if not finished(out, job)]
+    if len(waiting) < len(jobs):
+        say(f"{len(jobs) - len(waiting)} of {len(jobs)} runs are finished already")
+    _fill_caches(waiting, say)
+    clockwork = _Clock([job.seconds(images_per_second, passes_per_second) for job in waiting], at_once)
+    total, done = len(waiting), 0
+    running: dict[subprocess.Popen[bytes], tuple[Job, float]] = {}
+    failed: dict[str, str] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                job = waiting.pop(0)
+                running[_start(out, job, at_once)] = (job, time.monotonic())
+            time.sleep(_POLL)
+            for process in [p for p in running if p.poll() is not None]:
+                job, begin = running.pop(process)
+                done += 1
+                if process.returncode:
+                    failed[job.folder] = _last_line(out / job.folder / LOG)
+                    say(f"{done}/{total} {job.folder} failed: {failed[job.folder]}")
+                    continue
+                left = clockwork.left(job.seconds(images_per_second, passes_per_second))
+                say(f"{done}/{total} {job.folder} took {clock(time.monotonic() - begin)}{left}")
+    finally:
+        _stop(list(running))
+    return failed
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+class _Clock:
+    """Time left, by the estimates of what is done and of what is not."""
+
+    def __init__(self, estimates: Sequence[float], at_once: int) -> None:
+        self._left, self._done, self._begin, self._at_once = sum(estimates), 0.0, time.monotonic(), at_once
+
+    def left(self, finished_seconds: float) -> str:
+        self._left -= finished_seconds
+        self._done += finished_seconds
+        if not finished_seconds:
+            return ""
+        return f", about {clock(self._left * (time.monotonic() - self._begin) / self._done)} left"
+
+
+def _start(out: Path, job: Job, at_once: int) -> subprocess.Popen[bytes]:
+    folder = out / job.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    files.write_text(folder / JOB, json.dumps(job.content(), indent=2))
+    threads = job.recipe.speed.threads or max(1, (os.cpu_count() or 1) // at_once)
+    with (folder / LOG).open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "genpercept.commands.study.job", str(folder)],
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            process_group=0,  # Ctrl-C reaches this process alone, which then asks each job to stop, once
+        )
+
+
+def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Each writes a checkpoint after its current step and ends."""
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.wait()
+
+
+def _last_line(log: Path) -> str:
+    lines = read_lines(log, errors="replace")
+    return lines[-1].strip() if lines else "no message"
+
+
+def _fill_caches(jobs: Sequence[Job], say: Callable[[str], None]) -> None:
+    """Render the scenes that the jobs share before they start side by side."""
+    seen: set[str] = set()
+    for job in jobs:
+        key = job.recipe.model_dump_json(include={"data", "validation", "loader"})
+        if key in seen or not job.recipe.loader.cache:
+            continue
+        seen.add(key)
+        if any(data.name == "synthetic" for data in job.recipe.data):
+            Draw(job.recipe, say).validation()
+        for held in job.test:
+            if held.name == "synthetic":
+                open_source(held.data(), job.recipe.loader, say)
