@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from genpercept.core.moved import answer
+
 if TYPE_CHECKING:
     from genpercept import metrics
     from genpercept.imaging.prediction import Prediction
@@ -20,7 +22,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["GenPerceptPipeline", "Prediction", "__version__", "load", "metrics", "specialise"]
 
-_HOMES = {"GenPerceptPipeline": "pipeline", "load": "loading", "Prediction": "prediction", "specialise": "specialising"}
+_HOMES = {
+    "GenPerceptPipeline": "pipeline.pipeline",
+    "Prediction": "imaging.prediction",
+    "load": "pipeline.loading",
+    "specialise": "pipeline.specialise.pipeline",
+}
+answer()  # import paths of before the rooms, for one version
 
 
 def __getattr__(name: str) -> Any:

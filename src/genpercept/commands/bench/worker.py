@@ -1,4 +1,4 @@
-"""A process of its own for each job: `python -m genpercept.commands.bench.worker`, a job as JSON on stdin, its answer on stdout.
+"""A process of its own for each job, a job as JSON on stdin, its answer on stdout.
 
 Imports are inside the jobs, so that a cold start can time them.
 """

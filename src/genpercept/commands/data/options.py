@@ -1,4 +1,4 @@
-"""The options of `genpercept data` and its commands; the work is done by `genpercept.commands.data.list` and `genpercept.commands.data.check`,
+"""The options of `genpercept data` and its commands; the work is done by `list.py` and `check.py`,
 imported when a command runs."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The options of `genpercept demo`; the work is done by `genpercept.commands.demo.photographs`, imported when the command runs."""
+"""The options of `genpercept demo`; the work is done by `photographs.py`, imported when the command runs."""
 
 from __future__ import annotations
 

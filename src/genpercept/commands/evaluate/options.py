@@ -1,4 +1,4 @@
-"""The options of `genpercept evaluate`; the work is done by `genpercept.commands.evaluate.run`, imported when the command runs."""
+"""The options of `genpercept evaluate`; the work is done by `run.py`, imported when the command runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The options of `genpercept export`; the work is done by `genpercept.commands.export.diffusers`, imported when the command runs."""
+"""The options of `genpercept export`; the work is done by `diffusers.py`, imported when the command runs."""
 
 from __future__ import annotations
 

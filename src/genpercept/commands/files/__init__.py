@@ -1,1 +1,1 @@
-"""TODO"""
+"""Image files as a command takes them, and the files that it writes beside each other."""

@@ -1,4 +1,4 @@
-"""The options of `genpercept inspect`; the work is done by `genpercept.commands.inspect.show`, imported when the command runs."""
+"""The options of `genpercept inspect`; the work is done by `show.py`, imported when the command runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One run of a study in a process of its own: train, measure, write scores.json. `python -m genpercept.commands.study.job FOLDER`.
+"""One run of a study in a process of its own: train, measure, write scores.json.
 
 What was done already is not done again: training goes on from its last checkpoint, and a finished model is only measured.
 """

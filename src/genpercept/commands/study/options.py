@@ -1,4 +1,4 @@
-"""The options of `genpercept study`; the work is done by `genpercept.commands.study.plan`, imported when the command runs."""
+"""The options of `genpercept study`; the work is done by `plan.py`, imported when the command runs."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""TODO"""
+"""The networks that learn: a predictor, a codec, prompts, slim and tiny ends."""

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Optimisers and their schedules."""

@@ -1,1 +1,1 @@
-"""TODO"""
+"""A run: its state on disk, its processes, its log and meters."""

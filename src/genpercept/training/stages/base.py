@@ -28,7 +28,7 @@ _BATCH_KEY = -1  # the "sample" of what is drawn once per batch; no slot has thi
 class Batch:
     """One step's data. images (B, 3, H, W) in [-1, 1]; target of that size; latents (B, 4, h, w); tokens (B, n) int64.
 
-    labels: those that a loss is given as they are, such as intrinsics (B, 3, 3), by name; see genpercept.training.losses.CONTEXT.
+    labels: those that a loss is given as they are, such as intrinsics (B, 3, 3), by name (losses.CONTEXT).
     """
 
     rng: Rng

@@ -1,0 +1,153 @@
+"""The house: rooms on floors, no import that goes up by any way, no circle, no names of tasks outside their tables, no big files."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from configparser import ConfigParser
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "genpercept"
+
+LAYERS = [
+    ["core", "equations"],
+    ["imaging", "world", "checkpoints"],
+    ["models", "tasks", "data"],
+    ["metrics", "pipeline"],
+    ["training"],
+    ["commands"],
+    ["__main__"],
+]
+FLOOR = {room: floor for floor, rooms in enumerate(LAYERS, 1) for room in rooms}
+
+# Where names of tasks, kinds and labels are at home.
+AT_HOME = ("tasks/", "metrics/", "data/", "pipeline/families/", "core/labels.py", "imaging/kinds.py")
+
+
+@cache
+def modules() -> dict[str, Path]:
+    found = {}
+    for path in SOURCE.rglob("*.py"):
+        parts = ["genpercept", *path.relative_to(SOURCE).with_suffix("").parts]
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def named(node: ast.AST, known: dict[str, Path]) -> Iterator[str]:
+    """Modules of ours that a node names: an import, wherever it stands, or a string such as "genpercept.training"."""
+    if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] == "genpercept":
+        for alias in node.names:
+            full = f"{node.module}.{alias.name}"
+            yield full if full in known else node.module
+    elif isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names if alias.name in known)
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str) and "." in node.value and node.value in known:
+        yield node.value
+
+
+@cache
+def imports() -> dict[tuple[str, str], int]:
+    """(module, module that it names) -> line, for all modules; the package's own __init__ hands names on and does not count."""
+    known, found = modules(), {}
+    for module, path in known.items():
+        if module in ("genpercept", "genpercept.core.moved"):  # both name modules of all floors for others to import
+            continue
+        for node in ast.walk(tree(path)):
+            found |= {(module, other): getattr(node, "lineno", 0) for other in named(node, known) if other != module}
+    return found
+
+
+def room(module: str) -> str:
+    return module.split(".")[1] if "." in module else "the package itself"
+
+
+def test_the_contracts_have_these_floors() -> None:
+    config = ConfigParser()
+    config.read(ROOT / ".importlinter")
+    layers = config["importlinter:contract:floors"]["layers"].split("\n")
+    assert [line.split(" | ") for line in layers if line][::-1] == LAYERS and len(LAYERS) <= 8
+    assert config["importlinter"]["exclude_type_checking_imports"] == "False"
+    for section in config.sections():
+        for ignored in filter(None, config[section].get("ignore_imports", "").split("\n")):
+            assert ignored.split(" -> ")[1].rpartition(".")[2].startswith("_"), f"{section}: {ignored}"
+
+
+def test_no_import_goes_up_not_even_in_a_function_or_by_a_name_in_a_string() -> None:
+    up = [
+        f"{a}:{line} -> {b}"
+        for (a, b), line in imports().items()
+        if room(a) != room(b) and FLOOR.get(room(b), 99) >= FLOOR[room(a)]
+    ]
+    assert not up, "\n".join(up)
+
+
+def test_there_is_no_circle() -> None:
+    graph: dict[str, set[str]] = {}
+    for a, b in imports():
+        graph.setdefault(a, set()).add(b)
+    done: set[str] = set()
+
+    def visit(module: str, trail: tuple[str, ...]) -> None:
+        assert module not in trail, " -> ".join((*trail[trail.index(module) :], module))
+        if module in done:
+            return
+        for other in sorted(graph.get(module, ())):
+            visit(other, (*trail, module))
+        done.add(module)
+
+    for module in sorted(graph):
+        visit(module, ())
+
+
+def test_a_circle_and_a_hidden_import_would_be_found(tmp_path: Path) -> None:
+    known = {"genpercept.a": tmp_path, "genpercept.b.c": tmp_path}
+    code = "def f():\n    from genpercept.b import c\n    return 'genpercept.a'\n\nif x:\n    import genpercept.b.c"
+    found = [name for node in ast.walk(ast.parse(code)) for name in named(node, known)]
+    assert sorted(found) == ["genpercept.a", "genpercept.b.c", "genpercept.b.c"]
+
+
+# ---- names of tasks, kinds and labels --------------------------------------------------------------------------------
+
+
+@cache
+def names() -> frozenset[str]:
+    from genpercept.core.labels import LABELS
+    from genpercept.imaging.kinds import KINDS
+    from genpercept.metrics import METRICS
+    from genpercept.tasks import TASKS
+
+    return frozenset({*LABELS, *KINDS, *METRICS.names(), *TASKS.names()})
+
+
+def constants(node: ast.AST | None) -> set[str]:
+    """Names of tasks, kinds and labels that an expression is, or holds as a literal."""
+    if isinstance(node, ast.Constant):
+        return {node.value} & names() if isinstance(node.value, str) else set()
+    if isinstance(node, ast.Tuple | ast.List | ast.Set):
+        return set().union(*map(constants, node.elts))
+    return set()
+
+
+def branches(source: ast.AST) -> Iterator[tuple[int, str]]:
+    """(line, what) of each comparison with a name, `case` of one, and table (dict, tuple, list or set) of several."""
+    for node in ast.walk(source):
+        found: set[str] = set()
+        if isinstance(node, ast.Compare):
+            found = set().union(*map(constants, (node.left, *node.comparators)))
+        elif isinstance(node, ast.MatchValue):
+            found = constants(node.value)
+        elif isinstance(node, ast.Dict):
+            found = set().union(*map(constants, node.keys))
+            found = found if len(found) > 1 else set()
+        elif isinstance(node, ast.Tuple | ast.List | ast.Set):
+            found = constants(node)
+            found = found if len(found) > 1 else set()
+        if found:
+            yield getattr(node, "lineno", 0), ", ".join(sorted(found))
