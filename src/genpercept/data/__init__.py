@@ -1,4 +1,7 @@
-"""Data sets: each module's PLUGIN lists entries of a split and loads one as a Sample in physical units."""
+"""Data sets: each module's PLUGIN lists entries of a split and loads one as a Sample in physical units.
+
+To write one begin with `FileDataset`, and read its files with the functions beside it here: docs/extend.md.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,32 @@ from typing import Any, Protocol
 
 from genpercept.core.registry import Registry
 from genpercept.core.values import Sample
+from genpercept.data._files import (
+    About,
+    FileDataset,
+    images_in,
+    read_grey,
+    read_list,
+    read_rgb,
+    read_values,
+    same_size,
+    same_stem,
+)
+
+__all__ = [
+    "DATASETS",
+    "About",
+    "Dataset",
+    "FileDataset",
+    "find",
+    "images_in",
+    "read_grey",
+    "read_list",
+    "read_rgb",
+    "read_values",
+    "same_size",
+    "same_stem",
+]
 
 
 class Dataset(Protocol):
@@ -23,5 +52,5 @@ class Dataset(Protocol):
         ...
 
 
-DATASETS = Registry[Dataset](__name__, "data set", "genpercept.data")
+DATASETS = Registry[Dataset](__name__, "data set", "genpercept.datasets")
 find = DATASETS.find

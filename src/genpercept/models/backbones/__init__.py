@@ -51,7 +51,7 @@ class BackbonePlugin(Protocol):
         ...
 
 
-BACKBONES = Registry[BackbonePlugin](__name__, "backbone", "genpercept.models.backbones")
+BACKBONES = Registry[BackbonePlugin](__name__, "backbone", "genpercept.backbones")
 find = BACKBONES.find
 
 

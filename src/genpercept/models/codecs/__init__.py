@@ -44,7 +44,7 @@ class CodecPlugin(Protocol):
         ...
 
 
-CODECS = Registry[CodecPlugin](__name__, "codec", "genpercept.models.codecs")
+CODECS = Registry[CodecPlugin](__name__, "codec", "genpercept.codecs")
 find = CODECS.find
 
 

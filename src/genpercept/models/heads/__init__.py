@@ -49,7 +49,7 @@ class HeadPlugin(Protocol):
         ...
 
 
-HEADS = Registry[HeadPlugin](__name__, "head", "genpercept.models.heads")
+HEADS = Registry[HeadPlugin](__name__, "head", "genpercept.heads")
 find = HEADS.find
 
 
