@@ -23,7 +23,7 @@ from genpercept.models import adapters
 from genpercept.pipeline.folder import DIFFERENCE, PROMPT_FILE
 from genpercept.pipeline.pipeline import GenPerceptPipeline
 
-ASSETS = Path(__file__).parent.parent / "src" / "genpercept" / "assets" / "mini"
+ASSETS = Path(__file__).parent.parent / "src" / "genpercept" / "checkpoints" / "assets" / "mini"
 BUDGET_MB = 64
 
 

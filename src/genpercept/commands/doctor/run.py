@@ -45,7 +45,7 @@ def main(device: str = "auto") -> int:
 
 
 def _versions() -> Iterator[Line]:
-    yield Line("genpercept", f"{__version__} in {Path(__file__).parent}")
+    yield Line("genpercept", f"{__version__} in {Path(__file__).parents[2]}")
     yield Line("python", f"{platform.python_version()} on {platform.platform()}", sys.version_info < (3, 11))
     for name in _CORE:
         try:

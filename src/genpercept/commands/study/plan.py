@@ -130,7 +130,7 @@ def find(name: str, scale: Scale) -> Path:
     """A study's file, or that of a repository's study by its name. ValueError lists those there are."""
     if name.endswith(".toml"):
         return Path(name)
-    root = Path(__file__).parents[2]  # a source checkout; an installed package brings no recipes
+    root = Path(__file__).parents[4]  # a source checkout; an installed package brings no recipes
     folders = [top / _FOLDERS[scale] for top in (Path(), root)]
     for folder in folders:
         if (folder / f"{name}.toml").is_file():
