@@ -117,7 +117,7 @@ M = TypeVar("M", bound=Metric)
 class Column:
     """A figure. higher: whether more is better (None: neither; no sample is ranked by it).
 
-    words: what running text calls it, by default the title. fine: digits where a standard error stands beside it.
+    words: what running text calls it, by default its key. fine: digits where a standard error stands beside it.
     """
 
     key: str
@@ -139,12 +139,12 @@ class Column:
 
 def up(key: str, title: str, latex: str = "", digits: int = 3, words: str = "", fine: int = 3) -> Column:
     """A figure of which more is better. latex: the title in LaTeX, where it differs."""
-    return Column(key, title, latex or title, digits, True, words or title, fine)
+    return Column(key, title, latex or title, digits, True, words or key, fine)
 
 
 def down(key: str, title: str, latex: str = "", digits: int = 3, words: str = "", fine: int = 3) -> Column:
     """A figure of which less is better."""
-    return Column(key, title, latex or title, digits, False, words or title, fine)
+    return Column(key, title, latex or title, digits, False, words or key, fine)
 
 
 def _undeclared(key: str) -> Column:
