@@ -228,7 +228,7 @@ class MetricPlugin(Generic[M]):
         """The column that samples are ranked by. ValueError where none is declared, or not which way is better."""
         if self.columns and self.columns[0].higher is not None:
             return self.columns[0]
-        what = f"which way {self.columns[0].key} is better" if self.columns else "its figures (`columns`)"
+        what = f"which way {self.columns[0].key!r} is better" if self.columns else "its figures (`columns`)"
         raise ValueError(
             f"metric {self.name!r} does not declare {what}, so that best and worst are unknown: "
             "begin its columns with up(...) or down(...)"
