@@ -188,7 +188,7 @@ class MetricPlugin(Generic[M]):
 
     # ---- files, for `genpercept score`
     suffixes: tuple[str, ...] = ()  # ends of file names that are no part of a sample's name, beside _NAME and the usual
-    tree = False  # whether folders are matched by path, in MVTec's layout, and not by stem
+    tree = False  # folders are matched by path, as MVTec's, and not by stem; good pictures have no truth: see `add`
     scaled = False  # whether integers in files have a unit: --pred-scale, --gt-scale
     beside: Mapping[str, Callable[[Path], Any]] = {"valid": _files.read_mask}  # further files, by keyword: their reader
 
@@ -265,7 +265,8 @@ class MetricPlugin(Generic[M]):
 
     def add(self, metric: M, pair: _files.Pair, pred_scale: float | None = None, gt_scale: float | None = None) -> None:
         """One sample out of its files. ValueError that names the file or the sample."""
-        assert pair.gt is not None  # only trees leave one out
+        if pair.gt is None:
+            raise ValueError(f"{pair.pred}: has no ground truth, and metric {self.name!r} no rule for good pictures")
         mask = None if pair.valid is None else _files.read_mask(pair.valid)
         pred, truth = self.read_pred(pair.pred, pred_scale), self.read_gt(pair.gt, gt_scale)
         extras = {key: self.beside[key](path) for key, path in pair.extras.items()}
