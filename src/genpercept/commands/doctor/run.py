@@ -150,7 +150,7 @@ def _base() -> Iterator[Line]:
         if folder is None:
             yield _absent(name)
             return
-        base = base_model.read(folder)
+        base = base_model.read_base(folder)
         where = "" if str(folder) == name else f" in {folder}"
         yield Line(base_model.VARIABLE, f"{name}{where} ({rule}): {base.line}", bool(base.problems))
         for problem in [*base.problems, *([base.advice] if base.advice else [])]:
