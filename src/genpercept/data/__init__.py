@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from genpercept.core.registry import Registry
 from genpercept.core.values import Sample
@@ -40,8 +40,21 @@ __all__ = [
 
 
 class Dataset(Protocol):
+    """A frozen dataclass whose fields are its options, if it has any. Its entries have a `name`, by which samples go."""
+
     name: str
-    licence: str
+
+    @property
+    def licence(self) -> str: ...
+
+    @property
+    def about(self) -> About | None:
+        """What it provides, its splits and protocols; None where only its files can say."""
+        ...
+
+    def with_options(self, **options: Any) -> Self:
+        """The data set with these options. ValueError for an unknown one, or for a value it cannot have."""
+        ...
 
     def index(self, root: Path | None, split: str) -> Sequence[Any]:
         """Entries of `split` under `root`, cheap to make and to pickle. ValueError when the layout is not as published."""
@@ -52,5 +65,5 @@ class Dataset(Protocol):
         ...
 
 
-DATASETS = Registry[Dataset](__name__, "data set", "genpercept.datasets")
+DATASETS = Registry[Dataset](__name__, "data set", "genpercept.datasets", Dataset)
 find = DATASETS.find

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Self, cast
 
@@ -62,12 +62,12 @@ class FileDataset:
 
     def with_options(self, **options: Any) -> Self:
         """The same data set with these options. ValueError for an unknown one."""
-        known = tuple(f.name for f in fields(cast(Any, self)))
+        known = tuple(f.name for f in fields(cast(Any, self))) if is_dataclass(self) else ()
         for key in options:
             if not known:
                 raise ValueError(f"data set {self.name!r} has no options, but got {key!r}")
             choose(f"option of data set {self.name!r}", key, known)
-        return replace(cast(Any, self), **options)
+        return replace(cast(Any, self), **options) if options else self
 
     def index(self, root: Path | None, split: str) -> Sequence[Any]:
         raise NotImplementedError

@@ -81,7 +81,7 @@ class Task(Protocol):
         ...
 
 
-TASKS = Registry[Task](__name__, "task", "genpercept.tasks")
+TASKS = Registry[Task](__name__, "task", "genpercept.tasks", Task)
 find = TASKS.find
 
 DEFAULT = "depth"  # where nobody says a task

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from genpercept.core.values import Sample
 from genpercept.data import About, FileDataset, read_rgb, same_size
 

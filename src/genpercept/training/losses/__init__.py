@@ -35,7 +35,7 @@ class Loss(Protocol):
         ...
 
 
-LOSSES = Registry[Loss](__name__, "loss", "genpercept.losses")
+LOSSES = Registry[Loss](__name__, "loss", "genpercept.losses", Loss)
 find = LOSSES.find
 
 
