@@ -1,4 +1,4 @@
-"""The house: rooms on floors, no import that goes up by any way, no circle, no names of tasks outside their tables, no big files."""
+"""The house: floors that no import climbs, no circle, names of tasks in their tables alone, nothing too big."""
 
 from __future__ import annotations
 

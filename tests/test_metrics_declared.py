@@ -18,16 +18,19 @@ import pytest
 import torch
 from PIL import Image
 
-from genpercept import GenPerceptPipeline, evaluate, plugins, score
-from genpercept import recipe as recipes
-from genpercept._evaluation import baselines, columns, network, pictures
-from genpercept._training.finetune import FinetuneStage
+from genpercept import GenPerceptPipeline
+from genpercept.commands.evaluate import baselines, columns, pictures, predictions
+from genpercept.commands.evaluate import run as evaluate
+from genpercept.commands.score import run as score
+from genpercept.core import registry
+from genpercept.core.values import Geometry, Sample, Target
+from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import METRICS, Baseline, Column, MetricPlugin, PerPixel, down, up
 from genpercept.metrics import score as score_arrays
-from genpercept.prediction import Prediction
 from genpercept.tasks import TASKS, Task
 from genpercept.tasks._task import TaskOptions
-from genpercept.types import Geometry, Sample, Target
+from genpercept.training import recipe as recipes
+from genpercept.training.stages.finetune import FinetuneStage
 
 BASE = Path(__file__).parent / "golden" / "sd-tiny"
 SIZE = (24, 32)
@@ -219,7 +222,7 @@ def package(monkeypatch: pytest.MonkeyPatch) -> None:
         "genpercept.tasks": entries("tasks", albedo="task"),
         "genpercept.metrics": entries("metrics", albedo="metric", bare="bare", old="function"),
     }
-    monkeypatch.setattr(plugins, "_installed", lambda: found)
+    monkeypatch.setattr(registry, "_installed", lambda: found)
 
 
 @pytest.fixture
@@ -240,7 +243,7 @@ def evaluated(data: Path, out: Path, monkeypatch: pytest.MonkeyPatch, task: Task
     """results.json of an untrained model of that task on the folder, with baselines."""
     pipe = GenPerceptPipeline.from_base(BASE, task.name, resolution=0)
     monkeypatch.setattr(type(pipe), "task_plugin", property(lambda self: task))
-    monkeypatch.setattr(network.loading, "load", lambda name, **options: pipe)
+    monkeypatch.setattr(predictions.loading, "load", lambda name, **options: pipe)
     evaluate.main(["a model"], [f"folder={data}"], out, baselines=True, workers=0, device="cpu")
     return json.loads((out / "results.json").read_text())
 
@@ -268,7 +271,7 @@ def test_nothing_is_ranked_in_an_undeclared_direction(
 ) -> None:
     rows = {"a": {"rmse": 0.1}, "b": {"rmse": 0.2}}
     calls: list[Any] = []
-    monkeypatch.setattr(network.Predictor, "predict", lambda *given: calls.append(given))
+    monkeypatch.setattr(predictions.Predictor, "predict", lambda *given: calls.append(given))
     for attempt in (
         lambda: columns.ranked("bare", rows),
         lambda: evaluated(data, tmp_path / "out", monkeypatch, AlbedoTask(metric="bare")),
@@ -276,7 +279,7 @@ def test_nothing_is_ranked_in_an_undeclared_direction(
         with pytest.raises(ValueError, match="metric 'bare' does not declare its figures") as error:
             attempt()
         assert "\n" not in str(error.value)
-    assert not calls, "the network ran before it was refused"
+    assert not calls, "the predictions ran before it was refused"
     assert [(c.title, c.arrow, c.shown(0.5)) for c in columns.columns("bare", rows["a"])] == [("rmse", "", "0.5000")]
     monkeypatch.setattr(Bare, "columns", (Column("rmse", "RMSE", "RMSE", 3, None),))
     with pytest.raises(ValueError, match="does not declare which way 'rmse' is better"):
