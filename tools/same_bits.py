@@ -5,9 +5,9 @@
     python tools/same_bits.py compare old.json new.json          # exit code 1 where anything differs
 
 Both runs are given the inputs, recipes and golden checkpoints of the checkout that this script lies in, and drive the program
-by what it promises to keep: the command line, `genpercept.load`, GenPerceptPipeline and Prediction. Every part runs in a process
-of its own, on one thread of the CPU, in a new folder. The bits are those of one machine: record both on the same one. What is
-left out, because it tells the time or the place, stands in tools/bits/entries.py.
+by what it promises to keep: the command line, `genpercept.load`, GenPerceptPipeline and Prediction. Every part runs in a
+process of its own, on one thread of the CPU, in a new folder. The bits are those of one machine: record both on the same one.
+What is left out, because it tells the time or the place, stands in tools/bits/entries.py. A recording takes about ten minutes.
 """
 
 from __future__ import annotations

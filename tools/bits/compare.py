@@ -11,21 +11,22 @@ from typing import Any
 def main(old: Path, new: Path) -> int:
     """Print the comparison. Exit code 1 where an output differs or only one recording has it."""
     before, after = (json.loads(path.read_text(encoding="utf-8")) for path in (old, new))
+    for title, about in (("first", before["about"]), ("second", after["about"])):
+        print(f"{title}: {about.get('source')}, commit {about.get('commit') or 'unknown'}, {about.get('date')}")
     for line in other_grounds(before["about"], after["about"]):
         print(f"note: {line}")
     lines, counts = differences(before["entries"], after["entries"])
     print("\n".join(lines))
     for part, count in sorted(counts.items()):
         print(f"{part:<10} {count} outputs compared")
-    print(
-        f"compared {sum(counts.values())} outputs of {old} and {new}: {len(lines) or 'no'} difference{'s'[: len(lines) != 1]}"
-    )
+    found = f"{len(lines) or 'no'} difference{'s'[: len(lines) != 1]}"
+    print(f"compared {sum(counts.values())} outputs of {old} and {new}: {found}")
     return 1 if lines else 0
 
 
 def other_grounds(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     """What the recordings were made on, where that differs: then the bits may, whatever the program does."""
-    known = sorted((before.keys() | after.keys()) - {"source", "date", "seconds"})
+    known = sorted((before.keys() | after.keys()) - {"source", "commit", "date", "seconds"})
     return [f"{key}: {before.get(key)} and {after.get(key)}" for key in known if before.get(key) != after.get(key)]
 
 

@@ -1,13 +1,14 @@
 """SHA-256 of arrays, predictions, files, models and texts, each under a name, with a few words for whoever has to explain it.
 
-Left out, because it is of the time or the place and not of the answer: the JSON keys in VOLATILE, the working folder's path,
-and whatever the parts name beside their cases.
+Left out, because it is of the time or the place and not of the answer: the JSON keys in VOLATILE; the paths of the working
+folder, of the version under test and of this checkout, wherever they are in a text; and what the parts name beside their cases.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +29,8 @@ class Entries:
     def __init__(self) -> None:
         self.found: dict[str, list[str]] = {}
         self.failed: dict[str, str] = {}
-        self._place = str(Path.cwd().resolve())
+        self._places = {str(Path.cwd().resolve()): "WORK", os.environ.get("PYTHONPATH") or "SOURCE": "SOURCE"}
+        self._places[str(Path(__file__).parents[2])] = "ROOT"  # last: the source may lie in it
 
     @contextmanager
     def case(self, name: str) -> Iterator[None]:
@@ -56,7 +58,8 @@ class Entries:
         self.add(name, text.encode() + data, f"{value.dtype} {shape}{mean if value.size else ''}")
 
     def text(self, name: str, text: str) -> None:
-        text = text.replace(self._place, "PLACE")
+        for path, name_of_it in self._places.items():
+            text = text.replace(path, name_of_it)
         self.add(name, text.encode(), text if len(text) <= 200 else f"{text[:200]}... ({len(text)} characters)")
 
     def json(self, name: str, value: Any) -> None:

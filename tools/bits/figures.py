@@ -1,4 +1,4 @@
-"""Figures and texts: `score` on the tests' golden maps, `evaluate` with the embedded models, `data list`, `check`, `preview`."""
+"""`score` on the tests' golden maps, `evaluate` with the embedded models, `data list`, `check`, `preview`."""
 
 from __future__ import annotations
 
@@ -43,19 +43,8 @@ def run(entries: Entries) -> None:
         words = ("synthetic", "--split", f"test/{place}:8", "--option", "size=[48, 64]")
         say(entries, f"data/check-{place}", "data", "check", *words, "--out", f"sheets/{place}")
         say(entries, f"data/preview-{place}", "data", "preview", *words, "--out", f"sheets/{place}/preview.png")
-    say(
-        entries,
-        "data/preview-folder",
-        "data",
-        "preview",
-        "folder",
-        "--root",
-        "data",
-        "--split",
-        "all",
-        "--out",
-        "sheets/f.png",
-    )
+    words = ("folder", "--root", "data", "--split", "all")
+    say(entries, "data/preview-folder", "data", "preview", *words, "--out", "sheets/folder/preview.png")
     entries.folder("data/sheets", Path("sheets"))
 
 

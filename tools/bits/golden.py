@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from bits import inputs
-from bits.command import done
+from bits.command import done, genpercept
 from bits.entries import Entries
 from bits.inputs import BASE, LOTUS, UNET8
 
@@ -24,10 +24,9 @@ def run(entries: Entries) -> None:
     for name, (folder, options) in checkpoints().items():
         with entries.case(name):
             predict(entries, name, folder, options, noise)
-    for name, words in exports().items():
+    for name, words in EXPORTS.items():
         with entries.case(f"exported/{name}"):
-            done("export", *words, "--to", "diffusers", "--out", f"exported/{name}")
-            entries.folder(f"exported/{name}", Path(f"exported/{name}"))
+            export(entries, f"exported/{name}", *words)
 
 
 def from_base(entries: Entries) -> None:
@@ -73,10 +72,10 @@ def checkpoints() -> dict[str, tuple[Path, dict[str, Any]]]:
 
 
 def predict(entries: Entries, name: str, folder: Path, options: dict[str, Any], noise: dict[str, np.ndarray]) -> None:
-    import genpercept
+    from genpercept import load
 
     image = inputs.arrays("families")["image"]
-    pipe = genpercept.load(folder, device="cpu", **options)
+    pipe = load(folder, device="cpu", **options)
     asked: dict[str, Any] = {"processing_resolution": 0, "generator": torch.Generator().manual_seed(7)}
     own = {} if pipe.meta["paradigm"] == "one_step" else {"num_inference_steps": 2}
     entries.prediction(f"{name}/own-size", pipe(image, **asked))
@@ -96,20 +95,26 @@ def predict(entries: Entries, name: str, folder: Path, options: dict[str, Any], 
         place = Path("saved") / name
         pipe.save_pretrained(place)
         entries.folder(f"{name}/saved", place)
-        again = genpercept.load(place, device="cpu")
+        again = load(place, device="cpu")
         entries.prediction(f"{name}/loaded-again", again(image, **asked))
     with entries.case(f"{name}/inspected"):
         words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
         entries.text(f"{name}/inspected", done("inspect", folder, *words, "--json").out)
 
 
-def exports() -> dict[str, tuple[str, ...]]:
-    """Name -> words of `genpercept export`: saved folders back in the layout of their family."""
-    base = ("--base", str(BASE))
-    return {
-        "genpercept": ("saved/genpercept/unet", *base),
-        "headless": ("saved/genpercept/headless", *base),
-        "marigold": ("saved/marigold/depth", *base),
-        "e2e_ft": ("saved/e2e_ft/normals", *base),
-        "lotus": ("saved/lotus-whole/disparity", *base),
-    }
+# Name -> words of `genpercept export`: saved folders back in the layout of their family. What is refused is an answer, too.
+EXPORTS: dict[str, tuple[str, ...]] = {
+    "genpercept": ("saved/genpercept/unet", "--base", str(BASE)),
+    "headless": ("saved/genpercept/headless", "--base", str(BASE)),
+    "marigold": ("saved/marigold/depth", "--base", str(BASE)),
+    "e2e_ft": ("saved/e2e_ft/normals", "--base", str(BASE)),
+    "lotus": ("saved/lotus-whole/disparity", "--base", str(BASE)),
+    "embedded": ("mini/depth",),
+}
+
+
+def export(entries: Entries, name: str, *words: str) -> None:
+    answer = genpercept("export", *words, "--to", "diffusers", "--out", name)
+    entries.json(f"{name}/said", answer.timeless)
+    if answer.code == 0:
+        entries.folder(f"{name}/files", Path(name))

@@ -105,12 +105,18 @@ def _about(source: Path, work: Path) -> dict[str, Any]:
     """What the bits may depend on beside the program."""
     return {
         "source": str(source),
+        "commit": _commit(source),
         "place": str(work),
         "date": time.strftime("%Y-%m-%d"),
         "machine": f"{platform.machine()} {_processor()}",
         "Python": platform.python_version(),
         **{name: version(name) for name in _PACKAGES},
     }
+
+
+def _commit(source: Path) -> str:
+    words = ["git", "-C", str(source), "describe", "--always", "--dirty", "--exclude", "*"]
+    return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _processor() -> str:

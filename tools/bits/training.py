@@ -1,5 +1,5 @@
-"""Ten steps of every kind of stage, by the recipes in recipes/mini on few and small scenes: every tensor of the model, every figure
-that was logged, the last checkpoint, the pictures, and what the model then predicts. The rendered scenes, too.
+"""Ten steps of every kind of stage, by the recipes in recipes/mini on few and small scenes: every tensor of the model, every
+figure that was logged, the last checkpoint, the pictures, and what the model then predicts. The rendered scenes, too.
 """
 
 from __future__ import annotations
