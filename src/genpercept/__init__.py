@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from genpercept.core.version import __version__
+
 if TYPE_CHECKING:
     from genpercept import metrics
     from genpercept.imaging.prediction import Prediction
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
     from genpercept.pipeline.pipeline import GenPerceptPipeline
     from genpercept.pipeline.specialise.pipeline import specialise
 
-__version__ = "0.1.0"
 __all__ = ["GenPerceptPipeline", "Prediction", "__version__", "load", "metrics", "specialise"]
 
 _HOMES = {"GenPerceptPipeline": "pipeline", "load": "loading", "Prediction": "prediction", "specialise": "specialising"}
