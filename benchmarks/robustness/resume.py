@@ -47,7 +47,7 @@ def start(recipe: Path, out: Path, resume: bool, fresh: bool) -> int:
         command = [
             sys.executable,
             "-m",
-            "genpercept.training.loop",
+            "genpercept.training",
             str(recipe),
             str(out),
             *(["--resume"] if resume else []),

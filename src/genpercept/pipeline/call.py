@@ -13,6 +13,7 @@ from torch import Tensor
 from genpercept.core.values import Geometry, resize
 from genpercept.imaging.kinds import KINDS
 from genpercept.imaging.prediction import Prediction
+from genpercept.models.codecs import Codec
 from genpercept.models.paradigms import Paradigm
 from genpercept.pipeline import ensemble
 from genpercept.tasks import Task
@@ -65,6 +66,20 @@ def check_runs(
         raise ValueError(
             f"ensembling_kwargs={options}: says how runs are merged, but ensemble_size is 1: leave it out{more}"
         )
+
+
+def by_run(latents: Tensor, geometries: Sequence[Geometry], run: Run, codec: Codec) -> Tensor:
+    """`latents` by image and run, (B, runs, C, h, w). ValueError where their shape is not the images'."""
+    sizes = {tuple(edge // codec.stride for edge in g.padded) for g in geometries}
+    if len(sizes) != 1:
+        raise ValueError(f"latents for images of {len(sizes)} different padded sizes: pass one size at a time")
+    wanted = (len(geometries) * run.members, run.paradigm.label_channels(codec.channels), *sizes.pop())
+    if tuple(latents.shape) != wanted:
+        raise ValueError(
+            f"latents {list(latents.shape)}: must be {list(wanted)}, "
+            f"one for each of {len(geometries)} images x {run.members} runs"
+        )
+    return latents.unflatten(0, (len(geometries), run.members))
 
 
 def batches(sizes: Sequence[tuple[int, int]], batch_size: int) -> Iterator[list[int]]:

@@ -12,8 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from genpercept import __version__
 from genpercept.core.texts import one_line
+from genpercept.core.version import __version__
 
 _CORE = ("torch", "diffusers", "transformers", "numpy", "pillow", "safetensors", "huggingface_hub", "pydantic")
 _EXTRAS = {

@@ -6,8 +6,8 @@ in [-1, 1] where the plugin's `input` says so. Who pairs it with a codec, a para
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Protocol, cast, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -31,6 +31,15 @@ class Backbone(Protocol):
 
     def output_parameters(self) -> Iterable[nn.Parameter]:
         """Those that only the output latent reads: they get no gradient from a head on the pyramid."""
+        ...
+
+
+@runtime_checkable
+class PyramidChoice(Protocol):
+    """A backbone of equal blocks, any of which may give the pyramid."""
+
+    def choose_blocks(self, blocks: Sequence[int]) -> None:
+        """Read the pyramid behind these blocks from now on. ValueError for blocks that are not there."""
         ...
 
 
@@ -66,7 +75,6 @@ BACKBONES = Registry[BackbonePlugin](__name__, "backbone", "genpercept.models.ba
 find = BACKBONES.find
 
 
-def config_of(module: nn.Module) -> dict[str, Any]:
-    """A module's configuration as in its config.json."""
-    config: Any = module.config
-    return dict(config.to_dict() if hasattr(config, "to_dict") else config)
+def as_backbone(module: nn.Module) -> Backbone:
+    """The same module, of which it is known that a backbone's plugin built it."""
+    return cast(Backbone, module)

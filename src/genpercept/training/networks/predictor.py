@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from torch import nn
 
 from genpercept.checkpoints import hub
 from genpercept.checkpoints.parts import MANIFEST
+from genpercept.core.modules import config_of, pretrained
 from genpercept.models import adapters
-from genpercept.models.backbones import BACKBONES, config_of
+from genpercept.models.backbones import BACKBONES, PyramidChoice, as_backbone
 from genpercept.models.codecs import CODECS, Codec
 from genpercept.models.heads import HEADS, Head, neck_config
 from genpercept.models.paradigms import PARADIGMS, Paradigm
@@ -85,7 +86,7 @@ class Parts:
         if not adapters.has_lora(self.denoiser):
             self.pipeline(recipe).save_pretrained(folder)
             if recipe.learn.denoiser == "controlnet":
-                cast(Any, self.denoiser).controlnet.save_pretrained(folder / "controlnet")
+                pretrained(self.denoiser.get_submodule("controlnet")).save_pretrained(folder / "controlnet")
             return
         self.pipeline(recipe, adapters.merged_copy(self.denoiser)).save_pretrained(folder)
         adapters.save_lora(self.denoiser, folder / "lora")
@@ -124,7 +125,7 @@ def build(recipe: Recipe) -> Parts:
 
 def _check_sizes(recipe: Recipe, stride: int, parts: Parts) -> None:
     """ValueError for training sizes that whole patches of the backbone do not fill; convolutions make do with any."""
-    if cast(Any, parts.denoiser).patch == 1:
+    if as_backbone(parts.denoiser).patch == 1:
         return
     for h, w in sorted({tuple(size) for number in range(len(recipe.data)) for size in recipe.sizes(number)}):
         if h % stride or w % stride:
@@ -152,7 +153,7 @@ def _codec(recipe: Recipe, base: nn.Module | None, name: str) -> nn.Module | Non
     vae = open_codec(recipe) if recipe.model.codec else base
     if recipe.learn.decoder != "scratch":
         return vae
-    fresh = CODECS.find(name).build(dict(cast(Any, vae).config))
+    fresh = CODECS.find(name).build(config_of(vae))
     for part in ("encoder", "quant_conv"):
         if getattr(vae, part, None) is not None:
             getattr(fresh, part).load_state_dict(getattr(vae, part).state_dict())
@@ -163,16 +164,16 @@ def choose_pyramid(recipe: Recipe, denoiser: nn.Module, backbone: str) -> None:
     """Make the denoiser give the features that model.pyramid_blocks names, if any. ValueError where it has no choice."""
     if not recipe.model.pyramid_blocks:
         return
-    if not BACKBONES.find(backbone).chooses_blocks:
+    if not isinstance(denoiser, PyramidChoice):
         raise ValueError(f"model.pyramid_blocks: the pyramid of {backbone} is what its up blocks give; leave it out")
-    cast(Any, denoiser).choose_blocks(recipe.model.pyramid_blocks)
+    denoiser.choose_blocks(recipe.model.pyramid_blocks)
 
 
 def _denoiser(recipe: Recipe, base: nn.Module, backbone: str, channels: int) -> nn.Module:
     """The base's denoiser for an input of so many channels, or one of its size with random weights."""
     plugin = BACKBONES.find(backbone)
     choose_pyramid(recipe, base, backbone)
-    config, own = config_of(base), int(cast(Any, base).in_channels)
+    config, own = config_of(base), as_backbone(base).in_channels
     if recipe.learn.denoiser == "scratch":
         return plugin.build(config | ({} if own == channels else {"in_channels": channels}))
     if own == channels:
@@ -215,7 +216,7 @@ def fresh_head(recipe: Recipe, name: str, denoiser: nn.Module) -> nn.Module:
             f"model.head {name!r} gives {' or '.join(plugin.spaces)}, but task {task.name} takes {' or '.join(task.spaces)}: "
             f"leave it out for {task.head!r}"
         )
-    net = cast(Any, denoiser)
+    net = as_backbone(denoiser)
     neck = neck_config(net.pyramid_channels, net.pyramid_strides)
     return plugin.build(neck | {"out_channels": task.outputs(space)} | recipe.model.head_config)
 
@@ -234,7 +235,7 @@ def _select(recipe: Recipe, parts: Parts) -> None:
     if learn.denoiser in ("finetune", "scratch", "frozen"):
         denoiser.requires_grad_(learn.denoiser != "frozen")
     if not latent:  # its last layers do not run; DistributedDataParallel wants gradients of all that learns
-        for parameter in cast(Any, denoiser).output_parameters():
+        for parameter in as_backbone(denoiser).output_parameters():
             parameter.requires_grad_(False)
     if parts.head_module is not None:
         parts.head_module.requires_grad_(learn.head != "frozen")
