@@ -35,6 +35,19 @@ class Run:
     batch_size: int = 1
     flip_test: bool = False
 
+    def by_image(self, latents: Tensor, geometries: Sequence[Geometry], codec: Codec) -> Tensor:
+        """`latents` of all runs -> (images, runs, C, h, w). ValueError where their shape is not the images'."""
+        sizes = {tuple(edge // codec.stride for edge in g.padded) for g in geometries}
+        if len(sizes) != 1:
+            raise ValueError(f"latents for images of {len(sizes)} different padded sizes: pass one size at a time")
+        wanted = (len(geometries) * self.members, self.paradigm.label_channels(codec.channels), *sizes.pop())
+        if tuple(latents.shape) != wanted:
+            raise ValueError(
+                f"latents {list(latents.shape)}: must be {list(wanted)}, "
+                f"one for each of {len(geometries)} images x {self.members} runs"
+            )
+        return latents.unflatten(0, (len(geometries), self.members))
+
 
 def seeds_of(generator: torch.Generator | Sequence[torch.Generator] | None, images: int) -> list[int]:
     """Seeds by image: of its own generator in a list, or of the one for all, or 0. ValueError for a list of another length."""
@@ -66,20 +79,6 @@ def check_runs(
         raise ValueError(
             f"ensembling_kwargs={options}: says how runs are merged, but ensemble_size is 1: leave it out{more}"
         )
-
-
-def by_run(latents: Tensor, geometries: Sequence[Geometry], run: Run, codec: Codec) -> Tensor:
-    """`latents` by image and run, (B, runs, C, h, w). ValueError where their shape is not the images'."""
-    sizes = {tuple(edge // codec.stride for edge in g.padded) for g in geometries}
-    if len(sizes) != 1:
-        raise ValueError(f"latents for images of {len(sizes)} different padded sizes: pass one size at a time")
-    wanted = (len(geometries) * run.members, run.paradigm.label_channels(codec.channels), *sizes.pop())
-    if tuple(latents.shape) != wanted:
-        raise ValueError(
-            f"latents {list(latents.shape)}: must be {list(wanted)}, "
-            f"one for each of {len(geometries)} images x {run.members} runs"
-        )
-    return latents.unflatten(0, (len(geometries), run.members))
 
 
 def batches(sizes: Sequence[tuple[int, int]], batch_size: int) -> Iterator[list[int]]:

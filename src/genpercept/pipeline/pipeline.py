@@ -23,17 +23,7 @@ from genpercept.models.codecs import CODECS
 from genpercept.models.heads import HEADS
 from genpercept.models.paradigms import PARADIGMS, Paradigm
 from genpercept.pipeline import codec_swap, pairing
-from genpercept.pipeline.call import (
-    IDENTITY_AXES,
-    Run,
-    batches,
-    boxes_by_image,
-    by_run,
-    check_runs,
-    decode,
-    seeds_of,
-    turned,
-)
+from genpercept.pipeline.call import IDENTITY_AXES, Run, batches, boxes_by_image, check_runs, decode, seeds_of, turned
 from genpercept.pipeline.folder import Parts, read_base, read_model, write
 from genpercept.tasks import TASKS, RegionTask, Task
 
@@ -156,7 +146,7 @@ class GenPerceptPipeline(DiffusionPipeline):
     ) -> list[Prediction]:
         """Images (1, 3, H, W) in [0, 1] of any sizes -> their predictions; those of one padded size share batches."""
         geometries = [Geometry.plan(_size(x), resolution, self.stride, resize_mode) for x in images]
-        start = None if latents is None else by_run(latents, geometries, run, self._codec)
+        start = None if latents is None else run.by_image(latents, geometries, self._codec)
         predictions: dict[int, Prediction] = {}
         for batch in batches([g.padded for g in geometries], run.batch_size):
             x = torch.cat([geometries[i].apply(images[i]) for i in batch])

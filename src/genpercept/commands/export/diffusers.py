@@ -51,14 +51,14 @@ class Source:
     images: tuple[str, ...] = ()
 
     @property
-    def vae(self) -> nn.Module:
-        """The codec of a model that has one, which `to_diffusers` sees to."""
-        return cast(nn.Module, self.pipe.vae)
-
-    @property
     def kind(self) -> Kind:
         """Of its predictions."""
         return KINDS.find(self.pipe.task_plugin.kind)
+
+    @property
+    def vae(self) -> nn.Module:
+        """The codec of a model that has one, which `to_diffusers` sees to."""
+        return cast(nn.Module, self.pipe.vae)
 
     def need_base(self, why: str) -> Path:
         if self.base is None:

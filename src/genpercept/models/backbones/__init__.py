@@ -7,7 +7,7 @@ in [-1, 1] where the plugin's `input` says so. Who pairs it with a codec, a para
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol, cast, runtime_checkable
+from typing import Protocol, cast
 
 from torch import Tensor, nn
 
@@ -29,17 +29,12 @@ class Backbone(Protocol):
         """x (B, in_channels, h, w), t (B,), context (B, tokens, width) -> Features; `latent=False` leaves the output out."""
         ...
 
-    def output_parameters(self) -> Iterable[nn.Parameter]:
-        """Those that only the output latent reads: they get no gradient from a head on the pyramid."""
+    def choose_blocks(self, blocks: Sequence[int]) -> None:
+        """Read the pyramid behind these blocks from now on; for plugins that `chooses_blocks`. ValueError for unknown ones."""
         ...
 
-
-@runtime_checkable
-class PyramidChoice(Protocol):
-    """A backbone of equal blocks, any of which may give the pyramid."""
-
-    def choose_blocks(self, blocks: Sequence[int]) -> None:
-        """Read the pyramid behind these blocks from now on. ValueError for blocks that are not there."""
+    def output_parameters(self) -> Iterable[nn.Parameter]:
+        """Those that only the output latent reads: they get no gradient from a head on the pyramid."""
         ...
 
 

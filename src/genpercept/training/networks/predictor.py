@@ -12,7 +12,7 @@ from genpercept.checkpoints import hub
 from genpercept.checkpoints.parts import MANIFEST
 from genpercept.core.modules import config_of, pretrained
 from genpercept.models import adapters
-from genpercept.models.backbones import BACKBONES, PyramidChoice, as_backbone
+from genpercept.models.backbones import BACKBONES, as_backbone
 from genpercept.models.codecs import CODECS, Codec
 from genpercept.models.heads import HEADS, Head, neck_config
 from genpercept.models.paradigms import PARADIGMS, Paradigm
@@ -164,9 +164,9 @@ def choose_pyramid(recipe: Recipe, denoiser: nn.Module, backbone: str) -> None:
     """Make the denoiser give the features that model.pyramid_blocks names, if any. ValueError where it has no choice."""
     if not recipe.model.pyramid_blocks:
         return
-    if not isinstance(denoiser, PyramidChoice):
+    if not BACKBONES.find(backbone).chooses_blocks:
         raise ValueError(f"model.pyramid_blocks: the pyramid of {backbone} is what its up blocks give; leave it out")
-    denoiser.choose_blocks(recipe.model.pyramid_blocks)
+    as_backbone(denoiser).choose_blocks(recipe.model.pyramid_blocks)
 
 
 def _denoiser(recipe: Recipe, base: nn.Module, backbone: str, channels: int) -> nn.Module:
