@@ -246,7 +246,7 @@ LAMP = Label("lamp", "(2,) x, y of the lamp", channels=0, summary="", crop=label
 @dataclass(frozen=True)
 class Albedo(TaskOptions):
     name = "albedo"
-    kind = "albedo"
+    kind = "normals"
     spaces = ("image",)
     labels = ("albedo",)
     head = "vae"

@@ -185,7 +185,7 @@ def test_cached_latents_are_those_of_the_step(work: Path, base: Path, tmp_path: 
 
 
 def start(path: Path, out: Path, *extra: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "genpercept.training.loop", str(path), str(out), *extra]
+    command = [sys.executable, "-m", "genpercept.training", str(path), str(out), *extra]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 

@@ -40,7 +40,7 @@ def record(recipe: Path, out: Path) -> None:
     if training.first:
         (out / "losses.json").write_text(json.dumps(losses), encoding="utf-8")
     sys.stdout.flush()
-    os._exit(0)  # as genpercept.training.loop does: the other process may be gone
+    os._exit(0)  # as genpercept.training does: the other process may be gone
 
 
 def curve(recipe: Path, out: Path, processes: int) -> list[float]:

@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from genpercept.core.moved import answer
+from genpercept.core.version import __version__
 
 if TYPE_CHECKING:
     from genpercept import metrics
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from genpercept.pipeline.pipeline import GenPerceptPipeline
     from genpercept.pipeline.specialise.pipeline import specialise
 
-__version__ = "0.1.0"
 __all__ = ["GenPerceptPipeline", "Prediction", "__version__", "load", "metrics", "specialise"]
 
 _HOMES = {

@@ -10,7 +10,6 @@ from typing import Any, NoReturn
 
 import click
 
-from genpercept import __version__
 from genpercept.commands.bench.options import bench
 from genpercept.commands.data.options import data
 from genpercept.commands.demo.options import demo
@@ -23,6 +22,7 @@ from genpercept.commands.score.options import score
 from genpercept.commands.shared_options import debuggable
 from genpercept.commands.study.options import study
 from genpercept.commands.train.options import train
+from genpercept.core.version import __version__
 
 # Which extra brings a package that a plain installation lacks.
 _EXTRAS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Self, cast
 
@@ -50,6 +50,7 @@ class About:
                 choose("label", name, (*LABELS, *_TEXTS), f"data set {self.title!r}: ")
 
 
+@dataclass(frozen=True)
 class FileDataset:
     """Base of the adapters, frozen dataclasses whose fields are the options. Subclasses give name, about, index, load."""
 
@@ -62,12 +63,12 @@ class FileDataset:
 
     def with_options(self, **options: Any) -> Self:
         """The same data set with these options. ValueError for an unknown one."""
-        known = tuple(f.name for f in fields(cast(Any, self))) if is_dataclass(self) else ()
+        known = tuple(f.name for f in fields(self))
         for key in options:
             if not known:
                 raise ValueError(f"data set {self.name!r} has no options, but got {key!r}")
             choose(f"option of data set {self.name!r}", key, known)
-        return replace(cast(Any, self), **options) if options else self
+        return replace(self, **options)
 
     def index(self, root: Path | None, split: str) -> Sequence[Any]:
         raise NotImplementedError
@@ -162,7 +163,7 @@ def read_hdf5(path: Path, key: str = "dataset", item: int | None = None) -> np.n
         with h5py.File(path, "r") as file:
             if key not in file:
                 raise ValueError(f"{shown(path)}: no array {key!r} in it; there are {', '.join(file.keys())}")
-            values = cast(Any, file[key])
+            values = cast("h5py.Dataset", file[key])
             if item is not None and not 0 <= item < len(values):
                 raise ValueError(f"{shown(path)}: {key!r} has {len(values)} items; number {item} was wanted")
             return np.asarray(values[() if item is None else item])

@@ -5,15 +5,24 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+if TYPE_CHECKING:
+    from peft import PeftConfig
+
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")  # ends of names: the projections of every attention layer
 _NAME = "default"
 _PEFT_PREFIX = "base_model.model."  # of the names in a PeftModel's file
+
+
+class _Adapted(Protocol):
+    """A module that peft has put adapters into."""
+
+    peft_config: dict[str, PeftConfig]
 
 
 def add_lora(denoiser: nn.Module, rank: int, alpha: int = 0, targets: Sequence[str] = ATTENTION, seed: int = 0) -> None:
@@ -52,7 +61,7 @@ def save_lora(denoiser: nn.Module, folder: Path) -> None:
     from peft.utils.save_and_load import get_peft_model_state_dict
 
     _require(denoiser)
-    config = cast(Any, denoiser).peft_config[_NAME]
+    config = cast(_Adapted, denoiser).peft_config[_NAME]
     state = get_peft_model_state_dict(denoiser, adapter_name=_NAME)
     state = {name: t.detach().cpu().contiguous() for name, t in state.items()}
     folder.mkdir(parents=True, exist_ok=True)
@@ -61,9 +70,8 @@ def save_lora(denoiser: nn.Module, folder: Path) -> None:
     if not isinstance(denoiser, UNet2DConditionModel):  # diffusers' pipelines of the others load no adapters
         return
     metadata = {k: sorted(v) if isinstance(v, set) else v for k, v in config.to_dict().items()}
-    StableDiffusionPipeline.save_lora_weights(
-        folder, unet_lora_layers=cast(Any, state), unet_lora_adapter_metadata=metadata
-    )
+    layers: dict[str, nn.Module | torch.Tensor] = {**state}
+    StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=layers, unet_lora_adapter_metadata=metadata)
 
 
 def load_lora(denoiser: nn.Module, folder: Path) -> None:
@@ -82,7 +90,7 @@ def load_lora(denoiser: nn.Module, folder: Path) -> None:
         raise ValueError(f"{folder}: adapter_config.json says rank {config.r}, its tensors have {sorted(ranks)}")
     inject_adapter_in_model(config, denoiser, adapter_name=_NAME)
     state = {name.removeprefix(_PEFT_PREFIX): t for name, t in tensors.items()}
-    found = cast(Any, set_peft_model_state_dict(denoiser, state, adapter_name=_NAME))
+    found = set_peft_model_state_dict(denoiser, state, adapter_name=_NAME)
     if found.unexpected_keys:
         raise ValueError(
             f"{folder}: the adapter is for another denoiser: it has {found.unexpected_keys[0]}, this has not"

@@ -13,6 +13,7 @@ from torch import Tensor
 from genpercept.core.values import Geometry, resize
 from genpercept.imaging.kinds import KINDS
 from genpercept.imaging.prediction import Prediction
+from genpercept.models.codecs import Codec
 from genpercept.models.paradigms import Paradigm
 from genpercept.pipeline import ensemble
 from genpercept.tasks import Task
@@ -33,6 +34,19 @@ class Run:
     members: int = 1
     batch_size: int = 1
     flip_test: bool = False
+
+    def by_image(self, latents: Tensor, geometries: Sequence[Geometry], codec: Codec) -> Tensor:
+        """`latents` of all runs -> (images, runs, C, h, w). ValueError where their shape is not the images'."""
+        sizes = {tuple(edge // codec.stride for edge in g.padded) for g in geometries}
+        if len(sizes) != 1:
+            raise ValueError(f"latents for images of {len(sizes)} different padded sizes: pass one size at a time")
+        wanted = (len(geometries) * self.members, self.paradigm.label_channels(codec.channels), *sizes.pop())
+        if tuple(latents.shape) != wanted:
+            raise ValueError(
+                f"latents {list(latents.shape)}: must be {list(wanted)}, "
+                f"one for each of {len(geometries)} images x {self.members} runs"
+            )
+        return latents.unflatten(0, (len(geometries), self.members))
 
 
 def seeds_of(generator: torch.Generator | Sequence[torch.Generator] | None, images: int) -> list[int]:

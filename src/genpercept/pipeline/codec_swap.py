@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import nn
 
 from genpercept.checkpoints import hub
 from genpercept.checkpoints.parts import MANIFEST, load_part, read_json
-from genpercept.models.codecs import CODECS, HALVES, half
+from genpercept.core.modules import config_of
+from genpercept.models.codecs import CODECS, HALVES, CodecPlugin, half
 
 _SAME_FACTOR = 1e-4  # relative: published factors are rounded
+
+
+class PairPlugin(CodecPlugin, Protocol):
+    """The codec of two, which is made of modules rather than by a configuration."""
+
+    def pair(self, encoder: nn.Module, decoder: nn.Module) -> nn.Module: ...
 
 
 def read_codec(source: str | Path, dtype: torch.dtype | None = None, **where: Any) -> tuple[str, nn.Module]:
@@ -80,7 +87,7 @@ def _check_scaling(own: nn.Module, new: nn.Module, name: str) -> None:
     if type(own) is not type(new):
         return
     for key in ("scaling_factor", "shift_factor"):
-        theirs, ours = (cast(Any, module).config.get(key) or 0.0 for module in (new, own))
+        theirs, ours = (float(config_of(module).get(key) or 0.0) for module in (new, own))
         if abs(theirs - ours) > _SAME_FACTOR * abs(ours):
             raise ValueError(
                 f"{name}: its latents have {key} {theirs:g}, the model's codec has {ours:g}: not of one latent space; pass a "
@@ -93,7 +100,7 @@ def join(encoder: nn.Module, decoder: nn.Module) -> tuple[str, nn.Module]:
     if encoder is decoder:
         name = type(encoder).__name__
         return next(n for n in CODECS.names() if CODECS.find(n).class_name == name), encoder
-    plugin = cast(Any, CODECS.find("pair"))
+    plugin = cast(PairPlugin, CODECS.find("pair"))
     module = plugin.pair(encoder, decoder)
     plugin.wrap(module)  # refuses latents of different shapes
     return plugin.name, module

@@ -136,7 +136,7 @@ class ExportedPipeline(GenPerceptPipeline):
             f"{self.info['model']}: is an exported graph without parts: use the model it was exported from"
         )
 
-    save_pretrained = with_codec = enable_model_cpu_offload = enable_sequential_cpu_offload = cast(Any, _refused)
+    save_pretrained = with_codec = enable_model_cpu_offload = enable_sequential_cpu_offload = _refused
 
 
 # ---- ONNX Runtime ----------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -17,10 +17,11 @@ from genpercept.checkpoints import lowrank
 from genpercept.checkpoints import parts as checkpoint
 from genpercept.checkpoints.weights import weight_files
 from genpercept.core.files import atomic_folder
+from genpercept.core.modules import config_of, pretrained
 from genpercept.core.names import choose
 from genpercept.core.registry import Registry
 from genpercept.models import text
-from genpercept.models.backbones import BACKBONES
+from genpercept.models.backbones import BACKBONES, as_backbone
 from genpercept.models.codecs import CODECS
 from genpercept.models.heads import HEADS
 from genpercept.models.paradigms import PARADIGMS, Paradigm
@@ -107,9 +108,9 @@ def read_base(
     options = _prediction_type(folder, plugin, options)
     unet = load_part(BACKBONES.find(backbone), path, torch_dtype)
     vae = load_part(CODECS.find("kl"), folder / "vae", torch_dtype)
-    channels = int(cast(Any, unet).in_channels)
+    channels = as_backbone(unet).in_channels
     if widen:
-        channels = max(channels, plugin.input_channels(int(cast(Any, vae).config.latent_channels)))
+        channels = max(channels, plugin.input_channels(int(config_of(vae)["latent_channels"])))
     unet = BACKBONES.find(backbone).adapt(unet, channels)
     prompt_embeds = base_prompt(folder, path, backbone, unet, prompt, allow_pickle=allow_pickle)
     info = {"paradigm_options": options, "prompt": prompt, "backbone": backbone, "codec": "kl"}
@@ -185,10 +186,10 @@ def write(target: Path, parts: Parts, class_name: str) -> None:
         raise ValueError(f"{target}: is a file; pass a folder to save the model into")
     with atomic_folder(target) as work:
         paths = {"unet": BACKBONES.find(parts.info["backbone"]).folder}
-        cast(Any, parts.unet).save_pretrained(work / paths["unet"], safe_serialization=True)
+        pretrained(parts.unet).save_pretrained(work / paths["unet"], safe_serialization=True)
         for name, part in (("vae", parts.vae), ("head", parts.head)):
             if part is not None:
-                cast(Any, part).save_pretrained(work / name, safe_serialization=True)
+                pretrained(part).save_pretrained(work / name, safe_serialization=True)
                 paths[name] = name
         if parts.prompt_embeds.numel():
             save_file({"prompt_embeds": parts.prompt_embeds.contiguous()}, work / PROMPT_FILE)

@@ -69,12 +69,7 @@ def load(
         pipe.info["model"] = str(name) if subfolder is None else f"{name}/{subfolder}"
     else:
         choice = choose(name, folder, subfolder, family, task, base, where)
-        if subfolder:  # a repository of which only this folder was brought
-            for part in choice.layout.beside(folder):
-                hub.resolve(name, subfolder=str(PurePosixPath(subfolder).with_name(part)), **where)
-        given = base or _base_for(name, choice.layout.lacking(folder, allow_pickle=allow_pickle))
-        pipe = choice.layout.load(folder, given, choice.task, torch_dtype, where)
-        pipe.info["decided"] = choice.reasons | pipe.info.get("decided", {})
+        pipe = _public(name, folder, subfolder, choice, base, torch_dtype, where)
     _check_asked(pipe, name, family, task)
     stored = {k: pipe.info[k] for k in (pipeline.MARK,) if k in pipe.info}
     if encoder is not None or decoder is not None:
@@ -83,6 +78,25 @@ def load(
     if specialised or (specialised is None and stored):
         pipe = pipeline.again(pipe, torch_dtype)
     return pipe.to(pick_device(str(device or "auto")))
+
+
+def _public(
+    name: str | Path,
+    folder: Path,
+    subfolder: str | None,
+    choice: Choice,
+    base: str | Path | None,
+    torch_dtype: torch.dtype | None,
+    where: dict[str, Any],
+) -> GenPerceptPipeline:
+    """A public checkpoint, with what its family keeps beside it and what it lacks of its base."""
+    if subfolder:  # a repository of which only this folder was brought
+        for part in choice.layout.beside(folder):
+            hub.resolve(name, subfolder=str(PurePosixPath(subfolder).with_name(part)), **where)
+    given = base or _base_for(name, choice.layout.lacking(folder, allow_pickle=bool(where.get("allow_pickle"))))
+    pipe = choice.layout.load(folder, given, choice.task, torch_dtype, where)
+    pipe.info["decided"] = choice.reasons | pipe.info.get("decided", {})
+    return pipe
 
 
 def _refuse_parts(file: Path, specialised: bool | None, codec: str | Path | None) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib.metadata
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,26 +18,14 @@ from genpercept.core.rng import Rng
 from genpercept.core.values import Features, Geometry, Region
 from genpercept.imaging.prediction import Prediction
 from genpercept.imaging.read import read_many, to_tensor
-from genpercept.models.backbones import BACKBONES
+from genpercept.models.backbones import as_backbone
 from genpercept.models.codecs import CODECS
 from genpercept.models.heads import HEADS
 from genpercept.models.paradigms import PARADIGMS, Paradigm
-from genpercept.pipeline import codec_swap
+from genpercept.pipeline import codec_swap, pairing
 from genpercept.pipeline.call import IDENTITY_AXES, Run, batches, boxes_by_image, check_runs, decode, seeds_of, turned
 from genpercept.pipeline.folder import Parts, read_base, read_model, write
 from genpercept.tasks import TASKS, RegionTask, Task
-
-_ARGUMENTS = (
-    "processing_resolution",
-    "num_inference_steps",
-    "ensemble_size",
-    "ensembling_kwargs",
-    "paradigm",
-    "generator",
-)
-_ARGUMENTS += ("latents", "batch_size", "resize_mode", "boxes", "flip_test")
-# Of `info`: by end of the codec, where it came from when it is not the model's own, and what it was distilled from
-_OF_CODEC = ("replaced", "distilled")
 
 
 class GenPerceptPipeline(DiffusionPipeline):
@@ -160,7 +146,7 @@ class GenPerceptPipeline(DiffusionPipeline):
     ) -> list[Prediction]:
         """Images (1, 3, H, W) in [0, 1] of any sizes -> their predictions; those of one padded size share batches."""
         geometries = [Geometry.plan(_size(x), resolution, self.stride, resize_mode) for x in images]
-        start = self._start_latents(latents, geometries, run)
+        start = None if latents is None else run.by_image(latents, geometries, self._codec)
         predictions: dict[int, Prediction] = {}
         for batch in batches([g.padded for g in geometries], run.batch_size):
             x = torch.cat([geometries[i].apply(images[i]) for i in batch])
@@ -196,7 +182,7 @@ class GenPerceptPipeline(DiffusionPipeline):
         def denoise(x: Tensor, t: Tensor) -> Features:
             context = self.prompt_embeds.to(device, self.unet_dtype).expand(x.shape[0], -1, -1)
             further = {k: row.expand(x.shape[0], -1) for k, row in conditions.items()}
-            return cast(Any, self._denoiser).forward_features(
+            return as_backbone(self._denoiser).forward_features(
                 x.to(self.unet_dtype), t, context, latent=wants_latent, **further
             )
 
@@ -207,22 +193,6 @@ class GenPerceptPipeline(DiffusionPipeline):
             start = None if latents is None else latents[rows].to(device)
             yield run.paradigm.predict(denoise, z_x[images.to(device)], run.steps, rng, start)
 
-    def _start_latents(self, latents: Tensor | None, geometries: Sequence[Geometry], run: Run) -> Tensor | None:
-        """`latents` by image and run, (B, runs, 4, h, w). ValueError where their shape is not the images'."""
-        if latents is None:
-            return None
-        sizes = {tuple(edge // self._codec.stride for edge in g.padded) for g in geometries}
-        if len(sizes) != 1:
-            raise ValueError(f"latents for images of {len(sizes)} different padded sizes: pass one size at a time")
-        channels = run.paradigm.label_channels(self._codec.channels)
-        wanted = (len(geometries) * run.members, channels, *sizes.pop())
-        if tuple(latents.shape) != wanted:
-            raise ValueError(
-                f"latents {list(latents.shape)}: must be {list(wanted)}, "
-                f"one for each of {len(geometries)} images x {run.members} runs"
-            )
-        return latents.unflatten(0, (len(geometries), run.members))
-
     # ---- what goes with what ---------------------------------------------------------------------------------------
 
     def paradigm(self, name: str | None = None, **options: Any) -> Paradigm:
@@ -230,14 +200,8 @@ class GenPerceptPipeline(DiffusionPipeline):
 
         ValueError for unknown names and options, and for a paradigm that the parts cannot run.
         """
-        own = str(self.info["paradigm"])
-        plugin = PARADIGMS.find(name or own)
-        for option in options.keys() - plugin.options.keys():
-            if close := difflib.get_close_matches(option, _ARGUMENTS, 1):
-                raise ValueError(f"unknown argument {option!r}: did you mean {close[0]!r}?")
-        stored = self.info.get("paradigm_options") or {}
-        chosen = plugin.with_options(**{**(stored if plugin.name == own else {}), **options})
-        self._check_pairing(chosen)
+        chosen = pairing.choose(self.info, name, options)
+        pairing.check(chosen, self._task, self._head, self._codec, self.unet, self.info)
         return chosen
 
     def default_steps(self, chosen: Paradigm) -> int:
@@ -252,39 +216,6 @@ class GenPerceptPipeline(DiffusionPipeline):
         if num_inference_steps is not None:
             chosen.check_steps(num_inference_steps)
 
-    def _check_pairing(self, plugin: Paradigm) -> None:
-        """Refuse parts that cannot work together, with the reason."""
-        if plugin.needs_latent and self._head.consumes != "latent":
-            raise ValueError(
-                f"paradigm {plugin.name!r} iterates on latents, but head {self.info['head']!r} gives none: use one_step"
-            )
-        if not plugin.gives_latent and self._head.consumes == "latent":
-            raise ValueError(
-                f"paradigm {plugin.name!r} gives no latent, but head {self.info['head']!r} reads one: use a pyramid head, "
-                "such as dpt, or one_step"
-            )
-        if self._head.space not in self._task.spaces:
-            raise ValueError(
-                f"task {self.task!r} takes raw maps of space {' or '.join(self._task.spaces)}, "
-                f"head {self.info['head']!r} gives {self._head.space}"
-            )
-        backbone = BACKBONES.find(self.info["backbone"])
-        codec = CODECS.find(self.info["codec"])
-        if backbone.input != codec.output:
-            raise ValueError(
-                f"backbone {backbone.name!r} takes {backbone.input}, but codec {codec.name!r} gives {codec.output}"
-            )
-        if backbone.input == "pixels" and plugin.gives_latent:
-            raise ValueError(
-                f"paradigm {plugin.name!r} works on latents, but backbone {backbone.name!r} takes pixels and gives none: "
-                "use paradigm direct with a pyramid head, such as dpt"
-            )
-        wanted, have = plugin.input_channels(self._codec.channels), int(cast(Any, self.unet).in_channels)
-        if wanted != have:
-            raise ValueError(
-                f"paradigm {plugin.name!r} needs a denoiser with {wanted} input channels; this one has {have}"
-            )
-
     @property
     def task_plugin(self) -> Task:
         """The task with this model's options: its class table, its crop size, ..."""
@@ -293,7 +224,7 @@ class GenPerceptPipeline(DiffusionPipeline):
     @property
     def stride(self) -> int:
         """Pixels of which padded sizes are multiples: those of a codec's cell times the cells of a backbone's patch."""
-        return self._codec.stride * int(cast(Any, self.unet).patch)
+        return self._codec.stride * as_backbone(self.unet).patch
 
     @property
     def _denoiser(self) -> nn.Module:
@@ -307,11 +238,7 @@ class GenPerceptPipeline(DiffusionPipeline):
     @property
     def meta(self) -> dict[str, Any]:
         """What a Prediction says of its model: name, hash, family, task, paradigm, axes, software version."""
-        keys = ("model", "model_sha256", "family", "task", "paradigm", "axes")
-        known = {k: self.info[k] for k in ("variant", "decided") if k in self.info}  # of public checkpoints
-        known |= {k: self.info[k] for k in _OF_CODEC if k in self.info}
-        version = importlib.metadata.version("genpercept")
-        return {k: self.info.get(k) for k in keys} | known | {"software": f"genpercept {version}"}
+        return pairing.facts(self.info)
 
     def _meta_of(self, run: Run, seed: int) -> dict[str, Any]:
         return self.meta | {
@@ -349,9 +276,7 @@ class GenPerceptPipeline(DiffusionPipeline):
         unet: the backbone, of the plugin that `backbone` names. vae: None for codec "pixels". head_module: of a head with
         weights of its own. paradigm_options: those that are not the paradigm's defaults.
         """
-        width = cast(Any, unet).context_width
-        if width is not None and (prompt_embeds.ndim != 3 or prompt_embeds.shape[-1] != width):
-            raise ValueError(f"prompt_embeds {list(prompt_embeds.shape)}: the denoiser needs (1, tokens, {width})")
+        pairing.check_prompt(unet, prompt_embeds)
         settings = {
             "format": FORMAT,
             "family": "genpercept",
@@ -428,15 +353,8 @@ class GenPerceptPipeline(DiffusionPipeline):
         non-finite tensors, and parts whose SHA-256 is not the manifest's.
         """
         name = str(pretrained_model_name_or_path)
-        folder = hub.resolve(
-            name,
-            subfolder=subfolder,
-            revision=revision,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            token=token,
-            allow_pickle=allow_pickle,
-        )
+        where = {"subfolder": subfolder, "revision": revision, "cache_dir": cache_dir, "token": token}
+        folder = hub.resolve(name, local_files_only=local_files_only, allow_pickle=allow_pickle, **where)
         parts = read_model(folder, torch_dtype, allow_pickle=allow_pickle)
         parts.info["model"] = name if subfolder is None else f"{name}/{subfolder}"
         return cls(parts.unet, parts.vae, parts.prompt_embeds, parts.info, parts.head)
@@ -453,14 +371,7 @@ class GenPerceptPipeline(DiffusionPipeline):
         if self.vae is None:
             raise ValueError(f"codec {self.info['codec']!r} has no weights: there is nothing to replace")
         name, module = codec_swap.replaced(self.vae, encoder, decoder, self.unet_dtype, self.device, where)
-        info = {k: v for k, v in self.info.items() if k not in ("model_sha256", "specialised", *_OF_CODEC)} | {
-            "codec": name
-        }
-        given = {"encoder": encoder, "decoder": decoder}
-        new = {part: _codec_name(source) for part, source in given.items() if source is not None}
-        info["replaced"] = (self.info.get("replaced") or {}) | new
-        if kept := {k: v for k, v in (self.info.get("distilled") or {}).items() if k not in new}:
-            info["distilled"] = kept
+        info = pairing.info_with_codec(self.info, name, encoder=encoder, decoder=decoder)
         plain = GenPerceptPipeline(self.unet, module, self.prompt_embeds, info, self.head)
         if plain.stride != self.stride or plain._codec.channels != self._codec.channels:
             raise ValueError(
@@ -479,10 +390,6 @@ class GenPerceptPipeline(DiffusionPipeline):
         write(target, parts, GenPerceptPipeline.__name__)
         if push_to_hub:
             self.push_to_hub(kwargs.pop("repo_id", target.name), **kwargs)
-
-
-def _codec_name(source: Any) -> str:
-    return type(source).__name__ if isinstance(source, nn.Module) else str(source)
 
 
 def _size(image_1CHW: Tensor) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -23,7 +22,7 @@ from genpercept.training.dry_run import plan
 from genpercept.training.optim import build
 from genpercept.training.optim.schedule import Average, rate
 from genpercept.training.recipe import Recipe
-from genpercept.training.run import launch, sharding, trackers
+from genpercept.training.run import launch, sharding, signals, trackers
 from genpercept.training.run.log import Reporter
 from genpercept.training.run.meter import Meter
 from genpercept.training.run.state import UNWRITABLE, Checkpoints, State
@@ -105,7 +104,7 @@ class Training:
         meter = Meter(recipe)
         saved_at = state.seconds
         try:
-            with self._signals():
+            with signals.noted(self._interrupt):
                 stream = iter(batches)
                 while not self._finished():
                     begin = time.perf_counter()
@@ -361,26 +360,9 @@ class Training:
         if _due(step, self.recipe.logging.every):
             self.reporter.scalars(step, meter.figures())
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM end the run after the current step, with a checkpoint; a second one ends it at once."""
-
-        def note(number: int, frame: Any) -> None:
-            self.interrupted = number
-            for s, handler in before.items():
-                signal.signal(s, handler)
-
-        before: dict[int, Any] = {}
-        try:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                before[number] = signal.signal(number, note)
-        except ValueError:  # not the main thread: the caller's business
-            pass
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def _interrupt(self, number: int) -> None:
+        """Told by a signal: end the run after the current step, with a checkpoint."""
+        self.interrupted = number
 
 
 def _due(step: int, every: int) -> bool:
@@ -407,7 +389,3 @@ def _claim(out: Path, recipe: Recipe, resume: bool, begun: bool) -> None:
         write_text(out / "recipe.json", recipes.to_json(recipe))
     except OSError as error:
         raise ValueError(f"{out}: cannot be written: {error.strerror}") from None
-
-
-if __name__ == "__main__":  # one process of several: see launch.py
-    launch.child(main)

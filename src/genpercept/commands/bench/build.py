@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
 
-import genpercept
-from genpercept import GenPerceptPipeline
 from genpercept.checkpoints import hub
 from genpercept.checkpoints.parts import PartPlugin
 from genpercept.commands.bench.setting import Setting
 from genpercept.core import dtypes
 from genpercept.core.files import read_json
+from genpercept.core.modules import config_of
 from genpercept.models.backbones import BACKBONES
 from genpercept.models.backbones.sd21 import SD21_CONFIG
 from genpercept.models.codecs import CODECS
 from genpercept.models.codecs.kl import SD_VAE_CONFIG
 from genpercept.models.codecs.tiny import matching_config
 from genpercept.models.heads import HEADS
-from genpercept.pipeline import exported
+from genpercept.pipeline import exported, loading
+from genpercept.pipeline.pipeline import GenPerceptPipeline
+from genpercept.pipeline.specialise.pipeline import specialise
 
 _PROMPT_TOKENS = 2  # the empty prompt, not padded
 
@@ -38,7 +39,7 @@ def pipeline(setting: Setting, graph: Path | None = None) -> GenPerceptPipeline:
             raise ValueError(f"{setting.label}: its graph is missing")
         return exported.load(graph, None if dtype == torch.float32 else dtype)
     if setting.model:
-        pipe = genpercept.load(setting.model, torch_dtype=dtype, device=setting.device)
+        pipe = loading.load(setting.model, torch_dtype=dtype, device=setting.device)
     else:
         pipe = random(setting, setting.device, dtype)
     if setting.attention_slicing:
@@ -49,9 +50,7 @@ def pipeline(setting: Setting, graph: Path | None = None) -> GenPerceptPipeline:
             raise ValueError(f"{setting.network}: its codec cannot work in tiles; leave --vae-tiling out")
         enable()
     if setting.specialised:
-        pipe = genpercept.specialise(
-            pipe, compile=setting.compile, cuda_graphs=setting.cuda_graphs, strips=setting.strips
-        )
+        pipe = specialise(pipe, compile=setting.compile, cuda_graphs=setting.cuda_graphs, strips=setting.strips)
         pipe.to(setting.device)
     return pipe
 
@@ -69,7 +68,7 @@ def export(setting: Setting, folder: Path) -> Path:
 def networks(setting: Setting) -> GenPerceptPipeline:
     """The setting's networks as torch has them, for counting: without weights where they are random anyway."""
     if setting.model:
-        return genpercept.load(setting.model, device="cpu", specialised=False)
+        return loading.load(setting.model, device="cpu", specialised=False)
     return random(setting, "meta", torch.float32)
 
 
@@ -84,7 +83,7 @@ def random(setting: Setting, device: str, dtype: torch.dtype) -> GenPerceptPipel
         if setting.head != "vae":
             sizes = {"neck_hidden_sizes": list(configs["unet"]["block_out_channels"])}
             head_module = HEADS.find(setting.head).build(sizes)
-    width = int(cast(Any, unet).config.cross_attention_dim)
+    width = int(config_of(unet)["cross_attention_dim"])
     return GenPerceptPipeline.from_parts(
         unet=_rounded(unet, dtype),
         vae=_rounded(vae, dtype),
@@ -116,11 +115,11 @@ def on_meta(pipe: GenPerceptPipeline) -> GenPerceptPipeline:
     info = {k: v for k, v in pipe.info.items() if k != "specialised"}
 
     def again(plugin: PartPlugin, part: nn.Module | None) -> nn.Module | None:
-        return None if part is None else plugin.build(dict(cast(Any, part).config))
+        return None if part is None else plugin.build(config_of(part))
 
     with torch.device("meta"):
         unet = again(BACKBONES.find(info["backbone"]), pipe.unet)
         vae = again(CODECS.find(info["codec"]), pipe.vae)
         head = again(HEADS.find(info["head"]), pipe.head)
     assert unet is not None
-    return GenPerceptPipeline(unet, cast(Any, vae), pipe.prompt_embeds, info, head)
+    return GenPerceptPipeline(unet, vae, pipe.prompt_embeds, info, head)

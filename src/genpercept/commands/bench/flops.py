@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from genpercept import GenPerceptPipeline
 from genpercept.commands.bench.build import on_meta
 from genpercept.commands.bench.stages import NETWORK, watched
 from genpercept.pipeline.call import Run
+from genpercept.pipeline.pipeline import GenPerceptPipeline
 
 UNCOUNTED = "normalisations, activations, softmax, additions, resizing and padding"
 

@@ -15,7 +15,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from genpercept import GenPerceptPipeline
 from genpercept.commands.bench import build, ceiling, flops, machine
 from genpercept.commands.bench.clock import enough, summary, synchronise, timed
 from genpercept.commands.bench.setting import Effort, Setting
@@ -24,6 +23,7 @@ from genpercept.core.values import Geometry
 from genpercept.imaging.read import read, to_tensor
 from genpercept.imaging.write import default_formats
 from genpercept.pipeline.call import Run
+from genpercept.pipeline.pipeline import GenPerceptPipeline
 
 FILE_SCALE = 1.5  # the image file's edge over the network's
 _QUALITY = 92  # of its JPEG

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -69,18 +69,16 @@ def _marigold(peer: Peer) -> Any:
         steps_offset=1,
         clip_sample=False,
     )
+    unet = configs["unet"] | {"in_channels": 2 * configs["vae"]["latent_channels"]}
+    parts: dict[str, Any] = {
+        "unet": UNet2DConditionModel.from_config(unet),
+        "vae": AutoencoderKL.from_config(configs["vae"]),
+        "scheduler": scheduler,
+        "text_encoder": None,
+        "tokenizer": None,
+    }
     pipe = MarigoldDepthPipeline(
-        cast(
-            Any,
-            UNet2DConditionModel.from_config(configs["unet"] | {"in_channels": 2 * configs["vae"]["latent_channels"]}),
-        ),
-        cast(Any, AutoencoderKL.from_config(configs["vae"])),
-        scheduler,
-        cast(Any, None),
-        cast(Any, None),
-        prediction_type="depth",
-        default_denoising_steps=peer.steps,
-        default_processing_resolution=768,
+        **parts, prediction_type="depth", default_denoising_steps=peer.steps, default_processing_resolution=768
     )
     pipe.empty_text_embedding = torch.zeros(1, _TOKENS, configs["unet"]["cross_attention_dim"], device="cpu")
     pipe.set_progress_bar_config(disable=True)
@@ -153,14 +151,14 @@ def _zoedepth(peer: Peer) -> nn.Module:
         "out_features": ["stage6", "stage12", "stage18", "stage24"],
     }
     bins = [{"name": "nyu", "n_bins": 64, "min_depth": 1e-3, "max_depth": 10.0}]
-    config = ZoeDepthConfig(
-        backbone_config=BeitConfig(**backbone),
-        neck_hidden_sizes=[256, 512, 1024, 1024],
-        bin_centers_type="softplus",
-        bin_configurations=bins,
-        num_patch_transformer_layers=cast(Any, None),
-    )
-    return ZoeDepthForDepthEstimation(config)
+    config: dict[str, Any] = {
+        "backbone_config": BeitConfig(**backbone),
+        "neck_hidden_sizes": [256, 512, 1024, 1024],
+        "bin_centers_type": "softplus",
+        "bin_configurations": bins,
+        "num_patch_transformer_layers": None,
+    }
+    return ZoeDepthForDepthEstimation(ZoeDepthConfig(**config))
 
 
 def _depth_pro(peer: Peer) -> nn.Module:

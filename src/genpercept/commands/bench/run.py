@@ -5,6 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from genpercept.commands.bench.setting import Effort, Setting
+from genpercept.core.devices import pick_device
+
+if TYPE_CHECKING:
+    from genpercept.commands.bench.session import Session
 
 
 def main(
@@ -36,10 +43,8 @@ def main(
 
     `batches` and `dtypes`: separated by commas. Every other argument as `Setting` and `Effort` have it.
     """
-    from genpercept.commands.bench import output, peers
+    from genpercept.commands.bench import peers
     from genpercept.commands.bench.session import Session
-    from genpercept.commands.bench.setting import Effort, Setting
-    from genpercept.core.devices import pick_device
 
     if model and (shape or codec or head):
         raise ValueError(f"{model}: a model has its own networks; leave --shape, --codec and --head out")
@@ -67,13 +72,24 @@ def main(
     session = Session(Effort(warmup, repeats, seconds))
     for setting in settings:
         session.add(setting, sizes, cold=cold, compare=compare)
+    _add_peers(session, names, settings)
+    return _report(session, f"Speed of {settings[0].network}", out)
+
+
+def _add_peers(session: Session, names: Sequence[str], settings: Sequence[Setting]) -> None:
     for setting in settings:
         session.peers(names, setting)
     if names:
         session.quote()
+
+
+def _report(session: Session, title: str, out: Path | None) -> int:
+    """Print the tables, write the files. 0: all was measured; 1: some of it failed; 2: all of it."""
+    from genpercept.commands.bench import output
+
     output.show(session.result)
     if out is not None:
-        for path in output.save(session.result, out, "bench", f"Speed of {settings[0].network}"):
+        for path in output.save(session.result, out, "bench", title):
             print(f"wrote {path}", file=sys.stderr)
     measured = len(session.result["rows"]) + len(session.result["peers"]) - session.failed
     return 0 if not session.failed else 1 if measured else 2

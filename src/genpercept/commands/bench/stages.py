@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, cast
 
-from genpercept import GenPerceptPipeline
+from genpercept.models.backbones import as_backbone
+from genpercept.models.codecs import Codec
+from genpercept.models.heads import Head
+from genpercept.pipeline.pipeline import GenPerceptPipeline
 
 NETWORK: tuple[str, ...] = ("encode", "denoise", "head")  # in their order
 Around = Callable[[str], AbstractContextManager[Any]]
@@ -18,24 +21,24 @@ def watched(pipe: GenPerceptPipeline, around: Around) -> Iterator[None]:
 
     Denoisers of several steps enter "denoise" at each of them.
     """
-    own = cast(Any, pipe)
-    codec, head, denoiser = own._codec, own._head, own._denoiser
-    forward = denoiser.forward_features
-    replaced = "forward_features" in vars(denoiser)  # compiled or recorded code
+    codec, head, own = pipe._codec, pipe._head, vars(pipe._denoiser)
+    forward = as_backbone(pipe._denoiser).forward_features
+    replaced = "forward_features" in own  # compiled or recorded code
 
     def denoise(*args: Any, **kwargs: Any) -> Any:
         with around("denoise"):
             return forward(*args, **kwargs)
 
-    own._codec, own._head, denoiser.forward_features = _Codec(codec, around), _Head(head, around), denoise
+    pipe._codec, pipe._head = cast(Codec, _Codec(codec, around)), cast(Head, _Head(head, around))
+    own["forward_features"] = denoise
     try:
         yield
     finally:
-        own._codec, own._head = codec, head
+        pipe._codec, pipe._head = codec, head
         if replaced:
-            denoiser.forward_features = forward
+            own["forward_features"] = forward
         else:
-            del denoiser.forward_features
+            del own["forward_features"]
 
 
 class _Watched:

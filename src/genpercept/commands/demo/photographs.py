@@ -58,13 +58,13 @@ class Result:
 
 def main(out: Path, model_depth: str = "mini/depth", model_normals: str = "mini/normals", device: str = "auto") -> int:
     """Write out/report.html and out/predictions/, print a summary. ValueError when a model or a package is missing."""
-    import genpercept
+    from genpercept.pipeline.loading import load
 
     out = Path(out)
     cases = {"Photographs": photographs(), "Held-out synthetic scenes": held_out(range(SCENES))}
     pipes = {
-        "depth": genpercept.load(model_depth, device=device),
-        "normals": genpercept.load(model_normals, device=device),
+        "depth": load(model_depth, device=device),
+        "normals": load(model_normals, device=device),
     }
     for pipe in pipes.values():
         pipe(cases["Photographs"][0].image)  # the first call pays for allocations and autotuning; not timed
@@ -72,7 +72,7 @@ def main(out: Path, model_depth: str = "mini/depth", model_normals: str = "mini/
     for result in (r for group in results.values() for r in group):
         for task, prediction in result.predictions.items():
             _save(prediction, out / "predictions" / f"{result.case.name}_{task}.png")
-    others = {task: genpercept.load(f"mini/{task}", device=device) for task in _demo_tasks.embedded()}
+    others = {task: load(f"mini/{task}", device=device) for task in _demo_tasks.embedded()}
     samples = _demo_tasks.scenes() if others else []
     shown = [_demo_tasks.judge(pipe, samples) for pipe in others.values()]
     images = {case.name: case.image for case in cases["Photographs"]}

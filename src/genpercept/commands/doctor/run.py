@@ -12,9 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from genpercept import __version__
 from genpercept.core.names import hint
 from genpercept.core.texts import one_line
+from genpercept.core.version import __version__
 
 if TYPE_CHECKING:
     from genpercept.core.registry import Registry, Table

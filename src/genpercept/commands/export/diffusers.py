@@ -15,12 +15,15 @@ from typing import Any, cast
 import diffusers
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from genpercept.checkpoints import hub, parts
 from genpercept.core.files import atomic_files, atomic_folder
+from genpercept.core.modules import config_of, pretrained
 from genpercept.core.names import choose
 from genpercept.imaging.kinds import KINDS, Kind
 from genpercept.models import text
+from genpercept.models.backbones import as_backbone
 from genpercept.models.codecs import CODECS
 from genpercept.pipeline import base_model, exported, loading
 from genpercept.pipeline.families import _marigold_index as marigold
@@ -51,6 +54,11 @@ class Source:
     def kind(self) -> Kind:
         """Of its predictions."""
         return KINDS.find(self.pipe.task_plugin.kind)
+
+    @property
+    def vae(self) -> nn.Module:
+        """The codec of a model that has one, which `to_diffusers` sees to."""
+        return cast(nn.Module, self.pipe.vae)
 
     def need_base(self, why: str) -> Path:
         if self.base is None:
@@ -156,7 +164,7 @@ def to_diffusers(source: Source, work: Path) -> str:
         options = pipe.paradigm().options
         if options.get("prediction_type") == "sample":
             return _lotus(source, work, "LotusDPipeline")
-        if int(cast(Any, pipe.unet).config.in_channels) == 4 and source.kind.layout != "stack":
+        if as_backbone(pipe.unet).in_channels == 4 and source.kind.layout != "stack":
             return _genpercept(source, work)
     if info["paradigm"] == "stochastic_multi_step" and info["head"] == "vae":
         options = pipe.paradigm().options
@@ -171,7 +179,7 @@ def _genpercept(source: Source, work: Path) -> str:
     pipe, dpt = source.pipe, source.pipe.info["head"] == "dpt"
     _check_scaling(source)
     _check_prompt(source, pad=False)
-    cast(Any, pipe.unet).save_pretrained(work / "unet")
+    pretrained(pipe.unet).save_pretrained(work / "unet")
     if dpt:
         _drop_output(work / "unet")
         _write_head(source, work / HEAD)
@@ -181,7 +189,7 @@ def _genpercept(source: Source, work: Path) -> str:
         raise source.refuse("its image encoder is not its base's, and GenPercept's layout has no place for one")
     for name, prefix in DECODER.items() if changed else ():
         (work / name).mkdir()
-        state = cast(Any, pipe.vae).state_dict()
+        state = source.vae.state_dict()
         part = {k.removeprefix(prefix): t.contiguous() for k, t in state.items() if k.startswith(prefix)}
         save_file(part, work / name / "model.safetensors")
     return "GenPercept: unet" + (", vae_decoder, vae_post_quant_conv" if changed else "")
@@ -197,8 +205,8 @@ def _drop_output(folder: Path) -> None:
 
 
 def _write_head(source: Source, folder: Path) -> None:
-    head = cast(Any, source.pipe.head)
-    config = {k: v for k, v in dict(head.config).items() if not k.startswith("_")}
+    head = cast(nn.Module, source.pipe.head)
+    config = {k: v for k, v in config_of(head).items() if not k.startswith("_")}
     if config.get("activation", "identity") != "identity" or config.get("out_channels", 1) != 1:
         raise source.refuse("GenPercept's DPT head gives one channel without an activation; this one does not")
     folder.mkdir()
@@ -211,7 +219,7 @@ def _changed(source: Source) -> set[str]:
     base = source.need_base("its decoder is written only if it was trained, which its base tells")
     theirs = parts.load_part(CODECS.find("kl"), base / "vae", allow_pickle=source.allow_pickle).state_dict()
     found = set()
-    for name, ours in cast(Any, source.pipe.vae).state_dict().items():
+    for name, ours in source.vae.state_dict().items():
         other = theirs.get(name)
         if other is None or other.shape != ours.shape or not torch.equal(other.to(ours.dtype), ours):
             found.add("decoder" if name.startswith(tuple(DECODER.values())) else "encoder")
@@ -245,7 +253,7 @@ def _e2e_ft(source: Source, work: Path) -> str:
 
 
 def _lotus(source: Source, work: Path, class_name: str) -> str:
-    if int(cast(Any, source.pipe.unet).config.projection_class_embeddings_input_dim or 0) != 4:
+    if int(config_of(source.pipe.unet)["projection_class_embeddings_input_dim"] or 0) != 4:
         raise source.refuse("its U-Net has no class embedding of width 4, which Lotus's code feeds")
     _check_axes(source)
     _check_prompt(source, pad=True)
@@ -258,8 +266,9 @@ def _full_folder(source: Source, work: Path, name: str, settings: dict[str, Any]
     """Every part of a diffusers pipeline; tokenizer and text encoder are the base's, byte by byte."""
     base = source.need_base("its layout has a text encoder, which is its base's")
     scheduler = _scheduler(options)
-    for part, module in (("unet", source.pipe.unet), ("vae", source.pipe.vae), ("scheduler", scheduler)):
-        cast(Any, module).save_pretrained(work / part)
+    scheduler.save_pretrained(work / "scheduler")
+    for part, module in (("unet", source.pipe.unet), ("vae", source.vae)):
+        pretrained(module).save_pretrained(work / part)
     for part in ("text_encoder", "tokenizer"):
         shutil.copytree(base / part, work / part)
     index = {
@@ -275,10 +284,10 @@ def _full_folder(source: Source, work: Path, name: str, settings: dict[str, Any]
     parts.write_config(work / "model_index.json", index)
 
 
-def _scheduler(options: dict[str, Any]) -> Any:
+def _scheduler(options: dict[str, Any]) -> diffusers.LCMScheduler | diffusers.DDIMScheduler:
     """The paradigm's options as diffusers' scheduler has them; options that a paradigm lacks are Stable Diffusion 2.1's."""
     betas = options.get("betas", (0.00085, 0.012))
-    common = {
+    common: dict[str, Any] = {
         "beta_start": float(betas[0]),
         "beta_end": float(betas[1]),
         "beta_schedule": "scaled_linear",
@@ -291,12 +300,12 @@ def _scheduler(options: dict[str, Any]) -> Any:
     }
     if options.get("sampler") == "lcm":
         more = {key: options[key] for key in ("original_inference_steps", "timestep_scaling")}
-        return diffusers.LCMScheduler(**cast(Any, common | more))
-    return diffusers.DDIMScheduler(**cast(Any, common))
+        return diffusers.LCMScheduler(**common | more)
+    return diffusers.DDIMScheduler(**common)
 
 
 def _check_scaling(source: Source) -> None:
-    factor = float(cast(Any, source.pipe.vae).config.scaling_factor)
+    factor = float(config_of(source.vae)["scaling_factor"])
     if factor != SCALING_FACTOR:
         raise source.refuse(
             f"its latents are scaled by {factor}, and {SCALING_FACTOR} is fixed in the family's own code"

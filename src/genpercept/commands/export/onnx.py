@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import warnings
 from pathlib import Path
-from typing import Any, cast
 
 import torch
 
@@ -36,7 +35,8 @@ def write(graph: graphs.OneStepGraph, path: Path) -> None:
         reason = one_line(error, 200)
         raise ValueError(f"{path.name}: this model cannot be translated to ONNX for all sizes ({reason})") from error
     size = sum(t.numel() * t.element_size() for t in graph.state_dict().values())
-    cast(Any, program).save(path, external_data=size > _INSIDE)
+    assert program is not None  # which it is by torch's older exporter alone
+    program.save(path, external_data=size > _INSIDE)
     _strip(path)
 
 

@@ -30,9 +30,9 @@ def _specialised() -> type:
 
 
 def genpercept_load(model: str, **options: Any) -> Pipeline:
-    import genpercept
+    from genpercept.pipeline.loading import load
 
-    return genpercept.load(model, **options)  # type: ignore[attr-defined]
+    return load(model, **options)
 
 
 class Model:

@@ -29,11 +29,11 @@ def main(folder: Path) -> int:
     """Run the job that lies in `folder`; returns the exit status of its training. ValueError for what cannot be run."""
     import torch
 
-    from genpercept.training import loop  # pyright: ignore[reportAttributeAccessIssue]
+    from genpercept.training.loop import main as train
 
     job = files.read_json(folder / JOB)
     settings = recipes.parse(job["recipe"], str(folder / JOB))
-    if not (folder / "model").is_dir() and (code := loop.main(Path(job["base"]), job["overrides"], folder, True)):
+    if not (folder / "model").is_dir() and (code := train(Path(job["base"]), job["overrides"], folder, True)):
         return code
     if settings.speed.threads:
         torch.set_num_threads(settings.speed.threads)

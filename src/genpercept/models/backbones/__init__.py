@@ -6,8 +6,8 @@ in [-1, 1] where the plugin's `input` says so. Who pairs it with a codec, a para
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Protocol, cast
 
 from torch import Tensor, nn
 
@@ -27,6 +27,10 @@ class Backbone(Protocol):
 
     def forward_features(self, x: Tensor, t: Tensor, context: Tensor, *, latent: bool = True) -> Features:
         """x (B, in_channels, h, w), t (B,), context (B, tokens, width) -> Features; `latent=False` leaves the output out."""
+        ...
+
+    def choose_blocks(self, blocks: Sequence[int]) -> None:
+        """Read the pyramid behind these blocks from now on; for plugins that `chooses_blocks`. ValueError for unknown ones."""
         ...
 
     def output_parameters(self) -> Iterable[nn.Parameter]:
@@ -66,7 +70,6 @@ BACKBONES = Registry[BackbonePlugin](__name__, "backbone", "genpercept.backbones
 find = BACKBONES.find
 
 
-def config_of(module: nn.Module) -> dict[str, Any]:
-    """A module's configuration as in its config.json."""
-    config: Any = module.config
-    return dict(config.to_dict() if hasattr(config, "to_dict") else config)
+def as_backbone(module: nn.Module) -> Backbone:
+    """The same module, of which it is known that a backbone's plugin built it."""
+    return cast(Backbone, module)

@@ -5,18 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Protocol, cast
 
 import torch
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from genpercept.checkpoints.parts import write_config
 from genpercept.core.files import read_json
+from genpercept.core.modules import Pretrained
 from genpercept.core.values import Features
+from genpercept.models.backbones import as_backbone
 from genpercept.models.backbones._blocks import KEY, check_size, choose, to_map
 
 _OWN = ("_name_or_path", "architectures", "model_type", "transformers_version", "dtype", "torch_dtype")
+
+
+class _Shape(Protocol):
+    """What is read of transformers' configurations of such models."""
+
+    num_channels: int
+    patch_size: int
+    hidden_size: int
 
 
 class PixelBackbone:
@@ -36,7 +47,7 @@ class PixelBackbone:
         """Normalised pixels (B, 3, H, W) -> tokens (B, 1 + N, C), class token first, with position embeddings of this size."""
         raise NotImplementedError
 
-    def blocks(self) -> Sequence[nn.Module]:
+    def blocks(self) -> nn.ModuleList:
         raise NotImplementedError
 
     def finish(self, tokens: Tensor) -> Tensor:
@@ -48,25 +59,29 @@ class PixelBackbone:
         return ()
 
     @property
+    def _shape(self) -> _Shape:
+        return cast(_Shape, cast(Pretrained, self).config)
+
+    @property
     def in_channels(self) -> int:
-        return int(cast(Any, self).config.num_channels)
+        return int(self._shape.num_channels)
 
     @property
     def patch(self) -> int:
-        return int(cast(Any, self).config.patch_size)
+        return int(self._shape.patch_size)
 
     @property
     def pyramid_blocks(self) -> tuple[int, ...]:
         """Counted from 0. `pyramid_blocks` in config.json, or four evenly spaced ones."""
-        return choose(getattr(cast(Any, self).config, KEY, None), len(self.blocks()))
+        return choose(getattr(self._shape, KEY, None), len(self.blocks()))
 
     def choose_blocks(self, blocks: Sequence[int]) -> None:
         """Read the pyramid behind these blocks from now on. ValueError for blocks that are not there."""
-        setattr(cast(Any, self).config, KEY, list(choose(blocks, len(self.blocks()))))
+        setattr(self._shape, KEY, list(choose(blocks, len(self.blocks()))))
 
     @property
     def pyramid_channels(self) -> tuple[int, ...]:
-        return (int(cast(Any, self).config.hidden_size),) * len(self.pyramid_blocks)
+        return (int(self._shape.hidden_size),) * len(self.pyramid_blocks)
 
     @property
     def pyramid_strides(self) -> tuple[int, ...]:
@@ -92,8 +107,8 @@ class PixelBackbone:
         return Features(None, tuple(reversed(maps)), size)
 
     def enable_gradient_checkpointing(self) -> None:
-        net = cast(Any, self)  # transformers 5 renamed it
-        (getattr(net, "activation_checkpointing_enable", None) or net.gradient_checkpointing_enable)()
+        renamed = getattr(self, "activation_checkpointing_enable", None)  # by transformers 5
+        (renamed or cast(PreTrainedModel, self).gradient_checkpointing_enable)()
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
         """In transformers' layout, as the parent's class; always safetensors."""
@@ -113,8 +128,9 @@ def settings(config: dict) -> dict[str, Any]:
 
 def plain_pixels(module: nn.Module, channels: int) -> nn.Module:
     """The module, as `BackbonePlugin.adapt` gives it. ValueError for anything but an image's own channels."""
-    if cast(Any, module).in_channels != channels:
-        raise ValueError(f"a backbone that takes pixels reads {cast(Any, module).in_channels} channels, not {channels}")
+    own = as_backbone(module).in_channels
+    if own != channels:
+        raise ValueError(f"a backbone that takes pixels reads {own} channels, not {channels}")
     return module
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from collections.abc import Iterable
+from typing import Any
 
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
@@ -35,11 +35,11 @@ class CLIPBackbone(PixelBackbone, CLIPVisionModel):
     def embed(self, pixels: Tensor) -> Tensor:
         return self.pre_layrnorm(self.embeddings(pixels, interpolate_pos_encoding=True))
 
-    def blocks(self) -> Sequence[nn.Module]:
-        return cast(Any, self.encoder).layers
+    def blocks(self) -> nn.ModuleList:
+        return self.encoder.layers
 
     def unread(self) -> Iterable[nn.Parameter]:
-        return cast(Any, self).post_layernorm.parameters()
+        return self.post_layernorm.parameters()
 
 
 class CLIP(BackbonePlugin):
@@ -56,8 +56,9 @@ class CLIP(BackbonePlugin):
     def build(self, config: dict) -> nn.Module:
         """From a config.json of transformers, of the tower or of the whole model, with its defaults; ViT-bigG-14 for none."""
         tower = config.get("vision_config", config)
-        net = cast(Any, CLIPBackbone(CLIPVisionConfig(**(settings(tower) or BIGG_CONFIG))))
-        net.embeddings.position_ids = stays_on_cpu(net.embeddings.num_positions)
+        net = CLIPBackbone(CLIPVisionConfig(**(settings(tower) or BIGG_CONFIG)))
+        places = net.embeddings
+        places.register_buffer("position_ids", stays_on_cpu(places.num_positions), persistent=False)
         return net
 
     def skip(self, tensor: str) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from collections.abc import Iterable
+from typing import Any
 
 from torch import Tensor, nn
 from transformers import Dinov2Config, Dinov2Model
@@ -48,14 +48,14 @@ class Dinov2Backbone(PixelBackbone, Dinov2Model):
     def embed(self, pixels: Tensor) -> Tensor:
         return self.embeddings(pixels)  # position embeddings interpolated (bicubic) by the parent
 
-    def blocks(self) -> Sequence[nn.Module]:
-        return cast(Any, self.encoder).layer
+    def blocks(self) -> nn.ModuleList:
+        return self.encoder.layer
 
     def finish(self, tokens: Tensor) -> Tensor:
         return self.layernorm(tokens)
 
     def unread(self) -> Iterable[nn.Parameter]:
-        token = cast(Any, self.embeddings).mask_token  # of masked pretraining
+        token = self.embeddings.mask_token  # of masked pretraining
         return () if token is None else (token,)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from inspect import signature
 from typing import Any, cast
 
@@ -49,35 +49,33 @@ class PixArtTransformer(SavedAsParent, PixArtTransformer2DModel):
 
     @property
     def in_channels(self) -> int:
-        return int(cast(Any, self.config).in_channels)
+        return int(self.config["in_channels"])
 
     @property
     def latent_channels(self) -> int:
         """Of the output latent: half of what the network gives where the other half is its learned sigma."""
-        net = cast(Any, self)
-        return self.in_channels if net.out_channels == 2 * self.in_channels else net.out_channels
+        return self.in_channels if self.out_channels == 2 * self.in_channels else self.out_channels
 
     @property
     def patch(self) -> int:
-        return int(cast(Any, self.config).patch_size)
+        return int(self.config["patch_size"])
 
     @property
     def context_width(self) -> int | None:
-        config = cast(Any, self.config)
-        return config.caption_channels or config.cross_attention_dim
+        return self.config["caption_channels"] or self.config["cross_attention_dim"]
 
     @property
     def pyramid_blocks(self) -> tuple[int, ...]:
         """Counted from 0. `pyramid_blocks` in config.json, or four evenly spaced ones."""
-        return choose(cast(Any, self.config).get(KEY), len(cast(Any, self).transformer_blocks))
+        return choose(self.config.get(KEY), len(self.transformer_blocks))
 
     def choose_blocks(self, blocks: Sequence[int]) -> None:
         """Read the pyramid behind these blocks from now on. ValueError for blocks that are not there."""
-        self.register_to_config(**{KEY: list(choose(blocks, len(cast(Any, self).transformer_blocks)))})
+        self.register_to_config(**{KEY: list(choose(blocks, len(self.transformer_blocks)))})
 
     @property
     def pyramid_channels(self) -> tuple[int, ...]:
-        return (int(cast(Any, self).inner_dim),) * len(self.pyramid_blocks)
+        return (int(self.inner_dim),) * len(self.pyramid_blocks)
 
     @property
     def pyramid_strides(self) -> tuple[int, ...]:
@@ -85,10 +83,9 @@ class PixArtTransformer(SavedAsParent, PixArtTransformer2DModel):
         return (_PIXELS_PER_CELL * self.patch,) * len(self.pyramid_blocks)
 
     def output_parameters(self) -> Iterator[nn.Parameter]:
-        net = cast(Any, self)
-        yield net.scale_shift_table
-        yield from net.proj_out.parameters()
-        for block in net.transformer_blocks[self.pyramid_blocks[-1] + 1 :]:
+        yield self.scale_shift_table
+        yield from self.proj_out.parameters()
+        for block in self.transformer_blocks[self.pyramid_blocks[-1] + 1 :]:
             yield from block.parameters()
 
     @apply_forward_hook  # so that model CPU offload brings the weights in, as it does for `forward`
@@ -97,19 +94,19 @@ class PixArtTransformer(SavedAsParent, PixArtTransformer2DModel):
 
         Returns the latent (B, latent_channels, h, w), without the learned sigma, unless `latent` is False, and the pyramid.
         """
-        net = cast(Any, self)  # the parent's submodules are untyped
         size, grid = (int(x.shape[-2]), int(x.shape[-1])), check_size("pixart_alpha", x, self.patch)
-        h = net.pos_embed(x)
-        conditions = self._micro_conditions(size, x) if net.use_additional_conditions else None
-        shifts, emb = net.adaln_single(t.expand(len(x)), conditions, batch_size=len(x), hidden_dtype=h.dtype)
-        if net.caption_projection is not None:
-            context = net.caption_projection(context)
+        h = self.pos_embed(x)
+        conditions = self._micro_conditions(size, x) if self.use_additional_conditions else None
+        shifts, emb = self.adaln_single(t.expand(len(x)), conditions, batch_size=len(x), hidden_dtype=h.dtype)
+        if self.caption_projection is not None:
+            context = self.caption_projection(context)
         chosen = self.pyramid_blocks
         maps: list[Tensor] = []
-        blocks = net.transformer_blocks if latent else net.transformer_blocks[: chosen[-1] + 1]
+        blocks = self.transformer_blocks if latent else self.transformer_blocks[: chosen[-1] + 1]
         for number, block in enumerate(blocks):
-            if torch.is_grad_enabled() and net.gradient_checkpointing:
-                h = net._gradient_checkpointing_func(block, h, None, context, None, shifts, None, None)
+            if torch.is_grad_enabled() and self.gradient_checkpointing:
+                run = cast(Callable[..., Tensor], self._gradient_checkpointing_func)  # None while that is off
+                h = run(block, h, None, context, None, shifts, None, None)
             else:
                 h = block(h, encoder_hidden_states=context, timestep=shifts)
             if number in chosen:
@@ -125,27 +122,26 @@ class PixArtTransformer(SavedAsParent, PixArtTransformer2DModel):
 
     def _output(self, h: Tensor, emb: Tensor, grid: tuple[int, int]) -> Tensor:
         """Tokens -> latent: modulated norm, projection, and patches put back in their places."""
-        net = cast(Any, self)
-        shift, scale = (net.scale_shift_table[None] + emb[:, None]).chunk(2, dim=1)
-        out = net.proj_out(net.norm_out(h) * (1 + scale) + shift)
-        out = out.unflatten(2, (self.patch, self.patch, net.out_channels)).unflatten(1, grid)
+        shift, scale = (self.scale_shift_table[None] + emb[:, None]).chunk(2, dim=1)
+        out = self.proj_out(self.norm_out(h) * (1 + scale) + shift)
+        out = out.unflatten(2, (self.patch, self.patch, self.out_channels)).unflatten(1, grid)
         out = out.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)  # (B, C, rows, patch, columns, patch)
         return out[:, : self.latent_channels]
 
 
 def drop_sigma(net: PixArtTransformer) -> None:
     """Leave the learned sigma out of the last projection, in place, where there is one: a predictor never reads it."""
-    channels, last = net.latent_channels, cast(Any, net).proj_out
-    if channels == cast(Any, net).out_channels:
+    channels, last = net.latent_channels, net.proj_out
+    if channels == net.out_channels:
         return
-    shape = (net.patch**2, cast(Any, net).out_channels)
+    shape = (net.patch**2, net.out_channels)
     with torch.no_grad():
         for name in ("weight", "bias"):
             old = getattr(last, name)
             kept = old.unflatten(0, shape)[:, :channels].flatten(0, 1).clone()
             setattr(last, name, nn.Parameter(kept, requires_grad=old.requires_grad))
     last.out_features = len(last.bias)
-    cast(Any, net).out_channels = channels
+    net.out_channels = channels
     net.register_to_config(out_channels=channels)
 
 
@@ -176,7 +172,7 @@ class PixArtAlpha(BackbonePlugin):
         """`pyramid_blocks` of the configuration: the blocks that make the pyramid, counted from 0."""
         own = signature(PixArtTransformer2DModel.__init__).parameters
         known = {key: value for key, value in config.items() if key in own}
-        net = cast(Any, PixArtTransformer.from_config(known))
+        net = cast(PixArtTransformer, PixArtTransformer.from_config(known))
         if config.get(KEY):
             net.choose_blocks(config[KEY])
         place = net.pos_embed
@@ -188,7 +184,7 @@ class PixArtAlpha(BackbonePlugin):
                 interpolation_scale=place.interpolation_scale,
                 output_type="pt",
             )
-        place.pos_embed = table.float()[None]
+        place.register_buffer("pos_embed", table.float()[None], persistent=False)
         return net
 
     def adapt(self, module: nn.Module, channels: int) -> nn.Module:
@@ -196,7 +192,7 @@ class PixArtAlpha(BackbonePlugin):
         net = cast(PixArtTransformer, module)
         drop_sigma(net)
         if net.in_channels != channels:
-            widen_convolution(cast(Any, net).pos_embed.proj, channels)
+            widen_convolution(net.pos_embed.proj, channels)
             net.register_to_config(in_channels=channels)
         return net
 

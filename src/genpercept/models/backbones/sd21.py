@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.models.unets.unet_2d_blocks import CrossAttnUpBlock2D, UpBlock2D
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
@@ -66,24 +67,24 @@ class SD21UNet(SavedAsParent, UNet2DConditionModel):
 
     @property
     def in_channels(self) -> int:
-        return int(cast(Any, self.config).in_channels)
+        return int(self.config["in_channels"])
 
     @property
-    def context_width(self) -> int | None:
-        width = cast(Any, self.config).cross_attention_dim
+    def context_width(self) -> int:
+        width = self.config["cross_attention_dim"]
         return int(width[0] if isinstance(width, list | tuple) else width)
 
     @property
     def empty_prompt(self) -> Tensor | None:
         """The embedding of "" that the network knows by itself, (1, 1, width): SDXL was trained with zeros for it."""
-        if cast(Any, self.config).addition_embed_type != "text_time":
+        if self.config["addition_embed_type"] != "text_time":
             return None
-        return torch.zeros(1, 1, int(cast(Any, self.context_width)))
+        return torch.zeros(1, 1, self.context_width)
 
     @property
     def pyramid_channels(self) -> tuple[int, ...]:
         """Channels of the up-block outputs, coarsest first: 1280, 1280, 640, 320 for Stable Diffusion 2.1."""
-        return tuple(reversed(cast(Any, self.config).block_out_channels))
+        return tuple(reversed(self.config["block_out_channels"]))
 
     @property
     def pyramid_strides(self) -> tuple[int, ...]:
@@ -92,9 +93,9 @@ class SD21UNet(SavedAsParent, UNet2DConditionModel):
         return tuple(8 * 2 ** max(0, n - 2 - i) for i in range(n))
 
     def output_parameters(self) -> Iterator[nn.Parameter]:
-        net = cast(Any, self)
-        yield from net.conv_norm_out.parameters()
-        yield from net.conv_out.parameters()
+        if self.conv_norm_out is not None:
+            yield from self.conv_norm_out.parameters()
+        yield from self.conv_out.parameters()
 
     @apply_forward_hook  # so that model CPU offload brings the weights in, as it does for `forward`
     def forward_features(
@@ -112,31 +113,31 @@ class SD21UNet(SavedAsParent, UNet2DConditionModel):
         residuals: what a ControlNet adds to the skip connections, in their order, and last to the middle. Returns the
         output latent (B, out_channels, h, w), unless `latent` is False, and the four up-block outputs.
         """
-        net = cast(Any, self)  # the parent's submodules are untyped
-        emb = net.time_embedding(net.get_time_embed(sample=x, timestep=t))
-        if (class_emb := net.get_class_embed(sample=x, class_labels=class_labels)) is not None:
-            emb = torch.cat([emb, class_emb], dim=-1) if net.config.class_embeddings_concat else emb + class_emb
-        if net.config.addition_embed_type == "text_time":
+        emb = self.time_embedding(self.get_time_embed(sample=x, timestep=t))
+        if (class_emb := self.get_class_embed(sample=x, class_labels=class_labels)) is not None:
+            emb = torch.cat([emb, class_emb], dim=-1) if self.config["class_embeddings_concat"] else emb + class_emb
+        if self.config["addition_embed_type"] == "text_time":
             conditions = self._size_conditions(x)
-            emb = emb + net.get_aug_embed(emb=emb, encoder_hidden_states=context, added_cond_kwargs=conditions)
-        h = net.conv_in(x)
+            more = self.get_aug_embed(emb=emb, encoder_hidden_states=context, added_cond_kwargs=conditions)
+            emb = emb + cast(Tensor, more)
+        h = self.conv_in(x)
         skips = (h,)
-        for block in net.down_blocks:
+        for block in self.down_blocks:
             if getattr(block, "has_cross_attention", False):
                 h, new = block(hidden_states=h, temb=emb, encoder_hidden_states=context)
             else:
                 h, new = block(hidden_states=h, temb=emb)
             skips += new
-        if getattr(net.mid_block, "has_cross_attention", False):
-            h = net.mid_block(h, emb, encoder_hidden_states=context)
+        if getattr(self.mid_block, "has_cross_attention", False):
+            h = self.mid_block(h, emb, encoder_hidden_states=context)
         else:
-            h = net.mid_block(h, emb)
+            h = self.mid_block(h, emb)
         if residuals:
             skips = tuple(skip + extra for skip, extra in zip(skips, residuals[:-1], strict=True))
             h = h + residuals[-1]
         pyramid: list[Tensor] = []
-        for block in net.up_blocks:
-            n = len(block.resnets)
+        for block in self.up_blocks:
+            n = len(cast(UpBlock2D | CrossAttnUpBlock2D, block).resnets)
             block_skips, skips = skips[-n:], skips[:-n]
             # odd sizes: upsample to the size of the skip that comes next, not to twice the current one
             kwargs = {"upsample_size": skips[-1].shape[2:]} if skips else {}
@@ -145,13 +146,17 @@ class SD21UNet(SavedAsParent, UNet2DConditionModel):
             h = block(hidden_states=h, temb=emb, res_hidden_states_tuple=block_skips, **kwargs)
             pyramid.append(h)
         size = (x.shape[-2], x.shape[-1])  # without int(), which would make constants of a traced graph's symbols
-        out = net.conv_out(net.conv_act(net.conv_norm_out(h))) if latent else None
-        return Features(out, tuple(pyramid), size)
+        return Features(self._output(h) if latent else None, tuple(pyramid), size)
+
+    def _output(self, h: Tensor) -> Tensor:
+        if self.conv_norm_out is not None and self.conv_act is not None:
+            h = self.conv_act(self.conv_norm_out(h))
+        return self.conv_out(h)
 
     def _size_conditions(self, x: Tensor) -> dict[str, Tensor]:
         """What an SDXL-shaped U-Net is told beside the text: no pooled text, as for "", and an uncropped image of this size."""
-        config = cast(Any, self.config)
-        width = config.projection_class_embeddings_input_dim - _TIME_IDS * config.addition_time_embed_dim
+        config = self.config
+        width = config["projection_class_embeddings_input_dim"] - _TIME_IDS * config["addition_time_embed_dim"]
         size = [float(edge * _PIXELS_PER_CELL) for edge in x.shape[-2:]]
         time_ids = torch.tensor([*size, 0.0, 0.0, *size], device=x.device, dtype=x.dtype)
         return {"text_embeds": x.new_zeros(len(x), width), "time_ids": time_ids.repeat(len(x), 1)}
@@ -159,7 +164,7 @@ class SD21UNet(SavedAsParent, UNet2DConditionModel):
 
 def widen(unet: nn.Module, channels: int) -> nn.Module:
     """Let a denoiser take `channels` input channels, in place; see `widen_convolution`. Returns it."""
-    net = cast(Any, unet)
+    net = cast(SD21UNet, unet)
     widen_convolution(net.conv_in, channels)
     net.register_to_config(in_channels=channels)
     return unet

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Protocol, cast
 
 import torch
-from diffusers import ControlNetModel
+from diffusers import ControlNetModel, UNet2DConditionModel
+from diffusers.models.attention_processor import AttentionProcessor
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from genpercept.checkpoints.parts import write_config
 from genpercept.checkpoints.weights import NAMES
+from genpercept.core.modules import config_of, pretrained
 from genpercept.core.values import Features
-from genpercept.models.backbones import BACKBONES, BackbonePlugin
+from genpercept.models.backbones import BACKBONES, BackbonePlugin, as_backbone
 
 # One convolution at latent resolution: the condition is the network's own input, not pixels, so that any codec's stride fits.
 _EMBEDDING_CHANNELS = (16,)
+
+
+class TakesResiduals(Protocol):
+    """The U-Net that a ControlNet goes with: it adds `residuals` to its skip connections, and the last one to its middle."""
+
+    def forward_features(
+        self, x: Tensor, t: Tensor, context: Tensor, *, latent: bool = True, residuals: Sequence[Tensor] = ()
+    ) -> Features: ...
 
 
 class ControlledUNet(nn.Module):
@@ -28,15 +38,15 @@ class ControlledUNet(nn.Module):
         super().__init__()
         self.unet = unet.requires_grad_(False)
         self.controlnet = ControlNetModel.from_unet(
-            cast(Any, unet),
+            cast(UNet2DConditionModel, unet),
             conditioning_embedding_out_channels=_EMBEDDING_CHANNELS,
-            conditioning_channels=int(cast(Any, unet).config.in_channels),
+            conditioning_channels=as_backbone(unet).in_channels,
             load_weights_from_unet=copy_weights,
         )
 
     @property
-    def config(self) -> Any:
-        return self.unet.config
+    def config(self) -> object:
+        return pretrained(self.unet).config
 
     @property
     def device(self) -> torch.device:
@@ -48,49 +58,50 @@ class ControlledUNet(nn.Module):
 
     @property
     def in_channels(self) -> int:
-        return cast(Any, self.unet).in_channels
+        return as_backbone(self.unet).in_channels
 
     @property
     def patch(self) -> int:
-        return cast(Any, self.unet).patch
+        return as_backbone(self.unet).patch
 
     @property
     def context_width(self) -> int | None:
-        return cast(Any, self.unet).context_width
+        return as_backbone(self.unet).context_width
 
     @property
     def empty_prompt(self) -> Tensor | None:
-        return cast(Any, self.unet).empty_prompt
+        return as_backbone(self.unet).empty_prompt
 
     @property
     def pyramid_channels(self) -> tuple[int, ...]:
-        return cast(Any, self.unet).pyramid_channels
+        return as_backbone(self.unet).pyramid_channels
 
     @property
     def pyramid_strides(self) -> tuple[int, ...]:
-        return cast(Any, self.unet).pyramid_strides
+        return as_backbone(self.unet).pyramid_strides
 
-    def output_parameters(self) -> Iterator[nn.Parameter]:
-        return cast(Any, self.unet).output_parameters()
+    def output_parameters(self) -> Iterable[nn.Parameter]:
+        return as_backbone(self.unet).output_parameters()
 
     def forward_features(self, x: Tensor, t: Tensor, context: Tensor, *, latent: bool = True) -> Features:
         """As the U-Net's: x (B, in_channels, h, w), t (B,), context (B, tokens, width)."""
         down, middle = self.controlnet(x, t, context, controlnet_cond=x, return_dict=False)
-        return cast(Any, self.unet).forward_features(x, t, context, latent=latent, residuals=(*down, middle))
+        unet = cast(TakesResiduals, self.unet)
+        return unet.forward_features(x, t, context, latent=latent, residuals=(*down, middle))
 
-    def set_attn_processor(self, processor: Any) -> None:
-        cast(Any, self.unet).set_attn_processor(processor)
+    def set_attn_processor(self, processor: AttentionProcessor) -> None:
+        cast(UNet2DConditionModel, self.unet).set_attn_processor(processor)
         self.controlnet.set_attn_processor(processor)
 
     def enable_gradient_checkpointing(self) -> None:
-        cast(Any, self.unet).enable_gradient_checkpointing()
+        pretrained(self.unet).enable_gradient_checkpointing()
         self.controlnet.enable_gradient_checkpointing()
 
     def save_pretrained(self, save_directory: str | Path, safe_serialization: bool = True) -> None:
         """config.json (the U-Net's) and both networks' weights in one file; always safetensors."""
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
-        config = {k: v for k, v in dict(self.config).items() if not k.startswith("_")}
+        config = {k: v for k, v in config_of(self).items() if not k.startswith("_")}
         write_config(folder / "config.json", {"_class_name": type(self).__name__} | config, sort_keys=True)
         state = {name: t.detach().cpu().contiguous() for name, t in self.state_dict().items()}
         save_file(state, folder / NAMES[0])

@@ -11,6 +11,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from genpercept.models.codecs import CodecPlugin, input_dtype
+from genpercept.models.codecs._autoencoder import decoded, posterior
 
 # Stable Diffusion 1 and 2: 83,653,863 parameters.
 SD_VAE_CONFIG: dict[str, Any] = {
@@ -39,12 +40,10 @@ class KlCodec:
         self.stride = 2 ** (len(module.config["block_out_channels"]) - 1)
 
     def encode(self, image: Tensor) -> Tensor:
-        posterior = cast(Any, self.module.encode(image.to(input_dtype(self.module)))).latent_dist
-        return posterior.mean * self.scale
+        return posterior(self.module, image.to(input_dtype(self.module))).mean * self.scale
 
     def decode(self, latent: Tensor) -> Tensor:
-        image = cast(Any, self.module.decode(cast(Any, latent.to(input_dtype(self.module)) / self.scale))).sample
-        return image.expand(-1, 3, -1, -1)
+        return decoded(self.module, latent.to(input_dtype(self.module)) / self.scale).expand(-1, 3, -1, -1)
 
 
 class Kl(CodecPlugin):

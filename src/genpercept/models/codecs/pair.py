@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any, Protocol, cast
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
+from genpercept.core.modules import config_of
 from genpercept.models.codecs import CODECS, Codec, CodecPlugin
 
 # What each half does without, in diffusers' autoencoders.
 _UNUSED = {"encode": ("decoder", "post_quant_conv"), "decode": ("encoder", "quant_conv")}
+
+
+class Tiling(Protocol):
+    """What diffusers' autoencoders can do for large images."""
+
+    use_tiling: bool
+
+    def enable_tiling(self) -> None: ...
+    def disable_tiling(self) -> None: ...
 
 
 class CodecPair(ModelMixin, ConfigMixin):
@@ -41,15 +52,15 @@ class CodecPair(ModelMixin, ConfigMixin):
     def enable_tiling(self) -> None:
         """As diffusers' autoencoders have it, for both halves."""
         for half in (self.encoding, self.decoding):
-            cast(Any, half).enable_tiling()
+            cast(Tiling, half).enable_tiling()
 
     def disable_tiling(self) -> None:
         for half in (self.encoding, self.decoding):
-            cast(Any, half).disable_tiling()
+            cast(Tiling, half).disable_tiling()
 
     @property
     def use_tiling(self) -> bool:
-        return bool(cast(Any, self.decoding).use_tiling)
+        return cast(Tiling, self.decoding).use_tiling
 
 
 class CodecOfTwo:
@@ -57,9 +68,7 @@ class CodecOfTwo:
 
     def __init__(self, module: CodecPair) -> None:
         self.module = module
-        self.first, self.second = (
-            _plugin(cast(Any, half).config).wrap(half) for half in (module.encoding, module.decoding)
-        )
+        self.first, self.second = (_plugin(config_of(half)).wrap(half) for half in (module.encoding, module.decoding))
         for what in ("channels", "stride"):
             if getattr(self.first, what) != getattr(self.second, what):
                 raise ValueError(
@@ -75,10 +84,10 @@ class CodecOfTwo:
         return self.second.decode(latent)
 
 
-def _plugin(config: Any) -> CodecPlugin:
+def _plugin(config: Mapping[str, Any]) -> CodecPlugin:
     """The codec of a configuration's class. ValueError for a class that is no codec's, or a pair itself."""
     known = {p.class_name: p for p in map(_find, CODECS.names()) if p.class_name}
-    name = dict(config).get("_class_name")
+    name = config.get("_class_name")
     if name not in known or name == CodecPair.__name__:
         raise ValueError(f"a {name} is no codec: choose {', '.join(sorted(known.keys() - {CodecPair.__name__}))}")
     return known[name]
@@ -98,7 +107,7 @@ def _half(config: dict[str, Any], role: str) -> nn.Module:
 
 def _config(module: nn.Module) -> dict[str, Any]:
     """A module's configuration as a dictionary that JSON holds, under its class's name."""
-    kept = {k: v for k, v in dict(cast(Any, module).config).items() if not k.startswith("_")}
+    kept = {k: v for k, v in config_of(module).items() if not k.startswith("_")}
     return {"_class_name": type(module).__name__} | kept
 
 

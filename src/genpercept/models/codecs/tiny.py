@@ -8,6 +8,7 @@ from diffusers import AutoencoderTiny
 from torch import Tensor, nn
 
 from genpercept.models.codecs import CodecPlugin, input_dtype
+from genpercept.models.codecs._autoencoder import decoded, latents
 
 WIDTH, BLOCKS = 64, 3  # of every level as published (TAESD); the outermost has one block
 
@@ -39,10 +40,10 @@ class TinyCodec:
         self.stride = 2 ** (len(module.config["encoder_block_out_channels"]) - 1)
 
     def encode(self, image: Tensor) -> Tensor:
-        return cast(Any, self.module.encode(cast(Any, image.to(input_dtype(self.module))))).latents * self.scale
+        return latents(self.module, image.to(input_dtype(self.module))) * self.scale
 
     def decode(self, latent: Tensor) -> Tensor:
-        image = cast(Any, self.module.decode(cast(Any, latent.to(input_dtype(self.module)) / self.scale))).sample
+        image = decoded(self.module, latent.to(input_dtype(self.module)) / self.scale)
         return image.expand(-1, 3, -1, -1)  # one of a single channel, as the distilling stage makes them
 
 

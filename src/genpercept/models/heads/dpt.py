@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
@@ -21,6 +21,9 @@ from genpercept.core.values import Features
 from genpercept.models.codecs import Codec, input_dtype
 from genpercept.models.heads import HeadPlugin
 from genpercept.models.heads._pyramid import check_pyramid, image_size
+
+if TYPE_CHECKING:
+    from transformers import DPTConfig
 
 ACTIVATIONS = ("identity", "elu")
 _LAST_CHANNELS = 32
@@ -82,9 +85,9 @@ def _reassemble(channels: int, factor: float) -> nn.Module:
     """transformers' reassemble layer of DPT: a 1 x 1 convolution, then a learned scaling. Channels stay."""
     from transformers.models.dpt.modeling_dpt import DPTReassembleLayer
 
-    config = SimpleNamespace(backbone_config=None, hidden_size=channels)
-    whole = factor if factor < 1 else int(factor)
-    return DPTReassembleLayer(cast(Any, config), channels, cast(Any, whole))
+    config = cast("DPTConfig", SimpleNamespace(backbone_config=None, hidden_size=channels))  # it reads these alone
+    # typed as whole, but below 1 it shrinks
+    return DPTReassembleLayer(config, channels, cast(int, factor if factor < 1 else int(factor)))
 
 
 class _Upsample(nn.Module):
@@ -181,11 +184,11 @@ class WrappedDPT:
 
     def __init__(self, module: DPTHead) -> None:
         self.module = module
-        config = cast(Any, module.config)
-        self.channels = int(config.out_channels)
+        config = module.config
+        self.channels = int(config["out_channels"])
         self.space = "affine" if self.channels == 1 else "image"
-        self.sizes = tuple(reversed(config.neck_hidden_sizes))
-        self.positive = config.activation == "elu"
+        self.sizes = tuple(reversed(config["neck_hidden_sizes"]))
+        self.positive = config["activation"] == "elu"
 
     def __call__(self, features: Features, codec: Codec) -> Tensor:
         """Pyramid, coarsest first -> (B, channels, h stride, w stride), h and w of its finest map. ValueError if unfit."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
@@ -18,6 +18,9 @@ from genpercept.core.values import Features, resize
 from genpercept.models.codecs import Codec, input_dtype
 from genpercept.models.heads import HeadPlugin
 from genpercept.models.heads._pyramid import check_pyramid, image_size
+
+if TYPE_CHECKING:
+    from transformers import VitPoseConfig
 
 DECODERS = ("classic", "simple")
 HEATMAP_STRIDE = 4  # image pixels per heatmap pixel
@@ -51,12 +54,12 @@ class Keypoints(ModelMixin, ConfigMixin):
         self.laterals = nn.ModuleList(nn.Conv2d(n, hidden_size, 1) for n in neck_hidden_sizes)
         sizes = SimpleNamespace(backbone_config=SimpleNamespace(hidden_size=hidden_size), num_labels=out_channels)
         sizes.scale_factor = 4
-        self.decode_head = kind(cast(Any, sizes))
+        self.decode_head = kind(cast("VitPoseConfig", sizes))  # of which it reads these alone
 
     def forward(self, pyramid: Sequence[Tensor]) -> Tensor:
         """(B, C_i, h_i, w_i), finest last -> heatmaps (B, joints, 4 h, 4 w) of level `grid`'s h and w."""
         levels = list(reversed(pyramid))
-        grid = levels[cast(Any, self.config).grid].shape[-2:]
+        grid = levels[self.config["grid"]].shape[-2:]
         size = (int(grid[0]), int(grid[1]))
         maps = [F.interpolate(conv(x), size, mode="bilinear") for conv, x in zip(self.laterals, levels, strict=True)]
         return self.decode_head(sum(maps))
@@ -70,9 +73,8 @@ class WrappedKeypoints:
 
     def __init__(self, module: Keypoints) -> None:
         self.module = module
-        config = cast(Any, module.config)
-        self.channels = int(config.out_channels)
-        self.sizes = tuple(reversed(config.neck_hidden_sizes))
+        self.channels = int(module.config["out_channels"])
+        self.sizes = tuple(reversed(module.config["neck_hidden_sizes"]))
 
     def __call__(self, features: Features, codec: Codec) -> Tensor:
         """Pyramid, coarsest first -> (B, joints, H / 4, W / 4) of the padded image. ValueError if unfit."""

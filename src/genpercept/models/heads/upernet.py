@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any, cast
 
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
@@ -49,9 +48,8 @@ class WrappedUperNet:
 
     def __init__(self, module: UperNet) -> None:
         self.module = module
-        config = cast(Any, module.config)
-        self.channels = int(config.out_channels)
-        self.sizes = tuple(reversed(config.neck_hidden_sizes))
+        self.channels = int(module.config["out_channels"])
+        self.sizes = tuple(reversed(module.config["neck_hidden_sizes"]))
 
     def __call__(self, features: Features, codec: Codec) -> Tensor:
         """Pyramid, coarsest first -> (B, classes, h stride, w stride), bilinear. ValueError if unfit."""

@@ -6,7 +6,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,7 +34,7 @@ class Compiled:
         kind = next(x.device.type for x in (*args, *kwargs.values()) if isinstance(x, Tensor))
         if kind not in self.by_device:
             options: Any = {"freezing": True} if kind == "cpu" and self.backend == "inductor" else None
-            compiler = cast(Any, torch.compile)  # its overloads lack recompile_limit
+            compiler: Callable[..., Callable[..., Any]] = torch.compile  # its overloads lack recompile_limit
             self.by_device[kind] = compiler(
                 self.function, dynamic=self.dynamic, backend=self.backend, options=options, recompile_limit=_RECOMPILES
             )

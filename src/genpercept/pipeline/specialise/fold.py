@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, TypeGuard, TypeVar, cast
 
 import torch
 from diffusers import AutoencoderKL
@@ -33,8 +33,10 @@ from genpercept.pipeline.specialise.layers import (
     with_bias,
 )
 
+M = TypeVar("M", bound=nn.Module)
 
-def twin(module: nn.Module, dtype: torch.dtype | None = None, channels_last: bool = False) -> nn.Module:
+
+def twin(module: M, dtype: torch.dtype | None = None, channels_last: bool = False) -> M:
     """A copy of a module's structure over the same tensors; only those in another dtype or memory format are new.
 
     Without either, the very Parameter objects are shared, so that moving one moves both.
@@ -79,7 +81,7 @@ def recorded(unet: nn.Module) -> Iterator[Constants]:
     def count(*_unused: Any) -> None:
         found.calls += 1
 
-    handles.append(cast(Any, unet).conv_in.register_forward_pre_hook(count))
+    handles.append(unet.get_submodule("conv_in").register_forward_pre_hook(count))
     for name, module in unet.named_modules():
         if isinstance(module, ResnetBlock2D):
             hook = note(name, "temb", found.embeddings)
@@ -108,12 +110,14 @@ class FoldedUNet(SD21UNet):
 @torch.no_grad()
 def fold_unet(unet: nn.Module, constants: Constants) -> nn.Module:
     """The denoiser for these constants, sharing its other weights. ValueError names a layer that cannot be folded."""
-    folded = twin(unet)
-    net = cast(Any, folded)
+    folded = twin(cast(SD21UNet, unet))
     _replace(folded, _unet_layer, constants)
-    net.__class__ = FoldedUNet
-    net.time_proj, net.time_embedding, net.class_embedding = Nothing(), Nothing(), None
-    net.conv_act = nn.SiLU(inplace=True) if isinstance(net.conv_act, nn.SiLU) else net.conv_act
+    folded.__class__ = FoldedUNet
+    folded.register_module("time_proj", Nothing())
+    folded.register_module("time_embedding", Nothing())
+    folded.class_embedding = None
+    if isinstance(folded.conv_act, nn.SiLU):
+        folded.conv_act = nn.SiLU(inplace=True)
     return folded
 
 
@@ -127,7 +131,7 @@ def fold_codec(vae: nn.Module, in_strips: bool = False) -> nn.Module:
     _replace(folded, _codec_layer, Constants())
     for module in folded.modules():
         if isinstance(module, AutoencoderKL):
-            _merge_pointwise(cast(Any, module))
+            _merge_pointwise(module)
         if isinstance(module, nn.Sequential):
             _merge_upsampling(module)
         if isinstance(module, Resnet | Upsample):
@@ -146,16 +150,15 @@ def fold_head(head: nn.Module) -> nn.Module:
     """A head with its batch normalisation merged into convolutions, DPT's with quicker upsampling; shares its other weights."""
     folded = twin(head)
     if isinstance(folded, DPTHead):
-        first: Any = folded.feature_upsample_0
-        folded.feature_upsample_0 = cast(Any, Upsample(first.conv))
+        folded.register_module("feature_upsample_0", Upsample(folded.feature_upsample_0.conv))
         stages = folded.neck.fusion_stage.layers
         folded.neck.fusion_stage.layers = nn.ModuleList(EarlyProjection(stage) for stage in stages)
     for module in folded.modules():
         children = dict(module.named_children())
         for conv, norm in _NORMALISED:
-            if isinstance(children.get(norm), nn.BatchNorm2d):
-                transposed = isinstance(children[conv], nn.ConvTranspose2d)
-                merged = fuse_conv_bn_eval(cast(Any, children[conv]), cast(Any, children[norm]), transpose=transposed)
+            if isinstance(after := children.get(norm), nn.BatchNorm2d):
+                before = cast(nn.Conv2d | nn.ConvTranspose2d, children[conv])
+                merged = fuse_conv_bn_eval(before, after, transpose=isinstance(before, nn.ConvTranspose2d))
                 setattr(module, conv, merged.requires_grad_(False))
                 setattr(module, norm, nn.Identity())
     return folded
@@ -184,7 +187,7 @@ def _unet_layer(name: str, module: Any, constants: Constants) -> nn.Module | Non
             raise ValueError(f"{name}: a transformer that reads no prompt, which cannot be specialised")
         return Transformer(module, constants.contexts[name], name)
     if isinstance(module, Upsample2D) and _doubles(module):
-        return Upsample(cast(Any, module.conv))
+        return Upsample(cast(nn.Conv2d, module.conv))
     if isinstance(module, Attention) and ".transformer_blocks." not in name:
         raise ValueError(f"{name}: an attention layer outside a transformer, which cannot be specialised")
     return None
@@ -194,7 +197,7 @@ def _codec_layer(name: str, module: Any, constants: Constants) -> nn.Module | No
     if isinstance(module, ResnetBlock2D):
         return _resnet(name, module, None)
     if isinstance(module, Upsample2D) and _doubles(module):
-        return Upsample(cast(Any, module.conv))
+        return Upsample(cast(nn.Conv2d, module.conv))
     if isinstance(module, Attention):
         if module.group_norm is None or not module.residual_connection:
             raise ValueError(f"{name}: an autoencoder's attention of a kind that cannot be specialised")
@@ -217,9 +220,10 @@ def _doubles(module: Upsample2D) -> bool:
     return plain and module.name == "conv" and _is_3x3(module.conv)
 
 
-def _is_3x3(conv: Any) -> bool:
-    same = isinstance(conv, nn.Conv2d) and conv.groups == 1 and conv.dilation == (1, 1)
-    return same and conv.kernel_size == (3, 3) and conv.padding == (1, 1) and conv.stride == (1, 1)
+def _is_3x3(conv: object) -> TypeGuard[nn.Conv2d]:
+    if not isinstance(conv, nn.Conv2d) or conv.groups != 1 or conv.dilation != (1, 1):
+        return False
+    return conv.kernel_size == (3, 3) and conv.padding == (1, 1) and conv.stride == (1, 1)
 
 
 def _merge_pointwise(vae: Any) -> None:
@@ -240,4 +244,4 @@ def _merge_upsampling(layers: nn.Sequential) -> None:
     for i in range(len(layers) - 1):
         first, then = layers[i], layers[i + 1]
         if isinstance(first, nn.Upsample) and first.mode == "nearest" and first.scale_factor == 2 and _is_3x3(then):
-            layers[i], layers[i + 1] = Upsample(cast(Any, then)), nn.Identity()
+            layers[i], layers[i + 1] = Upsample(then), nn.Identity()

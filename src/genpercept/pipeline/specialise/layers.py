@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -98,7 +98,7 @@ class OnesConv(nn.Module):
         bias = torch.zeros(first.out_channels) if first.bias is None else first.bias
         before = torch.cat([pointwise, bias.double()[:, None]], dim=1)
         weight = torch.einsum("ocab,ci->oiab", then.weight.double(), before)
-        self.weight, self.bias, self.padding = frozen(weight, then.weight), then.bias, cast(Any, then.padding)
+        self.weight, self.bias, self.padding = frozen(weight, then.weight), then.bias, then.padding
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(F.pad(x, (0, 0, 0, 0, 0, 1), value=1.0), self.weight, self.bias, padding=self.padding)
@@ -312,7 +312,7 @@ def check_attention(old: Any, name: str) -> None:
 
 def with_bias(conv: nn.Conv2d, bias: Tensor | None) -> nn.Conv2d:
     """A convolution of the same weight and another bias."""
-    new = cast(Any, nn.Conv2d).__new__(nn.Conv2d)
+    new = nn.Conv2d.__new__(nn.Conv2d)
     new.__dict__ = conv.__dict__ | {"_parameters": dict(conv._parameters)}
     new.bias = None if bias is None else frozen(bias, conv.weight)
     return new

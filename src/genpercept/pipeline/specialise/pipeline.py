@@ -115,11 +115,10 @@ class SpecialisedPipeline(GenPerceptPipeline):
         head: nn.Module | None = None,
     ) -> None:
         """As the parent; `info` has the settings under "specialised"."""
-        stored = (info or {}).get(MARK)
-        if stored is None:
+        if info is None or (stored := info.get(MARK)) is None:
             raise ValueError("a pipeline without settings of specialisation: build it with genpercept.specialise")
         self._settings = Settings(**stored)
-        check_parts(unet, vae, head, cast(Any, info))
+        check_parts(unet, vae, head, info)
         target = dtypes.to_torch(self._settings.dtype), self._settings.channels_last
         parts = [None if part is None else folding.twin(part, *target) for part in (unet, vae, head)]
         super().__init__(cast(nn.Module, parts[0]), parts[1], prompt_embeds, info, parts[2])
@@ -166,7 +165,7 @@ class SpecialisedPipeline(GenPerceptPipeline):
         for part in self._runs["codec"].modules():
             modules += [child for name, child in part.named_children() if name in ("encoder", "decoder")]
         for module in modules:
-            cast(Any, module).forward = self._quicker(module.forward)
+            module.forward = self._quicker(module.forward)
 
     def _quicker(self, function: Callable[..., Any]) -> Callable[..., Any]:
         if self._settings.compile:

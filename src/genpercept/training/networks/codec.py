@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from accelerate import PartialState
-from diffusers.models.attention_processor import AttnProcessor
+from diffusers.models.attention_processor import AttentionProcessor, AttnProcessor
 from torch import nn
+from transformers import PreTrainedModel
 
 from genpercept.checkpoints import hub, parts
 from genpercept.models.codecs import CODECS, HALVES, half
 from genpercept.training.recipe import Recipe
+
+
+@runtime_checkable
+class _Attentive(Protocol):
+    """A module of diffusers, whose attention layers take the code that computes them; transformers' have names for theirs."""
+
+    def set_attn_processor(self, processor: AttentionProcessor) -> None: ...
 
 
 def use_attention(module: nn.Module, recipe: Recipe) -> None:
@@ -22,10 +30,10 @@ def use_attention(module: nn.Module, recipe: Recipe) -> None:
         if halves:  # a pair of codecs
             for part in halves:
                 use_attention(part, recipe)
-        elif hasattr(module, "set_attn_processor"):  # diffusers
-            cast(Any, module).set_attn_processor(AttnProcessor())
-        else:  # transformers
-            cast(Any, module).set_attn_implementation("eager")
+        elif isinstance(module, _Attentive):
+            module.set_attn_processor(AttnProcessor())
+        else:
+            cast(PreTrainedModel, module).set_attn_implementation("eager")
 
 
 def open_codec(recipe: Recipe) -> nn.Module:

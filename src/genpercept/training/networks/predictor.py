@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from torch import nn
 
 from genpercept.checkpoints import hub
 from genpercept.checkpoints.parts import MANIFEST
 from genpercept.core.labels import LABELS
+from genpercept.core.modules import config_of, pretrained
 from genpercept.core.registry import Registry, Table
 from genpercept.imaging.kinds import KINDS
 from genpercept.metrics import METRICS
 from genpercept.models import adapters
-from genpercept.models.backbones import BACKBONES, config_of
+from genpercept.models.backbones import BACKBONES, as_backbone
 from genpercept.models.codecs import CODECS, Codec
 from genpercept.models.heads import HEADS, Head, neck_config
 from genpercept.models.paradigms import PARADIGMS, Paradigm
@@ -90,7 +91,7 @@ class Parts:
         if not adapters.has_lora(self.denoiser):
             self.pipeline(recipe).save_pretrained(folder)
             if recipe.learn.denoiser == "controlnet":
-                cast(Any, self.denoiser).controlnet.save_pretrained(folder / "controlnet")
+                pretrained(self.denoiser.get_submodule("controlnet")).save_pretrained(folder / "controlnet")
             return
         self.pipeline(recipe, adapters.merged_copy(self.denoiser)).save_pretrained(folder)
         adapters.save_lora(self.denoiser, folder / "lora")
@@ -129,7 +130,7 @@ def build(recipe: Recipe) -> Parts:
 
 def _check_sizes(recipe: Recipe, stride: int, parts: Parts) -> None:
     """ValueError for training sizes that whole patches of the backbone do not fill; convolutions make do with any."""
-    if cast(Any, parts.denoiser).patch == 1:
+    if as_backbone(parts.denoiser).patch == 1:
         return
     for h, w in sorted({tuple(size) for number in range(len(recipe.data)) for size in recipe.sizes(number)}):
         if h % stride or w % stride:
@@ -157,7 +158,7 @@ def _codec(recipe: Recipe, base: nn.Module | None, name: str) -> nn.Module | Non
     vae = open_codec(recipe) if recipe.model.codec else base
     if recipe.learn.decoder != "scratch":
         return vae
-    fresh = CODECS.find(name).build(dict(cast(Any, vae).config))
+    fresh = CODECS.find(name).build(config_of(vae))
     for part in ("encoder", "quant_conv"):
         if getattr(vae, part, None) is not None:
             getattr(fresh, part).load_state_dict(getattr(vae, part).state_dict())
@@ -170,14 +171,14 @@ def choose_pyramid(recipe: Recipe, denoiser: nn.Module, backbone: str) -> None:
         return
     if not BACKBONES.find(backbone).chooses_blocks:
         raise ValueError(f"model.pyramid_blocks: the pyramid of {backbone} is what its up blocks give; leave it out")
-    cast(Any, denoiser).choose_blocks(recipe.model.pyramid_blocks)
+    as_backbone(denoiser).choose_blocks(recipe.model.pyramid_blocks)
 
 
 def _denoiser(recipe: Recipe, base: nn.Module, backbone: str, channels: int) -> nn.Module:
     """The base's denoiser for an input of so many channels, or one of its size with random weights."""
     plugin = BACKBONES.find(backbone)
     choose_pyramid(recipe, base, backbone)
-    config, own = config_of(base), int(cast(Any, base).in_channels)
+    config, own = config_of(base), as_backbone(base).in_channels
     if recipe.learn.denoiser == "scratch":
         return plugin.build(config | ({} if own == channels else {"in_channels": channels}))
     if own == channels:
@@ -220,7 +221,7 @@ def fresh_head(recipe: Recipe, name: str, denoiser: nn.Module) -> nn.Module:
             f"model.head {name!r} gives {' or '.join(plugin.spaces)}, but task {task.name} takes {' or '.join(task.spaces)}: "
             f"leave it out for {task.head!r}"
         )
-    net = cast(Any, denoiser)
+    net = as_backbone(denoiser)
     neck = neck_config(net.pyramid_channels, net.pyramid_strides)
     return plugin.build(neck | {"out_channels": task.outputs(space)} | recipe.model.head_config)
 
@@ -262,7 +263,7 @@ def _select(recipe: Recipe, parts: Parts) -> None:
     if learn.denoiser in ("finetune", "scratch", "frozen"):
         denoiser.requires_grad_(learn.denoiser != "frozen")
     if not latent:  # its last layers do not run; DistributedDataParallel wants gradients of all that learns
-        for parameter in cast(Any, denoiser).output_parameters():
+        for parameter in as_backbone(denoiser).output_parameters():
             parameter.requires_grad_(False)
     if parts.head_module is not None:
         parts.head_module.requires_grad_(learn.head != "frozen")

@@ -14,6 +14,7 @@ from typing import Any, Literal, cast
 
 import torch
 from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.vae import Decoder, Encoder
 from torch import Tensor, nn
 
 from genpercept.models.codecs import CODECS
@@ -64,7 +65,7 @@ def prune(
             f"a decoder of {vae.config['out_channels']} channels can answer with these or their mean, not {channels}"
         )
     config = slim_config(dict(vae.config), part, width, blocks, channels, attention)
-    end = cast(nn.Module, getattr(vae, part))
+    end = cast(Encoder | Decoder, getattr(vae, part))
     plan = _Plan(end, blocks, config["mid_block_add_attention"])
     kept = plan.choose(
         config["norm_num_groups"] / int(vae.config["norm_num_groups"]), int(vae.config["norm_num_groups"])
@@ -122,22 +123,21 @@ def _energy(layer: nn.Module, dim: int) -> Tensor:
 class _Plan:
     """Which channels of which layer are one space, walking through an end in the order in which it computes."""
 
-    def __init__(self, end: nn.Module, blocks: int, attention: bool) -> None:
+    def __init__(self, end: Encoder | Decoder, blocks: int, attention: bool) -> None:
         self.spaces: list[_Space] = []
         # name in the slim end -> the layer, the spaces that it writes and reads; None: channels that all stay
         self.layers: dict[str, tuple[Any, _Space | None, _Space | None]] = {}
         self._attention = attention
-        net = cast(Any, end)
-        x = self._layer("conv_in", net.conv_in, None)
-        if hasattr(net, "up_blocks"):
-            x = self._middle(net.mid_block, x)
-            x = self._levels("up_blocks", net.up_blocks, x, blocks)
+        x = self._layer("conv_in", end.conv_in, None)
+        if isinstance(end, Decoder):
+            x = self._middle(end.mid_block, x)
+            x = self._levels("up_blocks", end.up_blocks, x, blocks)
         else:
-            x = self._levels("down_blocks", net.down_blocks, x, blocks)
-            x = self._middle(net.mid_block, x)
-        self._norm("conv_norm_out", net.conv_norm_out, x)
-        x.readers.append((net.conv_out, net.conv_norm_out))
-        self.layers["conv_out"] = (net.conv_out, None, x)
+            x = self._levels("down_blocks", end.down_blocks, x, blocks)
+            x = self._middle(end.mid_block, x)
+        self._norm("conv_norm_out", end.conv_norm_out, x)
+        x.readers.append((end.conv_out, end.conv_norm_out))
+        self.layers["conv_out"] = (end.conv_out, None, x)
 
     def _levels(self, name: str, levels: Any, x: _Space, blocks: int) -> _Space:
         for i, level in enumerate(levels):

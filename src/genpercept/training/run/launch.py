@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ def launch(processes: int, recipe: Path, overrides: Sequence[str], out: Path, re
     command = [
         sys.executable,
         "-m",
-        "genpercept.training.loop",
+        "genpercept.training",
         str(recipe),
         str(out),
         *(["--resume"] if resume else []),
@@ -77,17 +77,3 @@ def _wait(children: list[subprocess.Popen[bytes]]) -> int:
             child.kill()
             child.wait()
     return abs(failed[0]) if failed else 0
-
-
-def child(main: Callable[..., int]) -> None:
-    """Be one of the processes: arguments as `launch` gives them; a user's mistake is one line, said once."""
-    recipe, out, *rest = sys.argv[1:]
-    overrides = [text for text in rest if text != "--resume"]
-    try:
-        code = main(Path(recipe), overrides, Path(out), resume="--resume" in rest)
-    except ValueError as error:
-        if os.environ.get("RANK", "0") == "0":
-            print(f"error: {error}", file=sys.stderr, flush=True)
-        code = 2
-    sys.stdout.flush()
-    os._exit(code)  # the other processes may be gone: waiting for them in exit handlers would hang

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
+from torch import nn
 
 from genpercept.core.rng import generator
 from genpercept.models import codecs
@@ -24,6 +25,16 @@ _CHUNK = 32  # images encoded together
 # A record -> image (3, H, W) and label map (3, H, W), both in [-1, 1], and the label's validity (1, h, w) at latent resolution.
 EncodePair = Callable[[Record], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 PrepareRecord = Callable[[Record, np.random.Generator | None], Record]
+
+
+class _OfModule(Protocol):
+    """A codec over the weights of a module, as all are that make latents."""
+
+    module: nn.Module
+
+
+def _weights(codec: codecs.Codec) -> nn.Module:
+    return cast(_OfModule, codec).module
 
 
 class Latents:
@@ -91,7 +102,7 @@ def shards_of(
         "folder": str(getattr(source, "folder", "")),
         "length": len(source),
         **key,
-        "codec": shard_cache.fingerprint(cast(Any, codec).module),
+        "codec": shard_cache.fingerprint(_weights(codec)),
     }
     folder = shard_cache.key_folder(recipe.loader.cache_dir, kind, key)
     missing = shard_cache.missing_shards(folder, -(-len(source) // SHARD))
@@ -108,7 +119,7 @@ def _encode_shard(
     folder: Any, number: int, records: list[Any], rows: range, size: tuple[int, int], variants: int, codec: codecs.Codec
 ) -> None:
     """Scaled posterior means as float16 (N, variants, 4, h, w)."""
-    device = next(cast(Any, codec).module.parameters()).device
+    device = next(_weights(codec).parameters()).device
     cut = [
         crop({"image": r["image"]}, size, (1.0, 1.0), generator(0, 0, i, "augment"))
         for i, r in zip(rows, records, strict=True)
@@ -183,7 +194,7 @@ def _encode_pairs(
 ) -> None:
     """One shard: pair (N, variants, 2, 4, h, w) float16, valid (N, variants, 1, h, w) bool."""
     variants = recipe.loader.latent_variants
-    device = next(cast(Any, codec).module.parameters()).device
+    device = next(_weights(codec).parameters()).device
     pairs: list[torch.Tensor] = []
     valid: list[torch.Tensor] = []
     for row in rows:

@@ -13,6 +13,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from genpercept.core.rng import Rng, generator
+from genpercept.models.codecs._autoencoder import decoded, posterior
 from genpercept.training.losses import LOSSES
 from genpercept.training.networks.codec import open_codec, use_attention
 from genpercept.training.recipe import Recipe
@@ -50,9 +51,9 @@ class Net(nn.Module):
         self.vae = vae
 
     def forward(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        posterior = cast(Any, self.vae.encode(images)).latent_dist
-        z = posterior.mean + posterior.std * noise
-        return cast(Any, self.vae.decode(z)).sample, posterior.mean, posterior.logvar
+        found = posterior(self.vae, images)
+        z = found.mean + found.std * noise
+        return decoded(self.vae, z), found.mean, found.logvar
 
 
 class AutoencoderStage:
@@ -135,8 +136,8 @@ class AutoencoderStage:
 
     def _reconstruct(self, images: Tensor) -> Tensor:
         device = next(self.net.parameters()).device
-        z = cast(Any, self.vae.encode(images.to(device))).latent_dist.mean
-        return cast(Any, self.vae.decode(z)).sample.float().clamp(-1, 1).cpu()
+        z = posterior(self.vae, images.to(device)).mean
+        return decoded(self.vae, z).float().clamp(-1, 1).cpu()
 
     @torch.no_grad()
     def save(self, folder: Path) -> None:
@@ -144,7 +145,7 @@ class AutoencoderStage:
         device = next(self.net.parameters()).device
         kinds = ["image", *self.recipe.autoencoder.paint]
         images = torch.stack([paint(kinds[i % len(kinds)], r) for i, r in enumerate(self.draw.validation())])
-        means = [cast(Any, self.vae.encode(x[None].to(device))).latent_dist.mean.float() for x in images]
+        means = [posterior(self.vae, x[None].to(device)).mean.float() for x in images]
         std = float(torch.cat(means).std())
         self.vae.register_to_config(scaling_factor=1 / std if math.isfinite(std) and std > 0 else 1.0)
         self.vae.save_pretrained(folder)

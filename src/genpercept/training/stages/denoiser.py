@@ -19,7 +19,7 @@ from genpercept.checkpoints import hub
 from genpercept.checkpoints.parts import load_part, write_config
 from genpercept.core.rng import Rng, generator
 from genpercept.models import text
-from genpercept.models.backbones import BACKBONES
+from genpercept.models.backbones import BACKBONES, as_backbone
 from genpercept.models.codecs import CODECS
 from genpercept.pipeline.folder import base_backbone
 from genpercept.training.networks.codec import open_codec, own_device, use_attention
@@ -88,7 +88,7 @@ class Net(nn.Module):
 
     def forward(self, z_t: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
         context = self.text_encoder(tokens).last_hidden_state
-        return cast(Any, self.unet).forward_features(z_t, t, context).require_latent()
+        return as_backbone(self.unet).forward_features(z_t, t, context).require_latent()
 
 
 class DenoiserStage:
@@ -130,7 +130,7 @@ class DenoiserStage:
         words = sorted({word for source in self.draw.sources for word in latents.words(source)})
         with tempfile.TemporaryDirectory() as folder:
             tokenizer = text.make_tokenizer(words, Path(folder))
-        width = int(cast(Any, unet).context_width)
+        width = cast(int, as_backbone(unet).context_width)  # both backbones of DEFAULTS read text
         text_config = CLIPTextConfig(
             **{
                 **DEFAULT_TEXT,

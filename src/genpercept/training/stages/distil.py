@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from genpercept.checkpoints import hub
 from genpercept.core import dtypes
+from genpercept.core.modules import config_of
 from genpercept.core.rng import Rng, generator
 from genpercept.core.values import Target
 from genpercept.imaging.kinds import KINDS
@@ -147,7 +148,7 @@ class DistilStage:
     def _whole_answer(self, latents: Tensor) -> Tensor:
         """The whole decoder's, in the channels of the slim one: as the task takes their mean."""
         answer = decoded(self._whole, latents).float()
-        if answer.shape[1] == cast(Any, self.net.slim).config["out_channels"]:
+        if answer.shape[1] == config_of(self.net.slim)["out_channels"]:
             return answer
         if getattr(self.base.task_plugin, "clip", None) == "channels":
             answer = answer.clamp(-1, 1)
@@ -203,7 +204,7 @@ class DistilStage:
 
     def save(self, folder: Path) -> None:
         """The predictor with the slim end, complete."""
-        vae, slim = cast(Any, self.base.vae), self.net.slim
+        vae, slim = cast(nn.Module, self.base.vae), self.net.slim
         halves = {end: half(vae, end) for end in HALVES} | {self.part: slim}
         name, module = codec_swap.join(halves["encoder"], halves["decoder"])
         info = {k: v for k, v in self.base.info.items() if k not in ("model", "model_sha256")} | {"codec": name}
@@ -214,7 +215,7 @@ class DistilStage:
     def _record(self) -> dict[str, Any]:
         """What was pruned and distilled, for genpercept.json and a Prediction's meta."""
         counts = [sum(p.numel() for p in getattr(m, self.part).parameters()) for m in (self._whole, self.net.slim)]
-        config, distil = cast(Any, self.net.slim).config, self.recipe.distil
+        config, distil = config_of(self.net.slim), self.recipe.distil
         return {
             "of": self.recipe.model.base,
             "of_sha256": self.base.info["model_sha256"],

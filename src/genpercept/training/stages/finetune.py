@@ -14,10 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genpercept.core.labels import LABELS
+from genpercept.core.modules import pretrained
 from genpercept.core.rng import Rng, generator
 from genpercept.core.values import Features, Geometry, Sample, Target
 from genpercept.imaging.kinds import KINDS
 from genpercept.metrics import METRICS, Metric
+from genpercept.models.backbones import as_backbone
 from genpercept.tasks import PreparedTask
 from genpercept.training import losses
 from genpercept.training.losses import LOSSES
@@ -47,11 +49,11 @@ class Net(nn.Module):
         self._latent = parts.head.consumes == "latent"
 
     def forward(self, x: Tensor, t: Tensor, context: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        features = cast(Any, self.unet).forward_features(x, t, context, latent=self._latent)
+        features = as_backbone(self.unet).forward_features(x, t, context, latent=self._latent)
         if not self._share:
             return features.latent, None
         n = math.ceil(len(x) * self._share) if self.training else len(x)
-        estimate = self._parts.paradigm.estimate(features.latent[:n], x[:n], t[:n]) if self._latent else None
+        estimate = self._parts.paradigm.estimate(features.require_latent()[:n], x[:n], t[:n]) if self._latent else None
         seen = Features(estimate, tuple(level[:n] for level in features.pyramid), features.size)
         return features.latent, self._parts.head(seen, self._parts.codec)
 
@@ -59,7 +61,7 @@ class Net(nn.Module):
         """Image latents (B, 4, h, w) -> the head's maps, as the pipeline infers them."""
 
         def denoise(x: Tensor, t: Tensor) -> Features:
-            return cast(Any, self.unet).forward_features(x, t, context.expand(len(x), -1, -1), latent=self._latent)
+            return as_backbone(self.unet).forward_features(x, t, context.expand(len(x), -1, -1), latent=self._latent)
 
         paradigm = self._parts.paradigm
         features = paradigm.predict(denoise, z_x, steps or paradigm.default_steps, rng)
@@ -90,7 +92,7 @@ class FinetuneStage:
         for part in filter(None, (self.parts.denoiser, self.parts.vae)):
             use_attention(part, recipe)
             if recipe.speed.checkpointing:
-                cast(Any, part).enable_gradient_checkpointing()
+                pretrained(part).enable_gradient_checkpointing()
         self._pairs = self._open_pairs(report) if recipe.loader.latent_variants else None
         self.net = Net(self.parts, recipe.pixel_share if self._pixel else 0.0)
 
