@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from genpercept.checkpoints import parts
+from genpercept.commands.export.targets import TARGETS
 from genpercept.core import registry
 from genpercept.core.labels import LABELS
 from genpercept.core.registry import Registry, Table
@@ -33,7 +34,7 @@ from genpercept.pipeline.families import FAMILIES
 from genpercept.tasks import TASKS, Task
 from genpercept.training.losses import LOSSES
 
-REGISTRIES = [BACKBONES, CODECS, DATASETS, DETECTORS, FAMILIES, HEADS, LOSSES, METRICS, PARADIGMS, TASKS]
+REGISTRIES = [BACKBONES, CODECS, DATASETS, DETECTORS, FAMILIES, HEADS, LOSSES, METRICS, PARADIGMS, TASKS, TARGETS]
 
 
 class Renamed(HeadPlugin):
@@ -83,7 +84,9 @@ def test_every_part_has_all_members(plugins: Registry[Any]) -> None:
 
 def test_groups_of_entry_points_have_the_names_that_other_packages_know() -> None:
     """They are named by kind, so that no move of a folder of ours makes an installed package invisible."""
-    kinds = "backbones codecs datasets detectors families heads losses metrics paradigms tasks kinds labels"
+    kinds = (
+        "backbones codecs datasets detectors families heads losses metrics paradigms tasks export_targets kinds labels"
+    )
     assert [f"genpercept.{kind}" for kind in kinds.split()] == [kind.group for kind in (*REGISTRIES, KINDS, LABELS)]
 
 
@@ -127,7 +130,7 @@ def test_an_entry_point_gives_an_object_or_the_plugin_of_a_module(
         monkeypatch.setitem(sys.modules, name, module)
     assert [TASKS.find("a"), TASKS.find("b")] == plugins and {"a", "b", "depth"} <= set(TASKS.names())
     vars(plugins[0]).update(name="c")
-    with pytest.raises(ValueError, match="task 'a' of the package albedo-plugin .*named 'c'; give both the same name"):
+    with pytest.raises(ValueError, match=r"task 'a' of the package albedo-plugin .*named 'c'; give both the same name"):
         TASKS.find("a")
     del plugins[1].encode, plugins[1].truth
     with pytest.raises(

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 import genpercept
 from genpercept import GenPerceptPipeline
 from genpercept.checkpoints.parts import load_part
-from genpercept.commands.export.diffusers import MARKER, main
+from genpercept.commands.export.run import MARKER, main
 from genpercept.models.heads import HEADS
 
 GOLDEN = Path(__file__).parent / "golden"

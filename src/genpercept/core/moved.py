@@ -27,7 +27,7 @@ MOVED = {
     "downloads": "checkpoints.stand_ins",
     "ensemble": "pipeline.ensemble",
     "evaluate": "commands.evaluate.run",
-    "export": "commands.export.diffusers",
+    "export": "commands.export.run",
     "exported": "pipeline.exported",
     "hub": "checkpoints.hub",
     "imaging.inputs": "commands.files.inputs",

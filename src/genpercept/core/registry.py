@@ -2,7 +2,8 @@
 
 Each folder makes its registry in its `__init__`: `TASKS = Registry[Task](__name__, "task", "genpercept.tasks", Task)`. Other
 installed packages add plugins by entry points of the group (docs/extend.md); a name of ours always wins. What is a row and no
-module, such as a label or a kind of prediction, is in a `Table`, to which entry points add rows. This module knows none of the kinds.
+module, such as a label or a kind of prediction, is in a `Table`, to which entry points add rows. This module knows none of the
+kinds.
 """
 
 from __future__ import annotations

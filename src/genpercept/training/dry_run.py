@@ -38,7 +38,7 @@ def plan(recipe: Recipe) -> str:
     for number, data in enumerate(recipe.data):
         _check_data(data, [data.split] if number else [data.split, recipe.validation.split], task)
     images = recipe.steps * recipe.loader.batch_size * recipe.optim.accumulation
-    sets = ", ".join(f"{d.name}/{d.domain} {d.count or 'all'} x {d.weight:g}" for d in recipe.data)
+    sets = ", ".join(f"{d.called} {d.count or 'all'} x {d.weight:g}" for d in recipe.data)
     lines = [
         f"stage {recipe.stage}{_what(recipe)}: {recipe.steps} steps, {images:,} images",
         f"parameters: {_parameters(recipe)}",

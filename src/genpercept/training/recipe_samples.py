@@ -80,6 +80,11 @@ class DataSet(Section):
         "is an error.",
     )
 
+    @property
+    def called(self) -> str:
+        """What lines about the set call it: one that renders its own images by what they show."""
+        return self.name if self.root else f"{self.name}/{self.domain}"
+
     @field_validator("having")
     @classmethod
     def _can_be_asked_for(cls, having: str) -> str:

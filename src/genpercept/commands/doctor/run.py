@@ -162,6 +162,7 @@ def _additions() -> Iterator[Line]:
 
 def _extensible() -> list[Registry[Any] | Table[Any]]:
     """All that another package can add to."""
+    from genpercept.commands.export.targets import TARGETS
     from genpercept.core.labels import LABELS
     from genpercept.data import DATASETS
     from genpercept.imaging.kinds import KINDS
@@ -176,7 +177,7 @@ def _extensible() -> list[Registry[Any] | Table[Any]]:
     from genpercept.training.losses import LOSSES
 
     rows: list[Registry[Any] | Table[Any]] = [LABELS, KINDS]
-    return [*rows, TASKS, METRICS, DATASETS, LOSSES, HEADS, BACKBONES, CODECS, PARADIGMS, DETECTORS, FAMILIES]
+    return [*rows, TASKS, METRICS, DATASETS, LOSSES, HEADS, BACKBONES, CODECS, PARADIGMS, DETECTORS, FAMILIES, TARGETS]
 
 
 def _base() -> Iterator[Line]:

@@ -1,4 +1,4 @@
-"""The options of `genpercept export`; the work is done by `diffusers.py`, imported when the command runs."""
+"""The options of `genpercept export`; the work is done by `run.py`, imported when the command runs."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import click
 
 from genpercept.commands import shared_options as shared
 
-TARGETS = ("diffusers", "onnx", "openvino")  # as genpercept.commands.export.diffusers.TARGETS, which is heavy to import
-
 
 @click.command()
 @click.argument("model")
-@click.option("--to", type=click.Choice(TARGETS), required=True, help="diffusers: what the family's own code loads.")
+@click.option(
+    "--to", metavar="TARGET", required=True, help="diffusers, onnx, openvino, or one of another installed package."
+)
 @shared.out(required=True, help="A new or empty folder, or an earlier export; FILE.onnx, FILE.xml.")
 @shared.dtype(
     type=click.Choice(["fp32", "fp16", "int8"]),
@@ -41,6 +41,6 @@ def export(model: str, **options: Any) -> int:
     the model is run. onnx, openvino: one step as a graph, for models of one step, checked against the model on ten images;
     `genpercept predict --model FILE.onnx` runs it. Exit code 0 when it is written, 2 when it cannot hold the model.
     """
-    from genpercept.commands.export.diffusers import main
+    from genpercept.commands.export.run import main
 
     return main(model=model, **options)

@@ -42,13 +42,13 @@ class Inference(Section):
 class HeldOut(DataSet):
     """A set that arms are scored on. Every arm sees the same entries, so that figures can be compared image by image."""
 
-    title: str = ""  # default: the domain
+    title: str = ""  # default: the domain, or the name of a set of files
     split: str = "test"
     protocol: str = ""  # of the metric; default: its own rule
 
     @property
     def label(self) -> str:
-        return self.title or self.domain
+        return self.title or (self.name if self.root else self.domain)
 
     def data(self) -> DataSet:
         """The set alone, as sources take it."""

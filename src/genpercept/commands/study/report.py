@@ -159,7 +159,7 @@ def _method(result: Mapping[str, Any]) -> str:
     study, runs = result["study"], result["runs"]
     minutes = sum(run.get("seconds", 0) + run["measure_seconds"] for run in runs) / 60
     seeds = ", ".join(str(seed) for seed in sorted({run["seed"] for run in runs})) or "none"
-    sets = ", ".join(f"{held['title'] or held['domain']} ({held['split']} split)" for held in study["test"])
+    sets = ", ".join(f"{_called(held)} ({held['split']} split)" for held in study["test"])
     dates = sorted({run["date"] for run in runs if "date" in run})
     when = " to ".join(dict.fromkeys((*dates[:1], *dates[-1:])))
     machines = "; ".join(sorted({run["machine"] for run in runs if "machine" in run}))
@@ -169,6 +169,11 @@ def _method(result: Mapping[str, Any]) -> str:
         f"Seeds: {seeds}. Scored on {sets}, the same images for every arm. A figure of an image is averaged over the "
         "seeds first; the standard error is over images."
     )
+
+
+def _called(held: Mapping[str, Any]) -> str:
+    """A set's name, as `HeldOut.label` has it."""
+    return held["title"] or (held["name"] if held.get("root") else held["domain"])
 
 
 def _heads(rows: Sequence[Mapping[str, Any]], metric: str) -> Iterator[str]:

@@ -110,7 +110,7 @@ def shards_of(
         if not shard_cache.shard_folder(folder, number).is_dir():
             encode_shard(folder, number, range(number * SHARD, min((number + 1) * SHARD, len(source))))
         if done % 8 == 0 or done == len(missing):
-            report(f"encoded {done * SHARD} of {len(missing) * SHARD} {kind} ({data.domain}, {data.split})")
+            report(f"encoded {done * SHARD} of {len(missing) * SHARD} {kind} ({data.called}, {data.split})")
     return Shards(folder, len(source))
 
 

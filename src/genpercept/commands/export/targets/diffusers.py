@@ -1,14 +1,8 @@
-"""`genpercept export`: a model written for other programs. One function per target, in TARGETS.
-
-diffusers: the layout that the family's own code loads. Weights keep their bits; what a layout cannot say is refused. onnx and
-openvino: one step as a graph, checked against the pipeline, which `genpercept predict` runs, too.
-"""
+"""What the family's own code loads: GenPercept's, Marigold's, E2E-FT's or Lotus's layout. Weights keep their bits."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,145 +11,29 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from genpercept.checkpoints import hub, parts
-from genpercept.core.files import atomic_files, atomic_folder
+from genpercept.checkpoints import parts
+from genpercept.commands.export.source import Source
 from genpercept.core.modules import config_of, pretrained
-from genpercept.core.names import choose
-from genpercept.imaging.kinds import KINDS, Kind
 from genpercept.models import text
 from genpercept.models.backbones import as_backbone
 from genpercept.models.codecs import CODECS
-from genpercept.pipeline import base_model, exported, loading
 from genpercept.pipeline.families import _marigold_index as marigold
 from genpercept.pipeline.families._family import LEFT_UP_VIEWER, OWN
 from genpercept.pipeline.families._from_base import SCALING_FACTOR
 from genpercept.pipeline.families._headers import OUTPUT
 from genpercept.pipeline.families.genpercept import DECODER, HEAD
-from genpercept.pipeline.pipeline import GenPerceptPipeline
-
-MARKER = exported.MARKER
 
 
-@dataclass(frozen=True)
-class Source:
-    """What is exported. base: the folder of its base model; None where none is known. file: the name of a graph's file.
+class Diffusers:
+    """A layout is chosen by how the model is run; what no layout can say is refused."""
 
-    dtype: of a graph's weights; images: what it is checked on, none for drawn ones.
-    """
+    name, suffix = "diffusers", ""
 
-    pipe: GenPerceptPipeline
-    base: Path | None
-    allow_pickle: bool = False
-    file: str = ""
-    dtype: str = "fp32"
-    images: tuple[str, ...] = ()
-
-    @property
-    def kind(self) -> Kind:
-        """Of its predictions."""
-        return KINDS.find(self.pipe.task_plugin.kind)
-
-    @property
-    def vae(self) -> nn.Module:
-        """The codec of a model that has one, which `to_diffusers` sees to."""
-        return cast(nn.Module, self.pipe.vae)
-
-    def need_base(self, why: str) -> Path:
-        if self.base is None:
-            raise ValueError(f"{self.pipe.info.get('model')}: {why}: pass --base, or set {base_model.VARIABLE}")
-        return self.base
-
-    def refuse(self, why: str) -> ValueError:
-        return ValueError(f"{self.pipe.info.get('model')}: cannot be written for diffusers: {why}")
+    def write(self, source: Source, work: Path) -> str:
+        return _write(source, work)
 
 
-def main(
-    model: str,
-    to: str,
-    out: Path,
-    base: str | None = None,
-    family: str | None = None,
-    task: str | None = None,
-    subfolder: str | None = None,
-    allow_pickle: bool = False,
-    dtype: str | None = None,
-    images: Sequence[str] = (),
-) -> int:
-    """Write `model` to `out` for the program `to`, a folder, or for graphs a file; prints what was written. 0, or ValueError.
-
-    dtype, images: of graphs, see `Source`.
-    """
-    write = TARGETS[choose("export target", to, TARGETS)]
-    suffix = exported.SUFFIXES.get(to, "")
-    if not suffix and (dtype or images):
-        raise ValueError(f"--to {to} copies weights as they are: leave --dtype and --images out")
-    single = bool(suffix) and out.suffix.lower() == suffix
-    (_refuse_foreign_file if single else _refuse_foreign)(out)
-    if exported.find(Path(model) / (subfolder or "")) is not None:
-        raise ValueError(f"{model}: is an export already: pass the model that it was made from")
-    pipe = loading.load(
-        model,
-        base=base,
-        family=family,
-        task=task,
-        subfolder=subfolder,
-        allow_pickle=allow_pickle,
-        specialised=False,
-        device="cpu",
-    )
-    known = base or pipe.info.get("base")
-    folder = base_model.local(str(known)) if known else None
-    if folder is None and base is not None:
-        folder = hub.resolve(base, allow_pickle=allow_pickle)
-    source = Source(
-        pipe, folder, allow_pickle, out.name if single else f"model{suffix}", dtype or "fp32", tuple(images)
-    )
-    if single:
-        _write_file(write, source, out)
-    else:
-        _write_folder(write, source, out, to)
-    return 0
-
-
-def _write_folder(write: Callable[[Source, Path], str], source: Source, out: Path, to: str) -> None:
-    with atomic_folder(out) as work:
-        layout = write(source, work)
-        facts = {key: source.pipe.info.get(key) for key in ("model", "model_sha256", "task", "base", "licence")}
-        facts = {"to": to, "layout": layout, **facts, "software": source.pipe.meta["software"]}
-        parts.write_config(work / MARKER, facts)
-    print(f"{out}: {layout}")
-
-
-def _write_file(write: Callable[[Source, Path], str], source: Source, out: Path) -> None:
-    """The file, and beside it that of its weights where it has one."""
-    with atomic_files(out) as work:
-        layout = write(source, work)
-    print(f"{out}: {layout}")
-
-
-def _refuse_foreign(out: Path) -> None:
-    """Only an earlier export may be replaced."""
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out}: is a file; pass a folder to export into")
-    if out.is_dir() and any(out.iterdir()) and not (out / MARKER).is_file():
-        raise ValueError(f"{out}: holds something else than an export; pass a new or empty folder")
-
-
-def _refuse_foreign_file(out: Path) -> None:
-    """As for folders; settings in a file's metadata tell ours."""
-    if out.is_dir():
-        raise ValueError(f"{out}: is a folder; pass a file, or a folder of another name")
-    if out.is_file():
-        try:
-            exported.read_info(out)
-        except ValueError:
-            raise ValueError(f"{out}: is something else than an export; pass a new file") from None
-
-
-# ---- diffusers -------------------------------------------------------------------------------------------------------
-
-
-def to_diffusers(source: Source, work: Path) -> str:
+def _write(source: Source, work: Path) -> str:
     """The family's own layout, chosen by how the model is run. Returns what was written, in words."""
     info, pipe = source.pipe.info, source.pipe
     if (info["backbone"], info["codec"]) != ("sd21", "kl"):
@@ -332,30 +210,4 @@ def _check_prompt(source: Source, pad: bool) -> None:
         )
 
 
-# ---- graphs ----------------------------------------------------------------------------------------------------------
-
-
-def to_onnx(source: Source, work: Path) -> str:
-    return _graph(source, work, "onnx")
-
-
-def to_openvino(source: Source, work: Path) -> str:
-    return _graph(source, work, "openvino")
-
-
-def _graph(source: Source, work: Path, to: str) -> str:
-    from genpercept.commands.export.write import write
-
-    found = write(source.pipe, to, work / source.file, source.dtype, source.images)
-    return (
-        f"{to}, {source.dtype}, for images of any size: raw maps, which reach {found['largest_value']:.3g}, are at most "
-        f"{found['largest']:.2g} away from the pipeline's on {found['images']} {'drawn ' if found['drawn'] else ''}images, "
-        f"{found['mean']:.2g} on average"
-    )
-
-
-TARGETS: dict[str, Callable[[Source, Path], str]] = {
-    "diffusers": to_diffusers,
-    "onnx": to_onnx,
-    "openvino": to_openvino,
-}
+PLUGIN = Diffusers()
