@@ -1,6 +1,6 @@
 """One version of the program beside another: import, help, loading, one small image, a folder of small images.
 
-    python benchmarks/house.py --before OLD/src --after NEW/src --rounds 10 --out benchmarks/house.md
+    python benchmarks/speed/house.py --before OLD/src --after NEW/src --rounds 10
 
 The versions take turns, and every other round the second one begins, because machines wander. Every figure comes from fresh
 processes: "load" and "image" are medians within one process that has loaded once already, "import" and "help" medians of five
@@ -21,8 +21,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from _page import made
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
+from benchmarks._page import made
 
 SIZE = (48, 64)  # height, width
 STARTS = 5  # processes of "import" and "help"
