@@ -1,4 +1,4 @@
-"""The house: rooms on floors, no import that goes up by any way, no circle, no names of tasks outside their tables, no big files."""
+"""The house: rooms on floors, no import that goes up, no circle, names of tasks only in their tables, no big file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from configparser import ConfigParser
 from functools import cache
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from tests.support.paths import ROOT
+
 SOURCE = ROOT / "src" / "genpercept"
 
 LAYERS = [
