@@ -8,7 +8,6 @@ A predictor's codec and prompt are the base's own: they are stored once, in mini
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from genpercept.models import adapters
 from genpercept.pipeline.folder import DIFFERENCE, PROMPT_FILE
 from genpercept.pipeline.pipeline import GenPerceptPipeline
 
-ASSETS = Path(__file__).parent.parent / "src" / "genpercept" / "assets" / "mini"
+ASSETS = Path(__file__).parent.parent / "src" / "genpercept" / "checkpoints" / "assets" / "mini"
 BUDGET_MB = 64
 
 
@@ -82,7 +81,7 @@ def write_predictor(source: Path, target: Path) -> None:
             (work / "full" / "head").rename(work / "head")
         manifest |= {"base": "mini/base", "licence": "Apache-2.0"}
         manifest["recipe"] = portable(manifest["recipe"])
-        (work / parts.MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        parts.write_config(work / parts.MANIFEST, manifest)
         (work / "full" / "model_index.json").rename(work / "model_index.json")
         shutil.rmtree(work / "full")
 

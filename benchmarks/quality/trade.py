@@ -32,7 +32,7 @@ from benchmarks._network import in_turns
 from benchmarks._page import made
 from benchmarks.quality.mini import pair, predict, summarise
 from genpercept.commands.demo.photographs import Case, held_out
-from genpercept.commands.export.write import SUFFIX, write
+from genpercept.commands.export.write import write
 from genpercept.core.values import Geometry
 from genpercept.data import synthetic
 from genpercept.imaging.read import to_tensor
@@ -119,7 +119,7 @@ def variants(args: argparse.Namespace, folder: Path) -> Iterator[tuple[str, Any]
     for to, dtype, computed, name in GRAPHS:
         if name not in args.graphs:
             continue
-        path = folder / f"{to}-{dtype}{SUFFIX[to]}"
+        path = folder / f"{to}-{dtype}{exported.SUFFIXES[to]}"
         if not path.exists():
             write(plain, to, path, dtype, [calibration(folder, args.size)])
         yield name, exported.load(path, computed)

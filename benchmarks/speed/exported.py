@@ -24,7 +24,7 @@ import genpercept
 from benchmarks._network import in_turns
 from benchmarks._page import made
 from genpercept.commands.export import check
-from genpercept.commands.export.write import SUFFIX, write
+from genpercept.commands.export.write import write
 from genpercept.pipeline import exported
 
 VARIANTS = ["onnx-fp32", "onnx-fp16", "openvino-fp32", "openvino-fp16", "openvino-int8"]
@@ -55,7 +55,7 @@ def measure(model: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         for variant in args.variants:
             to, dtype = variant.split("-")
-            path = Path(folder) / f"{variant}{SUFFIX[to]}"
+            path = Path(folder) / f"{variant}{exported.SUFFIXES[to]}"
             name, found = f"{to}, {dtype}", write(plain, to, path, dtype, args.images)
             size = {"bytes": sum(part.stat().st_size for part in Path(folder).glob(f"{path.stem}.*"))}
             rows[name], pipes[name] = found | size, exported.load(path)

@@ -245,7 +245,7 @@ def test_report(file: Path, tmp_path: Path) -> None:
         (tmp_path / "out" / folder / job.SCORES).write_text(text)
     settings = plan.model_dump(mode="json") | {"reference": plan.reference_arm}
     result = report.collect(tmp_path / "out", jobs, settings, {gaussian[1].folder: "error: no memory"})
-    page, data, picture = report.write(tmp_path / "out", result)
+    page, data, picture = report.write(tmp_path / "out", result, "depth")
     text = page.read_text()
     assert "Made by `genpercept study` (2026-11-21 to 2026-11-22; 2 cores of X): 3 runs" in text
     assert "| one step | 0.300 ± 0.058 |" in text

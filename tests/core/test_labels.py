@@ -79,7 +79,7 @@ def full() -> Sample:
     return Sample("a", image).with_labels({name: made(name, rng) for name in NAMES})
 
 
-# ours ---------------------------------------------------------------------------------------------------------------------
+# ours ---------------------------------------------------------------------------------------------------------------
 
 
 def test_every_field_of_a_sample_that_is_a_label_has_a_row(full: Sample) -> None:
@@ -164,7 +164,7 @@ def test_the_world_records_labels_that_are_rows() -> None:
     }  # what shards on people's disks hold
 
 
-# unknown ones -------------------------------------------------------------------------------------------------------------
+# unknown ones -------------------------------------------------------------------------------------------------------
 
 
 def test_an_unknown_label_is_refused_by_name(full: Sample, tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_labels_without_a_task_are_painted_by_their_limits(
         paint("masks", from_sample(full))
 
 
-# a stranger's -------------------------------------------------------------------------------------------------------------
+# a stranger's -------------------------------------------------------------------------------------------------------
 
 ALBEDO = Label("albedo", "reflected share of light", channels=3, limits=(0, 1), resampling="bilinear", kind="normals")
 GLOW = Label("glow", "emitted light", unit="cd/m2", enough=lambda glow: bool(glow.any()))

@@ -11,16 +11,20 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
+from genpercept.checkpoints import parts
 from genpercept.core import registry
 from genpercept.core.registry import Registry, Table
 from genpercept.core.rng import Rng
 from genpercept.data import DATASETS
 from genpercept.metrics import METRICS
+from genpercept.models import adapters
 from genpercept.models.backbones import BACKBONES
 from genpercept.models.codecs import CODECS
 from genpercept.models.detectors import DETECTORS
-from genpercept.models.heads import HEADS
+from genpercept.models.heads import HEADS, HeadPlugin
 from genpercept.models.paradigms import PARADIGMS
 from genpercept.models.text import make_tokenizer
 from genpercept.pipeline.families import FAMILIES
@@ -28,6 +32,51 @@ from genpercept.tasks import TASKS
 from genpercept.training.losses import LOSSES
 
 REGISTRIES = [BACKBONES, CODECS, DATASETS, DETECTORS, FAMILIES, HEADS, LOSSES, METRICS, PARADIGMS, TASKS]
+
+
+class Renamed(HeadPlugin):
+    """A plugin of another package that says what it must, and what is not as most have it."""
+
+    name, class_name, older_names = "renamed", "Linear", ("Dense",)
+    consumes, channels, space, spaces = "pyramid", 2, "classes", ("classes",)
+
+    def build(self, config: dict) -> nn.Module:
+        return nn.Linear(config["width"], 2)
+
+    def skip(self, tensor: str) -> bool:
+        return tensor == "steps"
+
+    def rename(self, tensor: str) -> str:
+        return tensor.removeprefix("old.")
+
+    def convert(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: t.T if name == "weight" else t for name, t in tensors.items()}
+
+
+def test_a_plugin_inherits_what_it_leaves_as_it_is(tmp_path: Path) -> None:
+    part, weight = Renamed(), torch.arange(6.0).reshape(3, 2)
+    save_file({"old.weight": weight, "bias": torch.ones(2), "steps": torch.ones(1)}, tmp_path / "model.safetensors")
+    for name in ("Linear", "Dense"):
+        config = {"_class_name": name, "width": 3}
+        assert torch.equal(parts.load_part(part, tmp_path, config=config).state_dict()["weight"], weight.T)
+    with pytest.raises(ValueError, match="holds a Conv2d, but 'renamed' needs a Linear"):
+        parts.load_part(part, tmp_path, config={"_class_name": "Conv2d", "width": 3})
+    dpt, sd21, dinov2 = HEADS.find("dpt"), BACKBONES.find("sd21"), BACKBONES.find("dinov2")
+    assert (
+        not dpt.skip("steps") and dpt.rename("old.weight") == "old.weight" and dpt.convert({"a": weight})["a"] is weight
+    )
+    assert sd21.lora_targets == adapters.ATTENTION and (sd21.null_caption, sd21.chooses_blocks) == ("", False)
+    assert BACKBONES.find(sd21.controlled).controlled == dinov2.controlled == ""
+    with pytest.raises(ValueError, match="backbone 'dinov2' has no ControlNet"):
+        dinov2.control(nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize("plugins", [BACKBONES, CODECS, HEADS], ids=lambda r: r.noun)
+def test_every_part_has_all_members(plugins: Registry[Any]) -> None:
+    """By inheriting them: nothing asks whether a plugin has one."""
+    for plugin in registry.all().values():
+        assert parts.PartPlugin in type(plugin).__mro__
+        assert isinstance(plugin.older_names, tuple) and not plugin.skip("a") and plugin.rename("a") == "a"
 
 
 @pytest.mark.parametrize("plugins", REGISTRIES, ids=lambda r: r.noun)

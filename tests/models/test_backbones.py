@@ -16,6 +16,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPVisionModel, Dinov2Config, D
 
 from genpercept import GenPerceptPipeline
 from genpercept.checkpoints import parts
+from genpercept.commands.inspect.facts import Given, look
 from genpercept.models.backbones import BACKBONES, clip, dinov2, pixart_alpha, sd21
 from genpercept.models.backbones._blocks import choose
 from genpercept.models.codecs import CODECS
@@ -401,6 +402,7 @@ def test_published_layout_of_a_pixel_backbone_is_a_base(kind: str, tmp_path: Pat
     ]
     again = GenPerceptPipeline.from_pretrained(tmp_path / "m")
     assert again.vae is None and np.array_equal(again(image).values, want)
+    assert look("m", tmp_path / "m", Given()).problems == []
 
 
 FACTORS = {"token_map_scales": list(REASSEMBLE)}

@@ -101,11 +101,11 @@ def test_dtype_is_the_modules() -> None:
 
 
 def test_save_and_load(taesd: Path) -> None:
-    name, module = codec_swap.read(taesd)
+    name, module = codec_swap.read_codec(taesd)
     assert name == "tiny" and isinstance(module, AutoencoderTiny)
     for key, tensor in tiny().state_dict().items():
         assert torch.equal(tensor, module.state_dict()[key])
-    assert next(codec_swap.read(taesd, torch.bfloat16)[1].parameters()).dtype == torch.bfloat16
+    assert next(codec_swap.read_codec(taesd, torch.bfloat16)[1].parameters()).dtype == torch.bfloat16
 
 
 def test_wrong_modules_and_folders_are_refused(tmp_path: Path) -> None:
@@ -116,12 +116,12 @@ def test_wrong_modules_and_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="needs a CodecPair, not a AutoencoderTiny"):
         CODECS.find("pair").wrap(tiny())
     with pytest.raises(ValueError, match="holds a UNet2DConditionModel, which is no codec; pass a folder with one of"):
-        codec_swap.read(GOLDEN / "sd-tiny" / "unet")
+        codec_swap.read_codec(GOLDEN / "sd-tiny" / "unet")
     (tmp_path / "config.json").write_text(json.dumps(SMALL | {"latent_channels": 5}), encoding="utf-8")
     cast(Any, tiny()).save_pretrained(tmp_path / "x")
     (tmp_path / "x" / "diffusion_pytorch_model.safetensors").rename(tmp_path / "diffusion_pytorch_model.safetensors")
     with pytest.raises(ValueError, match=r"misshaped decoder.layers.0.weight"):
-        codec_swap.read(tmp_path)
+        codec_swap.read_codec(tmp_path)
 
 
 def test_folded_it_answers_the_same() -> None:

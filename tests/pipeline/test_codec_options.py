@@ -174,7 +174,7 @@ def test_a_models_codec_is_taken_from_its_folder(model: Path, taesd: Path, tmp_p
     np.testing.assert_array_equal(own(image).values, pipe(image).values)
     for source in (BASE, BASE / "vae", "mini/depth"):
         name, module = CODECS.find("kl").name, type(pipe.vae).__name__
-        found = codec_swap.read(source)
+        found = codec_swap.read_codec(source)
         assert (found[0], type(found[1]).__name__) == (name, module)
 
 

@@ -214,7 +214,7 @@ def test_stopped_runs_end_as_if_never_stopped(codec_recipe: Path, tmp_path: Path
     wait_for_checkpoint(process, out, int(state.Checkpoints(out, 2).list()[-1].name[5:]))
     process.kill()
     process.communicate(timeout=60)
-    steps = [state.read(folder)[0].step for folder in state.Checkpoints(out, 2).list()]
+    steps = [state.read_checkpoint(folder)[0].step for folder in state.Checkpoints(out, 2).list()]
     assert steps and steps[-1] < 60, "the run ended before it was killed"
 
     assert loop.main(codec_recipe, settings, out, resume=True) == 0
@@ -275,7 +275,7 @@ def test_bad_steps_are_left_out_then_stop_the_run(
     monkeypatch.setattr(AutoencoderStage, "loss", loss)
     bad: set[int] = {2}
     assert loop.main(codec_recipe, [], tmp_path / "a") == 0
-    assert state.read(state.Checkpoints(tmp_path / "a", 2).list()[-1])[0].skipped == 1
+    assert state.read_checkpoint(state.Checkpoints(tmp_path / "a", 2).list()[-1])[0].skipped == 1
     weights = load_file(tmp_path / "a" / "model" / "diffusion_pytorch_model.safetensors")
     assert all(torch.isfinite(w).all() for w in weights.values())
     calls.clear()

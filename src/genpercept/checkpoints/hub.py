@@ -15,7 +15,7 @@ EMBEDDED = "mini"
 
 def embedded_root() -> Path:
     """The folder of the embedded models inside the installed package."""
-    return Path(str(files("genpercept"))) / "assets" / EMBEDDED
+    return Path(str(files("genpercept.checkpoints"))) / "assets" / EMBEDDED
 
 
 def embedded_names() -> list[str]:

@@ -7,6 +7,7 @@ ValueError that lists it.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -19,6 +20,7 @@ from genpercept.checkpoints import pickles, stand_ins
 from genpercept.checkpoints.stand_ins import read_json
 from genpercept.checkpoints.weights import SUFFIX, is_pickle, pickle_refused, weight_files
 from genpercept.core import dtypes
+from genpercept.core.files import blocks
 from genpercept.core.texts import listed, one_line
 
 MANIFEST = "genpercept.json"
@@ -28,13 +30,30 @@ _UNBUILDABLE = (TypeError, KeyError, AttributeError, IndexError, ArithmeticError
 
 
 class PartPlugin(Protocol):
-    """What is read of a plugin (backbone, codec or head) whose module lies on disk."""
+    """What a backbone, a codec and a head have in common: a module that lies on disk. They inherit what they leave as it is.
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def class_name(self) -> str | None: ...
-    def build(self, config: dict) -> nn.Module: ...
+    A file's tensors are taken by `skip`, under the names of `rename`, as `convert` gives them.
+    """
+
+    name: str
+    class_name: str | None  # of the module, as config.json says it; None for a plugin without weights
+    older_names: tuple[str, ...] = ()  # of the class, in configurations that are read, too
+
+    def build(self, config: dict) -> nn.Module:
+        """The module with random weights. On the meta device under `torch.device("meta")`. ValueError when there is none."""
+        ...
+
+    def skip(self, tensor: str) -> bool:
+        """Whether a file's tensor of this name is no weight of the module. None is, by default."""
+        return False
+
+    def rename(self, tensor: str) -> str:
+        """The module's name of a file's tensor; the file's own by default."""
+        return tensor
+
+    def convert(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A file's tensors, renamed, as the module holds them: split or joined; as they are by default."""
+        return tensors
 
 
 class Header(NamedTuple):
@@ -53,6 +72,14 @@ def no_model_in(folder: Path) -> ValueError:
     return ValueError(f"{folder}: no {MANIFEST}, model_index.json or config.json in it; {more}")
 
 
+def write_config(path: Path, value: Mapping[str, Any], *, sort_keys: bool = False) -> None:
+    """A JSON object laid out as diffusers' config.json and model_index.json; what JSON has no word for becomes text.
+
+    Not atomic by itself: for files of a folder that is.
+    """
+    path.write_text(json.dumps(value, indent=2, sort_keys=sort_keys, default=str) + "\n", encoding="utf-8")
+
+
 def sha256(folder_or_file: Path, *, allow_pickle: bool = False) -> str:
     """SHA-256 over the weight files of a part (or over one file), hexadecimal."""
     files = [folder_or_file]
@@ -60,10 +87,14 @@ def sha256(folder_or_file: Path, *, allow_pickle: bool = False) -> str:
         files = weight_files(folder_or_file, allow_pickle=allow_pickle)
     digest = hashlib.sha256()
     for path in files:
-        with path.open("rb") as stream:
-            while block := stream.read(1 << 22):
-                digest.update(block)
+        for block in blocks(path):
+            digest.update(block)
     return digest.hexdigest()
+
+
+def joint_sha256(hashes: Sequence[str]) -> str:
+    """One hash of a model's parts, out of theirs in their order."""
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 def headers(path: Path, *, allow_pickle: bool = False) -> dict[str, Header]:
@@ -142,15 +173,16 @@ def load_part(
     return module.eval()
 
 
-def _todays(part: Any, tensors: Mapping[str, Tensor], rename: Callable[[str], str] | None = None) -> dict[str, Tensor]:
-    """A file's tensors as the plugin's module names and shapes them: its `skip`, `rename` and `convert`, where it has them."""
-    skip, name_of = getattr(part, "skip", None), rename or getattr(part, "rename", None) or _same
-    kept = {name_of(k): t for k, t in tensors.items() if skip is None or not skip(k)}
-    return part.convert(kept) if hasattr(part, "convert") else kept
+def _todays(
+    part: PartPlugin, tensors: Mapping[str, Tensor], rename: Callable[[str], str] | None = None
+) -> dict[str, Tensor]:
+    """A file's tensors as the plugin's module names and shapes them. rename: in place of the plugin's."""
+    name_of = rename or part.rename
+    return part.convert({name_of(k): t for k, t in tensors.items() if not part.skip(k)})
 
 
 def todays_shapes(
-    part: Any, shapes: Mapping[str, tuple[int, ...]], rename: Callable[[str], str] | None = None
+    part: PartPlugin, shapes: Mapping[str, tuple[int, ...]], rename: Callable[[str], str] | None = None
 ) -> dict[str, tuple[int, ...]]:
     """As `load_part` would see the tensors of a file with these shapes."""
     tensors = {k: torch.empty(s, device="meta") for k, s in shapes.items()}
@@ -159,7 +191,7 @@ def todays_shapes(
 
 def skeleton(part: PartPlugin, folder: Path, config: dict[str, Any]) -> nn.Module:
     """The plugin's module on the meta device: shapes without weights. ValueError for a config that it cannot be built by."""
-    if config.get("_class_name", part.class_name) not in (part.class_name, *getattr(part, "older_names", ())):
+    if config.get("_class_name", part.class_name) not in (part.class_name, *part.older_names):
         raise ValueError(f"{folder}: holds a {config['_class_name']}, but {part.name!r} needs a {part.class_name}")
     try:
         with torch.device("meta"):
@@ -213,10 +245,6 @@ def _read_pickle(path: Path, allow_pickle: bool, *, shapes_only: bool = False) -
 def _line(error: Exception) -> str:
     text = one_line(error)
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
-
-
-def _same(name: str) -> str:
-    return name
 
 
 def _same_shape(expected: Sequence[int], stored: Sequence[int]) -> bool:

@@ -177,6 +177,13 @@ def plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | str) else str(value)
 
 
+def blocks(path: Path) -> Iterator[bytes]:
+    """The file's content piece by piece, for hashes of files that are larger than memory."""
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 22):
+            yield block
+
+
 # ---- what the dead left
 
 

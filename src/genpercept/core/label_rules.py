@@ -16,7 +16,7 @@ MIRRORED_JOINTS = (0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15)  # 
 
 @dataclass(frozen=True)
 class Crop:
-    """A part of an image, resized: (left, top) is its corner, `factor` pixels become one, `size` (height, width) results.
+    """A part of an image, resized: (left, top) is its corner, `factor` pixels become one, to `size` (height, width).
 
     Pixel centres lie at half-integers: the image's own corner is (0, 0).
     """
@@ -29,9 +29,9 @@ class Crop:
 
 @dataclass(frozen=True)
 class Packing:
-    """How a label is kept on disk, smaller. An array of `dtype` is a packed one; error: the most that packing changes a value.
+    """How a label is kept on disk, smaller. An array of `dtype` is a packed one.
 
-    relative: the error is one of the value.
+    error: the most that packing changes a value, or, where it is relative, a share of the value.
     """
 
     dtype: type[np.generic]
@@ -41,7 +41,7 @@ class Packing:
     relative: bool = False
 
 
-# What a crop and a mirror do -------------------------------------------------------------------------------------------
+# What a crop and a mirror do ----------------------------------------------------------------------------------------
 
 
 def unchanged(values: np.ndarray, crop: Crop) -> np.ndarray:
@@ -50,7 +50,7 @@ def unchanged(values: np.ndarray, crop: Crop) -> np.ndarray:
 
 
 def gone(values: np.ndarray, crop: Crop) -> None:
-    """A crop of something that nobody reads of an augmented image: it is left out, also where nothing is cropped."""
+    """A crop of what nobody reads of an augmented image: it is left out, also where nothing is cropped."""
 
 
 def cropped_joints(keypoints: np.ndarray, crop: Crop) -> np.ndarray:
@@ -100,7 +100,7 @@ def as_people(keypoints: np.ndarray) -> np.ndarray:
     return keypoints[None][: int(bool((keypoints[:, 2] > 0).any()))]
 
 
-# On disk ---------------------------------------------------------------------------------------------------------------
+# On disk ------------------------------------------------------------------------------------------------------------
 
 
 def _packed_normals(normals: np.ndarray) -> np.ndarray:
@@ -128,7 +128,7 @@ SHARES = Packing(
 SMALL_IDS = Packing(np.uint8, _packed_ids, lambda x: x)
 
 
-# Files -----------------------------------------------------------------------------------------------------------------
+# Files --------------------------------------------------------------------------------------------------------------
 
 
 def one_per_pixel(stored: np.ndarray) -> np.ndarray:
@@ -175,7 +175,7 @@ def read_alpha(stored: np.ndarray, options: Mapping[str, Any]) -> np.ndarray:
     return np.clip(array.astype(np.float32) / top, 0, 1)
 
 
-# What a set of them looks like -----------------------------------------------------------------------------------------
+# What a set of them looks like --------------------------------------------------------------------------------------
 
 
 def odd_depth(medians: Sequence[float]) -> str:

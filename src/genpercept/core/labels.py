@@ -1,8 +1,8 @@
 """What can be known of an image: one row per label of a Sample, with all that the rest of the code has to know of it.
 
-A label is a map, with a value or several for each pixel, or no map (joints, boxes, a camera). A map is (H, W), and of several
-channels (C, H, W) in a Sample and (H, W, C) everywhere else: in records, on disk, in pictures, and in the rules of a row.
-Other packages add rows by entry points of `genpercept.labels`; their labels live in `Sample.extra`.
+A label is a map, with a value or several for each pixel, or no map (joints, boxes, a camera). A map is (H, W), and of
+several channels (C, H, W) in a Sample and (H, W, C) everywhere else: in records, on disk, in pictures, and in the rules of a
+row. Other packages add rows by entry points of `genpercept.labels`; their labels live in `Sample.extra`.
 """
 
 from __future__ import annotations
@@ -29,20 +29,27 @@ _RESAMPLING, _SUMMARIES = ("nearest", "bilinear"), ("range", "share", "classes",
 class Label:
     """A label. A map of floats needs no more than `name`, `meaning`, and what differs from the defaults.
 
-    name: also of its folder, and of its key in a manifest, in data set `folder`. meaning: in words. channels: 0: no map.
-    dtype: in a Sample. limits: lowest and highest value there can be; None: any. unit, axes: of the values, and the names of
-    the channels, as `data check` writes them. resampling: of a map, "bilinear" where the mean of two values is one, too.
-
-    kind: of the Prediction as which it is drawn; "": not at all. No map: x, y in pixels lead its last axis, and it is drawn
-    on the image. tint: a map in [0, 1] is instead laid over the image in this colour. summary: what `data check` says: the
-    range of the values, their mean as a share of the pixels, the classes, the people, or nothing.
-
-    crop: what becomes of a label that is no map (maps are resampled), see `unchanged` and `gone`. mirror: what a mirror does
-    to the values, given the image's width; a map's pixels are exchanged before. arrange: other forms that records have it in
-    -> that of a Sample. packing: on disk; None: as it is. read: the values that a file has -> (H, W[, C]), given the options
-    of the data set `folder`; ValueError for what is wrong. None: of a map by dtype and limits; what is no map has no files.
-    known: values, valid (H, W) -> where there is a value, (H, W) bool; None: where it is finite. enough: whether an image has
-    enough of it to be chosen by it; None: it cannot be. advice: what the medians of its values, by axis, make suspicious.
+    name        also of its folder, and of its key in a manifest, in data set `folder`
+    meaning     in words; for what is no map, with its shape
+    channels    of a map; 0: no map
+    dtype       in a Sample
+    limits      lowest and highest value there can be; None: any
+    unit, axes  of the values, and the names of the channels, a letter each, as `data check` writes them
+    resampling  of a map; "bilinear" where the mean of two values is a value, too
+    kind        of the Prediction as which it is drawn; "": not at all. What is no map is drawn on the image: x, y in
+                pixels lead its last axis
+    tint        a map in [0, 1] is laid over the image in this colour, instead
+    summary     what `data check` says of it: the range of the values, their mean as a share of the pixels, the classes,
+                the people, or nothing
+    crop        what becomes of a label that is no map, see `unchanged` and `gone`; maps are resampled
+    mirror      what becomes of the values, given the image's width; a map's pixels are exchanged before
+    arrange     other forms that a record has it in -> that of a Sample
+    packing     on disk; None: as it is
+    read        what a file of it holds, and the options of data set `folder` -> (H, W[, C]); ValueError for what is
+                wrong. None: a map by its dtype and limits; what is no map has no files
+    known       values, valid (H, W) -> where there is a value, (H, W) bool; None: where it is finite
+    enough      whether an image has so much of it that it may be chosen for it (recipe `data.having`); None: it cannot
+    advice      medians of the values, by axis -> what is suspicious about them, or ""
     """
 
     name: str

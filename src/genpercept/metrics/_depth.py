@@ -118,11 +118,11 @@ class DepthPlugin(MetricPlugin[DepthMetric]):
     space: str
     metric = DepthMetric
     columns = (
-        down("abs_rel", "AbsRel"),
-        up("delta1", "δ1", r"$\delta_1$"),
+        down("abs_rel", "AbsRel", words="AbsRel"),
+        up("delta1", "δ1", r"$\delta_1$", words="δ1"),
         up("delta2", "δ2", r"$\delta_2$"),
         up("delta3", "δ3", r"$\delta_3$"),
-        down("rmse", "RMSE"),
+        down("rmse", "RMSE", words="RMSE"),
         down("log10", "log10", r"$\log_{10}$"),
         down("silog", "SILog", digits=2),
     )

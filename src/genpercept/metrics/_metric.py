@@ -117,7 +117,7 @@ M = TypeVar("M", bound=Metric)
 class Column:
     """A figure. higher: whether more is better (None: neither; no sample is ranked by it).
 
-    words: what running text calls it, by default the title. fine: digits where a standard error stands beside it.
+    words: what running text calls it, by default its key. fine: digits where a standard error stands beside it.
     """
 
     key: str
@@ -139,12 +139,12 @@ class Column:
 
 def up(key: str, title: str, latex: str = "", digits: int = 3, words: str = "", fine: int = 3) -> Column:
     """A figure of which more is better. latex: the title in LaTeX, where it differs."""
-    return Column(key, title, latex or title, digits, True, words or title, fine)
+    return Column(key, title, latex or title, digits, True, words or key, fine)
 
 
 def down(key: str, title: str, latex: str = "", digits: int = 3, words: str = "", fine: int = 3) -> Column:
     """A figure of which less is better."""
-    return Column(key, title, latex or title, digits, False, words or title, fine)
+    return Column(key, title, latex or title, digits, False, words or key, fine)
 
 
 def _undeclared(key: str) -> Column:
@@ -188,7 +188,7 @@ class MetricPlugin(Generic[M]):
 
     # ---- files, for `genpercept score`
     suffixes: tuple[str, ...] = ()  # ends of file names that are no part of a sample's name, beside _NAME and the usual
-    tree = False  # whether folders are matched by path, in MVTec's layout, and not by stem
+    tree = False  # folders are matched by path, as MVTec's, and not by stem; good pictures have no truth: see `add`
     scaled = False  # whether integers in files have a unit: --pred-scale, --gt-scale
     beside: Mapping[str, Callable[[Path], Any]] = {"valid": _files.read_mask}  # further files, by keyword: their reader
 
@@ -228,7 +228,7 @@ class MetricPlugin(Generic[M]):
         """The column that samples are ranked by. ValueError where none is declared, or not which way is better."""
         if self.columns and self.columns[0].higher is not None:
             return self.columns[0]
-        what = f"which way {self.columns[0].key} is better" if self.columns else "its figures (`columns`)"
+        what = f"which way {self.columns[0].key!r} is better" if self.columns else "its figures (`columns`)"
         raise ValueError(
             f"metric {self.name!r} does not declare {what}, so that best and worst are unknown: "
             "begin its columns with up(...) or down(...)"
@@ -265,7 +265,8 @@ class MetricPlugin(Generic[M]):
 
     def add(self, metric: M, pair: _files.Pair, pred_scale: float | None = None, gt_scale: float | None = None) -> None:
         """One sample out of its files. ValueError that names the file or the sample."""
-        assert pair.gt is not None  # only trees leave one out
+        if pair.gt is None:
+            raise ValueError(f"{pair.pred}: has no ground truth, and metric {self.name!r} no rule for good pictures")
         mask = None if pair.valid is None else _files.read_mask(pair.valid)
         pred, truth = self.read_pred(pair.pred, pred_scale), self.read_gt(pair.gt, gt_scale)
         extras = {key: self.beside[key](path) for key, path in pair.extras.items()}

@@ -137,7 +137,7 @@ class Normals(MetricPlugin[NormalsMetric]):
     columns = (
         down("mean", "mean", "Mean", 1, "mean angle", 2),
         down("median", "median", "Median", 1, "median angle", 2),
-        down("rmse", "RMSE", digits=1),
+        down("rmse", "RMSE", digits=1, words="RMSE"),
         up("a11_25", "11.25°", r"$11.25^\circ$", 1, fine=1),
         up("a22_5", "22.5°", r"$22.5^\circ$", 1, fine=1),
         up("a30", "30°", r"$30^\circ$", 1, fine=1),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from genpercept.checkpoints import hub
-from genpercept.checkpoints.parts import Header, PartPlugin, check_shapes, headers, read_json, skeleton
+from genpercept.checkpoints.parts import Header, PartPlugin, check_shapes, headers, read_json, skeleton, todays_shapes
 from genpercept.checkpoints.weights import weight_files
 from genpercept.core.texts import one_line
 from genpercept.models.backbones import BACKBONES
@@ -50,9 +50,9 @@ def problem_of(part: PartPlugin, path: Path, found: Mapping[str, Header], config
     try:
         config = read_json(path / "config.json") if config is None else config
         module = skeleton(part, path, config)
-        rename = getattr(part, "rename", str)
         needed = {k: tuple(v.shape) for k, v in module.state_dict().items()}
-        check_shapes(path, needed, {rename(k): h.shape for k, h in found.items()})
+        stored = todays_shapes(part, {k: h.shape for k, h in found.items()})
+        check_shapes(path, needed, stored)
     except ValueError as error:
         return str(error)
     return ""
@@ -102,7 +102,7 @@ class Base:
         )
 
 
-def read(folder: Path, *, allow_pickle: bool = False) -> Base:
+def read_base(folder: Path, *, allow_pickle: bool = False) -> Base:
     """ValueError where the folder is no base at all; what is wrong with one is in its `problems`."""
     if not (folder / "unet").is_dir() or not (folder / "vae").is_dir():
         raise ValueError(f"{folder}: no base: it needs unet/ and vae/ (and scheduler/, text_encoder/, tokenizer/)")

@@ -111,7 +111,7 @@ def turned(raw_BCHW: Tensor, axes: list[list[float]] | None, kind: str) -> Tenso
     return torch.einsum("ij,bjhw->bihw", torch.tensor(axes, dtype=raw_BCHW.dtype, device=raw_BCHW.device), raw_BCHW)
 
 
-def boxes_of(boxes: Any, images: int, single: bool) -> list[np.ndarray | None]:
+def boxes_by_image(boxes: Any, images: int, single: bool) -> list[np.ndarray | None]:
     """`boxes` as given to the pipeline, by image. ValueError where they are not as many as the images."""
     if boxes is None:
         return [None] * images

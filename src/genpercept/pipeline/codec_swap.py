@@ -10,12 +10,12 @@ from torch import nn
 
 from genpercept.checkpoints import hub
 from genpercept.checkpoints.parts import MANIFEST, load_part, read_json
-from genpercept.models.codecs import CODECS
+from genpercept.models.codecs import CODECS, HALVES, half
 
 _SAME_FACTOR = 1e-4  # relative: published factors are rounded
 
 
-def read(source: str | Path, dtype: torch.dtype | None = None, **where: Any) -> tuple[str, nn.Module]:
+def read_codec(source: str | Path, dtype: torch.dtype | None = None, **where: Any) -> tuple[str, nn.Module]:
     """Name of the codec and its module, from a folder, hub id or embedded model: config.json says which. `where` as
     hub.resolve has it.
 
@@ -59,16 +59,16 @@ def replaced(
         raise ValueError("with_codec: pass encoder=, decoder= or both")
     opened: dict[str, nn.Module] = {}  # one folder for both is one codec, not a pair
     halves = []
-    for role, given in (("encoding", encoder), ("decoding", decoder)):
-        half = getattr(own, role, own)  # of a pair, or the whole
+    for end, given in (("encoder", encoder), ("decoder", decoder)):
+        kept = half(own, end)
         if given is not None:
             if not isinstance(given, nn.Module) and str(given) not in opened:
-                opened[str(given)] = read(given, dtype, **where)[1].to(device)
+                opened[str(given)] = read_codec(given, dtype, **where)[1].to(device)
             new = given if isinstance(given, nn.Module) else opened[str(given)]
-            new = getattr(new, role, new)
-            _check_scaling(half, new, str(given) if not isinstance(given, nn.Module) else f"the {role} module")
-            half = new
-        halves.append(half)
+            new = half(new, end)
+            _check_scaling(kept, new, str(given) if not isinstance(given, nn.Module) else f"the {HALVES[end]} module")
+            kept = new
+        halves.append(kept)
     return join(*halves)
 
 

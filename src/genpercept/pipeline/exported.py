@@ -29,6 +29,7 @@ from genpercept.tasks import TASKS
 KEY = "genpercept"  # of the metadata
 MARKER = "genpercept_export.json"  # what tells an export from a folder of someone else's
 INPUT, OUTPUT = "image", "raw"
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}  # of the files that export targets write
 _SHOWN = 160  # letters of another library's message
 
 
@@ -227,6 +228,6 @@ def _damaged(path: Path, error: Exception) -> ValueError:
 
 
 FORMATS: Mapping[str, tuple[Callable[[Path], str], Callable[[Path, torch.dtype | None, str], Graph]]] = {
-    ".onnx": (_onnx_metadata, _OnnxRuntime),
-    ".xml": (_openvino_metadata, _OpenVino),
+    SUFFIXES["onnx"]: (_onnx_metadata, _OnnxRuntime),
+    SUFFIXES["openvino"]: (_openvino_metadata, _OpenVino),
 }

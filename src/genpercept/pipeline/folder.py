@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
-import json
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
@@ -54,7 +52,7 @@ class Parts:
     info: dict[str, Any]
 
 
-def read(folder: Path, torch_dtype: torch.dtype | None, *, allow_pickle: bool = False) -> Parts:
+def read_model(folder: Path, torch_dtype: torch.dtype | None, *, allow_pickle: bool = False) -> Parts:
     """The parts of a model folder; `info` gets the model's hash. float32 unless torch_dtype.
 
     allow_pickle: as load_part has it. ValueError lists missing, unexpected, misshaped and non-finite tensors, and parts
@@ -62,11 +60,7 @@ def read(folder: Path, torch_dtype: torch.dtype | None, *, allow_pickle: bool = 
     """
     info = read_manifest(folder)
     parts = info.pop("parts")
-    names = ["unet"]
-    names += ["vae"] if CODECS.find(info["codec"]).class_name is not None else []
-    names += ["head"] if HEADS.find(info["head"]).class_name is not None else []
-    names += ["prompt_embeds"] if BACKBONES.find(info["backbone"]).input == "latent" else []
-    names += [DIFFERENCE] if DIFFERENCE in parts else []
+    names = [*needed_parts(info), *([DIFFERENCE] if DIFFERENCE in parts else [])]
     paths = {part: _part_path(folder, part, parts) for part in names}
     load_part = partial(checkpoint.load_part, allow_pickle=allow_pickle)
     unet = load_part(BACKBONES.find(info["backbone"]), paths["unet"], torch_dtype)
@@ -76,8 +70,16 @@ def read(folder: Path, torch_dtype: torch.dtype | None, *, allow_pickle: bool = 
     head = load_part(HEADS.find(info["head"]), paths["head"], torch_dtype) if "head" in paths else None
     prompt_embeds = _read_prompt(paths["prompt_embeds"]) if "prompt_embeds" in paths else NO_TEXT
     _check_hashes(paths, parts, allow_pickle)
-    info["model_sha256"] = _model_hash(parts)
+    info["model_sha256"] = checkpoint.joint_sha256([parts[k]["sha256"] for k in sorted(parts)])
     return Parts(unet, vae, head, prompt_embeds, info)
+
+
+def needed_parts(info: dict[str, Any]) -> list[str]:
+    """The parts that a model of these settings is made of."""
+    names = ["unet"]
+    names += ["vae"] if CODECS.find(info["codec"]).class_name is not None else []
+    names += ["head"] if HEADS.find(info["head"]).class_name is not None else []
+    return names + (["prompt_embeds"] if BACKBONES.find(info["backbone"]).input == "latent" else [])
 
 
 def read_base(
@@ -131,14 +133,14 @@ def predictor_backbone(folder: Path) -> tuple[str, Path]:
 
 
 def base_prompt(
-    folder: Path, path: Path, backbone: str, unet: nn.Module, prompt: str, *, allow_pickle: bool = False
+    folder: Path, path: Path, backbone: str, unet: Any, prompt: str, *, allow_pickle: bool = False
 ) -> Tensor:
     """The prompt's embedding (1, tokens, width). For "" no text encoder is needed where the base has it stored, as
 
     prompt_embeds.safetensors beside the parts or among the weights of the backbone, which lie in `path`, or where the backbone
     knows it. ValueError for a prompt to a backbone that is told more of a text than its tokens (SDXL).
     """
-    known = getattr(unet, "empty_prompt", None)
+    known = unet.empty_prompt
     if known is not None and prompt:
         raise ValueError(
             f"{folder}: its U-Net reads a pooled text embedding too, which only the empty prompt, whose is zero, does "
@@ -148,7 +150,7 @@ def base_prompt(
         return known
     if not prompt and (folder / PROMPT_FILE).is_file():
         return _read_prompt(folder / PROMPT_FILE)
-    name = getattr(BACKBONES.find(backbone), "null_caption", None)
+    name = BACKBONES.find(backbone).null_caption
     if not prompt and name and (found := checkpoint.read_tensor(path, name)) is not None:
         return found.float()[None]
     return text.embed(*text.load(folder, allow_pickle=allow_pickle), prompt)
@@ -156,10 +158,10 @@ def base_prompt(
 
 def _skipped(backbone: str, path: Path, allow_pickle: bool) -> dict[str, Any]:
     """What else a base's files hold, by the first part of its name: {"skipped": {"text_model": 196}}; {} for nothing."""
-    skip = getattr(BACKBONES.find(backbone), "skip", None)
+    plugin = BACKBONES.find(backbone)
     files = weight_files(path, allow_pickle=allow_pickle)
     names = (n for f in files for n in checkpoint.tensor_shapes(f, allow_pickle=allow_pickle))
-    found = Counter(name.partition(".")[0] for name in names if skip is not None and skip(name))
+    found = Counter(name.partition(".")[0] for name in names if plugin.skip(name))
     return {"skipped": dict(found)} if found else {}
 
 
@@ -193,8 +195,8 @@ def write(target: Path, parts: Parts, class_name: str) -> None:
             paths["prompt_embeds"] = PROMPT_FILE
         hashes = {part: {"path": path, "sha256": checkpoint.sha256(work / path)} for part, path in paths.items()}
         kept = {k: v for k, v in parts.info.items() if k not in ("model", "model_sha256")}
-        _write_json(work / checkpoint.MANIFEST, kept | {"parts": hashes})
-        _write_json(work / "model_index.json", _model_index(parts.info, class_name))
+        checkpoint.write_config(work / checkpoint.MANIFEST, kept | {"parts": hashes})
+        checkpoint.write_config(work / "model_index.json", _model_index(parts.info, class_name))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -256,10 +258,6 @@ def _check_hashes(paths: dict[str, Path], parts: dict[str, Any], allow_pickle: b
             )
 
 
-def _model_hash(parts: dict[str, Any]) -> str:
-    return hashlib.sha256("".join(parts[k]["sha256"] for k in sorted(parts)).encode()).hexdigest()
-
-
 def _model_index(info: dict[str, Any], class_name: str) -> dict[str, Any]:
     """diffusers' index, which names the parts that diffusers has."""
     backbone, codec = BACKBONES.find(info["backbone"]), CODECS.find(info["codec"])
@@ -269,7 +267,3 @@ def _model_index(info: dict[str, Any], class_name: str) -> dict[str, Any]:
     if codec.class_name is not None:
         index["vae"] = ["diffusers", codec.class_name]
     return index
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2, default=str) + "\n", encoding="utf-8")

@@ -15,7 +15,7 @@ from genpercept.pipeline import base_model, exported
 from genpercept.pipeline.families import FAMILIES, Candidate, Family
 from genpercept.pipeline.families._family import looks
 from genpercept.pipeline.families._from_base import find_base, refuse_untouched
-from genpercept.pipeline.families._headers import read
+from genpercept.pipeline.families._headers import read_layout
 from genpercept.pipeline.folder import read_manifest
 from genpercept.pipeline.pipeline import GenPerceptPipeline
 from genpercept.pipeline.specialise import pipeline
@@ -178,12 +178,12 @@ def _only(
         if base is None:
             read_manifest(folder)  # which says of a stock model what it is
         raise ValueError(
-            f"{name}: {looks(read(folder))}: of no family known here ({', '.join(FAMILIES.names())}); check the path"
+            f"{name}: {looks(read_layout(folder))}: of no family known here ({', '.join(FAMILIES.names())}); check the path"
         )
     pickle = bool(where.get("allow_pickle"))
     origin = find_base(base, where) if task else None
     if origin is not None:
-        refuse_untouched(read(folder, allow_pickle=pickle), origin, allow_pickle=pickle)
+        refuse_untouched(read_layout(folder, allow_pickle=pickle), origin, allow_pickle=pickle)
     could = [f"{c.family} ({', '.join(c.tasks)})" for c in found]
     stock = "a stock text-to-image model, which predicts nothing, or " if len(found) == 1 else ""
     ask = "" if task else f", and pass task= ({', '.join(dict.fromkeys(t for c in found for t in c.tasks))})"

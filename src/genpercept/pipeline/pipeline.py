@@ -25,8 +25,8 @@ from genpercept.models.codecs import CODECS
 from genpercept.models.heads import HEADS
 from genpercept.models.paradigms import PARADIGMS, Paradigm
 from genpercept.pipeline import codec_swap
-from genpercept.pipeline.call import IDENTITY_AXES, Run, batches, boxes_of, check_runs, decode, seeds_of, turned
-from genpercept.pipeline.folder import Parts, read, read_base, write
+from genpercept.pipeline.call import IDENTITY_AXES, Run, batches, boxes_by_image, check_runs, decode, seeds_of, turned
+from genpercept.pipeline.folder import Parts, read_base, read_model, write
 from genpercept.tasks import TASKS, RegionTask, Task
 
 _ARGUMENTS = (
@@ -126,7 +126,7 @@ class GenPerceptPipeline(DiffusionPipeline):
 
         sources, single = read_many(image)
         images = [to_tensor(source) for source in sources]
-        regions = self._regions(images, boxes_of(boxes, len(images), single))
+        regions = self._regions(images, boxes_by_image(boxes, len(images), single))
         seeds = seeds_of(generator, len(images))
         run = Run(chosen, steps, seeds, ensemble_size, batch_size, flip_test)
         if regions is None:
@@ -437,7 +437,7 @@ class GenPerceptPipeline(DiffusionPipeline):
             token=token,
             allow_pickle=allow_pickle,
         )
-        parts = read(folder, torch_dtype, allow_pickle=allow_pickle)
+        parts = read_model(folder, torch_dtype, allow_pickle=allow_pickle)
         parts.info["model"] = name if subfolder is None else f"{name}/{subfolder}"
         return cls(parts.unet, parts.vae, parts.prompt_embeds, parts.info, parts.head)
 

@@ -58,10 +58,10 @@ def pipeline(setting: Setting, graph: Path | None = None) -> GenPerceptPipeline:
 
 def export(setting: Setting, folder: Path) -> Path:
     """Write the graph of the setting's runtime into `folder`; returns its file."""
-    from genpercept.commands.export.write import SUFFIX, write
+    from genpercept.commands.export.write import write
 
     to, _, dtype = setting.runtime.partition("-")
-    path = folder / f"model{SUFFIX[to]}"
+    path = folder / f"model{exported.SUFFIXES[to]}"
     write(pipeline(replace(setting, runtime="torch", dtype="fp32")), to, path, dtype or "fp32")
     return path
 

@@ -45,7 +45,7 @@ def main(device: str = "auto") -> int:
 
 
 def _versions() -> Iterator[Line]:
-    yield Line("genpercept", f"{__version__} in {Path(__file__).parent}")
+    yield Line("genpercept", f"{__version__} in {Path(__file__).parents[2]}")
     yield Line("python", f"{platform.python_version()} on {platform.platform()}", sys.version_info < (3, 11))
     for name in _CORE:
         try:
@@ -150,7 +150,7 @@ def _base() -> Iterator[Line]:
         if folder is None:
             yield _absent(name)
             return
-        base = base_model.read(folder)
+        base = base_model.read_base(folder)
         where = "" if str(folder) == name else f" in {folder}"
         yield Line(base_model.VARIABLE, f"{name}{where} ({rule}): {base.line}", bool(base.problems))
         for problem in [*base.problems, *([base.advice] if base.advice else [])]:

@@ -6,7 +6,6 @@ openvino: one step as a graph, checked against the pipeline, which `genpercept p
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,13 +25,12 @@ from genpercept.models.codecs import CODECS
 from genpercept.pipeline import base_model, exported, loading
 from genpercept.pipeline.families import _marigold_index as marigold
 from genpercept.pipeline.families._family import LEFT_UP_VIEWER, OWN
+from genpercept.pipeline.families._from_base import SCALING_FACTOR
+from genpercept.pipeline.families._headers import OUTPUT
+from genpercept.pipeline.families.genpercept import DECODER, HEAD
 from genpercept.pipeline.pipeline import GenPerceptPipeline
 
 MARKER = exported.MARKER
-_SCALING_FACTOR = 0.18215  # fixed in the code of GenPercept and E2E-FT
-_OUTPUT = ("conv_norm_out.", "conv_out.")
-_DECODER = {"vae_decoder": "decoder.", "vae_post_quant_conv": "post_quant_conv."}
-_SUFFIX = {"onnx": ".onnx", "openvino": ".xml"}
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ def main(
     dtype, images: of graphs, see `Source`.
     """
     write = TARGETS[choose("export target", to, TARGETS)]
-    suffix = _SUFFIX.get(to, "")
+    suffix = exported.SUFFIXES.get(to, "")
     if not suffix and (dtype or images):
         raise ValueError(f"--to {to} copies weights as they are: leave --dtype and --images out")
     single = bool(suffix) and out.suffix.lower() == suffix
@@ -116,7 +114,7 @@ def _write_folder(write: Callable[[Source, Path], str], source: Source, out: Pat
         layout = write(source, work)
         facts = {key: source.pipe.info.get(key) for key in ("model", "model_sha256", "task", "base", "licence")}
         facts = {"to": to, "layout": layout, **facts, "software": source.pipe.meta["software"]}
-        (work / MARKER).write_text(json.dumps(facts, indent=2, default=str) + "\n", encoding="utf-8")
+        parts.write_config(work / MARKER, facts)
     print(f"{out}: {layout}")
 
 
@@ -176,12 +174,12 @@ def _genpercept(source: Source, work: Path) -> str:
     cast(Any, pipe.unet).save_pretrained(work / "unet")
     if dpt:
         _drop_output(work / "unet")
-        _write_head(source, work / "dpt_head_identity")
+        _write_head(source, work / HEAD)
         return "GenPercept: unet without output layers, dpt_head_identity"
     changed = _changed(source)
     if "encoder" in changed:
         raise source.refuse("its image encoder is not its base's, and GenPercept's layout has no place for one")
-    for name, prefix in _DECODER.items() if changed else ():
+    for name, prefix in DECODER.items() if changed else ():
         (work / name).mkdir()
         state = cast(Any, pipe.vae).state_dict()
         part = {k.removeprefix(prefix): t.contiguous() for k, t in state.items() if k.startswith(prefix)}
@@ -192,10 +190,10 @@ def _genpercept(source: Source, work: Path) -> str:
 def _drop_output(folder: Path) -> None:
     """As the release has it: a DPT head never runs the output layers, and their absence says that there is one."""
     (file,) = folder.glob("*.safetensors")
-    kept = {k: t for k, t in parts.read_tensors(file).items() if not k.startswith(_OUTPUT)}
+    kept = {k: t for k, t in parts.read_tensors(file).items() if k not in OUTPUT}
     save_file(kept, file)
     config = parts.read_json(folder / "config.json") | {"_class_name": "CustomUNet2DConditionModel"}
-    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    parts.write_config(folder / "config.json", config, sort_keys=True)
 
 
 def _write_head(source: Source, folder: Path) -> None:
@@ -205,7 +203,7 @@ def _write_head(source: Source, folder: Path) -> None:
         raise source.refuse("GenPercept's DPT head gives one channel without an activation; this one does not")
     folder.mkdir()
     save_file({k: t.contiguous() for k, t in head.state_dict().items()}, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    parts.write_config(folder / "config.json", config)
 
 
 def _changed(source: Source) -> set[str]:
@@ -216,7 +214,7 @@ def _changed(source: Source) -> set[str]:
     for name, ours in cast(Any, source.pipe.vae).state_dict().items():
         other = theirs.get(name)
         if other is None or other.shape != ours.shape or not torch.equal(other.to(ours.dtype), ours):
-            found.add("decoder" if name.startswith(tuple(_DECODER.values())) else "encoder")
+            found.add("decoder" if name.startswith(tuple(DECODER.values())) else "encoder")
     return found
 
 
@@ -274,7 +272,7 @@ def _full_folder(source: Source, work: Path, name: str, settings: dict[str, Any]
         "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"],
     }
-    (work / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    parts.write_config(work / "model_index.json", index)
 
 
 def _scheduler(options: dict[str, Any]) -> Any:
@@ -299,9 +297,9 @@ def _scheduler(options: dict[str, Any]) -> Any:
 
 def _check_scaling(source: Source) -> None:
     factor = float(cast(Any, source.pipe.vae).config.scaling_factor)
-    if factor != _SCALING_FACTOR:
+    if factor != SCALING_FACTOR:
         raise source.refuse(
-            f"its latents are scaled by {factor}, and {_SCALING_FACTOR} is fixed in the family's own code"
+            f"its latents are scaled by {factor}, and {SCALING_FACTOR} is fixed in the family's own code"
         )
 
 

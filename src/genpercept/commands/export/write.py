@@ -16,7 +16,6 @@ from genpercept.pipeline import exported
 from genpercept.pipeline.pipeline import GenPerceptPipeline
 from genpercept.pipeline.specialise import pipeline
 
-SUFFIX = {"onnx": ".onnx", "openvino": ".xml"}
 _DTYPES = {"onnx": to_onnx.DTYPES, "openvino": to_openvino.DTYPES}
 
 

@@ -27,7 +27,7 @@ from genpercept.models.heads import HEADS
 from genpercept.models.paradigms import PARADIGMS
 from genpercept.pipeline import base_model, loading
 from genpercept.pipeline.families import FAMILIES, _from_base, _headers
-from genpercept.pipeline.folder import read_manifest
+from genpercept.pipeline.folder import needed_parts, read_manifest
 from genpercept.tasks import TASKS
 
 ADAPTER = "adapter_config.json"
@@ -140,18 +140,20 @@ def _predictor(folder: Path, report: Report, given: Given) -> None:
 
 def _check_pairing(folder: Path, info: dict[str, Any], headers: dict[str, dict[str, Header]]) -> None:
     """What the pipeline refuses when it is put together."""
-    needed = {"unet", "vae", "prompt_embeds"}
-    needed |= {"head"} if HEADS.find(info["head"]).class_name is not None else set()
-    if missing := sorted(needed - info["parts"].keys()):
+    if missing := sorted(set(needed_parts(info)) - info["parts"].keys()):
         raise ValueError(f"{folder / MANIFEST}: names no part {', '.join(missing)}; save the model again")
     TASKS.find(info["task"])
     unet = read_json(folder / info["parts"]["unet"]["path"] / "config.json")
-    vae = read_json(folder / info["parts"]["vae"]["path"] / "config.json")
+    if "vae" in info["parts"]:
+        vae = read_json(folder / info["parts"]["vae"]["path"] / "config.json")
+        channels = int(vae.get("latent_channels", 4))
+    else:
+        channels = CODECS.find(info["codec"]).wrap(None).channels
     paradigm = PARADIGMS.find(info["paradigm"]).with_options(**(info.get("paradigm_options") or {}))
-    wanted, have = paradigm.input_channels(int(vae.get("latent_channels", 4))), unet.get("in_channels")
+    wanted, have = paradigm.input_channels(channels), unet.get("in_channels")
     if have is not None and wanted != have:
         raise ValueError(f"{folder}: paradigm {info['paradigm']!r} needs {wanted} input channels; its U-Net has {have}")
-    prompt, width = headers["prompt_embeds"].get("prompt_embeds"), unet.get("cross_attention_dim")
+    prompt, width = headers.get("prompt_embeds", {}).get("prompt_embeds"), unet.get("cross_attention_dim")
     if prompt is not None and width is not None and prompt.shape[-1] != width:
         raise ValueError(f"{folder}: the prompt's embedding is {prompt.shape[-1]} wide, the U-Net needs {width}")
 
@@ -210,7 +212,7 @@ def _trained(folder: Path) -> bool:
 
 def _base(folder: Path, report: Report, given: Given) -> None:
     report.kind = "base"
-    base = base_model.read(folder, allow_pickle=given.allow_pickle)
+    base = base_model.read_base(folder, allow_pickle=given.allow_pickle)
     report.facts |= {
         "family": f"{base.class_name} (a base to train from, not a predictor)",
         "shape": base.which,
@@ -322,8 +324,8 @@ def _needs_base(folder: Path, lacking: list[str], report: Report, given: Given) 
         report.needs.append(f"the base {base}, which is not here: it would be downloaded from {hub.endpoint()}")
         return
     try:
-        report.problems += base_model.read(there, allow_pickle=given.allow_pickle).problems
-        layout = _headers.read(folder, allow_pickle=given.allow_pickle)
+        report.problems += base_model.read_base(there, allow_pickle=given.allow_pickle).problems
+        layout = _headers.read_layout(folder, allow_pickle=given.allow_pickle)
         _from_base.check(layout, _from_base.Base(base, there), allow_pickle=given.allow_pickle)
     except ValueError as error:
         report.problems.append(str(error))

@@ -60,7 +60,7 @@ class Study(Section):
     arm: tuple[Arm, ...] = Field(min_length=1)
     reference: str = ""  # arm that the others are compared with, in its first inference; default: the first
     # figures of the task's metric, the first of which is drawn; default: the first two of its table
-    metrics: tuple[str, ...] = Field(default=(), min_length=1)
+    metrics: tuple[str, ...] = ()
     test: tuple[HeldOut, ...] = ()
     keep_models: bool = True  # False: they are removed once they are measured
     rates: Rates = Rates()
@@ -116,7 +116,7 @@ def main(
     failed = execute.execute(out, chosen, at_once, study.rates.images, study.rates.passes)
     settings = study.model_dump(mode="json", exclude={"arm", "base", "rates"})
     result = report.collect(out, jobs, settings | {"reference": study.reference_arm}, failed)
-    for path in report.write(out, result):
+    for path in report.write(out, result, TASKS.find(jobs[0].recipe.task).metric):
         print(path)
     return 0 if not failed else 1 if len(failed) < len(chosen) else 2
 
@@ -130,7 +130,7 @@ def find(name: str, scale: Scale) -> Path:
     """A study's file, or that of a repository's study by its name. ValueError lists those there are."""
     if name.endswith(".toml"):
         return Path(name)
-    root = Path(__file__).parents[2]  # a source checkout; an installed package brings no recipes
+    root = Path(__file__).parents[4]  # a source checkout; an installed package brings no recipes
     folders = [top / _FOLDERS[scale] for top in (Path(), root)]
     for folder in folders:
         if (folder / f"{name}.toml").is_file():

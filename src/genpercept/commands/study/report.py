@@ -16,13 +16,12 @@ from genpercept.commands.study.job import SCORES
 from genpercept.commands.study.paired import Mean
 from genpercept.core import files
 from genpercept.metrics import METRICS, Column
-from genpercept.tasks import TASKS
 
 # ---- the figures -----------------------------------------------------------------------------------------------------
 
 
 def collect(out: Path, jobs: Sequence[Job], study: Mapping[str, Any], failed: Mapping[str, str]) -> dict[str, Any]:
-    """NAME.json: the study's settings, its metric; rows, one per number of labels, arm and inference; runs; what is missing.
+    """NAME.json: the study's settings; rows, one per number of labels, arm and inference; runs; which runs are missing.
 
     A row has per set and metric the mean (`Mean` of paired.py) and, but for the reference's, the difference to it.
     """
@@ -43,7 +42,6 @@ def collect(out: Path, jobs: Sequence[Job], study: Mapping[str, Any], failed: Ma
                 rows.append(row | {"figures": _compared(found, {} if is_reference else reference)})
     return {
         "study": dict(study),
-        "metric": TASKS.find(jobs[0].recipe.task).metric,
         "rows": rows,
         "curves": _curves(jobs, scores),
         "runs": [_run(job, scores[job.folder]) for job in jobs if job.folder in scores],
@@ -104,13 +102,16 @@ def _run(job: Job, scores: Mapping[str, Any]) -> dict[str, Any]:
 # ---- writing ---------------------------------------------------------------------------------------------------------
 
 
-def write(out: Path, result: Mapping[str, Any]) -> list[Path]:
-    """NAME.json, NAME.md and, where there is a validation figure to draw, NAME.png. Returns their paths."""
+def write(out: Path, result: Mapping[str, Any], metric: str) -> list[Path]:
+    """NAME.json, NAME.md and, where there is a validation figure to draw, NAME.png. Returns their paths.
+
+    metric: which declares the figures.
+    """
     name = result["study"]["name"]
     picture = out / f"{name}.png"
     drawn = _draw(picture, result)
     files.write_text(out / f"{name}.json", json.dumps(result, indent=1) + "\n")
-    files.write_text(out / f"{name}.md", markdown(result, picture.name if drawn else ""))
+    files.write_text(out / f"{name}.md", markdown(result, metric, picture.name if drawn else ""))
     return [out / f"{name}.md", out / f"{name}.json", *([picture] if drawn else [])]
 
 
@@ -127,9 +128,9 @@ def _draw(path: Path, result: Mapping[str, Any]) -> bool:
     return True
 
 
-def markdown(result: Mapping[str, Any], picture: str = "") -> str:
+def markdown(result: Mapping[str, Any], metric: str, picture: str = "") -> str:
     """The page: what was compared, a table of means and one of differences per metric and number of labels, the curves."""
-    study, plugin = result["study"], METRICS.find(result["metric"])
+    study, plugin = result["study"], METRICS.find(metric)
     parts = [f"# Study: {study['name']}", study["about"], _method(result)]
     for labels in dict.fromkeys(row["labels"] for row in result["rows"]):
         rows = [row for row in result["rows"] if row["labels"] == labels]

@@ -11,8 +11,10 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from genpercept.checkpoints.parts import PartPlugin
 from genpercept.core.registry import Registry
 from genpercept.core.values import Features
+from genpercept.models.adapters import ATTENTION
 
 
 class Backbone(Protocol):
@@ -21,6 +23,7 @@ class Backbone(Protocol):
     context_width: int | None  # of the tokens its cross-attention reads; None: it reads no text
     pyramid_channels: tuple[int, ...]  # of Features.pyramid, coarsest first
     pyramid_strides: tuple[int, ...]  # pixels of the image per cell, same order; behind an 8 x codec for latents
+    empty_prompt: Tensor | None  # the embedding of "" that it knows by itself (1, tokens, width); most know none
 
     def forward_features(self, x: Tensor, t: Tensor, context: Tensor, *, latent: bool = True) -> Features:
         """x (B, in_channels, h, w), t (B,), context (B, tokens, width) -> Features; `latent=False` leaves the output out."""
@@ -31,24 +34,32 @@ class Backbone(Protocol):
         ...
 
 
-class BackbonePlugin(Protocol):
-    name: str
-    class_name: str  # of the module, as config.json says it; transformers' architecture for one of its models
+class BackbonePlugin(PartPlugin, Protocol):
+    """Of each backbone's `PLUGIN`. class_name is transformers' architecture for one of its models."""
+
     input: str  # "latent" or "pixels"
     folder: str  # where a base and a saved model keep it; "" in a base: the base is the backbone alone
-    lora_targets: tuple[str, ...]  # ends of the names of its attention projections
+    lora_targets: tuple[str, ...] = ATTENTION  # ends of the names of its attention projections
+    null_caption: str = ""  # the tensor of its files that is the empty prompt's embedding (tokens, width), where one is
+    controlled: str = ""  # name of the backbone that is this one with a ControlNet beside it, where there is one
+    chooses_blocks: bool = (
+        False  # whether its modules can be told behind which blocks to read, by choose_blocks(numbers)
+    )
 
     def recognise(self, config: dict) -> bool:
         """Whether a config.json is of a base's module that this plugin takes."""
         ...
 
-    def build(self, config: dict) -> nn.Module:
-        """The module with random weights. On the meta device under `torch.device("meta")`."""
-        ...
-
     def adapt(self, module: nn.Module, channels: int) -> nn.Module:
         """A base's module, in place, as a predictor's: for so many input channels. ValueError where it cannot be."""
         ...
+
+    def control(self, module: nn.Module) -> nn.Module:
+        """The module of the backbone that names this one in `controlled`, frozen, with a fresh ControlNet beside it.
+
+        ValueError, by default, for a backbone that has none.
+        """
+        raise ValueError(f"backbone {self.name!r} has no ControlNet")
 
 
 BACKBONES = Registry[BackbonePlugin](__name__, "backbone", "genpercept.models.backbones")

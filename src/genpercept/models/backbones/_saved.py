@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from genpercept.checkpoints.parts import write_config
 from genpercept.core.files import read_json
 
 
@@ -19,4 +19,4 @@ class SavedAsParent:
         base.save_config(save_directory, push_to_hub=push_to_hub, **kwargs)
         path = Path(save_directory) / "config.json"
         config = read_json(path) | {"_class_name": self.parent_name}
-        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        write_config(path, config, sort_keys=True)

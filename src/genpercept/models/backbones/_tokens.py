@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
+from genpercept.checkpoints.parts import write_config
 from genpercept.core.files import read_json
 from genpercept.core.values import Features
 from genpercept.models.backbones._blocks import KEY, check_size, choose, to_map
@@ -30,6 +30,7 @@ class PixelBackbone:
     mean: ClassVar[tuple[float, float, float]]  # of the model's own training images, in [0, 1]
     std: ClassVar[tuple[float, float, float]]
     context_width = None
+    empty_prompt: Tensor | None = None
 
     def embed(self, pixels: Tensor) -> Tensor:
         """Normalised pixels (B, 3, H, W) -> tokens (B, 1 + N, C), class token first, with position embeddings of this size."""
@@ -102,7 +103,7 @@ class PixelBackbone:
         path = Path(save_directory) / "config.json"
         config = read_json(path)
         config["architectures"] = [type(self).__mro__[2].__name__]
-        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        write_config(path, config, sort_keys=True)
 
 
 def settings(config: dict) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
+from genpercept.models.backbones import BackbonePlugin
 from genpercept.models.backbones._tokens import PixelBackbone, plain_pixels, settings, stays_on_cpu
 
 # laion/CLIP-ViT-bigG-14-laion2B-39B-b160k without the projection to the text's space: 1,842,777,344 parameters.
@@ -41,11 +42,12 @@ class CLIPBackbone(PixelBackbone, CLIPVisionModel):
         return cast(Any, self).post_layernorm.parameters()
 
 
-class CLIP:
+class CLIP(BackbonePlugin):
     name = "clip"
     class_name = CLIPVisionModel.__name__
     input = "pixels"
     folder = "backbone"
+    chooses_blocks = True
     lora_targets = ("q_proj", "k_proj", "v_proj", "out_proj")
 
     def recognise(self, config: dict) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 from transformers import Dinov2Config, Dinov2Model
 
+from genpercept.models.backbones import BackbonePlugin
 from genpercept.models.backbones._tokens import PixelBackbone, plain_pixels, settings
 
 # facebook/dinov2-giant: 1,136,480,768 parameters. facebook/dinov2-large: 304,368,640.
@@ -58,11 +59,12 @@ class Dinov2Backbone(PixelBackbone, Dinov2Model):
         return () if token is None else (token,)
 
 
-class Dinov2:
+class Dinov2(BackbonePlugin):
     name = "dinov2"
     class_name = Dinov2Model.__name__
     input = "pixels"
     folder = "backbone"
+    chooses_blocks = True
     lora_targets = ("q_proj", "k_proj", "v_proj", "o_proj")
 
     def recognise(self, config: dict) -> bool:

@@ -13,6 +13,7 @@ from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 from genpercept.core.values import Features
+from genpercept.models.backbones import BackbonePlugin
 from genpercept.models.backbones._blocks import KEY, check_size, choose, to_map
 from genpercept.models.backbones._saved import SavedAsParent
 from genpercept.models.backbones._widen import widen_convolution
@@ -44,6 +45,7 @@ class PixArtTransformer(SavedAsParent, PixArtTransformer2DModel):
     """
 
     parent_name = PixArtTransformer2DModel.__name__
+    empty_prompt: Tensor | None = None
 
     @property
     def in_channels(self) -> int:
@@ -147,7 +149,7 @@ def drop_sigma(net: PixArtTransformer) -> None:
     net.register_to_config(out_channels=channels)
 
 
-class PixArtAlpha:
+class PixArtAlpha(BackbonePlugin):
     """The published folders are diffusers' older Transformer2DModel, with the null caption among the weights.
 
     `null_caption` (120, 4096) is what a tenth of PixArt's training captions were replaced by. diffusers itself leaves it out
@@ -160,7 +162,7 @@ class PixArtAlpha:
     null_caption = "caption_projection.y_embedding"
     input = "latent"
     folder = "transformer"
-    lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
+    chooses_blocks = True
 
     def recognise(self, config: dict) -> bool:
         older = config.get("_class_name") in self.older_names and config.get("norm_type") == "ada_norm_single"

@@ -11,6 +11,7 @@ from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 from genpercept.core.values import Features
+from genpercept.models.backbones import BackbonePlugin
 from genpercept.models.backbones._saved import SavedAsParent
 from genpercept.models.backbones._widen import widen_convolution
 
@@ -164,12 +165,12 @@ def widen(unet: nn.Module, channels: int) -> nn.Module:
     return unet
 
 
-class SD21:
+class SD21(BackbonePlugin):
     name = "sd21"
     class_name = "UNet2DConditionModel"
     input = "latent"
     folder = "unet"
-    lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
+    controlled = "sd21_controlnet"
 
     def recognise(self, config: dict) -> bool:
         return config.get("_class_name") == self.class_name

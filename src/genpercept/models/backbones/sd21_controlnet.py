@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -12,9 +11,10 @@ from diffusers import ControlNetModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from genpercept.checkpoints.parts import write_config
 from genpercept.checkpoints.weights import NAMES
 from genpercept.core.values import Features
-from genpercept.models.backbones import BACKBONES
+from genpercept.models.backbones import BACKBONES, BackbonePlugin
 
 # One convolution at latent resolution: the condition is the network's own input, not pixels, so that any codec's stride fits.
 _EMBEDDING_CHANNELS = (16,)
@@ -59,6 +59,10 @@ class ControlledUNet(nn.Module):
         return cast(Any, self.unet).context_width
 
     @property
+    def empty_prompt(self) -> Tensor | None:
+        return cast(Any, self.unet).empty_prompt
+
+    @property
     def pyramid_channels(self) -> tuple[int, ...]:
         return cast(Any, self.unet).pyramid_channels
 
@@ -87,18 +91,16 @@ class ControlledUNet(nn.Module):
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         config = {k: v for k, v in dict(self.config).items() if not k.startswith("_")}
-        text = json.dumps({"_class_name": type(self).__name__} | config, indent=2, sort_keys=True)
-        (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+        write_config(folder / "config.json", {"_class_name": type(self).__name__} | config, sort_keys=True)
         state = {name: t.detach().cpu().contiguous() for name, t in self.state_dict().items()}
         save_file(state, folder / NAMES[0])
 
 
-class SD21ControlNet:
+class SD21ControlNet(BackbonePlugin):
     name = "sd21_controlnet"
     class_name = ControlledUNet.__name__
     input = "latent"
     folder = "unet"
-    lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
 
     def recognise(self, config: dict) -> bool:
         """Never: no base has one."""
@@ -115,9 +117,9 @@ class SD21ControlNet:
             )
         return module
 
-    def control(self, unet: nn.Module) -> nn.Module:
+    def control(self, module: nn.Module) -> nn.Module:
         """The U-Net, shared and frozen, with a fresh ControlNet: at first it answers as the U-Net alone."""
-        return ControlledUNet(unet, copy_weights=True)
+        return ControlledUNet(module, copy_weights=True)
 
 
 PLUGIN = SD21ControlNet()

@@ -7,7 +7,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from genpercept.checkpoints.parts import PartPlugin
 from genpercept.core.registry import Registry
+
+HALVES = {"encoder": "encoding", "decoder": "decoding"}  # of a pair: which of its modules is which end
 
 
 def ends(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -15,6 +18,11 @@ def ends(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     if {"encoder", "decoder"} <= config.keys():
         return config["encoder"], config["decoder"]
     return config, config
+
+
+def half(module: nn.Module, end: str) -> nn.Module:
+    """The module that is a codec's `end`, "encoder" or "decoder": of a pair that half, of another codec the whole."""
+    return getattr(module, HALVES[end], module)
 
 
 class Codec(Protocol):
@@ -30,14 +38,10 @@ class Codec(Protocol):
         ...
 
 
-class CodecPlugin(Protocol):
-    name: str
-    class_name: str | None  # of the diffusers module, as config.json says it; None for a codec without weights
-    output: str  # what it encodes to, which is a backbone's `input`: "latent" or "pixels"
+class CodecPlugin(PartPlugin, Protocol):
+    """Of each codec's `PLUGIN`."""
 
-    def build(self, config: dict) -> nn.Module:
-        """The module with random weights. On the meta device under `torch.device("meta")`. ValueError when there is none."""
-        ...
+    output: str  # what it encodes to, which is a backbone's `input`: "latent" or "pixels"
 
     def wrap(self, module: nn.Module | None) -> Codec:
         """The module (None for a codec without weights) as a Codec; shares its weights. ValueError for another module."""

@@ -10,7 +10,7 @@ from typing import Any, cast
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from genpercept.models.codecs import input_dtype
+from genpercept.models.codecs import CodecPlugin, input_dtype
 
 # Stable Diffusion 1 and 2: 83,653,863 parameters.
 SD_VAE_CONFIG: dict[str, Any] = {
@@ -47,7 +47,7 @@ class KlCodec:
         return image.expand(-1, 3, -1, -1)
 
 
-class Kl:
+class Kl(CodecPlugin):
     name = "kl"
     class_name = "AutoencoderKL"
     output = "latent"

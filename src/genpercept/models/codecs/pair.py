@@ -102,7 +102,7 @@ def _config(module: nn.Module) -> dict[str, Any]:
     return {"_class_name": type(module).__name__} | kept
 
 
-class Pair:
+class Pair(CodecPlugin):
     name = "pair"
     class_name = CodecPair.__name__
     output = "latent"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from genpercept.models.codecs import CodecPlugin
 
-class Pixels:
+
+class Pixels(CodecPlugin):
     """Plugin and Codec in one: the image in [-1, 1] is its own "latent" of 3 channels; backbones normalise it themselves."""
 
     name = "pixels"

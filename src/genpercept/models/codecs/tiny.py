@@ -7,7 +7,7 @@ from typing import Any, cast
 from diffusers import AutoencoderTiny
 from torch import Tensor, nn
 
-from genpercept.models.codecs import input_dtype
+from genpercept.models.codecs import CodecPlugin, input_dtype
 
 WIDTH, BLOCKS = 64, 3  # of every level as published (TAESD); the outermost has one block
 
@@ -46,7 +46,7 @@ class TinyCodec:
         return image.expand(-1, 3, -1, -1)  # one of a single channel, as the distilling stage makes them
 
 
-class Tiny:
+class Tiny(CodecPlugin):
     name = "tiny"
     class_name = "AutoencoderTiny"
     output = "latent"

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from genpercept.checkpoints.parts import PartPlugin
 from genpercept.core.registry import Registry
 from genpercept.core.values import Features
 from genpercept.models.codecs import Codec
@@ -32,17 +33,13 @@ class Head(Protocol):
         ...
 
 
-class HeadPlugin(Protocol):
-    name: str
-    class_name: str | None  # of the module, as config.json says it; None for a head without weights of its own
+class HeadPlugin(PartPlugin, Protocol):
+    """Of each head's `PLUGIN`. Its module has `.config` and `save_pretrained`."""
+
     consumes: str
     channels: int  # of the default configuration; a wrapped Head says its own
     space: str  # of the default configuration; a wrapped Head says its own
     spaces: tuple[str, ...]  # that a configuration may give
-
-    def build(self, config: dict) -> nn.Module:
-        """The module with random weights: it has `.config` and `save_pretrained`. ValueError when there is none."""
-        ...
 
     def wrap(self, module: nn.Module | None) -> Head:
         """The module (None for a head without weights) as a Head; shares its weights. ValueError for another module."""

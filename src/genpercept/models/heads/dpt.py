@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from genpercept.core.values import Features
 from genpercept.models.codecs import Codec, input_dtype
+from genpercept.models.heads import HeadPlugin
 from genpercept.models.heads._pyramid import check_pyramid, image_size
 
 ACTIVATIONS = ("identity", "elu")
@@ -198,7 +199,7 @@ class WrappedDPT:
         return F.interpolate(raw, size, mode="bilinear", align_corners=False)
 
 
-class DPT:
+class DPT(HeadPlugin):
     name = "dpt"
     class_name = DPTHead.__name__
     consumes = "pyramid"

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from genpercept.core.values import Features, resize
 from genpercept.models.codecs import Codec, input_dtype
+from genpercept.models.heads import HeadPlugin
 from genpercept.models.heads._pyramid import check_pyramid, image_size
 
 DECODERS = ("classic", "simple")
@@ -81,7 +82,7 @@ class WrappedKeypoints:
         return resize(maps.float(), (max(1, h // HEATMAP_STRIDE), max(1, w // HEATMAP_STRIDE)))
 
 
-class PluginKeypoints:
+class PluginKeypoints(HeadPlugin):
     name = "keypoints"
     class_name = Keypoints.__name__
     consumes = "pyramid"

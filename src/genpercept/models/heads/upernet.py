@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from genpercept.core.values import Features, resize
 from genpercept.models.codecs import Codec, input_dtype
+from genpercept.models.heads import HeadPlugin
 from genpercept.models.heads._pyramid import check_pyramid, image_size
 
 
@@ -59,7 +60,7 @@ class WrappedUperNet:
         return resize(logits.float(), image_size(features, codec))
 
 
-class PluginUperNet:
+class PluginUperNet(HeadPlugin):
     name = "upernet"
     class_name = UperNet.__name__
     consumes = "pyramid"

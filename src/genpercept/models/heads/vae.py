@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from genpercept.core.values import Features
 from genpercept.models.codecs import Codec
+from genpercept.models.heads import HeadPlugin
 
 
-class VaeHead:
+class VaeHead(HeadPlugin):
     """Plugin and Head in one: it has no weights of its own."""
 
     name = "vae"

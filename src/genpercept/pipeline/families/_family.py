@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,12 +9,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from torch import nn
 
 from genpercept.checkpoints import parts
 from genpercept.models.backbones import BACKBONES
 from genpercept.pipeline.families import Candidate
 from genpercept.pipeline.families._from_base import Base, check, find_base, lacking, load_vae, prompt, refuse_untouched
-from genpercept.pipeline.families._headers import Layout, read
+from genpercept.pipeline.families._headers import Layout, read_layout
 from genpercept.pipeline.pipeline import GenPerceptPipeline
 
 LOOK_ALIKE = ("depth", "disparity", "normals")  # their U-Nets differ in nothing that a header shows
@@ -29,7 +29,6 @@ class UNetFamily(ABC):
     name: str
     published: Mapping[str, str]
     tasks: ClassVar[tuple[str, ...]] = LOOK_ALIKE
-    pad = False  # whether the empty prompt is padded to the tokenizer's full length
     resolution = 768
 
     @abstractmethod
@@ -41,44 +40,74 @@ class UNetFamily(ABC):
         """Of from_parts: paradigm and its options, task_options, ..., and `decided`: what was concluded from what."""
 
     def recognise(self, folder: Path, *, allow_pickle: bool = False) -> Candidate | None:
-        return self.candidate(read(folder, allow_pickle=allow_pickle))
+        return self.candidate(read_layout(folder, allow_pickle=allow_pickle))
 
     def beside(self, folder: Path) -> tuple[str, ...]:
         return ()
 
     def lacking(self, folder: Path, *, allow_pickle: bool = False) -> list[str]:
-        return lacking(read(folder, allow_pickle=allow_pickle))
+        return lacking(read_layout(folder, allow_pickle=allow_pickle))
 
     def load(
         self, folder: Path, base: str | Path | None, task: str, torch_dtype: torch.dtype | None, where: dict[str, Any]
     ) -> GenPerceptPipeline:
-        """ValueError when the folder holds no U-Net of this family, or weights that are the base's own (noise)."""
+        """ValueError when the folder holds no U-Net of this family, lacks a part, or holds the base's own weights (noise)."""
         pickle = bool(where.get("allow_pickle"))
-        layout = read(folder, allow_pickle=pickle)
+        layout = read_layout(folder, allow_pickle=pickle)
         self.refuse_strange(layout, task)
+        trained = self.trained(layout)
         origin = find_base(base, where)
         check(layout, origin, allow_pickle=pickle)
-        if origin is not None:
+        if origin is not None and trained == [layout.unet]:
             refuse_untouched(layout, origin, allow_pickle=pickle)
         settings = self.settings(layout, origin, task)
-        unet = parts.load_part(BACKBONES.find("sd21"), layout.unet, torch_dtype, allow_pickle=pickle)
-        embedding = prompt(layout, origin, pad=self.pad, allow_pickle=pickle)
+        unet = self.load_unet(layout, origin, torch_dtype, allow_pickle=pickle)
+        head = self.load_head(layout, unet, torch_dtype, allow_pickle=pickle)
+        vae = self.load_vae(layout, origin, torch_dtype, allow_pickle=pickle)
+        embedding = prompt(layout, origin, pad=self.pads(layout), allow_pickle=pickle)
         info: dict[str, Any] = {
             "family": self.name,
             "prompt": "",
             "prompt_tokens": int(embedding.shape[1]),
-            "model": str(layout.root),
-            "model_sha256": hash_of([layout.unet], allow_pickle=pickle),
+            "model": str(self.called(layout)),
+            "model_sha256": hash_of(trained, allow_pickle=pickle),
             "resolution": self.resolution,
         }
         info |= ({"base": origin.name} if origin else {}) | settings
+        name, module = head or (None, None)
         return GenPerceptPipeline.from_parts(
-            unet=unet,
-            vae=load_vae(layout, origin, torch_dtype, allow_pickle=pickle),
-            prompt_embeds=embedding,
-            task=task,
-            **info,
+            unet=unet, vae=vae, prompt_embeds=embedding, task=task, head=name, head_module=module, **info
         )
+
+    # ---- what a family may do in its own way -----------------------------------------------------------------------
+
+    def trained(self, layout: Layout) -> list[Path]:
+        """Folders of the weights that were trained, the U-Net's first. ValueError where one is not there."""
+        return [layout.unet]
+
+    def called(self, layout: Layout) -> Path:
+        """The folder by which predictions call the model."""
+        return layout.root
+
+    def pads(self, layout: Layout) -> bool:
+        """Whether the empty prompt is padded to the tokenizer's full length."""
+        return False
+
+    def load_unet(
+        self, layout: Layout, base: Base | None, dtype: torch.dtype | None, *, allow_pickle: bool
+    ) -> nn.Module:
+        return parts.load_part(BACKBONES.find("sd21"), layout.unet, dtype, allow_pickle=allow_pickle)
+
+    def load_head(
+        self, layout: Layout, unet: nn.Module, dtype: torch.dtype | None, *, allow_pickle: bool
+    ) -> tuple[str, nn.Module] | None:
+        """Name and module of a head with weights of its own; None for the task's."""
+        return None
+
+    def load_vae(
+        self, layout: Layout, base: Base | None, dtype: torch.dtype | None, *, allow_pickle: bool
+    ) -> nn.Module:
+        return load_vae(layout, base, dtype, allow_pickle=allow_pickle)
 
     def refuse_strange(self, layout: Layout, task: str) -> None:
         """ValueError where the folder cannot be of this family, or the task is none of its tasks."""
@@ -105,4 +134,4 @@ def looks(layout: Layout) -> str:
 def hash_of(folders: list[Path], *, allow_pickle: bool = False) -> str:
     """Of one folder its file's own SHA-256, as the hub shows it."""
     hashes = [parts.sha256(folder, allow_pickle=allow_pickle) for folder in folders]
-    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+    return hashes[0] if len(hashes) == 1 else parts.joint_sha256(hashes)

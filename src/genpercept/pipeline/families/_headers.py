@@ -78,7 +78,7 @@ class Layout:
         return shape[axis] if len(shape) > axis else int(self.config.get(key) or 0)
 
 
-def read(folder: Path, *, allow_pickle: bool = False) -> Layout:
+def read_layout(folder: Path, *, allow_pickle: bool = False) -> Layout:
     """ValueError when the folder holds no U-Net: neither its own, nor in unet/."""
     folder = folder.resolve()
     alone = folder.name == "unet"

@@ -21,22 +21,12 @@ from genpercept.models.backbones import BACKBONES
 from genpercept.models.codecs.kl import PLUGIN as KL
 from genpercept.models.heads import HEADS
 from genpercept.pipeline.families import Candidate
-from genpercept.pipeline.families._family import UNetFamily, hash_of
-from genpercept.pipeline.families._from_base import (
-    EMPTY_TEXT,
-    Base,
-    base_tensors,
-    check,
-    find_base,
-    load_vae,
-    prompt,
-    refuse_untouched,
-)
-from genpercept.pipeline.families._headers import OUTPUT, RELEASE_V1, Layout, read
-from genpercept.pipeline.pipeline import GenPerceptPipeline
+from genpercept.pipeline.families._family import UNetFamily
+from genpercept.pipeline.families._from_base import EMPTY_TEXT, Base, base_tensors
+from genpercept.pipeline.families._headers import OUTPUT, RELEASE_V1, Layout, read_layout
 
 HEAD = "dpt_head_identity"
-_DECODER = {"vae_decoder": "decoder.", "vae_post_quant_conv": "post_quant_conv."}
+DECODER = {"vae_decoder": "decoder.", "vae_post_quant_conv": "post_quant_conv."}
 _FORK = "CustomUNet2DConditionModel"  # the public code's U-Net with a pyramid: the same tensors
 _TASKS = ("depth", "disparity", "normals", "segmentation", "dis", "matting")
 _RELEASED = {
@@ -78,15 +68,15 @@ class GenPercept(UNetFamily):
             why = "its configuration names GenPercept's own class"
         elif layout.lacks_output:
             why = "4 input channels and no output layers: trained with a DPT head"
-        elif trained := [name for name in (HEAD, *_DECODER) if (layout.root / name).is_dir()]:
-            why = f"{trained[0]} beside the U-Net, as GenPercept's training writes it"
+        elif found := [name for name in (HEAD, *DECODER) if (layout.root / name).is_dir()]:
+            why = f"{found[0]} beside the U-Net, as GenPercept's training writes it"
         else:
             why = "4 input and output channels, as any Stable Diffusion's U-Net"
             return Candidate(self.name, tasks, why, sure=False)
         return Candidate(self.name, tasks, why, sure=True)
 
     def beside(self, folder: Path) -> tuple[str, ...]:
-        layout = read(folder)
+        layout = read_layout(folder)
         return (HEAD,) if not (layout.root / HEAD).is_dir() and layout.lacks_output else ()
 
     def settings(self, layout: Layout, base: Base | None, task: str) -> dict[str, Any]:
@@ -94,6 +84,8 @@ class GenPercept(UNetFamily):
         decided = {"version": "v1: by the folder's name, or its stored prompt" if v1 else "v2: nothing says v1"}
         decided["prompt"] = "empty, padded to the full length as in v1" if v1 else "empty, not padded"
         settings: dict[str, Any] = {"variant": "v1" if v1 else "v2", "decided": decided}
+        if stated := layout.index.get("default_processing_resolution"):
+            settings["resolution"] = int(stated)
         if v1 and task in ("depth", "disparity"):
             settings["task_options"] = {"stretch": True}
         if task == "normals":
@@ -101,48 +93,60 @@ class GenPercept(UNetFamily):
             decided["axes"] = "undocumented: kept as they are"
         return settings
 
-    def load(
-        self, folder: Path, base: str | Path | None, task: str, torch_dtype: torch.dtype | None, where: dict[str, Any]
-    ) -> GenPerceptPipeline:
-        """ValueError when the folder holds no U-Net, one without its head, or weights that are the base's own (noise)."""
-        pickle = bool(where.get("allow_pickle"))
-        layout = read(folder, allow_pickle=pickle)
-        self.refuse_strange(layout, task)
-        head_folder = _head_folder(layout)
-        decoder_folders = [layout.root / name for name in _DECODER if (layout.root / name).is_dir()]
-        origin = find_base(base, where)
-        check(layout, origin, allow_pickle=pickle)
-        if origin is not None and not decoder_folders and head_folder is None:
-            refuse_untouched(layout, origin, allow_pickle=pickle)
-        unet = _load_unet(layout, origin, torch_dtype, pickle)
-        head = None if head_folder is None else _load_head(head_folder, unet, torch_dtype, pickle)
-        vae = load_vae(layout, origin, torch_dtype, allow_pickle=pickle)
-        if decoder_folders:
-            _load_decoder(layout.root, vae, pickle)
-        embedding = prompt(layout, origin, pad=_is_v1(layout), allow_pickle=pickle)
-        trained = [layout.unet, *([head_folder] if head_folder else []), *decoder_folders]
-        info: dict[str, Any] = {
-            "family": self.name,
-            "prompt": "",
-            "prompt_tokens": int(embedding.shape[1]),
-            "model": str(layout.unet),
-            "model_sha256": hash_of(trained, allow_pickle=pickle),
-            "resolution": int(layout.index.get("default_processing_resolution") or self.resolution),
-        }
-        info |= ({"base": origin.name} if origin else {}) | self.settings(layout, origin, task)
-        return GenPerceptPipeline.from_parts(
-            unet=unet,
-            vae=vae,
-            prompt_embeds=embedding,
-            task=task,
-            head=None if head is None else "dpt",
-            head_module=head,
-            **info,
+    def trained(self, layout: Layout) -> list[Path]:
+        head = _head_folder(layout)
+        return [layout.unet, *([head] if head else []), *_decoder_folders(layout)]
+
+    def called(self, layout: Layout) -> Path:
+        return layout.unet
+
+    def pads(self, layout: Layout) -> bool:
+        return _is_v1(layout)
+
+    def load_unet(
+        self, layout: Layout, base: Base | None, dtype: torch.dtype | None, *, allow_pickle: bool
+    ) -> nn.Module:
+        """Output layers that it lacks are the base's, or zero: a DPT head never runs them, but diffusers wants some."""
+        config = {k: v for k, v in layout.config.items() if k != "_class_name" or v != _FORK}
+        extra: dict[str, Tensor] = {}
+        if layout.lacks_output and base is not None:
+            extra = {k: t.clone() for k, t in base_tensors(base, "unet", OUTPUT, allow_pickle=allow_pickle).items()}
+        elif layout.lacks_output:
+            width = int(layout.config["block_out_channels"][0])
+            shapes = ((width,), (width,), (layout.out_channels, width, 3, 3), (layout.out_channels,))
+            extra = {name: torch.zeros(shape) for name, shape in zip(OUTPUT, shapes, strict=True)}
+        return parts.load_part(
+            BACKBONES.find("sd21"), layout.unet, dtype, config=config, extra=extra, allow_pickle=allow_pickle
         )
+
+    def load_head(
+        self, layout: Layout, unet: Any, dtype: torch.dtype | None, *, allow_pickle: bool
+    ) -> tuple[str, nn.Module] | None:
+        """The release has its tensors alone: without a config.json it is the default head over this U-Net's pyramid."""
+        folder = _head_folder(layout)
+        if folder is None:
+            return None
+        config = {"neck_hidden_sizes": list(reversed(unet.pyramid_channels))}
+        if (folder / "config.json").is_file():
+            config = parts.read_json(folder / "config.json")
+        return "dpt", parts.load_part(HEADS.find("dpt"), folder, dtype, config=config, allow_pickle=allow_pickle)
+
+    def load_vae(
+        self, layout: Layout, base: Base | None, dtype: torch.dtype | None, *, allow_pickle: bool
+    ) -> nn.Module:
+        """With the decoder that a run trains together with the convolution before it, where there is one."""
+        vae = super().load_vae(layout, base, dtype, allow_pickle=allow_pickle)
+        if _decoder_folders(layout):
+            _load_decoder(layout.root, vae, allow_pickle)
+        return vae
 
 
 def _is_v1(layout: Layout) -> bool:
     return bool(RELEASE_V1.fullmatch(layout.root.name)) or layout.part(EMPTY_TEXT) is not None
+
+
+def _decoder_folders(layout: Layout) -> list[Path]:
+    return [layout.root / name for name in DECODER if (layout.root / name).is_dir()]
 
 
 def _head_folder(layout: Layout) -> Path | None:
@@ -159,35 +163,14 @@ def _head_folder(layout: Layout) -> Path | None:
     return layout.root.parent / HEAD
 
 
-def _load_unet(layout: Layout, base: Base | None, dtype: torch.dtype | None, pickle: bool) -> nn.Module:
-    """Output layers that it lacks are the base's, or zero without one: a DPT head never runs them, and diffusers wants some."""
-    config = {k: v for k, v in layout.config.items() if k != "_class_name" or v != _FORK}
-    extra: dict[str, Tensor] = {}
-    if layout.lacks_output and base is not None:
-        extra = {k: t.clone() for k, t in base_tensors(base, "unet", OUTPUT, allow_pickle=pickle).items()}
-    elif layout.lacks_output:
-        width = int(layout.config["block_out_channels"][0])
-        shapes = ((width,), (width,), (layout.out_channels, width, 3, 3), (layout.out_channels,))
-        extra = {name: torch.zeros(shape) for name, shape in zip(OUTPUT, shapes, strict=True)}
-    return parts.load_part(BACKBONES.find("sd21"), layout.unet, dtype, config=config, extra=extra, allow_pickle=pickle)
-
-
-def _load_head(folder: Path, unet: Any, dtype: torch.dtype | None, pickle: bool) -> nn.Module:
-    """The release has its tensors alone: without a config.json it is the default head over this U-Net's pyramid."""
-    config = {"neck_hidden_sizes": list(reversed(unet.pyramid_channels))}
-    if (folder / "config.json").is_file():
-        config = parts.read_json(folder / "config.json")
-    return parts.load_part(HEADS.find("dpt"), folder, dtype, config=config, allow_pickle=pickle)
-
-
 def _load_decoder(root: Path, vae: nn.Module, pickle: bool) -> None:
-    """The decoder and the convolution before it, which a run trains together, into the base's codec."""
+    """The checkpoint's decoder and the convolution before it into the base's codec."""
     tensors: dict[str, Tensor] = {}
-    for name, prefix in _DECODER.items():
+    for name, prefix in DECODER.items():
         for path in weight_files(root / name, allow_pickle=pickle):
             found = parts.read_tensors(path, allow_pickle=pickle)
             tensors |= {KL.rename(prefix + k): t for k, t in found.items()}
-    expected = {k: t for k, t in vae.state_dict().items() if k.startswith(tuple(_DECODER.values()))}
+    expected = {k: t for k, t in vae.state_dict().items() if k.startswith(tuple(DECODER.values()))}
     parts.check_shapes(
         root, {k: tuple(t.shape) for k, t in expected.items()}, {k: tuple(t.shape) for k, t in tensors.items()}
     )

@@ -10,7 +10,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import nn
 
 from genpercept.checkpoints import hub, parts
-from genpercept.models.codecs import CODECS
+from genpercept.models.codecs import CODECS, HALVES, half
 from genpercept.training.recipe import Recipe
 
 
@@ -18,10 +18,10 @@ def use_attention(module: nn.Module, recipe: Recipe) -> None:
     """Choose how a module computes attention. In bf16 on CPUs the fused kernel is slower there and back, on small maps."""
     kind = recipe.speed.attention
     if kind == "plain" or (kind == "auto" and recipe.precision == "bf16" and not torch.cuda.is_available()):
-        halves = [half for name in ("encoding", "decoding") if (half := getattr(module, name, None)) is not None]
+        halves = [part for end in HALVES if (part := half(module, end)) is not module]
         if halves:  # a pair of codecs
-            for half in halves:
-                use_attention(half, recipe)
+            for part in halves:
+                use_attention(part, recipe)
         elif hasattr(module, "set_attn_processor"):  # diffusers
             cast(Any, module).set_attn_processor(AttnProcessor())
         else:  # transformers

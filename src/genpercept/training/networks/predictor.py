@@ -105,12 +105,12 @@ def build(recipe: Recipe) -> Parts:
     head_module = _head(recipe, start, head_name, denoiser)
     head = HEADS.find(head_name).wrap(head_module)
     if recipe.learn.denoiser == "controlnet":
-        if backbone != "sd21":
+        controlled = BACKBONES.find(backbone).controlled
+        if not controlled:
             raise ValueError(
                 f'learn.denoiser "controlnet": a ControlNet copies a U-Net\'s encoder, which {backbone} has not'
             )
-        backbone = "sd21_controlnet"
-        denoiser = cast(Any, BACKBONES.find(backbone)).control(denoiser)
+        backbone, denoiser = controlled, BACKBONES.find(controlled).control(denoiser)
     if recipe.learn.denoiser == "lora":
         lora = recipe.lora
         targets = lora.targets or BACKBONES.find(backbone).lora_targets
@@ -138,7 +138,7 @@ def _start(recipe: Recipe) -> _folder.Parts:
     """What training starts from: a text-to-image base, or a predictor that is to be trained further, or for another task."""
     folder = hub.resolve(recipe.model.base)
     if (folder / MANIFEST).is_file():
-        return _folder.read(folder, None)
+        return _folder.read_model(folder, None)
     parts = _folder.read_base(folder, recipe.paradigm, recipe.paradigm_options, "", None, widen=False)
     return replace(parts, info=parts.info | {"task": None, "head": None})
 
@@ -163,7 +163,7 @@ def choose_pyramid(recipe: Recipe, denoiser: nn.Module, backbone: str) -> None:
     """Make the denoiser give the features that model.pyramid_blocks names, if any. ValueError where it has no choice."""
     if not recipe.model.pyramid_blocks:
         return
-    if not hasattr(denoiser, "choose_blocks"):
+    if not BACKBONES.find(backbone).chooses_blocks:
         raise ValueError(f"model.pyramid_blocks: the pyramid of {backbone} is what its up blocks give; leave it out")
     cast(Any, denoiser).choose_blocks(recipe.model.pyramid_blocks)
 

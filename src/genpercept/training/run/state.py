@@ -100,14 +100,14 @@ class Checkpoints:
         """The newest readable checkpoint, or None; a damaged one is passed over with a line that says so."""
         for folder in reversed(self.list()):
             try:
-                return read(folder)
+                return read_checkpoint(folder)
             except _UNREADABLE as error:
                 reason = one_line(error)
                 report(f"checkpoint {folder.name} is damaged ({reason}); falling back to the one before")
         return None
 
 
-def read(folder: Path) -> tuple[State, dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
+def read_checkpoint(folder: Path) -> tuple[State, dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
     """A checkpoint's state, weights, average and optimiser. One of many exceptions when a file is damaged."""
     content = files.read_json(folder / "state.json")
     for name, checksum in content.pop("checksums", {}).items():
@@ -122,7 +122,6 @@ def read(folder: Path) -> tuple[State, dict[str, Tensor], dict[str, Tensor], dic
 def _checksum(path: Path) -> int:
     """CRC-32: what it must find is damage, not malice."""
     value = 0
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 22):
-            value = zlib.crc32(block, value)
+    for block in files.blocks(path):
+        value = zlib.crc32(block, value)
     return value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from genpercept import equations
 from genpercept.checkpoints import hub
-from genpercept.checkpoints.parts import load_part
+from genpercept.checkpoints.parts import load_part, write_config
 from genpercept.core.rng import Rng, generator
 from genpercept.models import text
 from genpercept.models.backbones import BACKBONES
@@ -261,6 +260,6 @@ class DenoiserStage:
         for name, part in parts.items():
             part.save_pretrained(folder / name)
         classes = {name: [type(part).__module__.split(".")[0], type(part).__name__] for name, part in parts.items()}
-        classes[plugin.folder] = ["diffusers", plugin.class_name]  # our subclass adds a method
+        classes |= {plugin.folder: ["diffusers", str(plugin.class_name)]}  # our subclass adds a method
         index = {"_diffusers_version": importlib.metadata.version("diffusers"), **_INDEX[self.backbone], **classes}
-        (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        write_config(folder / "model_index.json", index)

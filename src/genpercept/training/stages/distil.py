@@ -21,7 +21,7 @@ from genpercept.core import dtypes
 from genpercept.core.rng import Rng, generator
 from genpercept.core.values import Target
 from genpercept.imaging.kinds import KINDS
-from genpercept.models.codecs import CODECS
+from genpercept.models.codecs import CODECS, HALVES, half
 from genpercept.pipeline import codec_swap
 from genpercept.pipeline.call import Run
 from genpercept.pipeline.pipeline import GenPerceptPipeline
@@ -70,8 +70,7 @@ class DistilStage:
         self.recipe, self.part = recipe, recipe.distil.part
         self.base = _base(recipe)
         vae = cast(nn.Module, self.base.vae)
-        # the whole end, of a pair or of a codec
-        self._whole = getattr(vae, {"encoder": "encoding", "decoder": "decoding"}[self.part], vae)
+        self._whole = half(vae, self.part)
         slim = _cheaper(self._whole, recipe)
         if recipe.speed.checkpointing:
             slim.enable_gradient_checkpointing()
@@ -205,9 +204,7 @@ class DistilStage:
     def save(self, folder: Path) -> None:
         """The predictor with the slim end, complete."""
         vae, slim = cast(Any, self.base.vae), self.net.slim
-        halves = {"encoder": getattr(vae, "encoding", vae), "decoder": getattr(vae, "decoding", vae)} | {
-            self.part: slim
-        }
+        halves = {end: half(vae, end) for end in HALVES} | {self.part: slim}
         name, module = codec_swap.join(halves["encoder"], halves["decoder"])
         info = {k: v for k, v in self.base.info.items() if k not in ("model", "model_sha256")} | {"codec": name}
         info["distilled"] = {**(self.base.info.get("distilled") or {}), self.part: self._record()}
