@@ -152,3 +152,37 @@ def branches(source: ast.AST) -> Iterator[tuple[int, str]]:
             found = found if len(found) > 1 else set()
         if found:
             yield getattr(node, "lineno", 0), ", ".join(sorted(found))
+
+
+# ---- the tests -------------------------------------------------------------------------------------------------------
+
+
+def borrowed(source: ast.AST) -> Iterator[str]:
+    """Test modules and conftests that code imports."""
+    for node in ast.walk(source):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+        module = getattr(node, "module", None) or ""
+        for part in (*module.split("."), *(part for name in names for part in name.split("."))):
+            if part.startswith("test_") or part == "conftest":
+                yield f"{node.lineno}: {part}"
+
+
+def test_no_test_module_imports_another() -> None:
+    """What several need is a fixture in a conftest.py, or lies in tests/support."""
+    found = {str(path.relative_to(ROOT)): list(borrowed(tree(path))) for path in (ROOT / "tests").rglob("*.py")}
+    assert len(found) > 60 and not {path: lines for path, lines in found.items() if lines}
+
+
+def test_a_borrowed_test_would_be_found() -> None:
+    code = (
+        "import tests.a.test_b\nfrom test_c import d\nfrom tests.a import test_e as f\nfrom . import conftest\nimport g"
+    )
+    assert [line[3:] for line in borrowed(ast.parse(code))] == ["test_b", "test_c", "test_e", "conftest"]
+
+
+def test_tests_lie_in_rooms_and_helpers_in_none() -> None:
+    """tests/ROOM as src/genpercept/ROOM; beside them what is about the whole tree, golden answers and shared helpers."""
+    folders = {path.name for path in (ROOT / "tests").iterdir() if any(path.glob("*.py"))}
+    assert folders == {*FLOOR, "support"} - {"equations", "__main__"}
+    loose = list((ROOT / "tests" / "support").rglob("test_*.py"))
+    assert not loose

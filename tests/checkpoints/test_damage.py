@@ -1,9 +1,7 @@
 """A damaged or mismatched model never speaks: every kind of damage is one line that names the tensor."""
 
-import importlib.util
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,21 +10,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import genpercept
-from genpercept import GenPerceptPipeline
 from genpercept.checkpoints import weights
 from genpercept.checkpoints.parts import headers, sha256
 from genpercept.core.files import atomic_folder
 from genpercept.models import text
-from tests.support.paths import GOLDEN, ROOT
+from tests.support.commands import script
+from tests.support.paths import GOLDEN
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model") / "good"
-    GenPerceptPipeline.from_base(GOLDEN / "sd-tiny", "depth", resolution=0).save_pretrained(folder)
-    return folder
 
 
 def change(path: Path, edit: Callable[[dict[str, torch.Tensor]], object]) -> None:
@@ -101,10 +92,10 @@ def edit_manifest(model: Path, **changes: object) -> None:
 
 
 @pytest.mark.parametrize("name", DAMAGE)
-def test_damage_is_one_clear_line(name: str, good: Path, tmp_path: Path) -> None:
+def test_damage_is_one_clear_line(name: str, saved: Path, tmp_path: Path) -> None:
     damage, message = DAMAGE[name]
     model = tmp_path / "model"
-    shutil.copytree(good, model)
+    shutil.copytree(saved, model)
     genpercept.load(model, device="cpu")  # whole before
     damage(model)
     with pytest.raises(ValueError, match=message) as error:
@@ -112,9 +103,9 @@ def test_damage_is_one_clear_line(name: str, good: Path, tmp_path: Path) -> None
     assert "\n" not in str(error.value)
 
 
-def test_a_failed_save_leaves_the_old_model(good: Path, tmp_path: Path) -> None:
+def test_a_failed_save_leaves_the_old_model(saved: Path, tmp_path: Path) -> None:
     model = tmp_path / "model"
-    shutil.copytree(good, model)
+    shutil.copytree(saved, model)
     with pytest.raises(RuntimeError, match="disk full"), atomic_folder(model) as work:
         (work / "half").write_text("x")
         raise RuntimeError("disk full")
@@ -122,9 +113,9 @@ def test_a_failed_save_leaves_the_old_model(good: Path, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
-def test_sharded_weights_load(good: Path, tmp_path: Path) -> None:
+def test_sharded_weights_load(saved: Path, tmp_path: Path) -> None:
     model = tmp_path / "model"
-    shutil.copytree(good, model)
+    shutil.copytree(saved, model)
     tensors = load_file(model / UNET)
     (model / UNET).unlink()
     names = sorted(tensors)
@@ -180,9 +171,9 @@ def pickle_of(part: Path, name: str, tensors: object, **options: object) -> None
         ("weights.pth", {}),
     ],
 )
-def test_allowed_pickles_give_the_same_model(name: str, options: dict, good: Path, tmp_path: Path) -> None:
+def test_allowed_pickles_give_the_same_model(name: str, options: dict, saved: Path, tmp_path: Path) -> None:
     model = tmp_path / "model"
-    shutil.copytree(good, model)
+    shutil.copytree(saved, model)
     tensors = load_file(model / UNET)
     content = {"state_dict": tensors, "epoch": 3} if name.endswith(".ckpt") else tensors
     pickle_of(model / "unet", name, content, **options)
@@ -192,7 +183,7 @@ def test_allowed_pickles_give_the_same_model(name: str, options: dict, good: Pat
     edit_manifest(model, parts=parts | {"unet": {"path": "unet", "sha256": sha}})
     with pytest.raises(ValueError, match=r"convert it to safetensors .*, or pass --allow-pickle \(allow_pickle=True\)"):
         genpercept.load(model, device="cpu")
-    pipe, whole = (genpercept.load(m, device="cpu", allow_pickle=True) for m in (model, good))
+    pipe, whole = (genpercept.load(m, device="cpu", allow_pickle=True) for m in (model, saved))
     assert all(torch.equal(t, whole.unet.state_dict()[k]) for k, t in pipe.unet.state_dict().items())
     shapes = headers(model / "unet" / name, allow_pickle=True)
     assert shapes["conv_in.weight"] == ((16, 4, 3, 3), "float32")
@@ -207,9 +198,9 @@ def test_allowed_pickles_give_the_same_model(name: str, options: dict, good: Pat
         (lambda t: t.update({"conv_in.bias": [1.0]}), "'conv_in.bias' is a list, not a plain tensor"),
     ],
 )
-def test_allowed_pickles_are_checked(edit: Callable[[dict], object], message: str, good: Path, tmp_path: Path) -> None:
+def test_allowed_pickles_are_checked(edit: Callable[[dict], object], message: str, saved: Path, tmp_path: Path) -> None:
     model = tmp_path / "model"
-    shutil.copytree(good, model)
+    shutil.copytree(saved, model)
     tensors = load_file(model / UNET)
     edit(tensors)
     pickle_of(model / "unet", "diffusion_pytorch_model.bin", tensors)
@@ -219,9 +210,9 @@ def test_allowed_pickles_are_checked(edit: Callable[[dict], object], message: st
 
 @pytest.mark.parametrize("allow", [False, True])
 @pytest.mark.parametrize("zipped", [False, True])
-def test_malicious_pickles_never_run(allow: bool, zipped: bool, good: Path, tmp_path: Path) -> None:
+def test_malicious_pickles_never_run(allow: bool, zipped: bool, saved: Path, tmp_path: Path) -> None:
     model, ran = tmp_path / "model", tmp_path / "ran"
-    shutil.copytree(good, model)
+    shutil.copytree(saved, model)
     bad = {"conv_in.weight": Payload(ran)}
     pickle_of(model / "unet", "diffusion_pytorch_model.bin", bad, _use_new_zipfile_serialization=zipped)
     with pytest.raises(ValueError, match=r"asks for io\.open|a pickle, which can run code") as error:
@@ -264,13 +255,7 @@ def test_the_likeliest_name_comes_first(suffix: str, tmp_path: Path) -> None:
 
 def test_every_damaged_checkpoint_is_one_line(tmp_path: Path) -> None:
     """The cases of benchmarks/robustness/damaged_checkpoints.py."""
-    path = ROOT / "benchmarks" / "robustness" / "damaged_checkpoints.py"
-    spec = importlib.util.spec_from_file_location("damaged_checkpoints", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look there
-    spec.loader.exec_module(module)
-    rows = module.run(tmp_path)
+    rows = script("robustness/damaged_checkpoints").run(tmp_path)
     assert len(rows) >= 30 and not [f"{case.title}: {wrong}: {line}" for case, line, wrong in rows if wrong]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import os
@@ -11,7 +10,6 @@ import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -27,6 +25,7 @@ from genpercept.commands.bench.session import Session
 from genpercept.commands.bench.setting import Effort, Setting
 from genpercept.commands.bench.stages import NETWORK, watched
 from genpercept.pipeline.call import Run
+from tests.support.commands import script
 from tests.support.paths import ROOT
 
 MINI = Setting(shape="mini", resolution=32, threads=1)
@@ -50,16 +49,6 @@ def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(ceiling, "_CPU_SIZES", (64, 128))
     yield kinds
     torch.set_num_threads(threads)
-
-
-def script(name: str) -> ModuleType:
-    path = ROOT / "benchmarks" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"benchmark_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # for dataclasses
-    spec.loader.exec_module(module)
-    return module
 
 
 # ---- counting --------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,8 @@ from genpercept.commands import cli
 from genpercept.commands.doctor import run
 from genpercept.commands.export.options import TARGETS
 from genpercept.imaging.prediction import Prediction
-from tests.imaging.test_read import bad_files
+from tests.support.bad_images import bad_files
+from tests.support.commands import Call
 from tests.support.paths import GOLDEN, SD_TINY
 
 COMMANDS = sorted(cli.cli.commands)
@@ -37,27 +38,6 @@ def genpercept(*arguments: str | Path, **options: object) -> subprocess.Complete
     command = [sys.executable, "-m", "genpercept", *map(str, arguments)]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     return subprocess.run(command, capture_output=True, text=True, timeout=120, env=env, check=False)
-
-
-def called(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str | Path
-) -> tuple[int, str, str]:
-    """The same in this process, which has torch already: exit code, stdout, stderr."""
-    monkeypatch.setattr(sys, "argv", ["genpercept", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    captured = capsys.readouterr()
-    return int(stop.value.code or 0), captured.out, captured.err
-
-
-Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)  # pytest's own handlers stay
-    return lambda *arguments: called(monkeypatch, capsys, *arguments)
 
 
 @pytest.fixture(scope="module")

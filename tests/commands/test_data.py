@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
 from PIL import Image
 
-from genpercept.commands.cli import cli
 from genpercept.commands.data import check
 from genpercept.commands.data.list import BEGIN, END, markdown
 from genpercept.commands.data.sheet import pictures, sheet
 from genpercept.core import classes
 from genpercept.core.values import Sample
 from genpercept.data import DATASETS
-from tests.data.test_other import cityscapes, coco, photo, put
+from tests.support.commands import invoke
+from tests.support.other_trees import cityscapes, coco, photo, put
 from tests.support.paths import ROOT
 
 DOCS = ROOT / "docs" / "datasets.md"
-
-
-def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(cli, ["data", *map(str, arguments)], standalone_mode=False)
+run = partial(invoke, "data")
 
 
 def error(*arguments: str | Path) -> str:

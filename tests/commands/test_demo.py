@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 import io
 import json
 import re
@@ -24,7 +23,7 @@ from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import score
 from genpercept.models.backbones.sd21 import SD21UNet
 from genpercept.models.codecs import CODECS
-from tests.support.paths import ROOT
+from tests.support.commands import script
 
 UNET = {
     "sample_size": 8,
@@ -163,11 +162,7 @@ def test_report_escapes_and_shrinks():
 
 @pytest.fixture
 def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    path = ROOT / "benchmarks" / "quality" / "mini.py"
-    spec = importlib.util.spec_from_file_location("benchmarks_mini", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = script("quality/mini")
     monkeypatch.setattr(module, "held_out", scenes)
     return module
 

@@ -21,6 +21,7 @@ from genpercept.commands.study import plan as study
 from genpercept.commands.study.measure import Inference, _predict
 from genpercept.training import recipe as recipes
 from tests.support.paths import SD_TINY
+from tests.support.planes import planes
 
 BASE = SD_TINY
 RECIPE = f"""
@@ -73,13 +74,7 @@ inference = [
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     """A study's file beside its recipe and six images of slanted planes."""
-    draw = np.random.default_rng(0)
-    for kind in ("images", "depth"):
-        (tmp_path / "data" / kind).mkdir(parents=True)
-    for i in range(6):
-        Image.fromarray(draw.integers(0, 256, (16, 16, 3), np.uint8)).save(tmp_path / "data" / "images" / f"{i}.png")
-        depth = 2 + i + np.linspace(0, 1, 16, dtype=np.float32)[None] + draw.uniform(0, 0.1, (16, 16))
-        np.save(tmp_path / "data" / "depth" / f"{i}.npy", depth.astype(np.float32))
+    planes(tmp_path / "data", 6, (16, 16))
     (tmp_path / "recipe.toml").write_text(RECIPE.replace("DATA", str(tmp_path / "data")))
     (tmp_path / "tiny.toml").write_text(STUDY.replace("DATA", str(tmp_path / "data")))
     return tmp_path / "tiny.toml"

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from importlib.metadata import EntryPoint
 from pathlib import Path
-from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
 from PIL import Image
 from torch import Tensor
 
-from genpercept.commands.cli import cli
 from genpercept.commands.data import check
 from genpercept.commands.data.sheet import pictures
-from genpercept.core import label_rules, registry
+from genpercept.core import label_rules
 from genpercept.core.labels import BESIDE, LABELS, Label
 from genpercept.core.rng import generator
 from genpercept.core.values import Sample, Target
@@ -38,7 +33,9 @@ from genpercept.training.samples.paint import paint
 from genpercept.training.samples.records import Record, cut_off, from_sample, to_sample
 from genpercept.training.samples.sources import open_source
 from genpercept.training.stages.finetune import FinetuneStage
+from tests.support.commands import invoke
 from tests.support.paths import SD_TINY
+from tests.support.strangers import Install
 
 BASE = SD_TINY
 SIZE = (24, 32)
@@ -260,17 +257,10 @@ class Albedo(TaskOptions):
 
 
 @pytest.fixture
-def stranger(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def stranger(install: Install) -> None:
     """An installed package with three labels and a task."""
-    module = ModuleType("strangers_rows")
-    vars(module).update(albedo=ALBEDO, glow=GLOW, lamp=LAMP, task=Albedo())
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    rows = [EntryPoint(n, f"strangers_rows:{n}", "genpercept.labels") for n in ("albedo", "glow", "lamp")]
-    tasks = [EntryPoint("albedo", "strangers_rows:task", "genpercept.tasks")]
-    monkeypatch.setattr(registry, "_installed", lambda: {"genpercept.labels": rows, "genpercept.tasks": tasks})
-    vars(LABELS).pop("_theirs", None)
-    yield
-    vars(LABELS).pop("_theirs", None)
+    labels = {"albedo": ALBEDO, "glow": GLOW, "lamp": LAMP}
+    install({"genpercept.labels": labels, "genpercept.tasks": {"albedo": Albedo()}})
 
 
 @pytest.fixture
@@ -288,10 +278,6 @@ def root(tmp_path: Path, stranger: None) -> Path:
             np.save(tmp_path / "albedo" / f"{i}.npy", np.asarray(image, np.float32) / 255)
         np.save(tmp_path / "glow" / f"{i}.npy", np.full((60, 80), 10.0 * i))
     return tmp_path
-
-
-def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(cli, ["data", *map(str, arguments)], standalone_mode=False)
 
 
 def test_a_strangers_label_is_found_in_a_folder_and_in_a_manifest(root: Path) -> None:
@@ -334,7 +320,7 @@ def test_images_with_opacity_and_16_bits(root: Path) -> None:
 
 
 def test_check_and_preview_know_a_strangers_label(root: Path) -> None:
-    result = run("check", root, "--out", root / "out")
+    result = invoke("data", "check", root, "--out", root / "out")
     assert result.return_value == 0, result.output
     assert "labels      4 albedo, 4 glow" in result.output and "no labels" not in result.output
     assert "albedo      0 to 1, median 0." in result.output
@@ -342,7 +328,9 @@ def test_check_and_preview_know_a_strangers_label(root: Path) -> None:
     page = np.asarray(Image.open(root / "out" / "contact_sheet.png"))
     assert page.shape == (4 * 124, 2 * 164, 3)
     assert np.abs(page[:120, :160].astype(int) - page[:120, 164:324]).max() <= 1  # the image, its albedo, no glow
-    result = run("preview", "folder", "--root", root, "--split", "all", "--out", root / "sheet.png", "--count", "2")
+    result = invoke(
+        "data", "preview", "folder", "--root", root, "--split", "all", "--out", root / "sheet.png", "--count", "2"
+    )
     assert result.return_value == 0 and Image.open(root / "sheet.png").size == (2 * 164, 2 * 138)
 
 
@@ -350,7 +338,7 @@ def test_check_names_folders_that_are_no_label_and_ranges_that_cannot_be(root: P
     (root / "albedos").mkdir()
     Image.open(root / "albedo" / "1.png").save(root / "albedos" / "1.png")
     (root / "notes").mkdir()
-    result = run("check", root)
+    result = invoke("data", "check", root)
     assert "note: albedos/ is not read: no label is called so; did you mean 'albedo'?" in result.output
     assert result.return_value == 0 and "notes/" not in result.output
     report = check.Report(1, ranges={"albedo": [0.0, 9.0, 255.0, 1.0]}, labels=check.Counter(albedo=1))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from genpercept.data import DATASETS, coco_keypoints
-from tests.data.test_other import cityscapes, coco, load, photo, put, taskonomy
+from tests.support.other_trees import cityscapes, coco, load, photo, put, taskonomy
 
 NAMES = ("taskonomy", "cityscapes", "ade20k", "dis5k", "p3m10k", "composition1k", "coco_keypoints", "mvtec_ad")
 

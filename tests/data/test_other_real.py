@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from genpercept.core import classes
-from tests.data.test_other import load
+from tests.support.other_trees import load
 from tests.support.paths import REFERENCE
 
 SAMPLES = REFERENCE / "samples"

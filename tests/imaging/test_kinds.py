@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
-from importlib.metadata import EntryPoint
 from pathlib import Path
-from types import ModuleType
 from typing import Any, get_args
 
 import numpy as np
@@ -16,7 +12,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from genpercept.core import registry
 from genpercept.core.values import Geometry
 from genpercept.imaging import painters
 from genpercept.imaging.colour import INVALID, colourise
@@ -25,6 +20,7 @@ from genpercept.imaging.kinds import KINDS, Kind, MergeRule
 from genpercept.imaging.prediction import Prediction
 from genpercept.imaging.write import FORMATS, check_formats, default_formats
 from genpercept.pipeline import call, ensemble
+from tests.support.strangers import Install
 
 H, W = 6, 9
 
@@ -130,16 +126,9 @@ STRANGERS = {
 
 
 @pytest.fixture
-def strangers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def strangers(install: Install) -> None:
     """Another package's rows, found by their entry points."""
-    module = ModuleType("stranger_kinds")
-    vars(module).update(STRANGERS)
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    found = [EntryPoint(name, f"{module.__name__}:{name}", KINDS.group) for name in STRANGERS]
-    monkeypatch.setattr(registry, "_installed", lambda: {KINDS.group: found})
-    vars(KINDS).pop("_theirs", None)
-    yield
-    vars(KINDS).pop("_theirs", None)
+    install({KINDS.group: STRANGERS})
 
 
 @pytest.mark.usefixtures("strangers")

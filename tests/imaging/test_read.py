@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +14,13 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from genpercept.imaging.read import SUFFIXES, read, read_many, to_tensor
+from tests.support.bad_images import bad_files
 
 
 def gradient(h: int = 7, w: int = 11) -> np.ndarray:
     """(h, w, 3) uint8 without symmetry, so that every turn and every swap of channels shows."""
     y, x = np.mgrid[:h, :w]
     return np.stack([y * 20 % 256, x * 15 % 256, (3 * x + 7 * y) % 256], -1).astype(np.uint8)
-
-
-def png_header(width: int, height: int) -> bytes:
-    body = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunk = struct.pack(">I", 13) + b"IHDR" + body + struct.pack(">I", zlib.crc32(b"IHDR" + body))
-    return b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
 
 
 # ---- reading: formats and modes
@@ -141,23 +134,6 @@ def test_8k(tmp_path: Path) -> None:
 
 
 # ---- reading: what is refused
-
-
-def bad_files(folder: Path) -> dict[str, Path]:
-    buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)).save(buffer, "JPEG")
-    contents = {
-        "text.jpg": b"this is not an image\n",
-        "cut.jpg": buffer.getvalue()[: len(buffer.getvalue()) // 2],
-        "huge.png": png_header(400_000, 250_000),
-        "empty.png": b"",
-        "zero.png": png_header(0, 5),
-        "header.png": b"\x89PNG\r\n\x1a\n",
-        "script.eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
-    }
-    for name, data in contents.items():
-        (folder / name).write_bytes(data)
-    return {name: folder / name for name in contents}
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +11,7 @@ import torch
 from diffusers import PixArtTransformer2DModel, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import CLIPConfig, CLIPModel, CLIPVisionModel, Dinov2Config, Dinov2Model
+from transformers import CLIPVisionModel, Dinov2Model
 
 from genpercept import GenPerceptPipeline
 from genpercept.checkpoints import parts
@@ -23,29 +22,10 @@ from genpercept.models.codecs import CODECS
 from genpercept.models.heads import HEADS, REASSEMBLE, neck_config
 from genpercept.pipeline import base_model
 from genpercept.tasks import TASKS
+from tests.support.bases import CLIP_VIT, PIXART, VIT, clip_base, dinov2_base, pixart_base
 from tests.support.paths import SD_TINY
 
 SD = SD_TINY
-PIXART: dict[str, Any] = {
-    "num_attention_heads": 3,
-    "attention_head_dim": 12,
-    "in_channels": 4,
-    "out_channels": 8,
-    "num_layers": 5,
-    "cross_attention_dim": 36,
-    "caption_channels": 10,
-    "sample_size": 8,
-    "patch_size": 2,
-    "use_additional_conditions": False,
-}
-VIT: dict[str, Any] = {
-    "hidden_size": 24,
-    "num_hidden_layers": 5,
-    "num_attention_heads": 2,
-    "image_size": 28,
-    "patch_size": 14,
-}
-CLIP_VIT = VIT | {"intermediate_size": 48, "hidden_act": "gelu"}
 UNET: dict[str, Any] = {
     "block_out_channels": [8, 16],
     "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
@@ -348,38 +328,6 @@ def test_codec_pixels_has_no_weights_and_decodes_nothing() -> None:
 
 
 # ---- bases -----------------------------------------------------------------------------------------------------------
-
-
-def dinov2_base(folder: Path, swiglu: bool = True) -> Path:
-    torch.manual_seed(0)
-    Dinov2Model(Dinov2Config(**VIT, use_swiglu_ffn=swiglu)).save_pretrained(folder)
-    return folder
-
-
-def clip_base(folder: Path) -> Path:
-    torch.manual_seed(0)
-    text = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 9}
-    text |= {"max_position_embeddings": 4, "bos_token_id": 1, "eos_token_id": 2}
-    CLIPModel(CLIPConfig(vision_config=CLIP_VIT, text_config=text)).save_pretrained(folder)
-    return folder
-
-
-def pixart_base(folder: Path, kind: str = "epsilon", **config: Any) -> Path:
-    """PixArt's layout as it was published: under diffusers' older class, with the null caption among the weights."""
-    torch.manual_seed(0)
-    PixArtTransformer2DModel(**(PIXART | config)).save_pretrained(folder / "transformer")
-    path = folder / "transformer" / "diffusion_pytorch_model.safetensors"
-    null = torch.randn(5, 10)
-    save_file(load_file(path) | {"caption_projection.y_embedding": null}, path)
-    edit(folder / "transformer" / "config.json", _class_name="Transformer2DModel", only_cross_attention=False)
-    parts.load_part(CODECS.find("kl"), SD / "vae").save_pretrained(folder / "vae")  # type: ignore[operator]
-    (folder / "scheduler").mkdir()
-    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps({"prediction_type": kind}))
-    return folder
-
-
-def edit(path: Path, **values: Any) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
 @pytest.mark.parametrize("kind", ["dinov2", "clip"])

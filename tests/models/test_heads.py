@@ -24,13 +24,8 @@ TINY = {"neck_hidden_sizes": [4, 4, 8, 8], "fusion_hidden_size": 8}
 
 
 @pytest.fixture(scope="module")
-def pipe() -> GenPerceptPipeline:
-    return GenPerceptPipeline.from_base(GOLDEN / "sd-tiny", "depth", resolution=0)
-
-
-@pytest.fixture(scope="module")
-def codec(pipe: GenPerceptPipeline) -> Codec:
-    return CODECS.find("kl").wrap(pipe.vae)
+def codec(depth: GenPerceptPipeline) -> Codec:
+    return CODECS.find("kl").wrap(depth.vae)
 
 
 def released() -> WrappedDPT:
@@ -114,14 +109,14 @@ def test_pyramid_heads_learn_in_their_space(codec: Codec, name: str) -> None:
     assert losses[-1] < 0.3 * losses[0]
 
 
-def test_released_dpt_head_gives_the_official_disparity(pipe: GenPerceptPipeline, codec: Codec) -> None:
+def test_released_dpt_head_gives_the_official_disparity(depth: GenPerceptPipeline, codec: Codec) -> None:
     with np.load(GOLDEN / "one_step.npz") as file:
         image = torch.from_numpy(file["image_a"]).permute(2, 0, 1)[None].float() / 255
     with np.load(GOLDEN / "dpt.npz") as file:
         want = file["one_step_dpt_disparity_a"]
     with torch.inference_mode():
         z = codec.encode(image * 2 - 1)
-        features = pipe.unet.forward_features(z, torch.tensor([1]), pipe.prompt_embeds, latent=False)  # type: ignore[operator]
+        features = depth.unet.forward_features(z, torch.tensor([1]), depth.prompt_embeds, latent=False)  # type: ignore[operator]
         raw = released()(features, codec)
     pred = TASKS.find("disparity").decode(raw, Geometry.plan(want.shape, None, codec.stride))
     np.testing.assert_allclose(pred.values, want, atol=1e-5, rtol=0)

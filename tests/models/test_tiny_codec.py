@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
-from torch import nn
 
 import genpercept
 from genpercept import GenPerceptPipeline
@@ -19,36 +18,8 @@ from genpercept.models.codecs import CODECS
 from genpercept.pipeline import codec_swap
 from genpercept.pipeline.specialise.fold import fold_codec
 from tests.support.paths import GOLDEN
-
-SMALL: dict[str, Any] = {
-    "_class_name": "AutoencoderTiny",
-    "encoder_block_out_channels": [8] * 4,
-    "decoder_block_out_channels": [8] * 4,
-    "num_encoder_blocks": [1, 1, 1, 1],
-    "num_decoder_blocks": [1, 1, 1, 1],
-}
-
-
-def tiny(seed: int = 0, **changes: Any) -> nn.Module:
-    torch.manual_seed(seed)
-    return CODECS.find("tiny").build(SMALL | changes).eval()
-
-
-@pytest.fixture(scope="module")
-def depth() -> GenPerceptPipeline:
-    return GenPerceptPipeline.from_base(GOLDEN / "sd-tiny", "depth", resolution=0)
-
-
-@pytest.fixture(scope="module")
-def taesd(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("taesd")
-    cast(Any, tiny()).save_pretrained(folder)
-    return folder
-
-
-def picture(size: tuple[int, int]) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
-
+from tests.support.pictures import picture
+from tests.support.tiny_codec import SMALL, tiny
 
 # ---- the tiny codec --------------------------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ from genpercept.models.heads import HEADS
 from genpercept.pipeline import exported
 from genpercept.training.networks.prune import prune
 from tests.support.paths import GOLDEN
+from tests.support.pictures import picture
 
 # as images: other sizes than the traced one (9 x 17 cells), one cell, odd and even numbers of cells, padding
 SIZES = [(64, 96), (37, 53), (1, 1), (8, 24), (100, 44)]
@@ -40,10 +41,6 @@ def lacks(*packages: str) -> Any:
 _ONNX = lacks("onnx", "onnxscript", "onnxruntime")
 _OPENVINO = lacks("onnx", "onnxscript", "openvino")
 _NNCF = lacks("nncf")
-
-
-def picture(size: tuple[int, int], seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
 
 
 def agree(plain: Any, graph: Any, atol: float = 1e-4) -> None:

@@ -27,17 +27,6 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 OUTPUT = ("conv_norm_out.weight", "conv_norm_out.bias", "conv_out.weight", "conv_out.bias")
 
 
-@pytest.fixture(scope="module")
-def official() -> dict[str, np.ndarray]:
-    with np.load(GOLDEN / "one_step.npz") as one_step, np.load(GOLDEN / "dpt.npz") as dpt:
-        return dict(one_step) | dict(dpt)
-
-
-@pytest.fixture(scope="module")
-def depth() -> GenPerceptPipeline:
-    return GenPerceptPipeline.from_base(BASE, "depth", resolution=0)
-
-
 def change(path: Path, edit: Callable[[dict[str, torch.Tensor]], object]) -> None:
     tensors = load_file(path)
     edit(tensors)

@@ -25,17 +25,6 @@ from tests.support.paths import GOLDEN
 
 
 @pytest.fixture(scope="module")
-def official() -> dict[str, np.ndarray]:
-    with np.load(GOLDEN / "one_step.npz") as file:
-        return dict(file)
-
-
-@pytest.fixture(scope="module")
-def depth() -> GenPerceptPipeline:
-    return GenPerceptPipeline.from_base(GOLDEN / "sd-tiny", "depth", resolution=0)
-
-
-@pytest.fixture(scope="module")
 def normals() -> GenPerceptPipeline:
     return GenPerceptPipeline.from_base(GOLDEN / "sd-tiny", "normals", resolution=0)
 

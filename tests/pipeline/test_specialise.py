@@ -23,18 +23,10 @@ from genpercept.pipeline.specialise.compiled import Compiled, Graphed, copied
 from genpercept.pipeline.specialise.layers import OnesConv, PromptAttention, Upsample
 from genpercept.pipeline.specialise.pipeline import SpecialisedPipeline
 from tests.support.paths import GOLDEN
+from tests.support.pictures import picture
 
 _SLOW = pytest.mark.slow
 SIZES = [(64, 96), (37, 53), (1, 1), (8, 24), (100, 44)]
-
-
-@pytest.fixture(scope="module")
-def depth() -> GenPerceptPipeline:
-    return GenPerceptPipeline.from_base(GOLDEN / "sd-tiny", "depth", resolution=0)
-
-
-def picture(size: tuple[int, int], seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
 
 
 def with_head(depth: GenPerceptPipeline, task: str, head: str, paradigm: str, **config: Any) -> GenPerceptPipeline:

@@ -9,7 +9,6 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 
 import genpercept
@@ -19,8 +18,9 @@ from genpercept.pipeline.folder import read_base
 from genpercept.training import loop
 from genpercept.training import recipe as recipes
 from genpercept.training.stages.finetune import FinetuneStage
-from tests.models.test_backbones import clip_base, dinov2_base, pixart_base
+from tests.support.bases import clip_base, dinov2_base, pixart_base
 from tests.support.paths import SD_TINY
+from tests.support.planes import planes
 
 SIZES = {"dinov2": (28, 42), "clip": (28, 42), "pixart_alpha": (32, 48)}
 PIXELS = ("dinov2", "clip")
@@ -39,16 +39,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four images with slanted planes."""
-    root, draw = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
-    (root / "images").mkdir()
-    (root / "depth").mkdir()
-    for i in range(4):
-        Image.fromarray(draw.integers(0, 256, (48, 64, 3), np.uint8)).save(root / "images" / f"{i}.png")
-        np.save(
-            root / "depth" / f"{i}.npy", np.add.outer(np.linspace(2, 3 + i, 48), np.linspace(0, 1, 64)).astype("f4")
-        )
-    return root
+    return planes(tmp_path_factory.mktemp("data"), 4, (48, 64))
 
 
 def table(bases: dict[str, Path], root: Path, name: str, **more: Any) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +15,6 @@ from torch import nn
 
 import genpercept
 from genpercept import GenPerceptPipeline
-from genpercept.commands import cli
 from genpercept.commands.inspect.show import inspect
 from genpercept.models.codecs import CODECS
 from genpercept.models.codecs.kl import SD_VAE_CONFIG
@@ -27,6 +25,7 @@ from genpercept.training.dry_run import plan
 from genpercept.training.networks.prune import Part, prune, slim_config
 from genpercept.training.networks.tiny import tiny_config
 from genpercept.training.stages.distil import DistilStage
+from tests.support.commands import Call
 from tests.support.paths import ROOT, SD_TINY
 
 BASE = SD_TINY
@@ -195,23 +194,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A predictor whose answers are in range, as a trained one's are: random decoders are not."""
-    folder = tmp_path_factory.mktemp("base") / "depth"
-    GenPerceptPipeline.from_base(BASE, "depth", resolution=0).save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture
-def recipe(data: Path, base: Path, tmp_path: Path) -> Path:
+def recipe(data: Path, saved: Path, tmp_path: Path) -> Path:
+    """The decoder of a predictor whose answers are in range, as a trained one's are: random decoders are not."""
     path = tmp_path / "r.toml"
     path.write_text(
         f"""
 stage = "distil"
 steps = 30
 [model]
-base = "{base}"
+base = "{saved}"
 [distil]
 width = 0.5
 blocks = 1
@@ -275,7 +267,7 @@ CASES = [
     "overrides", CASES, ids=["decoder", "decoder, cached", "encoder", "encoder, cached", "tiny decoder", "tiny encoder"]
 )
 def test_it_learns_and_the_rest_of_the_model_stays(
-    overrides: list[str], recipe: Path, base: Path, tmp_path: Path
+    overrides: list[str], recipe: Path, saved: Path, tmp_path: Path
 ) -> None:
     start = open_stage(recipe, *overrides)
     start.net.eval()
@@ -283,7 +275,7 @@ def test_it_learns_and_the_rest_of_the_model_stays(
     assert loop.main(recipe, overrides, tmp_path / "run") == 0
     assert logged(tmp_path / "run")["loss"] < 0.85 * before
     part = overrides[0].removeprefix("distil.part=")
-    whole, slim = (loaded(folder) for folder in (base, tmp_path / "run" / "model"))
+    whole, slim = (loaded(folder) for folder in (saved, tmp_path / "run" / "model"))
     halves = {"encoder": slim.vae.encoding, "decoder": slim.vae.decoding}
     kept, new = cast(Any, halves.pop("decoder" if part == "encoder" else "encoder")), cast(Any, halves.popitem()[1])
     for module, theirs in ((slim.unet, whole.unet), (kept, whole.vae)):
@@ -294,7 +286,7 @@ def test_it_learns_and_the_rest_of_the_model_stays(
         k: whole.info[k] for k in ("task", "paradigm_options", "resolution")
     }
     said = slim(picture()).meta["distilled"][part]
-    assert said["of"] == str(base) and said["of_sha256"] == whole.info["model_sha256"] and said["width"] == 0.5
+    assert said["of"] == str(saved) and said["of_sha256"] == whole.info["model_sha256"] and said["width"] == 0.5
     assert said["parameters"] == {
         "before": count(cast(Any, whole.vae), cast(Part, part)),
         "after": count(new, cast(Part, part)),
@@ -347,28 +339,23 @@ def test_a_saved_model_answers_as_the_trained_one_does(recipe: Path, tmp_path: P
     np.testing.assert_allclose(genpercept.specialise(both)(picture()).values, want.values, atol=1e-5, rtol=0)
 
 
-def test_predict_and_a_change_of_decoder(
-    recipe: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+def test_predict_and_a_change_of_decoder(recipe: Path, saved: Path, tmp_path: Path, call: Call) -> None:
     open_stage(recipe).save(tmp_path / "slim")
     Image.fromarray(picture()).save(tmp_path / "a.png")
     for name, flags in (
         ("own", ["--model", tmp_path / "slim"]),
-        ("given", ["--model", base, "--decoder", tmp_path / "slim"]),
+        ("given", ["--model", saved, "--decoder", tmp_path / "slim"]),
     ):
-        command = ["genpercept", "predict", tmp_path / "a.png", *flags, "--format", "npy", "--out", tmp_path / name]
-        monkeypatch.setattr(sys, "argv", [*map(str, command), "--device", "cpu"])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        assert stop.value.code == 0, capsys.readouterr().err
+        words = ("predict", tmp_path / "a.png", *flags, "--format", "npy", "--out", tmp_path / name, "--device", "cpu")
+        code, _, err = call(*words)
+        assert code == 0, err
     own, given = (np.load(tmp_path / name / "a_depth.npy") for name in ("own", "given"))
     np.testing.assert_array_equal(own, given)
     meta = json.loads((tmp_path / "own" / "a_depth.json").read_text())["meta"]
     assert meta["distilled"]["decoder"]["width"] == 0.5
-    back = loaded(tmp_path / "slim", decoder=base)
+    back = loaded(tmp_path / "slim", decoder=saved)
     assert "distilled" not in back.info
-    np.testing.assert_array_equal(back(picture()).values, loaded(base)(picture()).values)
+    np.testing.assert_array_equal(back(picture()).values, loaded(saved)(picture()).values)
 
 
 def test_a_target_for_a_task_that_clips_its_channels(recipe: Path, tmp_path: Path) -> None:
@@ -391,8 +378,8 @@ def test_three_channels_for_normals(recipe: Path, tmp_path: Path) -> None:
     assert cast(Any, batch.target).map.shape == (4, 3, 32, 40) and stage.net(batch.latents).shape == (4, 3, 32, 40)
 
 
-def test_what_cannot_be_distilled_is_refused(recipe: Path, base: Path, tmp_path: Path) -> None:
-    pipe = loaded(base)
+def test_what_cannot_be_distilled_is_refused(recipe: Path, saved: Path, tmp_path: Path) -> None:
+    pipe = loaded(saved)
     neck = {"neck_hidden_sizes": list(reversed(cast(Any, pipe.unet).pyramid_channels)), "fusion_hidden_size": 8}
     head = HEADS.find("dpt").build(neck)
     GenPerceptPipeline(pipe.unet, pipe.vae, pipe.prompt_embeds, pipe.info | {"head": "dpt"}, head).save_pretrained(
@@ -420,9 +407,9 @@ def test_what_cannot_be_distilled_is_refused(recipe: Path, base: Path, tmp_path:
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: f"{p.parent.name}/{p.stem}")
-def test_recipes_take_a_step_and_say_what_they_would_do(path: Path, data: Path, base: Path, tmp_path: Path) -> None:
+def test_recipes_take_a_step_and_say_what_they_would_do(path: Path, data: Path, saved: Path, tmp_path: Path) -> None:
     small = [
-        f"model.base={base}",
+        f"model.base={saved}",
         "steps=1",
         "optim.warmup=0",
         "loader.batch_size=2",

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from diffusers import ControlNetModel
-from PIL import Image
 from torch import Tensor
 
 import genpercept
@@ -21,6 +20,7 @@ from genpercept.training import recipe as recipes
 from genpercept.training.optim.build import build
 from genpercept.training.stages.finetune import FinetuneStage
 from tests.support.paths import SD_TINY
+from tests.support.planes import planes
 
 BASE = SD_TINY
 SIZE = (32, 40)
@@ -28,19 +28,7 @@ SIZE = (32, 40)
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six images with slanted planes: depth, normals and intrinsics."""
-    root, draw = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
-    for kind in ("images", "depth", "normals"):
-        (root / kind).mkdir()
-    h, w = SIZE
-    for i in range(6):
-        Image.fromarray(draw.integers(0, 256, (h, w, 3), np.uint8)).save(root / "images" / f"{i}.png")
-        depth = 2 + np.linspace(0, 1, w, dtype=np.float32)[None] + np.linspace(0, i, h, dtype=np.float32)[:, None]
-        np.save(root / "depth" / f"{i}.npy", depth)
-        normal = np.array([0.3, 0.2, 0.93], np.float32)
-        np.save(root / "normals" / f"{i}.npy", np.broadcast_to(normal / np.linalg.norm(normal), (h, w, 3)))
-    (root / "dataset.toml").write_text("intrinsics = [30, 30, 20, 16]")
-    return root
+    return planes(tmp_path_factory.mktemp("data"), 6, SIZE, normals=True, intrinsics=(30, 30, 20, 16))
 
 
 def open_stage(folder: Path, **table: Any) -> FinetuneStage:

@@ -25,8 +25,9 @@ from genpercept.training import loop
 from genpercept.training import recipe as recipes
 from genpercept.training.networks.predictor import Parts, find_task
 from genpercept.training.stages.finetune import Net
-from tests.models.test_backbones import clip_base, dinov2_base, pixart_base
+from tests.support.bases import clip_base, dinov2_base, pixart_base
 from tests.support.paths import ROOT, SD_TINY
+from tests.support.planes import planes
 
 PAPER = sorted((ROOT / "recipes" / "paper").glob("*.toml"))
 FINETUNED = [path for path in PAPER if recipes.load(path).stage == "finetune"]
@@ -41,21 +42,16 @@ OTHERS: dict[str, tuple[str, dict[str, Any], Any]] = {
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four pictures with a slanted plane each: depth, normals and intrinsics."""
-    root, draw = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
-    for kind in ("images", "depth", "normals", "class_ids", "mask", "alpha", "defect"):
+    """Four pictures with every label that a recipe reads."""
+    draw, (h, w) = np.random.default_rng(0), (40, 48)
+    root = planes(tmp_path_factory.mktemp("data"), 4, (h, w), normals=True, intrinsics=(40, 40, 24, 20))
+    for kind in ("class_ids", "mask", "alpha", "defect"):
         (root / kind).mkdir()
-    h, w = 40, 48
     for i in range(4):
-        Image.fromarray(draw.integers(0, 256, (h, w, 3), np.uint8)).save(root / "images" / f"{i}.png")
-        np.save(root / "depth" / f"{i}.npy", 2 + np.linspace(0, 1 + i, h * w, dtype=np.float32).reshape(h, w))
-        normals = np.broadcast_to(np.array([0.6, 0, 0.8], np.float32), (h, w, 3))
-        np.save(root / "normals" / f"{i}.npy", normals)
         np.save(root / "class_ids" / f"{i}.npy", draw.integers(0, 40, (h, w)))
         np.save(root / "alpha" / f"{i}.npy", draw.random((h, w), np.float32))
         for kind in ("mask", "defect"):
             Image.fromarray(draw.integers(0, 2, (h, w), np.uint8) * 255).save(root / kind / f"{i}.png")
-    (root / "dataset.toml").write_text("intrinsics = [40, 40, 24, 20]")
     return root
 
 
