@@ -1,4 +1,4 @@
-"""The house: rooms on floors, no import that goes up, no circle, names of tasks only in their tables, no big file."""
+"""The house: floors that no import climbs, no circle, names of tasks in their tables alone, nothing too big."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
 from benchmarks._page import made
 from benchmarks._tiny import write
 from genpercept.training import loop
-from genpercept.training.run.state import Checkpoints, read
+from genpercept.training.run.state import Checkpoints, read_checkpoint
 from genpercept.training.stages import autoencoder  # noqa: F401  # imported before the fork, not in each run
 
 STEPS, EVERY = 30, 3
@@ -96,7 +96,7 @@ def one(recipe: Path, out: Path, whole: Path, longest: float, draw: random.Rando
 def same(one: Path, other: Path) -> bool:
     """Model, weights, average and optimiser: every tensor equal in every bit."""
     name = "model/diffusion_pytorch_model.safetensors"
-    a, b = (read(Checkpoints(folder, 2).list()[-1]) for folder in (one, other))
+    a, b = (read_checkpoint(Checkpoints(folder, 2).list()[-1]) for folder in (one, other))
     pairs = [(load_file(one / name), load_file(other / name)), (a[1], b[1]), (a[2], b[2])]
     moments = [(x, y) for x, y in zip(flat(a[3]), flat(b[3]), strict=True)]
     tensors = [(x[k], y[k]) for x, y in pairs for k in x] + moments

@@ -35,7 +35,6 @@ from genpercept.pipeline.pipeline import GenPerceptPipeline
 from genpercept.tasks import TASKS
 from tests.support.paths import SD_TINY
 
-BASE = SD_TINY
 SIZE = (24, 32)
 COUNT = 5
 
@@ -109,7 +108,7 @@ def test_workers_change_nothing(folder: Path, tmp_path: Path) -> None:
 
 def test_each_sample_has_its_own_noise() -> None:
     """By its name: alone, or after another one of the same picture, it is predicted from the same."""
-    pipe = GenPerceptPipeline.from_base(BASE, "depth", paradigm="stochastic_multi_step", resolution=0)
+    pipe = GenPerceptPipeline.from_base(SD_TINY, "depth", paradigm="stochastic_multi_step", resolution=0)
     picture = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
     one, other = (Sample(image=picture, name=name) for name in ("one", "other"))
     nowhere: Any = None  # it reads no set and writes no file

@@ -296,8 +296,8 @@ _DRIVER = """
 import os, sys, time
 from pathlib import Path
 import numpy as np
-from genpercept.predict import run
-from genpercept.prediction import Prediction
+from genpercept.commands.predict.run import run
+from genpercept.imaging.prediction import Prediction
 
 class Slow:
     task = "depth"

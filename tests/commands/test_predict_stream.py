@@ -255,8 +255,8 @@ _DRIVER = """
 import sys
 from pathlib import Path
 import numpy as np
-from genpercept.predict import Machine, run
-from genpercept.prediction import Prediction
+from genpercept.commands.predict.run import Machine, run
+from genpercept.imaging.prediction import Prediction
 
 class Red:
     task = "depth"

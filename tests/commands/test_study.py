@@ -23,13 +23,12 @@ from genpercept.training import recipe as recipes
 from tests.support.paths import SD_TINY
 from tests.support.planes import planes
 
-BASE = SD_TINY
 RECIPE = f"""
 stage = "finetune"
 steps = 2
 loss = {{ latent = 1.0 }}
 [model]
-base = "{BASE}"
+base = "{SD_TINY}"
 [[data]]
 name = "folder"
 root = "DATA"
@@ -213,7 +212,7 @@ def test_every_image_has_its_own_noise() -> None:
     image, way = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8), Inference(steps=1)
     answers: dict[str, list[Any]] = {}
     for paradigm in ("stochastic_multi_step", "one_step"):
-        pipe = GenPerceptPipeline.from_base(BASE, "depth", paradigm=paradigm, resolution=0)
+        pipe = GenPerceptPipeline.from_base(SD_TINY, "depth", paradigm=paradigm, resolution=0)
         once, again, other = (_predict(pipe, [image, image], range(2), way, seed, 2) for seed in (0, 0, 1))
         answers[paradigm] = [once[0].raw, once[1].raw, other[0].raw]
         for a, b in zip(once, again, strict=True):

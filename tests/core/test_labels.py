@@ -37,7 +37,6 @@ from tests.support.commands import invoke
 from tests.support.paths import SD_TINY
 from tests.support.strangers import Install
 
-BASE = SD_TINY
 SIZE = (24, 32)
 NAMES = list(LABELS)  # of ours: the tests run without other packages' labels
 
@@ -244,7 +243,7 @@ LAMP = Label("lamp", "(2,) x, y of the lamp", channels=0, summary="", crop=label
 @dataclass(frozen=True)
 class Albedo(TaskOptions):
     name = "albedo"
-    kind = "albedo"
+    kind = "normals"
     spaces = ("image",)
     labels = ("albedo",)
     head = "vae"
@@ -406,7 +405,7 @@ def test_a_strangers_label_is_trained_on(root: Path) -> None:
     settings = {
         "stage": "finetune",
         "task": "albedo",
-        "model": {"base": str(BASE)},
+        "model": {"base": str(SD_TINY)},
         "data": [{"name": "folder", "root": str(root), "split": "all", "size": (32, 40)}],
         "augment": {"crop": (0.5, 1.0), "flip": 0.5},
         "loader": {"batch_size": 2},

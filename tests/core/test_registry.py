@@ -74,18 +74,18 @@ def test_a_plugin_inherits_what_it_leaves_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize("plugins", [BACKBONES, CODECS, HEADS], ids=lambda r: r.noun)
 def test_every_part_has_all_members(plugins: Registry[Any]) -> None:
     """By inheriting them: nothing asks whether a plugin has one."""
-    for plugin in registry.all().values():
+    for plugin in plugins.all().values():
         assert parts.PartPlugin in type(plugin).__mro__
         assert isinstance(plugin.older_names, tuple) and not plugin.skip("a") and plugin.rename("a") == "a"
 
 
 @pytest.mark.parametrize("plugins", REGISTRIES, ids=lambda r: r.noun)
 def test_every_module_in_the_folder_is_a_plugin(plugins: Registry[Any]) -> None:
-    found = registry.names()
+    found = plugins.names()
     assert found and not any(name.startswith("_") for name in found)
     for name in found:
-        plugin = registry.find(name)
-        assert plugin is importlib.import_module(f"{registry.package}.{name}").PLUGIN
+        plugin = plugins.find(name)
+        assert plugin is importlib.import_module(f"{plugins.package}.{name}").PLUGIN
 
 
 @pytest.mark.parametrize("name", ["_shared", "../depth", "os", "Depth", "", "depht"])

@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint
 from pathlib import Path
-from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,18 +15,24 @@ import pytest
 import torch
 from PIL import Image
 
-from genpercept import GenPerceptPipeline, evaluate, plugins, score
-from genpercept import recipe as recipes
-from genpercept._evaluation import baselines, columns, network, pictures
-from genpercept._training.finetune import FinetuneStage
+from genpercept import GenPerceptPipeline
+from genpercept.commands.evaluate import baselines, columns, pictures, predictions
+from genpercept.commands.evaluate import run as evaluate
+from genpercept.commands.score import run as score
+from genpercept.commands.study import plan as study
+from genpercept.commands.study.measure import HeldOut, Inference, measure
+from genpercept.core.values import Geometry, Sample, Target
+from genpercept.data import DATASETS
+from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import METRICS, Baseline, Column, MetricPlugin, PerPixel, down, up
 from genpercept.metrics import score as score_arrays
-from genpercept.prediction import Prediction
 from genpercept.tasks import TASKS, Task
 from genpercept.tasks._task import TaskOptions
-from genpercept.types import Geometry, Sample, Target
+from genpercept.training import recipe as recipes
+from genpercept.training.stages.finetune import FinetuneStage
+from tests.support.paths import SD_TINY
+from tests.support.strangers import Install
 
-BASE = Path(__file__).parent / "golden" / "sd-tiny"
 SIZE = (24, 32)
 RNG = np.random.default_rng(3)
 
@@ -201,25 +204,10 @@ class AlbedoTask(TaskOptions):
 
 
 @pytest.fixture
-def package(monkeypatch: pytest.MonkeyPatch) -> None:
+def package(install: Install) -> None:
     """An installed package with a task and metrics of its own."""
-    module: Any = ModuleType("albedo_package")
-    module.task, module.metric, module.bare, module.function = (
-        AlbedoTask(),
-        Albedo(),
-        Bare(),
-        lambda **options: Errors(),
-    )
-    monkeypatch.setitem(sys.modules, "albedo_package", module)
-
-    def entries(group: str, **named: str) -> list[EntryPoint]:
-        return [EntryPoint(name, f"albedo_package:{value}", f"genpercept.{group}") for name, value in named.items()]
-
-    found = {
-        "genpercept.tasks": entries("tasks", albedo="task"),
-        "genpercept.metrics": entries("metrics", albedo="metric", bare="bare", old="function"),
-    }
-    monkeypatch.setattr(plugins, "_installed", lambda: found)
+    metrics = {"albedo": Albedo(), "bare": Bare(), "old": lambda **options: Errors()}
+    install({"genpercept.tasks": {"albedo": AlbedoTask()}, "genpercept.metrics": metrics})
 
 
 @pytest.fixture
@@ -238,9 +226,9 @@ def data(tmp_path: Path) -> Path:
 
 def evaluated(data: Path, out: Path, monkeypatch: pytest.MonkeyPatch, task: Task) -> dict[str, Any]:
     """results.json of an untrained model of that task on the folder, with baselines."""
-    pipe = GenPerceptPipeline.from_base(BASE, task.name, resolution=0)
+    pipe = GenPerceptPipeline.from_base(SD_TINY, task.name, resolution=0)
     monkeypatch.setattr(type(pipe), "task_plugin", property(lambda self: task))
-    monkeypatch.setattr(network.loading, "load", lambda name, **options: pipe)
+    monkeypatch.setattr(predictions.loading, "load", lambda name, **options: pipe)
     evaluate.main(["a model"], [f"folder={data}"], out, baselines=True, workers=0, device="cpu")
     return json.loads((out / "results.json").read_text())
 
@@ -268,7 +256,7 @@ def test_nothing_is_ranked_in_an_undeclared_direction(
 ) -> None:
     rows = {"a": {"rmse": 0.1}, "b": {"rmse": 0.2}}
     calls: list[Any] = []
-    monkeypatch.setattr(network.Predictor, "predict", lambda *given: calls.append(given))
+    monkeypatch.setattr(predictions.Predictor, "predict", lambda *given: calls.append(given))
     for attempt in (
         lambda: columns.ranked("bare", rows),
         lambda: evaluated(data, tmp_path / "out", monkeypatch, AlbedoTask(metric="bare")),
@@ -341,7 +329,7 @@ def test_validation_in_training_reports_its_figures(package: None, data: Path) -
     settings = {
         "stage": "finetune",
         "task": "albedo",
-        "model": {"base": str(BASE)},
+        "model": {"base": str(SD_TINY)},
         "data": [{"name": "folder", "root": str(data), "split": "all", "size": SIZE}],
         "validation": {"split": "all", "count": 2},
         "loader": {"batch_size": 2},
@@ -351,6 +339,33 @@ def test_validation_in_training_reports_its_figures(package: None, data: Path) -
     assert figures["psnr"] == pytest.approx(-20 * math.log10(figures["rmse"]), abs=3)
     bare = FinetuneStage(recipes.parse(settings | {"task_options": {"metric": "bare"}}), lambda line: None)
     assert bare.validate()[0] == figures  # all, where none are declared
+
+
+def test_a_study_measures_and_titles_them(package: None, data: Path, tmp_path: Path) -> None:
+    """Figures image by image as the metric gives them; by default a study asks for the first two of the table."""
+    pipe = GenPerceptPipeline.from_base(SD_TINY, "albedo", resolution=0)
+    pipe.save_pretrained(tmp_path / "model")
+    held = HeldOut(name="folder", root=data, split="all", title="mine")
+    found = measure(tmp_path / "model", [held], [Inference()], ["psnr", "rmse"])["its own steps"]["mine"]
+    task = AlbedoTask()
+    samples = [DATASETS.find("folder").load(entry) for entry in DATASETS.find("folder").index(data, "all")]
+    rows = [Errors().update(pipe(s.image), **task.truth(s)) for s in samples]
+    assert found["rmse"] == pytest.approx([row["rmse"] for row in rows], rel=1e-4)
+    assert found["psnr"] == pytest.approx([row["psnr"] for row in rows], rel=1e-4)
+    with pytest.raises(ValueError, match="metrics: albedo has no delta1; it has rmse, psnr"):
+        measure(tmp_path / "model", [held], [Inference()], ["delta1"])
+    recipe = f'task = "albedo"\nstage = "finetune"\nsteps = 1\n[model]\nbase = "{SD_TINY}"\n'
+    recipe += '[[data]]\nname = "folder"\nroot = "x"\n'
+    (tmp_path / "recipe.toml").write_text(recipe)
+    (tmp_path / "mine.toml").write_text('name = "mine"\nbase = "recipe.toml"\n[[arm]]\nname = "one"\n')
+    assert study.load(tmp_path / "mine.toml").metrics == ("rmse", "psnr")
+    mean = {"value": 0.25, "error": 0.0123456, "seeds": {0: 0.25}, "seed_error": None, "images": 4}
+    row = {"labels": None, "arm": "one", "inference": "", "ways": 1}
+    row["figures"] = {"mine": {key: {"mean": mean} for key in ("rmse", "psnr")}}
+    about = {"name": "mine", "about": "", "metrics": ["rmse", "psnr"], "test": []}
+    result = {"study": about, "rows": [row], "runs": [], "failed": {}, "missing": []}
+    page = study.report.markdown(result, "albedo")
+    assert "**rmse ↓**" in page and "**psnr ↑**" in page and "| one | 0.250 ± 0.012 |" in page
 
 
 def test_pictures_by_the_kind_of_prediction() -> None:

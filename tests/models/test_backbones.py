@@ -25,7 +25,6 @@ from genpercept.tasks import TASKS
 from tests.support.bases import CLIP_VIT, PIXART, VIT, clip_base, dinov2_base, pixart_base
 from tests.support.paths import SD_TINY
 
-SD = SD_TINY
 UNET: dict[str, Any] = {
     "block_out_channels": [8, 16],
     "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
@@ -276,7 +275,7 @@ def pair(net: Any, name: str, head: str, task: str, plugin: Any) -> GenPerceptPi
     pixels = BACKBONES.find(name).input == "pixels"
     return GenPerceptPipeline.from_parts(
         unet=net,
-        vae=None if pixels else parts.load_part(CODECS.find("kl"), SD / "vae"),
+        vae=None if pixels else parts.load_part(CODECS.find("kl"), SD_TINY / "vae"),
         prompt_embeds=torch.zeros(1, 0, 0) if pixels else torch.zeros(1, 1, 10),
         task=task,
         task_options=options,
@@ -309,7 +308,7 @@ def test_a_pixel_backbone_goes_with_direct_and_no_codec_alone() -> None:
     with pytest.raises(ValueError, match="'direct' gives no latent, but head 'vae' reads one"):
         GenPerceptPipeline.from_parts(**common, vae=None, codec="pixels", paradigm="direct")
     with pytest.raises(ValueError, match="backbone 'dinov2' takes pixels, but codec 'kl' gives latent"):
-        vae = parts.load_part(CODECS.find("kl"), SD / "vae")
+        vae = parts.load_part(CODECS.find("kl"), SD_TINY / "vae")
         dpt = HEADS.find("dpt").build({"neck_hidden_sizes": [24] * 4})
         GenPerceptPipeline.from_parts(**common, vae=vae, paradigm="direct", head="dpt", head_module=dpt)
 
@@ -426,7 +425,7 @@ def test_the_empty_prompt_of_t5_is_one_token_whose_masked_padding_changes_nothin
 
 def test_sdxl_base_knows_its_empty_prompt_and_no_other(tmp_path: Path) -> None:
     UNet2DConditionModel(**cast(Any, SDXL)).save_pretrained(tmp_path / "unet")
-    parts.load_part(CODECS.find("kl"), SD / "vae").save_pretrained(tmp_path / "vae")  # type: ignore[operator]
+    parts.load_part(CODECS.find("kl"), SD_TINY / "vae").save_pretrained(tmp_path / "vae")  # type: ignore[operator]
     (tmp_path / "scheduler").mkdir()
     (tmp_path / "scheduler" / "scheduler_config.json").write_text('{"prediction_type": "epsilon"}')
     options = {"prediction_type": "sample"}

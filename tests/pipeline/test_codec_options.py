@@ -22,8 +22,6 @@ from genpercept.pipeline.specialise.pipeline import SpecialisedPipeline
 from tests.support.paths import SD_TINY
 from tests.support.tiny_codec import SMALL, tiny
 
-BASE = SD_TINY
-
 
 @pytest.fixture(scope="module")
 def marked(saved: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -97,7 +95,7 @@ def test_what_cannot_be_specialised_is_said_in_one_line(
     saved: Path, marked: Path, photo: Path, tmp_path: Path, predict: Predict
 ) -> None:
     stochastic = tmp_path / "s"
-    GenPerceptPipeline.from_base(BASE, "depth", paradigm="stochastic_multi_step").save_pretrained(stochastic)
+    GenPerceptPipeline.from_base(SD_TINY, "depth", paradigm="stochastic_multi_step").save_pretrained(stochastic)
     for name, flags, says in (
         (stochastic, ["--specialised"], "only one step that needs no noise can be specialised"),
         (saved, ["--specialised", "--vae-tiling"], "--vae-tiling: a specialised model cannot do that"),
@@ -147,7 +145,7 @@ def test_a_models_codec_is_taken_from_its_folder(saved: Path, taesd: Path, tmp_p
     np.testing.assert_array_equal(again(image).values, pipe.with_codec(encoder=taesd)(image).values)
     own = genpercept.load(tmp_path / "pair", device="cpu", encoder=saved)  # back to what it was
     np.testing.assert_array_equal(own(image).values, pipe(image).values)
-    for source in (BASE, BASE / "vae", "mini/depth"):
+    for source in (SD_TINY, SD_TINY / "vae", "mini/depth"):
         name, module = CODECS.find("kl").name, type(pipe.vae).__name__
         found = codec_swap.read_codec(source)
         assert (found[0], type(found[1]).__name__) == (name, module)
@@ -173,7 +171,7 @@ def test_codecs_of_another_latent_space_are_refused_in_one_line(
         (wide, "latent has channels"),
         (coarse, "latent has stride"),
         (scaled, "its latents have scaling_factor 0.13025, the model's codec has 0.18215"),
-        (BASE / "unet", "which is no codec; pass a folder with one of"),
+        (SD_TINY / "unet", "which is no codec; pass a folder with one of"),
         (tmp_path / "none", "no such folder"),
     ):
         for end in ("--encoder", "--decoder"):

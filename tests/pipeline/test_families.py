@@ -20,7 +20,6 @@ from genpercept.models.backbones.sd21 import SD21_CONFIG
 from genpercept.models.heads import HEADS
 from tests.support.paths import GOLDEN, SD_TINY
 
-BASE = SD_TINY
 HEADLESS = "unet_disparity_dpt_head_v2"
 HEAD = "dpt_head_identity"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -40,7 +39,7 @@ def without_output(tensors: dict[str, torch.Tensor]) -> None:
 
 def release(root: Path) -> Path:
     """The release's folders: a U-Net without output layers, whose config names the public code's fork, and the head's."""
-    shutil.copytree(BASE / "unet", root / HEADLESS)
+    shutil.copytree(SD_TINY / "unet", root / HEADLESS)
     shutil.copytree(GOLDEN / HEAD, root / HEAD)
     change(root / HEADLESS / WEIGHTS, without_output)
     config = root / HEADLESS / "config.json"
@@ -49,20 +48,20 @@ def release(root: Path) -> Path:
 
 
 def load(folder: Path, task: str = "disparity") -> GenPerceptPipeline:
-    return genpercept.load(folder, base=BASE, task=task, device="cpu")
+    return genpercept.load(folder, base=SD_TINY, task=task, device="cpu")
 
 
 def test_released_layout_loads_over_its_base(
     depth: GenPerceptPipeline, tmp_path: Path, official: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """unet_depth_v2/ holds a U-Net and nothing else."""
-    tuned = UNet2DConditionModel.from_pretrained(BASE / "unet")
+    tuned = UNet2DConditionModel.from_pretrained(SD_TINY / "unet")
     with torch.no_grad():
         tuned.conv_out.bias.add_(0.1)
     tuned.save_pretrained(tmp_path / "unet_depth_v2")
-    monkeypatch.setenv("GENPERCEPT_BASE", str(BASE))
+    monkeypatch.setenv("GENPERCEPT_BASE", str(SD_TINY))
     by_name = genpercept.load(tmp_path / "unet_depth_v2", family="genpercept", task="depth", device="cpu")
-    pipe = genpercept.load(tmp_path / "unet_depth_v2", base=BASE, task="depth", device="cpu")
+    pipe = genpercept.load(tmp_path / "unet_depth_v2", base=SD_TINY, task="depth", device="cpu")
     assert all(torch.equal(a, b) for a, b in zip(by_name.unet.parameters(), pipe.unet.parameters(), strict=True))
     got = pipe(official["image_a"], processing_resolution=0).values
     assert np.abs(got - depth(official["image_a"]).values).max() > 1e-4
@@ -72,11 +71,11 @@ def test_released_layout_loads_over_its_base(
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"base": BASE, "task": "depth"}, "bit by bit those of the base"),
-        ({"base": BASE}, "pass task="),
+        ({"base": SD_TINY, "task": "depth"}, "bit by bit those of the base"),
+        ({"base": SD_TINY}, "pass task="),
         ({"family": "genpercept", "task": "depth"}, "pass base= .* or set GENPERCEPT_BASE"),
         (
-            {"base": BASE, "task": "depth", "family": "genprecept"},
+            {"base": SD_TINY, "task": "depth", "family": "genprecept"},
             "unknown family 'genprecept': did you mean 'genpercept'",
         ),
         ({"task": "dept"}, "unknown task 'dept': did you mean 'depth'"),
@@ -84,7 +83,7 @@ def test_released_layout_loads_over_its_base(
 )
 def test_public_checkpoints_never_guess(kwargs: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        genpercept.load(BASE / "unet", **kwargs)
+        genpercept.load(SD_TINY / "unet", **kwargs)
 
 
 # ---- U-Nets without output layers, and their DPT head ------------------------------------------------------------------
@@ -116,7 +115,7 @@ def test_dpt_checkpoint_is_saved_whole(tmp_path: Path, official: dict[str, np.nd
     a, b = (p(official["image_b"], processing_resolution=64).values for p in (pipe, again))
     np.testing.assert_array_equal(a, b)
     plain = UNet2DConditionModel.from_pretrained(tmp_path / "m" / "unet")
-    assert torch.equal(plain.conv_out.weight, load_file(BASE / "unet" / WEIGHTS)["conv_out.weight"])
+    assert torch.equal(plain.conv_out.weight, load_file(SD_TINY / "unet" / WEIGHTS)["conv_out.weight"])
 
 
 def test_head_without_config_is_the_released_one(tmp_path: Path) -> None:
@@ -135,7 +134,7 @@ def test_head_without_config_is_the_released_one(tmp_path: Path) -> None:
 
 def test_a_head_beside_is_not_for_a_unet_with_output_layers(tmp_path: Path) -> None:
     release(tmp_path)
-    shutil.copytree(BASE / "unet", tmp_path / "unet_depth_v2")
+    shutil.copytree(SD_TINY / "unet", tmp_path / "unet_depth_v2")
     change(tmp_path / "unet_depth_v2" / WEIGHTS, lambda t: t["conv_out.bias"].add_(1))
     assert load(tmp_path / "unet_depth_v2", "depth").info["head"] == "vae"
 
@@ -172,7 +171,7 @@ def test_download_brings_the_head_too(tmp_path: Path, monkeypatch: pytest.Monkey
         return str(tmp_path / "snapshot")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    pipe = genpercept.load("owner/models", subfolder=HEADLESS, base=BASE, task="disparity", device="cpu")
+    pipe = genpercept.load("owner/models", subfolder=HEADLESS, base=SD_TINY, task="disparity", device="cpu")
     assert pipe.info["head"] == "dpt"
 
 
@@ -181,7 +180,7 @@ def test_download_brings_the_head_too(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def run_with_decoder(root: Path, depth: GenPerceptPipeline) -> dict[str, torch.Tensor]:
     """A run that trained the U-Net and the codec's decoder; returns the decoder's tensors as they should be loaded."""
-    shutil.copytree(BASE / "unet", root / "unet")
+    shutil.copytree(SD_TINY / "unet", root / "unet")
     change(root / "unet" / WEIGHTS, lambda t: t["conv_out.bias"].add_(0.1))
     trained = {}
     for folder, prefix in (("vae_decoder", "decoder."), ("vae_post_quant_conv", "post_quant_conv.")):

@@ -28,7 +28,6 @@ from genpercept.training.stages.distil import DistilStage
 from tests.support.commands import Call
 from tests.support.paths import ROOT, SD_TINY
 
-BASE = SD_TINY
 MINI = ("distil_depth_decoder", "tiny_depth_decoder", "tiny_depth_encoder")
 RECIPES = [
     *sorted((ROOT / "recipes" / "distil").glob("*.toml")),
@@ -360,7 +359,7 @@ def test_predict_and_a_change_of_decoder(recipe: Path, saved: Path, tmp_path: Pa
 
 def test_a_target_for_a_task_that_clips_its_channels(recipe: Path, tmp_path: Path) -> None:
     """The mean of clipped channels, which is what such a task (Lotus) makes of them."""
-    pipe = GenPerceptPipeline.from_base(BASE, "depth", resolution=0)
+    pipe = GenPerceptPipeline.from_base(SD_TINY, "depth", resolution=0)
     pipe.info["task_options"] = {"clip": "channels", "stretch": False}
     pipe.save_pretrained(tmp_path / "lotus")
     stage = open_stage(recipe, f"model.base={tmp_path / 'lotus'}")
@@ -372,7 +371,7 @@ def test_a_target_for_a_task_that_clips_its_channels(recipe: Path, tmp_path: Pat
 
 
 def test_three_channels_for_normals(recipe: Path, tmp_path: Path) -> None:
-    GenPerceptPipeline.from_base(BASE, "normals", resolution=0).save_pretrained(tmp_path / "normals")
+    GenPerceptPipeline.from_base(SD_TINY, "normals", resolution=0).save_pretrained(tmp_path / "normals")
     stage = open_stage(recipe, f"model.base={tmp_path / 'normals'}", "task=normals")
     batch = stage.encode(stage.make_batch(0, range(4)))
     assert cast(Any, batch.target).map.shape == (4, 3, 32, 40) and stage.net(batch.latents).shape == (4, 3, 32, 40)
@@ -390,7 +389,7 @@ def test_what_cannot_be_distilled_is_refused(recipe: Path, saved: Path, tmp_path
     for overrides, says in (
         (["task=normals"], 'is a model for depth; set task = "depth"'),
         ([f"model.base={tmp_path / 'dpt'}"], "so the decoder never runs"),
-        ([f"model.base={BASE}"], "not trained to predict anything"),
+        ([f"model.base={SD_TINY}"], "not trained to predict anything"),
         (["loss.vnl=1.0"], "reads intrinsics of a label, and none is read here"),
         (["model.head=dpt"], "keeps all parts of its base but one; leave it out"),
         (["distil.width=0"], "distil.width"),

@@ -191,7 +191,7 @@ def descend(
     for grads in steps:
         for p, grad in zip(params, grads, strict=True):
             p.grad = grad.reshape(p.shape).clone()
-        build.step()
+        optimiser.step()
 
 
 def test_muon_is_torchs_on_matrices_and_adamw_on_the_rest() -> None:

@@ -22,7 +22,6 @@ from genpercept.training.stages.finetune import FinetuneStage
 from tests.support.paths import SD_TINY
 from tests.support.planes import planes
 
-BASE = SD_TINY
 SIZE = (32, 40)
 
 
@@ -32,7 +31,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def open_stage(folder: Path, **table: Any) -> FinetuneStage:
-    model = {"base": str(BASE)} | table.pop("model", {})
+    model = {"base": str(SD_TINY)} | table.pop("model", {})
     settings = {
         "stage": "finetune",
         "data": [{"name": "folder", "root": str(folder), "split": "all", "size": SIZE}],
@@ -138,7 +137,7 @@ def test_lora_is_saved_as_an_adapter_too(data: Path, tmp_path: Path) -> None:
     step(stage)
     stage.save(tmp_path / "model")
     merged: Any = genpercept.load(tmp_path / "model", device="cpu").unet
-    base: Any = genpercept.GenPerceptPipeline.from_base(BASE, "depth").unet
+    base: Any = genpercept.GenPerceptPipeline.from_base(SD_TINY, "depth").unet
     adapters.load_lora(base, tmp_path / "model" / "lora")
     x, t, context = torch.randn(1, 4, 8, 8), torch.tensor([1]), torch.randn(1, 2, 32)
     with torch.no_grad():

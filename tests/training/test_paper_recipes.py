@@ -31,7 +31,6 @@ from tests.support.planes import planes
 
 PAPER = sorted((ROOT / "recipes" / "paper").glob("*.toml"))
 FINETUNED = [path for path in PAPER if recipes.load(path).stage == "finetune"]
-BASE = SD_TINY
 # base of a recipe -> backbone, its full size, and a small base; Stable Diffusion 2.1 for the others
 OTHERS: dict[str, tuple[str, dict[str, Any], Any]] = {
     "PixArt-alpha/PixArt-XL-2-512x512": ("pixart_alpha", PIXART_512_CONFIG | {"out_channels": 4}, pixart_base),
@@ -85,7 +84,7 @@ def test_a_step_on_tiny_shapes(path: Path, data: Path, tmp_path: Path) -> None:
     }
     if recipe.stage == "finetune":
         other = OTHERS.get(recipe.model.base)
-        small |= {"model.base": f'"{other[2](tmp_path / "base") if other else BASE}"', "resolution": "40"}
+        small |= {"model.base": f'"{other[2](tmp_path / "base") if other else SD_TINY}"', "resolution": "40"}
     else:
         small |= {
             "model.codec_config": "{block_out_channels = [8, 8], layers_per_block = 1, norm_num_groups = 4}",

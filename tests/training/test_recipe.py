@@ -106,7 +106,7 @@ def test_every_key_is_described() -> None:
         ("augment.flip", "number from 0 to 1", "0.5"),
         ("denoiser.variants", "integer from 1 to 2", "2"),
         ("distil.channels", "one of 0, 1, 3", "0"),
-        ("data.having", 'one of "", keypoints, mask, defect', '""'),
+        ("data.having", "text", '""'),
         ("data.sizes", "list of pairs of integers", "[]"),
         ("data.root", "path", "none"),
         ("logging.trackers", "list of wandb, trackio", "[]"),
