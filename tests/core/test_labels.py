@@ -19,11 +19,11 @@ from genpercept.commands.data.sheet import pictures
 from genpercept.core import label_rules
 from genpercept.core.labels import BESIDE, LABELS, Label
 from genpercept.core.rng import generator
-from genpercept.core.values import Sample, Target
+from genpercept.core.values import Geometry, Sample, Target
 from genpercept.data import synthetic
 from genpercept.data._files import About
 from genpercept.data.folder import PLUGIN as FOLDER
-from genpercept.imaging.prediction import KINDS
+from genpercept.imaging.prediction import KINDS, Prediction
 from genpercept.tasks._task import TaskOptions
 from genpercept.training import recipe
 from genpercept.training.recipe import Augment, DataSet, Loader
@@ -253,6 +253,12 @@ class Albedo(TaskOptions):
     def encode(self, sample: Sample, space: str = "image") -> Target:
         label = sample.label("albedo")
         return Target(label[None] * 2 - 1, torch.ones_like(label[None, :1], dtype=torch.bool))
+
+    def decode(self, raw: Tensor, geometry: Geometry) -> Prediction:
+        raise NotImplementedError  # nothing is validated here
+
+    def truth(self, sample: Sample) -> dict[str, Any]:
+        raise NotImplementedError
 
 
 @pytest.fixture

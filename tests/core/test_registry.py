@@ -6,7 +6,7 @@ import subprocess
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 from genpercept.checkpoints import parts
 from genpercept.core import registry
+from genpercept.core.labels import LABELS
 from genpercept.core.registry import Registry, Table
 from genpercept.core.rng import Rng
 from genpercept.data import DATASETS
+from genpercept.imaging.kinds import KINDS
 from genpercept.metrics import METRICS
 from genpercept.models import adapters
 from genpercept.models.backbones import BACKBONES
@@ -28,7 +30,7 @@ from genpercept.models.heads import HEADS, HeadPlugin
 from genpercept.models.paradigms import PARADIGMS
 from genpercept.models.text import make_tokenizer
 from genpercept.pipeline.families import FAMILIES
-from genpercept.tasks import TASKS
+from genpercept.tasks import TASKS, Task
 from genpercept.training.losses import LOSSES
 
 REGISTRIES = [BACKBONES, CODECS, DATASETS, DETECTORS, FAMILIES, HEADS, LOSSES, METRICS, PARADIGMS, TASKS]
@@ -79,6 +81,12 @@ def test_every_part_has_all_members(plugins: Registry[Any]) -> None:
         assert isinstance(plugin.older_names, tuple) and not plugin.skip("a") and plugin.rename("a") == "a"
 
 
+def test_groups_of_entry_points_have_the_names_that_other_packages_know() -> None:
+    """They are named by kind, so that no move of a folder of ours makes an installed package invisible."""
+    kinds = "backbones codecs datasets detectors families heads losses metrics paradigms tasks kinds labels"
+    assert [f"genpercept.{kind}" for kind in kinds.split()] == [kind.group for kind in (*REGISTRIES, KINDS, LABELS)]
+
+
 @pytest.mark.parametrize("plugins", REGISTRIES, ids=lambda r: r.noun)
 def test_every_module_in_the_folder_is_a_plugin(plugins: Registry[Any]) -> None:
     found = plugins.names()
@@ -108,9 +116,24 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> list[EntryPoint]:
     return found
 
 
-def test_an_entry_point_gives_an_object_or_the_plugin_of_a_module(installed: list[EntryPoint]) -> None:
-    installed += [_entry("a", "genpercept.tasks.normals:PLUGIN"), _entry("b", "genpercept.tasks.normals")]
-    assert TASKS.find("a") is TASKS.find("b") is TASKS.find("normals") and {"a", "b", "depth"} <= set(TASKS.names())
+def test_an_entry_point_gives_an_object_or_the_plugin_of_a_module(
+    installed: list[EntryPoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed += [_entry("a", "strangers_task:PLUGIN"), _entry("b", "strangers_task.b")]
+    plugins = [SimpleNamespace(**{m: m for m in registry.members(Task)} | {"name": name}) for name in ("a", "b")]
+    for name, plugin in zip(("strangers_task", "strangers_task.b"), plugins, strict=True):
+        module = ModuleType(name)
+        vars(module).update(PLUGIN=plugin, __path__=[])
+        monkeypatch.setitem(sys.modules, name, module)
+    assert [TASKS.find("a"), TASKS.find("b")] == plugins and {"a", "b", "depth"} <= set(TASKS.names())
+    vars(plugins[0]).update(name="c")
+    with pytest.raises(ValueError, match="task 'a' of the package albedo-plugin .*named 'c'; give both the same name"):
+        TASKS.find("a")
+    del plugins[1].encode, plugins[1].truth
+    with pytest.raises(
+        ValueError, match=r"'b' .*a SimpleNamespace without encode, truth; genpercept\.tasks\.Task says"
+    ):
+        TASKS.find("b")
 
 
 def test_a_name_of_ours_wins_and_a_broken_or_doubled_one_is_named(installed: list[EntryPoint]) -> None:

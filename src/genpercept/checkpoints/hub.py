@@ -23,6 +23,14 @@ def embedded_names() -> list[str]:
     return sorted(f"{EMBEDDED}/{p.name}" for p in embedded_root().iterdir() if (p / "model_index.json").is_file())
 
 
+def embedded_for(task: str) -> str:
+    """The name of a task's embedded model. ValueError where there is none."""
+    name = f"{EMBEDDED}/{task}"
+    if name not in embedded_names():
+        raise ValueError(f"task {task!r} has no embedded model: name one by its folder or hub id (--model)")
+    return name
+
+
 def resolve(
     name: str | Path,
     *,

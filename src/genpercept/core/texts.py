@@ -72,6 +72,17 @@ def toml_value(text: str) -> Any:
         return text.strip()
 
 
+def assignments(pairs: Sequence[str], example: str) -> dict[str, Any]:
+    """("a=1", "b=c") of --option -> {"a": 1, "b": "c"}, by `toml_value`. ValueError, with an example, for one without `=`."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator or not key.strip():
+            raise ValueError(f"--option {pair!r}: write key=value, as in {example}")
+        found[key.strip()] = toml_value(value)
+    return found
+
+
 def shown(path: Path) -> str:
     """The path for a message: on one line whatever the name holds."""
     text = str(path)

@@ -1,18 +1,60 @@
-"""Data sets: each module's PLUGIN lists entries of a split and loads one as a Sample in physical units."""
+"""Data sets: each module's PLUGIN lists entries of a split and loads one as a Sample in physical units.
+
+To write one begin with `FileDataset`, and read its files with the functions beside it here: docs/extend.md.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from genpercept.core.registry import Registry
 from genpercept.core.values import Sample
+from genpercept.data._files import (
+    About,
+    FileDataset,
+    images_in,
+    read_grey,
+    read_list,
+    read_rgb,
+    read_values,
+    same_size,
+    same_stem,
+)
+
+__all__ = [
+    "DATASETS",
+    "About",
+    "Dataset",
+    "FileDataset",
+    "find",
+    "images_in",
+    "read_grey",
+    "read_list",
+    "read_rgb",
+    "read_values",
+    "same_size",
+    "same_stem",
+]
 
 
 class Dataset(Protocol):
+    """A frozen dataclass whose fields are its options, if it has any. Its entries have a `name`, by which samples go."""
+
     name: str
-    licence: str
+
+    @property
+    def licence(self) -> str: ...
+
+    @property
+    def about(self) -> About | None:
+        """What it provides, its splits and protocols; None where only its files can say."""
+        ...
+
+    def with_options(self, **options: Any) -> Self:
+        """The data set with these options. ValueError for an unknown one, or for a value it cannot have."""
+        ...
 
     def index(self, root: Path | None, split: str) -> Sequence[Any]:
         """Entries of `split` under `root`, cheap to make and to pickle. ValueError when the layout is not as published."""
@@ -23,5 +65,5 @@ class Dataset(Protocol):
         ...
 
 
-DATASETS = Registry[Dataset](__name__, "data set", "genpercept.data")
+DATASETS = Registry[Dataset](__name__, "data set", "genpercept.datasets", Dataset)
 find = DATASETS.find

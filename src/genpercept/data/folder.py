@@ -68,6 +68,7 @@ class Entry:
 class Folder:
     name = "folder"
     licence = "yours"
+    about = None
 
     overrides: Mapping[str, Any] = field(default_factory=dict)
 

@@ -38,6 +38,7 @@ __all__ = [
     "PerPixel",
     "down",
     "find",
+    "of_task",
     "options_for",
     "score",
     "up",
@@ -59,8 +60,18 @@ class _Metrics(Registry[MetricPlugin[Any]]):
         return plugin
 
 
-METRICS = _Metrics(__name__, "metric", "genpercept.metrics")
+METRICS = _Metrics(__name__, "metric", "genpercept.metrics", MetricPlugin)
 find = METRICS.find
+
+
+def of_task(name: str) -> MetricPlugin[Any]:
+    """The metric of this name, or that of the task of this name. ValueError where neither is there."""
+    if name not in METRICS.names():
+        from genpercept.tasks import TASKS  # which need torch; arrays are scored without it
+
+        if name in TASKS.names() and (metric := TASKS.find(name).metric):
+            return METRICS.find(metric)
+    return METRICS.find(name)
 
 
 def score(
@@ -73,7 +84,7 @@ def score(
     names: Sequence[str] | None = None,
     **options: Any,
 ) -> dict[str, float]:
-    """Figures of `pred` against `gt` by the metric `task`: arrays or `Prediction`s, or lists of them (a set).
+    """Figures of `pred` against `gt` by the metric `task`, or the task's: arrays or `Prediction`s, or lists of them (a set).
 
     Shapes, units and figures are the metric's own: `help(genpercept.metrics.find("depth"))`. valid: bool (H, W) (of poses
     (M,)), or a list of them; None leaves it to the protocol. options: those of the metric, and what it takes with a sample
@@ -81,7 +92,7 @@ def score(
     several. Raises ValueError for shapes that differ, NaN or infinite predictions at valid pixels, unknown metrics,
     protocols and options.
     """
-    plugin = METRICS.find(task)
+    plugin = of_task(task)
     preds, gts, valids = _arrays.as_set(plugin.ndim, pred, gt, valid)
     extras = {key: options.pop(key) for key in dict.fromkeys((*plugin.extras, *_EXTRAS)) if key in options}
     options = options_for(plugin, {p.kind for p in preds if hasattr(p, "kind")}, options)

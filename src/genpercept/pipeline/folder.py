@@ -220,8 +220,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         )
     for kind, known in _NAMED.items():
         if info[kind]:
-            choose(kind, info[kind], known.names(), f"{folder / checkpoint.MANIFEST}: ")
+            _known(kind, info[kind], known, folder / checkpoint.MANIFEST)
     return info
+
+
+def _known(kind: str, name: str, registry: Registry[Any], path: Path) -> None:
+    """ValueError where a model needs a plugin that there is not: most often that of a package which is not installed."""
+    try:
+        choose(kind, name, registry.names(), f"{path}: ")
+    except ValueError as error:
+        raise ValueError(f"{error}; or install the package that gives {registry.group} {name!r}") from None
 
 
 def _part_path(folder: Path, part: str, parts: dict[str, Any]) -> Path:

@@ -1,5 +1,6 @@
 """Tasks: how a label becomes the network's target, and how its answer becomes a Prediction. One file each.
 
+To write one begin with `TaskOptions`, or with `ScalarTask` where the label is one value per pixel in [0, 1]: docs/extend.md.
 A task on regions (pose) also has `regions` before the network and `merge` after it; one that makes its training samples out of
 what a data set gives (pose: crops of people; anomaly: defects on good images) has `prepare`. See `RegionTask`, `PreparedTask`.
 """
@@ -16,6 +17,25 @@ from genpercept.core.classes import ClassTable
 from genpercept.core.registry import Registry
 from genpercept.core.values import Geometry, Region, Sample, Target
 from genpercept.imaging.prediction import Prediction
+from genpercept.tasks._task import ScalarTask, TaskOptions, painted, unpainted
+
+__all__ = [
+    "DEFAULT",
+    "TASKS",
+    "ClassTask",
+    "PreparedTask",
+    "RegionTask",
+    "ScalarTask",
+    "Task",
+    "TaskOptions",
+    "find",
+    "given_boxes",
+    "labelled_boxes",
+    "listed",
+    "painted",
+    "title_of",
+    "unpainted",
+]
 
 
 class Task(Protocol):
@@ -61,7 +81,7 @@ class Task(Protocol):
         ...
 
 
-TASKS = Registry[Task](__name__, "task", "genpercept.tasks")
+TASKS = Registry[Task](__name__, "task", "genpercept.tasks", Task)
 find = TASKS.find
 
 DEFAULT = "depth"  # where nobody says a task

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,32 +11,34 @@ from torch import nn
 
 from genpercept.checkpoints import hub
 from genpercept.checkpoints.parts import MANIFEST, PartPlugin, read_json
+from genpercept.core.names import choose
 from genpercept.data import DATASETS
 from genpercept.models.backbones import BACKBONES
 from genpercept.models.codecs import CODECS
 from genpercept.models.heads import HEADS
 from genpercept.models.paradigms import PARADIGMS
 from genpercept.pipeline.folder import base_backbone, predictor_backbone, read_manifest
-from genpercept.tasks import TASKS
+from genpercept.tasks import TASKS, Task
 from genpercept.training import losses
 from genpercept.training.losses import LOSSES
-from genpercept.training.recipe import Recipe
+from genpercept.training.networks import predictor
+from genpercept.training.recipe import DataSet, Recipe
 
 
 def plan(recipe: Recipe) -> str:
     """Parameters, steps, images and data in a few lines. ValueError for plugins, or options of theirs, that do not exist."""
     for name in recipe.loss:
         losses.check_options(name, LOSSES.find(name), recipe.loss_options.get(name, {}))
+    task = None
     if recipe.stage == "finetune":
         PARADIGMS.find(recipe.paradigm).with_options(**recipe.paradigm_options)
         HEADS.find(recipe.model.head or TASKS.find(recipe.task).head)
+        task = predictor.find_task(recipe)
+        predictor.check_task(task)
+    for number, data in enumerate(recipe.data):
+        _check_data(data, [data.split] if number else [data.split, recipe.validation.split], task)
     images = recipe.steps * recipe.loader.batch_size * recipe.optim.accumulation
-    known = DATASETS.names()
-    sets = ", ".join(
-        f"{d.name}/{d.domain} {d.count or 'all'} x {d.weight:g}"
-        + ("" if d.name in known else f" (this version has no data set {d.name!r}: it cannot run)")
-        for d in recipe.data
-    )
+    sets = ", ".join(f"{d.name}/{d.domain} {d.count or 'all'} x {d.weight:g}" for d in recipe.data)
     lines = [
         f"stage {recipe.stage}{_what(recipe)}: {recipe.steps} steps, {images:,} images",
         f"parameters: {_parameters(recipe)}",
@@ -44,6 +47,24 @@ def plan(recipe: Recipe) -> str:
     if recipe.max_minutes:
         lines.append(f"stops after {recipe.max_minutes:g} min if that is sooner")
     return "\n".join(lines)
+
+
+def _check_data(data: DataSet, splits: Sequence[str], task: Task | None) -> None:
+    """ValueError for a data set, or an option or split of it, that there is not, and for one without the task's labels.
+
+    Of data sets that say what they have; what the others' files hold, a run finds out.
+    """
+    about = DATASETS.find(data.name).with_options(**data.options).about
+    if about is None:
+        return
+    for split in splits:
+        choose(f"split of data set {data.name!r}", split, about.splits)
+    if missing := [label for label in (task.labels if task else ()) if label not in about.provides]:
+        assert task is not None
+        raise ValueError(
+            f"data set {data.name!r} has no {', '.join(missing)}, which task {task.name!r} needs; it provides "
+            f"{', '.join(about.provides)}"
+        )
 
 
 def _what(recipe: Recipe) -> str:
@@ -87,12 +108,10 @@ def _learner_parameters(recipe: Recipe) -> str:
     name = recipe.model.head or TASKS.find(recipe.task).head
     if HEADS.find(name).class_name is None:
         return said
-    from genpercept.training.networks.predictor import choose_pyramid, fresh_head
-
     with torch.device("meta"):
         denoiser = BACKBONES.find(found[0]).build(found[1])
-        choose_pyramid(recipe, denoiser, found[0])
-        head = fresh_head(recipe, name, denoiser)
+        predictor.choose_pyramid(recipe, denoiser, found[0])
+        head = predictor.fresh_head(recipe, name, denoiser)
     return f"{said}, head {sum(p.numel() for p in head.parameters()):,}"
 
 

@@ -16,9 +16,9 @@ from genpercept.core import classes
 from genpercept.core.files import atomic
 from genpercept.core.labels import LABELS, Label, beyond
 from genpercept.core.names import hint
-from genpercept.core.texts import toml_value
+from genpercept.core.texts import assignments
 from genpercept.core.values import Sample
-from genpercept.data import DATASETS
+from genpercept.data import DATASETS, Dataset
 from genpercept.data.folder import unread
 
 __all__ = ["Report", "check", "check_named", "main", "named", "options_of", "preview", "sheet"]
@@ -161,14 +161,8 @@ def named(text: str, root: Path | None) -> bool:
 
 
 def options_of(pairs: Sequence[str]) -> dict[str, Any]:
-    """("a=1", "b=c") -> {"a": 1, "b": "c"}: values are TOML, or else strings. ValueError for one without `=`."""
-    found: dict[str, Any] = {}
-    for pair in pairs:
-        key, separator, value = pair.partition("=")
-        if not separator or not key.strip():
-            raise ValueError(f"--option {pair!r}: write key=value, as in category=hazelnut")
-        found[key.strip()] = toml_value(value)
-    return found
+    """Options of a data set, as --option says them."""
+    return assignments(pairs, "category=hazelnut")
 
 
 # Reading ------------------------------------------------------------------------------------------------------------------
@@ -176,14 +170,14 @@ def options_of(pairs: Sequence[str]) -> dict[str, Any]:
 
 def _entries(
     name: str, root: Path | None, split: str | None, options: Mapping[str, Any], limit: int
-) -> tuple[Any, list[Any], int]:
+) -> tuple[Dataset, list[Any], int]:
     """The data set, the entries to read, evenly spaced, and how many the split has."""
-    plugin: Any = DATASETS.find(name)
+    plugin = DATASETS.find(name)
     if split is None:
-        about = getattr(plugin, "about", None)
+        about = plugin.about
         splits = about.splits if about else ("train", "val", "test", "all")
         raise ValueError(f"data set {name!r}: say which split (--split): {', '.join(splits)}")
-    plugin = plugin.with_options(**options) if options else plugin
+    plugin = plugin.with_options(**options)
     entries = list(plugin.index(root, split))
     if not limit or limit >= len(entries):
         return plugin, entries, len(entries)
@@ -194,7 +188,7 @@ def _spaced(length: int, count: int) -> list[int]:
     return np.linspace(0, length - 1, min(count, length)).round().astype(int).tolist()
 
 
-def _examine(plugin: Any, entries: Sequence[Any], table: str, sheet_samples: int) -> tuple[Report, list[Sample]]:
+def _examine(plugin: Dataset, entries: Sequence[Any], table: str, sheet_samples: int) -> tuple[Report, list[Sample]]:
     """Read the entries; what they hold, and the evenly spaced ones for a sheet."""
     report, shown = Report(samples=len(entries), total=len(entries), table=table), []
     wanted = set(_spaced(len(entries), sheet_samples))
@@ -313,9 +307,8 @@ def _unread(folder: Path, names: Sequence[str]) -> list[str]:
     return [f"{name}/ is not read: no label is called so; {hint(name, known)}" for name in unread(folder, names)]
 
 
-def _table(plugin: Any) -> str:
-    about = getattr(plugin, "about", None)
-    return (about.classes or "") if about else ""
+def _table(plugin: Dataset) -> str:
+    return (plugin.about.classes or "") if plugin.about else ""
 
 
 def _format(out: Path) -> str:

@@ -90,8 +90,8 @@ def _section(row: Mapping[str, Any]) -> list[str]:
 
 
 def _row(name: str) -> dict[str, Any]:
-    plugin: Any = DATASETS.find(name)
-    about = getattr(plugin, "about", None)
+    plugin = DATASETS.find(name)
+    about = plugin.about
     return {
         "name": name,
         "title": about.title if about else "",

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 
 from genpercept.core import classes
 from genpercept.core.labels import LABELS, Label, finite
+from genpercept.core.names import choose
 from genpercept.core.values import Sample
 from genpercept.imaging.colour import INVALID, colourise
 from genpercept.imaging.prediction import KINDS
@@ -47,6 +48,7 @@ def pictures(sample: Sample, table: str | None = None) -> list[Image.Image]:
     for name, row in LABELS.items():
         if not row.kind or name not in there:
             continue
+        choose("kind", row.kind, KINDS, f"label {name!r}: ")
         values = row.last(there[name].numpy())
         if not row.channels:
             found.append(_on_image(row, values, sample, found[0]))

@@ -10,10 +10,14 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from genpercept.core.names import hint
 from genpercept.core.texts import one_line
 from genpercept.core.version import __version__
+
+if TYPE_CHECKING:
+    from genpercept.core.registry import Registry, Table
 
 _CORE = ("torch", "diffusers", "transformers", "numpy", "pillow", "safetensors", "huggingface_hub", "pydantic")
 _EXTRAS = {
@@ -37,7 +41,7 @@ class Line(NamedTuple):
 def main(device: str = "auto") -> int:
     """Print the findings to stdout. 0: predicting would work; 1: something that it needs is missing or broken."""
     problems = 0
-    for line in [*_versions(), *_compute(device), *_extras(), *_models()]:
+    for line in [*_versions(), *_compute(device), *_extras(), *_models(), *_additions()]:
         problems += line.problem
         print(f"{'!!' if line.problem else '  '} {line.name:<16} {line.text}")
     print(f"{problems} problem(s), marked !!" if problems else "all that predicting needs is there")
@@ -131,6 +135,48 @@ def _models() -> Iterator[Line]:
     except ImportError:
         yield Line("hub cache", "huggingface_hub is missing")
     yield from _base()
+
+
+def _additions() -> Iterator[Line]:
+    """What other installed packages add by entry points; a problem where it cannot be loaded, or where nobody reads it."""
+    from genpercept.core import registry
+
+    known = {kind.group: kind for kind in _extensible()}
+    added: dict[str, list[str]] = {}
+    for group in registry.groups():
+        for name, entry in registry.entries(group).items():
+            package = registry.package_of(entry)
+            if group not in known:
+                yield Line(package, f"{group} {name!r}: nobody reads this group; {hint(group, known)}", True)
+                continue
+            kind = known[group]
+            try:
+                kind.find(name)
+            except ValueError as error:
+                yield Line(package, one_line(error), True)
+            ours = " (not used: the name is ours)" if kind.ours(name) else ""
+            added.setdefault(package, []).append(f"{kind.noun} {name}{ours}")
+    for package, names in added.items():
+        yield Line(package, f"adds {', '.join(names)}")
+
+
+def _extensible() -> list[Registry[Any] | Table[Any]]:
+    """All that another package can add to."""
+    from genpercept.core.labels import LABELS
+    from genpercept.data import DATASETS
+    from genpercept.imaging.kinds import KINDS
+    from genpercept.metrics import METRICS
+    from genpercept.models.backbones import BACKBONES
+    from genpercept.models.codecs import CODECS
+    from genpercept.models.detectors import DETECTORS
+    from genpercept.models.heads import HEADS
+    from genpercept.models.paradigms import PARADIGMS
+    from genpercept.pipeline.families import FAMILIES
+    from genpercept.tasks import TASKS
+    from genpercept.training.losses import LOSSES
+
+    rows: list[Registry[Any] | Table[Any]] = [LABELS, KINDS]
+    return [*rows, TASKS, METRICS, DATASETS, LOSSES, HEADS, BACKBONES, CODECS, PARADIGMS, DETECTORS, FAMILIES]
 
 
 def _base() -> Iterator[Line]:

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from genpercept.checkpoints import hub
 from genpercept.commands.evaluate import cache, cell, output, page, predictions, suites
 from genpercept.commands.evaluate import sets as plan
 from genpercept.commands.evaluate.cell import Cell, Machinery
@@ -17,7 +18,7 @@ from genpercept.commands.evaluate.sets import EvalSet, SetSpec
 from genpercept.core.devices import pick_device
 from genpercept.core.names import choose
 from genpercept.metrics import METRICS
-from genpercept.tasks import DEFAULT
+from genpercept.tasks import DEFAULT, TASKS
 
 __all__ = ["Machinery", "ModelSpec", "SetSpec", "Way", "main", "run"]
 
@@ -63,7 +64,7 @@ def main(
         raise ValueError(f"nothing to evaluate on: give --dataset NAME, or --suite: {', '.join(suites.names())}")
     if not models:
         name = task or (tasks[0] if tasks else DEFAULT)
-        models = [f"mini/{name}"]
+        models = [hub.embedded_for(TASKS.find(name).name)]
         _say(f"genpercept: no --model given: using {models[0]}, small and embedded")
         task = None
     named = [ModelSpec(m, base, family, subfolder, task, allow_pickle) for m in models]

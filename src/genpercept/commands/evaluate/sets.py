@@ -10,7 +10,7 @@ from typing import Any
 
 from genpercept.core import classes
 from genpercept.core.values import Sample
-from genpercept.data import DATASETS
+from genpercept.data import DATASETS, Dataset
 from genpercept.metrics import METRICS
 from genpercept.tasks import ClassTask, Task
 
@@ -45,7 +45,7 @@ class EvalSet:
     """A data set opened: `entries` are those that are scored, `names` theirs, all different."""
 
     spec: SetSpec
-    dataset: Any
+    dataset: Dataset
     split: str
     entries: tuple[Any, ...]
     names: tuple[str, ...]
@@ -58,7 +58,7 @@ class EvalSet:
         """The named protocol: the one asked for, else the data set's own for this task; None where it names none."""
         if self.spec.protocol is not None:
             return self.spec.protocol
-        about = getattr(self.dataset, "about", None)
+        about = self.dataset.about
         return (about.protocols.get(task.name) or None) if about else None
 
     def record(self) -> dict[str, Any]:
@@ -70,11 +70,7 @@ class EvalSet:
 
 def open_set(spec: SetSpec, count: int | None = None) -> EvalSet:
     """The set with its first `count` entries (None: all). ValueError for an unknown name, option, split or layout."""
-    dataset: Any = DATASETS.find(spec.dataset)
-    if spec.options:
-        if not hasattr(dataset, "with_options"):
-            raise ValueError(f"data set {spec.dataset!r} has no options, but got {', '.join(spec.options)}")
-        dataset = dataset.with_options(**spec.options)
+    dataset = DATASETS.find(spec.dataset).with_options(**spec.options)
     split = spec.split or _default_split(spec.dataset, dataset)
     entries = tuple(dataset.index(spec.root, split))[:count]
     if not entries:
@@ -82,8 +78,8 @@ def open_set(spec: SetSpec, count: int | None = None) -> EvalSet:
     return EvalSet(spec, dataset, split, entries, _distinct([_name(e, i) for i, e in enumerate(entries)]))
 
 
-def _default_split(name: str, dataset: Any) -> str:
-    about = getattr(dataset, "about", None)
+def _default_split(name: str, dataset: Dataset) -> str:
+    about = dataset.about
     if about is None:
         return "all"
     for split in _SPLITS:
@@ -111,7 +107,7 @@ def _distinct(names: Sequence[str]) -> tuple[str, ...]:
 
 def check(data: EvalSet, task: Task, model: str) -> None:
     """ValueError where the set's samples lack what the task needs, or name other classes than the model's."""
-    about = getattr(data.dataset, "about", None)
+    about = data.dataset.about
     has = set(about.provides if about else _first(data).labels())
     if missing := [f for f in task.labels if f not in has]:
         what = f"it provides {', '.join(about.provides)}" if about else "its first sample has none"
@@ -119,12 +115,12 @@ def check(data: EvalSet, task: Task, model: str) -> None:
             f"{model} does {task.name}, which needs {', '.join(missing)}; data set {data.spec.dataset!r} has none: {what}"
         )
     if isinstance(task, ClassTask) and about is not None:
-        _check_classes(data, task, model)
+        _check_classes(data, about.classes, task, model)
     METRICS.find(task.metric)(protocol=data.protocol(task), **task.metric_options())
 
 
-def _check_classes(data: EvalSet, task: ClassTask, model: str) -> None:
-    declared = getattr(data.dataset, "classes", None) or data.dataset.about.classes
+def _check_classes(data: EvalSet, usual: str | None, task: ClassTask, model: str) -> None:
+    declared = getattr(data.dataset, "classes", None) or usual
     declared = "nyu40" if declared == "shared" else declared  # ADE20K's: ids of nyu40
     wanted = task.table
     known = classes.find(declared).names if declared in classes.names() else None

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
+from genpercept.checkpoints import hub
 from genpercept.commands.files.results import Job
 from genpercept.core import dtypes
 from genpercept.imaging import write
@@ -133,6 +134,8 @@ def check(request: Request, machine: Machine, formats: Iterable[str] | None) -> 
         raise ValueError(f"box score {request.box_score:g}: must lie between 0 and 1")
     if request.task is not None and request.task not in TASKS.names():
         TASKS.find(request.task)  # which says what there is
+    if request.task is not None and request.model is None:
+        hub.embedded_for(request.task)
     dtypes.check(request.dtype)
     for name, value, least in (
         ("processing resolution", request.processing_resolution, 0),

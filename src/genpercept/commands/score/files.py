@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from genpercept.core.registry import entries
 from genpercept.metrics import METRICS, MetricPlugin
 from genpercept.metrics._files import EXTENSIONS, SUFFIXES, Pair
 
@@ -21,7 +22,8 @@ class Matcher:
     """Finds the files of each sample. Of a file's name the ends do not count that data sets, `predict` and the metric add."""
 
     def __init__(self, plugin: MetricPlugin[Any]) -> None:
-        own = {*SUFFIXES, *(f"_{name}" for name in METRICS.names()), *plugin.suffixes}
+        named = {*METRICS.names(), *entries("genpercept.tasks")}  # our tasks are named as their metrics
+        own = {*SUFFIXES, *(f"_{name}" for name in named), *plugin.suffixes}
         self._suffixes = sorted(own, key=len, reverse=True)
         self._tree_layout = plugin.tree
 

@@ -33,15 +33,17 @@ from genpercept.commands import shared_options as shared
 @click.option("--fpr-limit", type=float, metavar="X", help="Anomaly: AUPRO up to this rate.  [default: 0.3]")
 @click.option("--pred-scale", type=float, metavar="X", help="Stored predictions are divided by X.")
 @click.option("--gt-scale", type=float, metavar="X", help="Stored ground truth is divided by X (KITTI: 256).")
+@shared.dataset_option("pairs", help="What else the metric takes: an option, or a further file or folder. Repeatable.")
 @click.option("--per-image", is_flag=True, help="Add the figures of each image.")
 @click.option("--details", is_flag=True, help="Add what there is besides: per class, per category, recall.")
 @shared.debuggable
-def score(ignore_index: tuple[int, ...], **options: Any) -> int:
+def score(ignore_index: tuple[int, ...], pairs: tuple[str, ...], **options: Any) -> int:
     """Score predictions of TASK in files or folders against ground truth: JSON on stdout.
 
     TASK: depth, disparity, normals, segmentation, dis, matting (npy, npz, png), anomaly (the same, in folders as MVTec
-    AD's) or pose (COCO's JSON files).
+    AD's), pose (COCO's JSON files), or a metric of another installed package.
     """
     from genpercept.commands.score.run import main
+    from genpercept.core.texts import assignments
 
-    return main(**options, ignore_index=ignore_index or None)
+    return main(**options | {"ignore_index": ignore_index or None} | assignments(pairs, "region=trimap"))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from genpercept.commands.score.files import Matcher, stored_kind
-from genpercept.metrics import METRICS, AnnotatedPlugin, Metric, options_for
+from genpercept.metrics import METRICS, AnnotatedPlugin, Metric, of_task, options_for
 
 
 def main(
@@ -27,7 +27,9 @@ def main(
     details: bool = False,
     **options: Any,
 ) -> int:
-    """Score files, or folders matched by stem, by the metric `task`; print one JSON object: figures, `images`, `empty`, ...
+    """Score files, or folders matched by stem, by the metric `task`, or the task's; print one JSON object.
+
+    In it: figures, `images`, `empty`, and what they were made with.
 
     Files are npy, npz and png, read as the metric reads them (`help(genpercept.metrics.find(task).read_gt)`). `pred_scale`,
     `gt_scale`: what a stored integer is divided by to be metres (256: KITTI, 1000: millimetres). valid, trimap, skeleton:
@@ -37,7 +39,7 @@ def main(
     per category, recall). `options` as in `genpercept.metrics.score`; those that are None are left to the protocol. Raises
     ValueError for files without a partner, unreadable ones, shapes that differ, unknown metrics, protocols and options.
     """
-    plugin = METRICS.find(task)
+    plugin = of_task(task)
     beside = {"valid": valid, "trimap": trimap, "skeleton": skeleton}
     beside |= {key: options.pop(key) for key in plugin.beside if key in options}
     further = {key: Path(path) for key, path in beside.items() if path is not None}

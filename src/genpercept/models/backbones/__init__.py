@@ -66,7 +66,7 @@ class BackbonePlugin(PartPlugin, Protocol):
         raise ValueError(f"backbone {self.name!r} has no ControlNet")
 
 
-BACKBONES = Registry[BackbonePlugin](__name__, "backbone", "genpercept.models.backbones")
+BACKBONES = Registry[BackbonePlugin](__name__, "backbone", "genpercept.backbones", BackbonePlugin)
 find = BACKBONES.find
 
 

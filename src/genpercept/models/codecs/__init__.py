@@ -48,7 +48,7 @@ class CodecPlugin(PartPlugin, Protocol):
         ...
 
 
-CODECS = Registry[CodecPlugin](__name__, "codec", "genpercept.models.codecs")
+CODECS = Registry[CodecPlugin](__name__, "codec", "genpercept.codecs", CodecPlugin)
 find = CODECS.find
 
 

@@ -24,5 +24,5 @@ class DetectorPlugin(Protocol):
         ...
 
 
-DETECTORS = Registry[DetectorPlugin](__name__, "detector", "genpercept.models.detectors")
+DETECTORS = Registry[DetectorPlugin](__name__, "detector", "genpercept.detectors", DetectorPlugin)
 find = DETECTORS.find

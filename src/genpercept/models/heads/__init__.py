@@ -46,7 +46,7 @@ class HeadPlugin(PartPlugin, Protocol):
         ...
 
 
-HEADS = Registry[HeadPlugin](__name__, "head", "genpercept.models.heads")
+HEADS = Registry[HeadPlugin](__name__, "head", "genpercept.heads", HeadPlugin)
 find = HEADS.find
 
 

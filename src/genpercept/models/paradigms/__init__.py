@@ -77,5 +77,5 @@ class Paradigm(Protocol):
         ...
 
 
-PARADIGMS = Registry[Paradigm](__name__, "paradigm", "genpercept.models.paradigms")
+PARADIGMS = Registry[Paradigm](__name__, "paradigm", "genpercept.paradigms", Paradigm)
 find = PARADIGMS.find

@@ -49,5 +49,5 @@ class Family(Protocol):
         ...
 
 
-FAMILIES = Registry[Family](__name__, "family", "genpercept.pipeline.families")
+FAMILIES = Registry[Family](__name__, "family", "genpercept.families", Family)
 find = FAMILIES.find

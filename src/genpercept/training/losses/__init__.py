@@ -1,5 +1,6 @@
 """Losses: masked, per sample. Each module's PLUGIN is called as `loss(pred, target, valid, **options, **context)`.
 
+To write one begin with `difference` and `masked_mean`: docs/extend.md.
 Options come from the recipe. Context comes from the batch: a loss that uses one of CONTEXT names it among its keywords, with
 a default where it can do without, and is given exactly those (`needs`).
 
@@ -18,6 +19,9 @@ from torch import Tensor
 
 from genpercept.core.names import hint
 from genpercept.core.registry import Registry
+from genpercept.training.losses._masked import difference, hide, masked_mean
+
+__all__ = ["CONTEXT", "LOSSES", "Loss", "check_options", "difference", "find", "hide", "masked_mean", "needs"]
 
 CONTEXT = ("intrinsics", "rng", "joint_weights")
 
@@ -31,7 +35,7 @@ class Loss(Protocol):
         ...
 
 
-LOSSES = Registry[Loss](__name__, "loss", "genpercept.training.losses")
+LOSSES = Registry[Loss](__name__, "loss", "genpercept.losses", Loss)
 find = LOSSES.find
 
 

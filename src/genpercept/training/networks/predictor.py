@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,11 @@ from torch import nn
 
 from genpercept.checkpoints import hub
 from genpercept.checkpoints.parts import MANIFEST
+from genpercept.core.labels import LABELS
 from genpercept.core.modules import config_of, pretrained
+from genpercept.core.registry import Registry, Table
+from genpercept.imaging.kinds import KINDS
+from genpercept.metrics import METRICS
 from genpercept.models import adapters
 from genpercept.models.backbones import BACKBONES, as_backbone
 from genpercept.models.codecs import CODECS, Codec
@@ -224,6 +229,29 @@ def fresh_head(recipe: Recipe, name: str, denoiser: nn.Module) -> nn.Module:
 def find_task(recipe: Recipe) -> Task:
     """The recipe's task with its options."""
     return TASKS.find(recipe.task).with_options(**recipe.task_options)
+
+
+def check_task(task: Task) -> None:
+    """ValueError where a task names a label, a kind, a head or a metric that there is not: else it shows hours later."""
+    named: list[tuple[Registry[Any] | Table[Any], str]] = [
+        *((LABELS, name) for name in task.labels),
+        (KINDS, task.kind),
+    ]
+    named += [(HEADS, task.head), *([(METRICS, task.metric)] if task.metric else [])]
+    for known, name in named:
+        try:
+            known.find(name)
+        except ValueError as error:
+            raise ValueError(f"task {task.name!r}: {error}") from None
+
+
+def own_losses(task: Task, space: str) -> Mapping[str, float]:
+    """A task's losses on maps of this space. ValueError where it has none."""
+    if not task.losses.get(space):
+        raise ValueError(
+            f"task {task.name!r} has no losses of its own in space {space!r}: say which, such as loss.mse = 1"
+        )
+    return task.losses[space]
 
 
 def _select(recipe: Recipe, parts: Parts) -> None:

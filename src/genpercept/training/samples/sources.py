@@ -43,11 +43,7 @@ class Files:
     """The entries of a data set plugin, read each time."""
 
     def __init__(self, data: DataSet, report: Callable[[str], None]) -> None:
-        plugin: Any = DATASETS.find(data.name)
-        if data.options:
-            if not hasattr(plugin, "with_options"):
-                raise ValueError(f"data.options: data set {data.name!r} has no options")
-            plugin = plugin.with_options(**data.options)
+        plugin = DATASETS.find(data.name).with_options(**data.options)
         self._load, self._skip, self._report = plugin.load, data.skip_bad, report
         entries: Sequence[Any] = plugin.index(data.root, data.split)
         entries = entries[: data.count] if data.count else entries

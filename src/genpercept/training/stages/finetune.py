@@ -74,6 +74,7 @@ class FinetuneStage:
     def __init__(self, recipe: Recipe, report: Callable[[str], None]) -> None:
         self.recipe = recipe
         self.task = predictor.find_task(recipe)
+        predictor.check_task(self.task)
         self.parts = predictor.build(recipe)
         self._weights = _weights(recipe, self.parts)
         self._losses = {name: LOSSES.find(name) for name in self._weights}
@@ -252,7 +253,7 @@ _ONE_PASS = ("one_step", "direct")  # paradigms whose network input does not hol
 
 def _weights(recipe: Recipe, parts: predictor.Parts) -> dict[str, float]:
     """The losses of a recipe, or the task's own. ValueError where there is no latent for a latent loss to compare."""
-    weights = dict(recipe.loss or predictor.find_task(recipe).losses[parts.head.space])
+    weights = dict(recipe.loss or predictor.own_losses(predictor.find_task(recipe), parts.head.space))
     if "latent" in weights and parts.head.consumes != "latent":
         raise ValueError(
             f"loss.latent: head {parts.head_name!r} reads the denoiser's features, so there is no latent to compare; "
