@@ -42,9 +42,9 @@ def seconds(work, times):
 image = np.random.default_rng(0).integers(0, 256, (int(sys.argv[1]), int(sys.argv[2]), 3), np.uint8)
 load = lambda: genpercept.load("mini/depth", device="cpu")
 pipe = load()
-for _ in range(10):
+for _ in range(5):
     pipe(image)
-print(json.dumps({"load": seconds(load, 15), "image": seconds(lambda: pipe(image), 200)}))
+print(json.dumps({"load": seconds(load, 10), "image": seconds(lambda: pipe(image), 100)}))
 """
 IMPORT = "import time; t = time.perf_counter(); import genpercept; print(time.perf_counter() - t)"
 ROWS = {

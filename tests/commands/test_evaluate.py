@@ -355,7 +355,7 @@ def test_refused_before_the_network_runs(folder: Path, tmp_path: Path, calls: li
         ({"options": ["depth_scal=3"]}, "depth_scale"),
         ({"models": ["mini/depth", "mini/depth"]}, "named twice"),
         ({"way": way(steps=7)}, "step"),
-        ({"way": way(dtype="fp8")}, "dtype 'fp8'"),
+        ({"way": way(dtype="fp8")}, "dtype='fp8'"),
     ):
         with pytest.raises(ValueError, match=re.escape(words)):
             evaluated(folder, tmp_path / "out", **options)

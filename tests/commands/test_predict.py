@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genpercept.commands.predict.run import Machine, Progress, Request, run, write
+from genpercept.commands.predict.run import Machine, Progress, Request, run
+from genpercept.imaging import prediction
 from genpercept.imaging.prediction import Prediction
 
 
@@ -213,7 +214,7 @@ def test_folder_without_permission(photos: Path, tmp_path: Path, monkeypatch: py
         ({"formats": ["png", "jpeg"]}, "unknown output format 'jpeg'"),
         ({"formats": []}, "no output format"),
         ({"request": Request(task="dept")}, "did you mean 'depth'"),
-        ({"request": Request(dtype="fp8")}, "dtype 'fp8'"),
+        ({"request": Request(dtype="fp8")}, "dtype='fp8'"),
         ({"request": Request(processing_resolution=-1)}, "at least 0"),
         ({"request": Request(fov=0)}, "180 degrees"),
         ({"machine": Machine(batch_size=0)}, "batch size 0"),
@@ -273,7 +274,7 @@ def test_a_sidecar_never_vouches_for_another_runs_files(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(write, "write_json", full)
+        patch.setattr(prediction, "write_json", full)
         assert run([photos / "p1.png"], out, Request(seed=1), formats=["npy"], load=load_of(fake)) == 2
     fake.calls.clear()
     assert run([photos / "p1.png"], out, formats=["npy"], resume=True, load=load_of(fake)) == 0
