@@ -5,17 +5,17 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-ROOT = next(folder for folder in Path(__file__).parents if (folder / "pyproject.toml").is_file())
+from tests.support.paths import ROOT
+
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()
     for pattern in ("*.md", "docs/**/*.md", "benchmarks/**/*.md")
     for path in ROOT.glob(pattern)
 )
-SOURCES = ("src/**/*.py", "benchmarks/**/*.py", "benchmarks/**/*.sh", "recipes/**/*.toml", "tools/*")
+SOURCES = ("src/**/*.py", "benchmarks/**/*.py", "benchmarks/**/*.sh", "recipes/**/*.toml", "tools/**/*.py", "tools/*.sh")
 LINK = re.compile(r"\]\(([^)#\s]*)(?:#[^)\s]*)?\)")
 NAMED = re.compile(r"(?<![\w./-])(?:\.ci|benchmarks|docs|recipes|src|tests|tools)/[\w./*{},$-]+")
 

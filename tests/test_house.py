@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from genpercept.core.moved import MOVED, target
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "genpercept"
 
 LAYERS = [
@@ -194,11 +194,10 @@ def test_files_and_functions_fit_on_their_pages() -> None:
 
 
 def test_the_top_of_the_package_is_its_rooms() -> None:
-    entries = sorted(path.name for path in SOURCE.iterdir() if path.name != "__pycache__")
-    assert {name for name in entries if not name.endswith(".py")} == set(FLOOR) - {"__main__", "equations"}
-    assert len(entries) <= 14 and not any(
-        p.name.startswith("_") and p.is_dir() for p in SOURCE.iterdir() if p.name != "__pycache__"
-    )
+    found = {path.name for path in SOURCE.iterdir() if path.name != "__pycache__"}
+    assert {name for name in found if not name.endswith(".py")} == set(FLOOR) - {"__main__", "equations"}
+    assert {name for name in found if name.endswith(".py")} == {"__init__.py", "__main__.py", "equations.py"}
+    assert len(found) <= 14
 
 
 # ---- names stay in their tables --------------------------------------------------------------------------------------
@@ -248,3 +247,37 @@ def test_what_has_not_moved_is_not_answered() -> None:
     assert target("equations") is None and target("tasks.depth") is None and target("pipeline") is None
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("genpercept.nowhere")
+
+
+# ---- the tests -------------------------------------------------------------------------------------------------------
+
+
+def borrowed(source: ast.AST) -> Iterator[str]:
+    """Test modules and conftests that code imports."""
+    for node in ast.walk(source):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+        module = getattr(node, "module", None) or ""
+        for part in (*module.split("."), *(part for name in names for part in name.split("."))):
+            if part.startswith("test_") or part == "conftest":
+                yield f"{node.lineno}: {part}"
+
+
+def test_no_test_module_imports_another() -> None:
+    """What several need is a fixture in a conftest.py, or lies in tests/support."""
+    found = {str(path.relative_to(ROOT)): list(borrowed(tree(path))) for path in (ROOT / "tests").rglob("*.py")}
+    assert len(found) > 60 and not {path: lines for path, lines in found.items() if lines}
+
+
+def test_a_borrowed_test_would_be_found() -> None:
+    code = (
+        "import tests.a.test_b\nfrom test_c import d\nfrom tests.a import test_e as f\nfrom . import conftest\nimport g"
+    )
+    assert [line[3:] for line in borrowed(ast.parse(code))] == ["test_b", "test_c", "test_e", "conftest"]
+
+
+def test_tests_lie_in_rooms_and_helpers_in_none() -> None:
+    """tests/ROOM as src/genpercept/ROOM; beside them what is about the whole tree, golden answers and shared helpers."""
+    folders = {path.name for path in (ROOT / "tests").iterdir() if any(path.glob("*.py"))}
+    assert folders == {*FLOOR, "support"} - {"equations", "__main__"}
+    loose = list((ROOT / "tests" / "support").rglob("test_*.py"))
+    assert not loose

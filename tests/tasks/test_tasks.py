@@ -1,0 +1,275 @@
+"""Tasks: labels as the release normalises them, raw maps of every space decoded, mirrored maps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from genpercept.core.values import Geometry, Sample
+from genpercept.imaging.prediction import Prediction
+from genpercept.metrics import METRICS
+from genpercept.tasks import TASKS, _keypoints
+from genpercept.tasks.disparity import normalise
+from tests.support.paths import GOLDEN
+
+AFFINE = ("depth", "disparity")
+TRAINED = [name for name in TASKS.names() if TASKS.find(name).labels]
+
+
+def sample(size: tuple[int, int] = (12, 16)) -> Sample:
+    g = torch.Generator().manual_seed(0)
+    depth = torch.rand(size, generator=g) * 9 + 1
+    depth[0, 0], depth[0, 1], depth[0, 2] = 0, torch.nan, torch.inf
+    return Sample("s", torch.rand(3, *size, generator=g), depth=depth)
+
+
+def test_disparity_labels_are_the_official_ones() -> None:
+    with np.load(GOLDEN / "dpt.npz") as file:
+        raw, want = torch.from_numpy(file["depth_raw"][0]), file["disparity_norm"][0]
+    np.testing.assert_allclose(normalise(raw, raw > 0), want, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", AFFINE)
+def test_affine_labels(name: str) -> None:
+    """Three equal channels in [-1, 1]; what is not a depth is invalid and -1."""
+    s = sample()
+    target = TASKS.find(name).encode(s)
+    assert target.map.shape == (1, 3, 12, 16) and target.map.dtype == torch.float32 and target.space == "image"
+    assert torch.equal(target.map[:, 0], target.map[:, 2]) and target.map.abs().max() <= 1
+    assert (~target.valid).sum() == 3 and (target.map[0, :, 0, :3] == -1).all()
+    assert s.depth is not None
+    order = s.depth[target.valid[0, 0]].argsort()
+    steps = target.map[0, 0][target.valid[0, 0]][order].diff()
+    assert (steps >= 0).all() if name == "depth" else (steps <= 0).all()  # disparity: 1 is near
+
+
+@pytest.mark.parametrize("name", AFFINE)
+@pytest.mark.parametrize("depth", [torch.zeros(4, 4), torch.full((4, 4), 3.0), torch.full((4, 4), 1e-30)])
+def test_labels_without_range(name: str, depth: torch.Tensor) -> None:
+    target = TASKS.find(name).encode(Sample("s", torch.zeros(3, 4, 4), depth=depth))
+    assert torch.equal(target.map, torch.where(target.valid, 0.0, -1.0).expand(1, 3, 4, 4))
+
+
+@pytest.mark.parametrize("name", TASKS.names())
+def test_decode_takes_the_spaces_it_names(name: str) -> None:
+    task = TASKS.find(name)
+    for space in task.spaces:
+        raw = torch.randn(1, task.outputs(space), 16, 24, generator=torch.Generator().manual_seed(0))
+        pred = task.decode(raw, Geometry((26, 40), (13, 20), (16, 24)))
+        shape = (1, 17) if task.kind == "keypoints" else (26, 40)
+        assert pred.kind == task.kind and pred.values.shape[:2] == shape
+        assert pred.raw is not None and np.array_equal(pred.raw, raw[0].numpy())
+
+
+@pytest.mark.parametrize("name", AFFINE)
+def test_affine_maps_are_stretched_over_their_own_image(name: str) -> None:
+    """The minimum and maximum of padding do not count; scale and shift do not matter; a flat map is all zeros."""
+    task, geometry = TASKS.find(name), Geometry((13, 20), (13, 20), (16, 24))
+    raw = torch.randn(1, 1, 16, 24, generator=torch.Generator().manual_seed(0))
+    raw[..., 13:, :], raw[..., 20:] = 99.0, -99.0
+    values = task.decode(raw, geometry).values
+    inner = raw[0, 0, :13, :20].numpy()
+    np.testing.assert_allclose(values, (inner - inner.min()) / (inner.max() - inner.min()), atol=1e-6)
+    np.testing.assert_allclose(task.decode(raw * 1e4 - 7, geometry).values, values, atol=1e-5)
+    assert not task.decode(torch.full((1, 1, 16, 24), 5.0), geometry).values.any()
+
+
+@pytest.mark.parametrize("name", AFFINE)
+def test_painted_maps_keep_their_range(name: str) -> None:
+    raw = torch.tensor([-3.0, -1.0, 0.0, 0.5]).expand(1, 3, 1, 4)
+    values = TASKS.find(name).decode(raw, Geometry((1, 4), (1, 4), (1, 4))).values
+    np.testing.assert_allclose(values, [[0, 0, 0.5, 0.75]])
+
+
+def full_sample(size: tuple[int, int] = (48, 36)) -> Sample:
+    """A sample with every label there is."""
+    g = torch.Generator().manual_seed(1)
+    s = sample(size)
+    s.normals = torch.nn.functional.normalize(torch.randn(3, *size, generator=g), dim=0)
+    s.class_ids = torch.randint(-1, 19, size, generator=g)
+    s.mask, s.defect = torch.rand(size, generator=g) > 0.5, torch.rand(size, generator=g) > 0.9
+    s.alpha = torch.rand(size, generator=g)
+    points = torch.rand(2, 17, 3, generator=g) * torch.tensor([size[1], size[0], 2.99])
+    points[..., 2] = points[..., 2].floor()
+    s.keypoints = points
+    return s
+
+
+def mirrored(s: Sample) -> Sample:
+    from genpercept.training.samples.augment import mirror
+    from genpercept.training.samples.records import from_sample, to_sample
+
+    return to_sample(mirror(from_sample(s)))
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_flip_of_a_label_is_the_label_of_the_mirrored_scene(name: str) -> None:
+    """Twice is as before; once is the label of the mirrored sample, in every space."""
+    task, s = TASKS.find(name), full_sample()
+    for space in task.spaces:
+        label = task.encode(s, space)
+        assert label.space == space and label.map.shape[1] == (1 if space == "classes" else task.outputs(space))
+        assert torch.equal(task.flip(task.flip(label.map)), label.map)
+        torch.testing.assert_close(task.flip(label.map), task.encode(mirrored(s), space).map, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_decoded_label_is_the_truth(name: str) -> None:
+    """encode, then decode, scores (nearly) perfectly in the task's own metric; options survive JSON."""
+    task, s = TASKS.find(name), full_sample()
+    if name == "pose":
+        s = task.prepare(s, None)
+    if name in ("dis", "matting", "anomaly"):  # a mask that reaches 0 and 1, so that min-max changes nothing
+        s.alpha = (s.mask.float() + 0.0) if s.mask is not None else None
+    size = (s.image.shape[-2], s.image.shape[-1])
+    target = task.encode(s, "image" if "image" in task.spaces else task.spaces[0])
+    prediction = task.decode(target.map, Geometry(size, size, size))
+    truth = task.truth(s)
+    figures = METRICS.find(task.metric)(**task.metric_options()).update(prediction.values, **truth, name="s")
+    perfect = {"abs_rel": 0.05, "mean": 1.0, "mae": 1e-6, "sad": 1e-6}  # depth labels are cut at quantiles
+    ideal = {"miou": 1.0, "pixel_auroc": 1.0, "ap": 1.0}
+    found = {k: v for k, v in figures.items() if k in perfect | ideal}
+    assert found and all(v <= perfect[k] if k in perfect else v >= ideal[k] - 1e-6 for k, v in found.items()), figures
+    assert task.with_options(**json.loads(json.dumps(task.options))).options == task.options
+    with pytest.raises(ValueError, match="no option 'colour'"):
+        task.with_options(colour=1)
+
+
+def test_class_colours_and_logits_agree() -> None:
+    """Noise smaller than half the distance between colours changes nothing; unlabelled pixels are not valid."""
+    task, s = TASKS.find("segmentation").with_options(classes="cityscapes19"), full_sample()
+    assert s.class_ids is not None
+    colours, ids = task.encode(s), task.encode(s, "classes")
+    assert torch.equal(colours.valid[0, 0], s.class_ids >= 0) and torch.equal(ids.valid, colours.valid)
+    geometry = Geometry((48, 36), (48, 36), (48, 36))
+    noise = torch.rand(colours.map.shape, generator=torch.Generator().manual_seed(0)) * 0.02
+    logits = torch.nn.functional.one_hot(ids.map[0, 0].long(), 19).permute(2, 0, 1)[None].float()
+    known = (s.class_ids >= 0).numpy()
+    for raw in (colours.map + noise, logits):
+        prediction = task.decode(raw, geometry)
+        assert np.array_equal(prediction.values[known], s.class_ids.numpy()[known])
+        assert prediction.meta["classes"][0] == "road" and prediction.values.dtype == np.int32
+    with pytest.raises(ValueError, match="cityscapes19 has 19 classes"):
+        s.class_ids[0, 0] = 19
+        task.encode(s)
+
+
+def test_own_class_tables_travel_with_the_model(tmp_path: Path) -> None:
+    path = tmp_path / "own.json"
+    path.write_text(json.dumps({"names": ["sea", "land"], "colours": [[0, 0, 255], [0, 255, 0]]}))
+    task = TASKS.find("segmentation").with_options(classes=str(path))
+    path.unlink()
+    again = TASKS.find("segmentation").with_options(**json.loads(json.dumps(task.options)))
+    assert again.outputs("classes") == 2 and again.metric_options() == {"num_classes": 2}  # type: ignore[union-attr]
+
+
+def test_matting_post_processing() -> None:
+    """Min-max, above 0.95 to 1, below 0.1 to 0; and an image without contrast is not stretched."""
+    task, g = TASKS.find("matting"), Geometry((1, 5), (1, 5), (1, 5))
+    raw = torch.tensor([-0.8, -0.75, 0.0, 0.78, 0.8]).expand(1, 3, 1, 5)
+    np.testing.assert_allclose(task.decode(raw, g).values, [[0, 0, 0.5, 1, 1]], atol=1e-6)
+    np.testing.assert_allclose(task.decode(raw * 0.01 - 0.95, g).values, np.zeros((1, 5)), atol=1e-6)
+    plain = task.with_options(postprocess=False)
+    np.testing.assert_allclose(plain.decode(raw, g).values, [[0.1, 0.125, 0.5, 0.89, 0.9]], atol=1e-6)
+    with pytest.raises(ValueError, match="clear must be the smaller"):
+        task.with_options(clear=0.5, opaque=0.4)
+
+
+def test_dis_is_stretched_and_keeps_the_raw_map() -> None:
+    task, g = TASKS.find("dis"), Geometry((1, 3), (1, 3), (1, 3))
+    raw = torch.tensor([-0.5, 0.0, 0.5]).expand(1, 3, 1, 3)
+    prediction = task.decode(raw, g)
+    np.testing.assert_allclose(prediction.values, [[0, 0.5, 1]])
+    assert prediction.raw is not None and float(prediction.raw.max()) == 0.5
+    np.testing.assert_allclose(task.with_options(minmax=False).decode(raw, g).values, [[0.25, 0.5, 0.75]])
+
+
+@pytest.mark.parametrize(("height", "spread"), [(64, 0.0), (256, 0.0), (96, 1.5)])
+def test_heatmaps_are_located_below_a_pixel(height: int, spread: float) -> None:
+    """Wherever a joint lies, DARK finds it to a tenth of a heatmap's pixel: 0.4 pixels of the crop."""
+    g = torch.Generator().manual_seed(0)
+    size = (height, height * 3 // 4)
+    points = torch.rand(17, 3, generator=g) * torch.tensor([size[1] * 0.8, size[0] * 0.8, 0]) + torch.tensor(
+        [size[1] * 0.1, size[0] * 0.1, 2]
+    )
+    maps, labelled = _keypoints.heatmaps(points, size, spread)
+    assert labelled.all() and maps.shape == (17, size[0] // 4, size[1] // 4)
+    found = _keypoints.locate(maps, size, spread)
+    assert np.abs(found[:, :2] - points[:, :2].numpy()).max() < 0.4
+    plain = np.stack(np.divmod(maps.flatten(1).argmax(1).numpy(), size[1] // 4)[::-1], 1) * 4 + 2
+    assert np.abs(plain - points[:, :2].numpy()).max() > 1.0, "the refinement has something to do"
+
+
+def test_regions_and_merge_are_inverse() -> None:
+    """A person's joints go into the crop of the box and come back, at the image's border too."""
+    pose, image = TASKS.find("pose"), torch.rand(1, 3, 90, 120)
+    boxes = np.array([[10, 5, 40, 60, 0.9], [100, 60, 30, 40, 0.5]])
+    regions = pose.regions(image, boxes)  # type: ignore[union-attr]
+    assert [tuple(r.image.shape) for r in regions] == [(1, 3, 256, 192)] * 2 and [r.score for r in regions] == [
+        0.9,
+        0.5,
+    ]
+    points = np.random.default_rng(0).uniform(12, 44, (17, 3)).astype(np.float32)
+    inside = _keypoints.to_region(points, regions[0])
+    np.testing.assert_allclose(_keypoints.to_image(inside, regions[0]), points, atol=1e-4)
+    crops = [Prediction(_keypoints.to_region(points, r)[None], "keypoints", raw=np.zeros((17, 4, 4))) for r in regions]
+    merged = pose.merge(crops, regions)  # type: ignore[union-attr]
+    np.testing.assert_allclose(merged.values[0], points, atol=1e-4)
+    assert len(merged.meta["scores"]) == 2 and pose.merge([], []).values.shape == (0, 17, 3)  # type: ignore[union-attr]
+    for bad in ([[0, 0, 0, 5]], [[0, 0, np.nan, 5]], [[0, 0, 5]]):
+        with pytest.raises(ValueError, match="boxes of shape"):
+            pose.regions(image, np.array(bad, float))  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match="outside of the image"):
+        pose.regions(image, np.array([[500, 500, 10, 10.0]]))  # type: ignore[union-attr]
+
+
+def test_pose_trains_on_crops_of_labelled_people() -> None:
+    pose, s = TASKS.find("pose"), full_sample((120, 160))
+    crop = pose.prepare(s, np.random.default_rng(0))  # type: ignore[union-attr]
+    assert crop.image.shape == (3, 256, 192) and crop.keypoints is not None and crop.keypoints.shape == (1, 17, 3)
+    assert torch.equal(pose.prepare(s, None).image, pose.prepare(s, None).image)  # type: ignore[union-attr]
+    target = pose.encode(crop)
+    assert target.valid.shape == target.map.shape
+    assert torch.equal(target.valid[0, :, 0, 0], crop.keypoints[0, :, 2] > 0)
+    wide = pose.with_options(sigma=4.0).encode(crop)
+    assert wide.map[target.valid].sum() > 3 * target.map[target.valid].sum()  # 4 is twice 2, in both directions
+    s.keypoints = torch.zeros(1, 17, 3)
+    empty = pose.encode(pose.prepare(s, None))  # type: ignore[union-attr]
+    assert not empty.valid.any() and not empty.map.any()
+
+
+def test_pose_judges_crops_by_the_area_of_the_person() -> None:
+    """In pixels of the crop; half of the person's box where no area is labelled, not the crop, which is far larger."""
+    pose, s = TASKS.find("pose"), full_sample((120, 160))
+    s.boxes, s.meta = torch.tensor([[10.0, 20.0, 30.0, 40.0]]), {}
+    share = (40 * 1.25 / 256) ** 2  # pixels of the image in one of the crop
+    (guessed,) = pose.prepare(s, None).meta["areas"]
+    assert guessed == pytest.approx(0.53 * 30 * 40 / share, rel=0.05)
+    s.meta = {"areas": [300.0]}
+    assert pose.prepare(s, None).meta["areas"] == [pytest.approx(300 / share, rel=0.05)]
+
+
+def test_synthetic_defects() -> None:
+    """Where the mask is, the image changed; elsewhere it hardly did; keyed by the generator; real defects stay alone."""
+    task, s = TASKS.find("anomaly").with_options(synthetic=1.0), full_sample((64, 64))
+    s.defect = torch.zeros(64, 64, dtype=torch.bool)
+    shares = []
+    for seed in range(20):
+        spoilt = task.prepare(s, np.random.default_rng(seed))  # type: ignore[union-attr]
+        assert spoilt.defect is not None and torch.equal(
+            spoilt.image,
+            task.prepare(s, np.random.default_rng(seed)).image,  # type: ignore[union-attr]
+        )
+        change = (spoilt.image - s.image).abs().mean(0)
+        shares.append(float(spoilt.defect.float().mean()))
+        if spoilt.defect.any():
+            far = ~torch.nn.functional.max_pool2d(spoilt.defect.float()[None], 9, 1, 4)[0].bool()
+            assert change[spoilt.defect].mean() > 5 * change[far].mean()
+    assert 0.001 < np.mean(shares) < 0.3 and np.count_nonzero(shares) > 15
+    assert task.prepare(s, None) is s  # type: ignore[union-attr]
+    s.defect[3, 3] = True
+    assert task.prepare(s, np.random.default_rng(0)) is s  # type: ignore[union-attr]

@@ -1,0 +1,158 @@
+"""The paper's recipes take a step: as they are but for size, and at full size on the meta device (shapes without memory)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from genpercept.data import DATASETS
+from genpercept.models.backbones import BACKBONES
+from genpercept.models.backbones.clip import BIGG_CONFIG
+from genpercept.models.backbones.dinov2 import GIANT_CONFIG
+from genpercept.models.backbones.pixart_alpha import PIXART_512_CONFIG
+from genpercept.models.backbones.sd21 import SD21_CONFIG
+from genpercept.models.codecs import CODECS
+from genpercept.models.codecs.kl import SD_VAE_CONFIG
+from genpercept.models.heads import HEADS, neck_config
+from genpercept.models.paradigms import PARADIGMS
+from genpercept.tasks import TASKS
+from genpercept.training import loop
+from genpercept.training import recipe as recipes
+from genpercept.training.networks.predictor import Parts, find_task
+from genpercept.training.stages.finetune import Net
+from tests.support.bases import clip_base, dinov2_base, pixart_base
+from tests.support.paths import ROOT, SD_TINY
+from tests.support.planes import planes
+
+PAPER = sorted((ROOT / "recipes" / "paper").glob("*.toml"))
+FINETUNED = [path for path in PAPER if recipes.load(path).stage == "finetune"]
+# base of a recipe -> backbone, its full size, and a small base; Stable Diffusion 2.1 for the others
+OTHERS: dict[str, tuple[str, dict[str, Any], Any]] = {
+    "PixArt-alpha/PixArt-XL-2-512x512": ("pixart_alpha", PIXART_512_CONFIG | {"out_channels": 4}, pixart_base),
+    "facebook/dinov2-giant": ("dinov2", GIANT_CONFIG, dinov2_base),
+    "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k": ("clip", BIGG_CONFIG, clip_base),
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four pictures with every label that a recipe reads."""
+    draw, (h, w) = np.random.default_rng(0), (40, 48)
+    root = planes(tmp_path_factory.mktemp("data"), 4, (h, w), normals=True, intrinsics=(40, 40, 24, 20))
+    for kind in ("class_ids", "mask", "alpha", "defect"):
+        (root / kind).mkdir()
+    for i in range(4):
+        np.save(root / "class_ids" / f"{i}.npy", draw.integers(0, 40, (h, w)))
+        np.save(root / "alpha" / f"{i}.npy", draw.random((h, w), np.float32))
+        for kind in ("mask", "defect"):
+            Image.fromarray(draw.integers(0, 2, (h, w), np.uint8) * 255).save(root / kind / f"{i}.png")
+    return root
+
+
+@pytest.mark.parametrize("path", PAPER, ids=lambda p: p.stem)
+def test_the_data_sets_exist_and_have_the_labels(path: Path) -> None:
+    recipe = recipes.load(path)
+    for data in recipe.data:
+        plugin = cast(Any, DATASETS.find(data.name)).with_options(**data.options)
+        assert data.split in plugin.about.splits
+        if recipe.stage == "finetune":
+            task = find_task(recipe)
+            read = data.options.get("labels", plugin.about.provides)
+            assert set(task.labels) <= set(plugin.about.provides) & set(read)
+            assert recipe.task != "segmentation" or plugin.about.classes == task.options["classes"]
+
+
+@pytest.mark.parametrize("path", PAPER, ids=lambda p: p.stem)
+def test_a_step_on_tiny_shapes(path: Path, data: Path, tmp_path: Path) -> None:
+    recipe = recipes.load(path)
+    small = {
+        "data": f'[{{name = "folder", root = "{data}", split = "all", size = [32, 40]}}]',
+        "augment.sizes": "[[32, 40]]",
+        "loader.batch_size": "2",
+        "optim.accumulation": "1",
+        "optim.warmup": "0",
+        "steps": "1",
+        "precision": "fp32",
+        "validation": '{split = "all", count = 2, steps = 1, pictures = 1}',
+        "logging.tensorboard": "false",
+        "speed.threads": "1",
+    }
+    if recipe.stage == "finetune":
+        other = OTHERS.get(recipe.model.base)
+        small |= {"model.base": f'"{other[2](tmp_path / "base") if other else SD_TINY}"', "resolution": "40"}
+    else:
+        small |= {
+            "model.codec_config": "{block_out_channels = [8, 8], layers_per_block = 1, norm_num_groups = 4}",
+        }
+    if recipe.model.base in OTHERS:
+        small["augment.sizes"] = "[[28, 42]]" if recipe.paradigm == "direct" else "[[32, 48]]"
+    sizes = {"dpt": "fusion_hidden_size", "upernet": "hidden_size"}
+    if recipe.task == "pose":  # the folder of pictures has no people
+        small["data"] = '[{name = "synthetic", count = 4, size = [48, 64], domain = "closeup"}]'
+        small |= {"validation": '{split = "val", count = 2, pictures = 1}', "loader.cache": "false"}
+        small |= {"task_options": "{height = 32, width = 40}", "model.head_config.hidden_size": "16"}
+    elif recipe.model.head in sizes:
+        small[f"model.head_config.{sizes[recipe.model.head]}"] = "16"
+    assert loop.main(path, [f"{key}={value}" for key, value in small.items()], tmp_path / "run") == 0
+    assert '"step": 1' in (tmp_path / "run" / "log.jsonl").read_text()
+    assert any((tmp_path / "run" / "model").rglob("*.safetensors"))
+
+
+def full_size(recipe: recipes.Recipe) -> Parts:
+    """The networks of a recipe at full size, without memory."""
+    paradigm = PARADIGMS.find(recipe.paradigm).with_options(**recipe.paradigm_options)
+    backbone, config, _ = OTHERS.get(recipe.model.base, ("sd21", SD21_CONFIG, None))
+    pixels = BACKBONES.find(backbone).input == "pixels"
+    codec_name = "pixels" if pixels else "kl"
+    with torch.device("meta"):
+        vae = None if pixels else CODECS.find("kl").build(SD_VAE_CONFIG).requires_grad_(False)
+        codec = CODECS.find(codec_name).wrap(vae)
+        channels = paradigm.input_channels(codec.channels)
+        unet: Any = BACKBONES.find(backbone).build(config if pixels else config | {"in_channels": channels})
+        name = recipe.model.head or TASKS.find(recipe.task).head
+        plugin, task = HEADS.find(name), find_task(recipe)
+        outputs = {"out_channels": task.outputs(next(s for s in plugin.spaces if s in task.spaces))}
+        neck = neck_config(unet.pyramid_channels, unet.pyramid_strides)
+        module = plugin.build(neck | outputs | recipe.model.head_config) if plugin.class_name else None
+    nothing = cast(Any, None)  # prompts are given to forward
+    return Parts(unet, vae, module, codec, plugin.wrap(module), paradigm, nothing, backbone, codec_name, name)
+
+
+@pytest.mark.parametrize("path", FINETUNED, ids=lambda p: p.stem)
+def test_a_step_at_full_size_on_the_meta_device(path: Path) -> None:
+    recipe = recipes.load(path)
+    parts = full_size(recipe)
+    if recipe.speed.checkpointing:
+        cast(Any, parts.denoiser).enable_gradient_checkpointing()
+    if recipe.learn.denoiser == "frozen":
+        parts.denoiser.requires_grad_(False)
+    losses = recipe.loss or find_task(recipe).losses[parts.head.space]
+    net = Net(parts, share=float(set(losses) != {"latent"})).train()
+    h, w = recipe.sizes()[0]
+    tokens = 77 if recipe.prompt.padded else 2
+    denoiser: Any = parts.denoiser
+    channels, stride = denoiser.in_channels, parts.codec.stride
+    latent, maps = net(
+        torch.empty(2, channels, h // stride, w // stride, device="meta"),
+        torch.ones(2, device="meta"),
+        torch.empty(2, tokens, denoiser.context_width or 0, device="meta"),
+    )
+    scale = 4 if parts.head.space == "heatmaps" else 1
+    assert maps is None or maps.shape == (2, parts.head.channels, h // scale, w // scale)
+    assert latent is None or latent.shape == (2, 4, h // 8, w // 8)
+    cast(Any, latent if maps is None else maps).sum().backward()
+    unread = {id(p) for p in denoiser.output_parameters()}
+    if recipe.learn.denoiser != "frozen" and parts.backbone != "sd21":
+        assert all((p.grad is not None) or id(p) in unread for p in denoiser.parameters())
+        return
+    first = denoiser.conv_in.weight
+    if recipe.learn.denoiser == "frozen":
+        assert first.grad is None and parts.head_module is not None
+        assert all(p.grad is not None for p in parts.head_module.parameters())
+        return
+    assert first.grad is not None and first.grad.shape == (320, channels, 3, 3)
