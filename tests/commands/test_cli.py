@@ -373,11 +373,9 @@ def test_doctor_says_what_other_packages_add_and_what_is_wrong_with_it(install: 
     )
     assert all(line.problem for line in problems) and not summary.problem
     said = sorted(line.text for line in problems)
-    assert said[
-        0
-    ] == "detector 'other' of the package (unknown) (stranger:detectors_other): a SimpleNamespace without load, " + (
-        "model; genpercept.models.detectors.DetectorPlugin says what they are"
-    )
+    where = "detector 'other' of the package (unknown) (stranger:detectors_other)"
+    what = "a SimpleNamespace without load, model; genpercept.models.detectors.DetectorPlugin says what they are"
+    assert said[0] == f"{where}: {what}"
     assert said[1:] == ["genpercept.detector 'lost': nobody reads this group; did you mean 'genpercept.detectors'?"]
 
 

@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any, Generic, Protocol, TypeVar
 
 from genpercept.core.names import choose
+from genpercept.core.texts import listed
 
 T = TypeVar("T")
 
@@ -54,7 +55,7 @@ class Registry(Generic[T]):
             return importlib.import_module(f"{self.package}.{name}").PLUGIN
         choose(self.noun, name, self.names())
         entry = entries(self.group)[name]
-        return self._whole(load(entry, self.noun), entry)
+        return self.whole(load(entry, self.noun), entry)
 
     def all(self) -> dict[str, T]:
         """Every plugin by its name, in the order of `names`."""
@@ -64,13 +65,13 @@ class Registry(Generic[T]):
         """Whether this package itself has a plugin of this name, which then goes before others'."""
         return name in self._modules
 
-    def _whole(self, plugin: T, entry: EntryPoint) -> T:
+    def whole(self, plugin: T, entry: EntryPoint) -> T:
         """Another package's plugin. ValueError where it lacks a member, which else shows when it is used, hours later."""
         where = f"{self.noun} {entry.name!r} of the package {package_of(entry)} ({entry.value})"
         if lacking := [member for member in members(self.protocol) if not hasattr(plugin, member)]:
             known = f"{self.protocol.__module__}.{self.protocol.__qualname__}"
             raise ValueError(
-                f"{where}: a {type(plugin).__name__} without {', '.join(lacking)}; {known} says what they are"
+                f"{where}: a {type(plugin).__name__} without {listed(lacking, 8)}; {known} says what they are"
             )
         if getattr(plugin, "name", entry.name) != entry.name:
             raise ValueError(f"{where}: it is named {getattr(plugin, 'name', None)!r}; give both the same name")

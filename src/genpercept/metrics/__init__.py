@@ -11,6 +11,7 @@ What a metric takes and gives, it says itself: `help(find("depth"))`. How to wri
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from importlib.metadata import EntryPoint
 from typing import Any
 
 from genpercept.core.registry import Registry
@@ -49,15 +50,14 @@ _EXTRAS = ("trimap", "skeleton", "meta", "scores", "box_scores", "category", "im
 
 
 class _Metrics(Registry[MetricPlugin[Any]]):
-    def find(self, name: str) -> MetricPlugin[Any]:
-        """The plugin `name`. ValueError for an unknown one, and for one that declares nothing."""
-        plugin = super().find(name)
+    def whole(self, plugin: MetricPlugin[Any], entry: EntryPoint) -> MetricPlugin[Any]:
+        """ValueError for one that declares nothing, too."""
         if not isinstance(plugin, MetricPlugin):
             raise ValueError(
-                f"metric {name!r}: its plugin is a {type(plugin).__name__}; make it an instance of a subclass of "
+                f"metric {entry.name!r}: its plugin is a {type(plugin).__name__}; make it an instance of a subclass of "
                 "genpercept.metrics.MetricPlugin"
             )
-        return plugin
+        return super().whole(plugin, entry)
 
 
 METRICS = _Metrics(__name__, "metric", "genpercept.metrics", MetricPlugin)
