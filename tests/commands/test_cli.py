@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,10 +26,12 @@ from genpercept import commands
 from genpercept.commands import cli
 from genpercept.commands.doctor import run
 from genpercept.commands.export.targets import TARGETS
+from genpercept.core.labels import Label
 from genpercept.imaging.prediction import Prediction
 from tests.support.bad_images import bad_files
 from tests.support.commands import Call
 from tests.support.paths import GOLDEN, SD_TINY
+from tests.support.strangers import Install
 
 COMMANDS = sorted(cli.cli.commands)
 
@@ -352,3 +355,33 @@ def test_doctor_without_embedded_models(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setattr(hub, "embedded_root", lambda: tmp_path)
     lines = {line.name: line for line in run._models()}
     assert lines["embedded models"].problem
+
+
+def test_doctor_says_what_other_packages_add_and_what_is_wrong_with_it(install: Install) -> None:
+    good, row = SimpleNamespace(load=None, model="m", name="finder"), Label("glow", "emitted light")
+    bad, hidden = SimpleNamespace(name="other"), Label("depth", "metres")
+    install(
+        {
+            "genpercept.detectors": {"finder": good, "other": bad},
+            "genpercept.labels": {"glow": row, "depth": hidden},
+            "genpercept.detector": {"lost": good},
+        }
+    )
+    *problems, summary = run._additions()
+    assert summary.text == (
+        "adds detector finder, detector other, label glow, label depth (not used: the name is ours)"
+    )
+    assert all(line.problem for line in problems) and not summary.problem
+    said = sorted(line.text for line in problems)
+    assert said[
+        0
+    ] == "detector 'other' of the package (unknown) (stranger:detectors_other): a SimpleNamespace without load, " + (
+        "model; genpercept.models.detectors.DetectorPlugin says what they are"
+    )
+    assert said[1:] == ["genpercept.detector 'lost': nobody reads this group; did you mean 'genpercept.detectors'?"]
+
+
+def test_a_task_without_an_embedded_model_asks_for_one(call: Call, photo: Path, tmp_path: Path) -> None:
+    for command in (("predict", photo), ("evaluate", "--dataset", "synthetic")):
+        result = call(*command, "--task", "intrinsics", "--out", tmp_path / "o")
+        one_line(result, "task 'intrinsics' has no embedded model: name one by its folder or hub id (--model)")

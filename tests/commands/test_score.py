@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -12,7 +12,12 @@ from PIL import Image
 
 from genpercept.commands.score.run import main
 from genpercept.imaging.prediction import Prediction
+from genpercept.metrics import MetricPlugin, PerPixel, down
 from genpercept.metrics import score as score_arrays
+from genpercept.metrics._files import read_mask
+from genpercept.tasks import TASKS
+from tests.support.commands import Call
+from tests.support.strangers import Install
 
 RNG = np.random.default_rng(5)
 TRUTH = RNG.uniform(0.8, 9, (3, 20, 26)).astype(np.float32)
@@ -390,3 +395,51 @@ def test_options_of_the_command(tmp_path: Path):
         got = json.loads(CliRunner().invoke(cli, ["score", *files, *arguments], catch_exceptions=False).stdout)
         assert got["miou"] == pytest.approx(score_arrays("segmentation", WRONG[0], IDS[0], **options)["miou"])
         assert ("details" in got) == bool(options)
+
+
+class Colours(PerPixel):
+    """RMSE of colours, by their weight."""
+
+    keys = ("rmse",)
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        self._scale = scale
+
+    def update(
+        self, pred: Any, gt: Any, valid: Any = None, name: str = "", *args: Any, **extras: Any
+    ) -> dict[str, float]:
+        weight = extras["weight"]
+        return super().update(pred * self._scale, gt, weight, name)
+
+    def measure(self, pred: np.ndarray, gt: np.ndarray) -> dict[str, float]:
+        return {"rmse": float(np.sqrt(np.mean((pred - gt) ** 2)))}
+
+
+class ColoursPlugin(MetricPlugin[Colours]):
+    name, metric = "colours", Colours
+    columns = (down("rmse", "RMSE"),)
+    extras: ClassVar = {"weight": "where it counts"}
+    beside: ClassVar = {"weight": read_mask}
+
+
+def test_a_strangers_task_is_scored_by_its_metric_with_its_options_and_files(
+    tmp_path: Path, install: Install, call: Call
+) -> None:
+    """The metric goes by another name than the task; what it takes besides is said by --option."""
+    task = type("Albedo", (type(TASKS.find("normals")),), {"name": "albedo", "metric": "colours"})()
+    install({"genpercept.tasks": {"albedo": task}, "genpercept.metrics": {"colours": ColoursPlugin()}})
+    pred, gt = RNG.random((2, 4, 5, 3)).astype(np.float32)
+    weight = np.zeros((4, 5), bool)
+    weight[1:3] = True
+    for folder, name, array in (("p", "a_albedo", pred), ("g", "a", gt), ("w", "a", weight)):
+        (tmp_path / folder).mkdir()
+        np.save(tmp_path / folder / f"{name}.npy", array)
+    options = ("--option", "scale=0.5", "--option", f"weight={tmp_path / 'w'}")
+    code, out, err = call("score", "albedo", "--pred", tmp_path / "p", "--gt", tmp_path / "g", *options)
+    assert (code, err) == (0, "") and json.loads(out)["options"] == {"scale": 0.5}
+    assert json.loads(out)["rmse"] == pytest.approx(np.sqrt(np.mean((pred[1:3] / 2 - gt[1:3]) ** 2)), rel=1e-5)
+    found = score_arrays("albedo", pred, gt, weight=weight)
+    assert found == pytest.approx({"rmse": np.sqrt(np.mean((pred[1:3] - gt[1:3]) ** 2))}, rel=1e-5)
+    code, _, err = call("score", "albedo", "--pred", tmp_path / "p", "--gt", tmp_path / "g", "--option", "scale")
+    assert code == 2 and "--option 'scale': write key=value" in err

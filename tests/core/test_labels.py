@@ -425,3 +425,10 @@ def test_a_strangers_label_is_trained_on(root: Path) -> None:
     losses, _ = stage.loss(stage.net(*pair.inputs), pair)
     losses.mean().backward()
     assert losses.shape == (4,) and any(p.grad is not None and p.grad.abs().max() > 0 for p in stage.net.parameters())
+
+
+def test_a_label_of_an_unknown_kind_is_not_drawn_but_named(install: Install) -> None:
+    install({"genpercept.labels": {"glow": Label("glow", "emitted light", kind="anomly")}})
+    sample = Sample("a", torch.zeros(3, 4, 6), extra={"glow": torch.zeros(4, 6)})
+    with pytest.raises(ValueError, match="label 'glow': unknown kind 'anomly': did you mean 'anomaly'"):
+        pictures(sample)

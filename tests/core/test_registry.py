@@ -91,6 +91,15 @@ def test_groups_of_entry_points_have_the_names_that_other_packages_know() -> Non
 
 
 @pytest.mark.parametrize("plugins", REGISTRIES, ids=lambda r: r.noun)
+def test_our_own_plugins_have_what_is_asked_of_others(plugins: Registry[Any]) -> None:
+    wanted = registry.members(plugins.protocol)
+    assert wanted and ("name" in wanted or wanted == ["__call__"])
+    for name, plugin in plugins.all().items():
+        assert [member for member in wanted if not hasattr(plugin, member)] == [], name
+        assert getattr(plugin, "name", name) == name
+
+
+@pytest.mark.parametrize("plugins", REGISTRIES, ids=lambda r: r.noun)
 def test_every_module_in_the_folder_is_a_plugin(plugins: Registry[Any]) -> None:
     found = plugins.names()
     assert found and not any(name.startswith("_") for name in found)

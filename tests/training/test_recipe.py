@@ -14,8 +14,10 @@ from genpercept.commands.study import plan as study
 from genpercept.tasks import TASKS
 from genpercept.training import loop, recipe, recipe_reference
 from genpercept.training.dry_run import plan
+from genpercept.training.networks import predictor
 from genpercept.training.recipe import Recipe
 from tests.support.paths import ROOT
+from tests.support.strangers import Install
 
 
 def write(folder: Path, text: str) -> Path:
@@ -238,6 +240,49 @@ def test_dry_run_refuses_a_head_the_task_cannot_use() -> None:
     path = ROOT / "recipes" / "mini" / "depth_dpt.toml"
     with pytest.raises(ValueError, match=r"model\.head 'keypoints' gives .* but task depth takes"):
         loop.main(path, ["model.head=keypoints", "model.head_config={}"], path.parent / "unused", dry_run=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"data.0.name": "hypersm"}, "unknown data set 'hypersm': did you mean 'hypersim'"),
+        (
+            {"data.0.name": "dis5k", "data.0.options": "{}"},
+            "data set 'dis5k' has no depth, which task 'depth' needs; it provides mask",
+        ),
+        ({"data.0.options": '{label = "depth"}'}, "unknown option of data set 'hypersim' 'label'"),
+        ({"data.1.split": "test"}, "unknown split of data set 'vkitti2' 'test': choose one of train, val, all"),
+        ({"validation.split": "vali"}, "unknown split of data set 'hypersim' 'vali': did you mean 'val'"),
+    ],
+)
+def test_dry_run_refuses_data_that_a_run_would_stop_at(changes: dict[str, str], says: str) -> None:
+    path = ROOT / "recipes" / "paper" / "depth.toml"
+    with pytest.raises(ValueError, match=re.escape(says)):
+        loop.main(path, [f"{key}={value}" for key, value in changes.items()], path.parent / "unused", dry_run=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"metric": "depht"}, "task 'other': unknown metric 'depht': did you mean 'depth'"),
+        ({"kind": "depth"}, "task 'other': unknown kind 'depth': choose one of depth_affine"),
+        ({"labels": ("dept",)}, "task 'other': unknown label 'dept': did you mean 'depth'"),
+        ({"head": "vea"}, "unknown head 'vea': did you mean 'vae'"),
+    ],
+)
+def test_dry_run_refuses_a_task_that_names_what_there_is_not(
+    changes: dict[str, Any], says: str, install: Install, tmp_path: Path
+) -> None:
+    other = type("Other", (type(TASKS.find("depth")),), {"name": "other", **changes})()
+    install({"genpercept.tasks": {"other": other}})
+    path = write(tmp_path, 'stage = "finetune"\ntask = "other"\nmodel = {base = "mini/base"}')
+    with pytest.raises(ValueError, match=re.escape(says)):
+        loop.main(path, [], tmp_path / "unused", dry_run=True)
+
+
+def test_a_task_without_losses_in_a_space_says_so() -> None:
+    with pytest.raises(ValueError, match="task 'normals' has no losses of its own in space 'affine': say which"):
+        predictor.own_losses(TASKS.find("normals"), "affine")
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda p: f"{p.parent.name}/{p.stem}")
