@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -19,6 +20,10 @@ from tests.support.paths import GOLDEN, SD_TINY
 
 if TYPE_CHECKING:
     from genpercept import GenPerceptPipeline
+
+# Before torch is imported, and for the processes that tests start: with tensors as small as these, several threads wait for
+# each other longer than they work, the more so beside another worker of pytest.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

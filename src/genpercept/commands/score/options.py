@@ -46,5 +46,5 @@ def score(ignore_index: tuple[int, ...], pairs: tuple[str, ...], **options: Any)
     from genpercept.commands.score.run import main
     from genpercept.core.texts import assignments
 
-    options |= {"ignore_index": ignore_index or None} | assignments(pairs, "region=trimap")
-    return main(**options)
+    options["ignore_index"] = ignore_index or None
+    return main(**options | assignments(pairs, "region=trimap"))
