@@ -15,7 +15,14 @@ PAGES = sorted(
     for pattern in ("*.md", "docs/**/*.md", "benchmarks/**/*.md")
     for path in ROOT.glob(pattern)
 )
-SOURCES = ("src/**/*.py", "benchmarks/**/*.py", "benchmarks/**/*.sh", "recipes/**/*.toml", "tools/**/*.py", "tools/*.sh")
+SOURCES = (
+    "src/**/*.py",
+    "benchmarks/**/*.py",
+    "benchmarks/**/*.sh",
+    "recipes/**/*.toml",
+    "tools/**/*.py",
+    "tools/*.sh",
+)
 LINK = re.compile(r"\]\(([^)#\s]*)(?:#[^)\s]*)?\)")
 NAMED = re.compile(r"(?<![\w./-])(?:\.ci|benchmarks|docs|recipes|src|tests|tools)/[\w./*{},$-]+")
 
