@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import sys
 from collections.abc import Iterator
 from configparser import ConfigParser
 from functools import cache
+from importlib.abc import InspectLoader
 from pathlib import Path
 
 import pytest
@@ -241,6 +243,17 @@ def test_an_old_import_path_gives_the_module_itself_and_a_warning(old: str) -> N
         module = importlib.import_module(f"genpercept.{old}")
     assert module is importlib.import_module(f"genpercept.{target(old)}")
     assert module.__spec__ is not None and module.__spec__.name == module.__name__ == f"genpercept.{target(old)}"
+
+
+@pytest.mark.parametrize(("old", "file"), [("train", "training/__main__.py"), ("cli", "commands/cli.py")])
+def test_an_old_program_runs_todays(old: str, file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`python -m genpercept.train` asks the finder for its code."""
+    sys.modules.pop(f"genpercept.{old}", None)
+    spec = importlib.util.find_spec(f"genpercept.{old}")
+    assert spec is not None and isinstance(spec.loader, InspectLoader)
+    code = spec.loader.get_code(f"genpercept.{old}")
+    assert code is not None and Path(code.co_filename) == SOURCE / file
+    assert f"genpercept.{old} is genpercept.{file.split('/')[0]}" in capsys.readouterr().err
 
 
 def test_what_has_not_moved_is_not_answered() -> None:

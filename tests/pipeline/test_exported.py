@@ -17,7 +17,7 @@ from PIL import Image
 
 import genpercept
 from genpercept import GenPerceptPipeline, Prediction
-from genpercept.commands.export import diffusers
+from genpercept.commands.export import run as export
 from genpercept.commands.inspect.show import inspect
 from genpercept.models.backbones import BACKBONES
 from genpercept.models.codecs import CODECS
@@ -75,7 +75,7 @@ def small(task: str = "depth", head: dict[str, Any] | None = None, **options: An
 
 def written(pipe: GenPerceptPipeline, to: str, out: Path, folder: Path, **options: Any) -> GenPerceptPipeline:
     pipe.save_pretrained(folder / "m")
-    assert diffusers.main(str(folder / "m"), to, out, **options) == 0
+    assert export.main(str(folder / "m"), to, out, **options) == 0
     return genpercept.load(out, device="cpu")
 
 
@@ -124,8 +124,8 @@ def test_predict_command(mini_onnx: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 @_OPENVINO
 def test_mini_normals(tmp_path: Path) -> None:
-    assert diffusers.main("mini/normals", "openvino", tmp_path / "out") == 0
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [diffusers.MARKER, "model.bin", "model.xml"]
+    assert export.main("mini/normals", "openvino", tmp_path / "out") == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [exported.MARKER, "model.bin", "model.xml"]
     plain, graph = genpercept.load("mini/normals", device="cpu"), genpercept.load(tmp_path / "out", device="cpu")
     agree(plain, graph)
     assert inspect(tmp_path / "out" / "model.xml").facts["check"]["largest"] < 1e-4
@@ -149,7 +149,7 @@ def test_openvino_file(tmp_path: Path) -> None:
 def test_dpt_head_and_folder(tmp_path: Path) -> None:
     pipe = small("disparity", head={"out_channels": 1}, paradigm="direct")
     graph = written(pipe, "onnx", tmp_path / "out", tmp_path)
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [diffusers.MARKER, "model.onnx"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [exported.MARKER, "model.onnx"]
     agree(pipe, graph)
 
 
@@ -194,8 +194,8 @@ def test_weights_beside_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_fewer_bits(tmp_path: Path, to: str, dtype: str, most: float, mean: float) -> None:
     """Smaller files; the error that is stated is the one that there is."""
     whole, small = (tmp_path / name for name in ("whole", "small"))
-    assert diffusers.main("mini/depth", to, whole) == 0
-    assert diffusers.main("mini/depth", to, small, dtype=dtype) == 0
+    assert export.main("mini/depth", to, whole) == 0
+    assert export.main("mini/depth", to, small, dtype=dtype) == 0
     facts = inspect(small).facts
     assert facts["dtype"] == dtype and 1e-6 < facts["check"]["largest"] < most and facts["check"]["mean"] < mean
     weights = [sum(p.stat().st_size for p in folder.glob("model.*")) for folder in (whole, small)]
@@ -210,7 +210,7 @@ def test_fewer_bits(tmp_path: Path, to: str, dtype: str, most: float, mean: floa
 def test_own_images(tmp_path: Path) -> None:
     for i in range(2):
         Image.fromarray(picture((40, 60), i)).save(tmp_path / f"{i}.png")
-    assert diffusers.main("mini/depth", "onnx", tmp_path / "m.onnx", images=[str(tmp_path / "*.png")]) == 0
+    assert export.main("mini/depth", "onnx", tmp_path / "m.onnx", images=[str(tmp_path / "*.png")]) == 0
     check = inspect(tmp_path / "m.onnx").facts["check"]
     assert check["images"] == 2 and check["drawn"] is False
 
@@ -252,7 +252,7 @@ def test_refused_calls(mini_onnx: Path) -> None:
     with pytest.raises(ValueError, match="leave the dtype out"):
         genpercept.load(mini_onnx, torch_dtype=torch.bfloat16, device="cpu")
     with pytest.raises(ValueError, match="is an export already"):
-        diffusers.main(str(mini_onnx), "onnx", mini_onnx.with_name("again.onnx"))
+        export.main(str(mini_onnx), "onnx", mini_onnx.with_name("again.onnx"))
 
 
 @_ONNX
@@ -269,7 +269,7 @@ def test_damaged_and_foreign_files(mini_onnx: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not written by `genpercept export`"):
         genpercept.load(foreign, device="cpu")
     with pytest.raises(ValueError, match="something else than an export"):
-        diffusers.main("mini/depth", "onnx", foreign)
+        export.main("mini/depth", "onnx", foreign)
 
 
 @pytest.mark.parametrize(
@@ -283,16 +283,16 @@ def test_damaged_and_foreign_files(mini_onnx: Path, tmp_path: Path) -> None:
 def test_refused_models(tmp_path: Path, options: dict[str, Any], reason: str) -> None:
     GenPerceptPipeline.from_base(GOLDEN / "sd-tiny", "depth", **options).save_pretrained(tmp_path / "m")
     with pytest.raises(ValueError, match=f"cannot be exported as a graph: .*{reason}"):
-        diffusers.main(str(tmp_path / "m"), "onnx", tmp_path / "x.onnx")
+        export.main(str(tmp_path / "m"), "onnx", tmp_path / "x.onnx")
     assert [p.name for p in tmp_path.iterdir()] == ["m"]
 
 
 def test_refused_arguments(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="int8"):
-        diffusers.main("mini/depth", "onnx", tmp_path / "x.onnx", dtype="int8")
+        export.main("mini/depth", "onnx", tmp_path / "x.onnx", dtype="int8")
     with pytest.raises(ValueError, match="copies weights as they are"):
-        diffusers.main("mini/depth", "diffusers", tmp_path / "x", dtype="fp16")
+        export.main("mini/depth", "diffusers", tmp_path / "x", dtype="fp16")
     with pytest.raises(ValueError, match="nowhere"):
-        diffusers.main("mini/depth", "onnx", tmp_path / "x.onnx", images=[str(tmp_path / "nowhere.png")])
+        export.main("mini/depth", "onnx", tmp_path / "x.onnx", images=[str(tmp_path / "nowhere.png")])
     assert exported.find("mini/depth") is None and exported.find(tmp_path) is None
     assert not list(tmp_path.iterdir())

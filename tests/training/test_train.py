@@ -431,8 +431,9 @@ def test_two_runs_share_the_rendering(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_rendering_ends_with_its_run(tmp_path: Path, number: signal.Signals) -> None:
     """Neither a kill nor Ctrl-C leaves processes that render on, nor waits for what is queued."""
-    script = "from pathlib import Path; from genpercept.training.recipe import DataSet; from genpercept.training import cache; "
-    script += f"cache.scenes(Path({str(tmp_path)!r}), DataSet(count=10**6, size=(64, 64)), 2)"
+    script = "from pathlib import Path; from genpercept.training.recipe import DataSet; "
+    script += "from genpercept.training.samples import shard_cache; "
+    script += f"shard_cache.scenes(Path({str(tmp_path)!r}), DataSet(count=10**6, size=(64, 64)), 2)"
     run = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 90

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 import warnings
 from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
+from importlib.abc import InspectLoader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 MOVED = {
@@ -38,14 +39,10 @@ MOVED = {
     "names": "core.names",
     "options": "core.options",
     "pickles": "checkpoints.pickles",
-    "pipeline_pairing": "pipeline.pairing",
     "plugins": "core.registry",
     "predict": "commands.predict.run",
     "prediction": "imaging.prediction",
     "recipe": "training.recipe",
-    "recipe_fields": "training.recipe_fields",
-    "recipe_reference": "training.recipe_reference",
-    "recipe_samples": "training.recipe_samples",
     "report": "imaging.html",
     "rng": "core.rng",
     "score": "commands.score.run",
@@ -53,7 +50,6 @@ MOVED = {
     "study": "commands.study.plan",
     "train": "training.loop",
     "types": "core.values",
-    "weights": "checkpoints.weights",
 }
 # Folders of plugins: what lay in the old folder lies in the new one by the same name.
 FOLDERS = {
@@ -67,6 +63,8 @@ FOLDERS = {
     "paradigms": "models.paradigms",
     "text": "models.text",
 }
+# Modules that `python -m` ran, where what it runs is another module now than what an import gives.
+PROGRAMS = {"train": "training.__main__"}
 _PACKAGE = "genpercept."
 
 
@@ -78,7 +76,7 @@ def target(name: str) -> str | None:
     return ".".join(filter(None, (FOLDERS[folder], rest))) if folder in FOLDERS else None
 
 
-class _Finder(MetaPathFinder, Loader):
+class _Finder(MetaPathFinder, InspectLoader):
     """Answers an old name with the module itself, never a second copy of it: classes stay the same objects."""
 
     def find_spec(
@@ -94,6 +92,20 @@ class _Finder(MetaPathFinder, Loader):
         module = importlib.import_module(new)
         spec.loader_state = module.__spec__  # the machinery writes its own over it
         return module
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        """For `python -m` of an old name."""
+        name = fullname.removeprefix(_PACKAGE)
+        new = f"{_PACKAGE}{PROGRAMS.get(name) or target(name)}"
+        print(
+            f"{fullname} is {new.removesuffix('.__main__')} now; the old name ends with the next version",
+            file=sys.stderr,
+        )
+        spec = importlib.util.find_spec(new)
+        return spec.loader.get_code(new) if spec is not None and isinstance(spec.loader, InspectLoader) else None
+
+    def get_source(self, fullname: str) -> str | None:
+        return None
 
     def exec_module(self, module: ModuleType) -> None:
         own: Any = module.__spec__
