@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+_PROGRESS = re.compile(r"^\d+/\d+ images, .* left\n", re.MULTILINE)  # how many there are depends on the time
 _DURATION = re.compile(r"[\d.]+(?= (?:s|min|images/s)\b)")
 
 
@@ -23,8 +24,8 @@ class Answer:
 
     @property
     def timeless(self) -> dict[str, Any]:
-        """All of it, but for durations."""
-        return {"code": self.code, "out": self.out, "err": _DURATION.sub("T", self.err)}
+        """All of it, but for progress and durations."""
+        return {"code": self.code, "out": self.out, "err": _DURATION.sub("T", _PROGRESS.sub("", self.err))}
 
     @property
     def last(self) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 VOLATILE = ("timing", "seconds", "versions", "date", "_diffusers_version")  # of any JSON, at any depth
-_ARRAYS = (".npy", ".npz")
+_TIME = re.compile(r"<section><h2>Time</h2>.*?</section>", re.DOTALL)  # of a report
 _BYTES = (".png", ".jpg", ".npy", ".npz", ".exr", ".ply", ".csv", ".tex")  # that hold neither time nor place
 
 
@@ -30,7 +31,8 @@ class Entries:
         self.found: dict[str, list[str]] = {}
         self.failed: dict[str, str] = {}
         self._places = {str(Path.cwd().resolve()): "WORK", os.environ.get("PYTHONPATH") or "SOURCE": "SOURCE"}
-        self._places[str(Path(__file__).parents[2])] = "ROOT"  # last: the source may lie in it
+        self._places[str(Path(__file__).parents[2])] = "ROOT"  # after it: the source may lie in it
+        self._places["genpercept/checkpoints/assets"] = "genpercept/assets"  # where the embedded models lay before
 
     @contextmanager
     def case(self, name: str) -> Iterator[None]:
@@ -91,7 +93,7 @@ class Entries:
         elif suffix == ".safetensors":
             self.tensors(name, path, each)
         elif suffix not in _BYTES:
-            self.text(name, path.read_text(encoding="utf-8"))
+            self.text(name, _TIME.sub("", path.read_text(encoding="utf-8")))
         if suffix in _BYTES:
             data = path.read_bytes()
             self.add(f"{name}/bytes", data, f"{len(data)} bytes")
