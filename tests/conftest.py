@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 # Before torch is imported, and for the processes that tests start: with tensors as small as these, several threads wait for
 # each other longer than they work, the more so beside another worker of pytest.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# What is started in the background of a shell ignores Ctrl-C, and so would everything that these tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
