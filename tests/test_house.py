@@ -11,6 +11,7 @@ from configparser import ConfigParser
 from functools import cache
 from importlib.abc import InspectLoader
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -250,8 +251,8 @@ def test_an_old_program_runs_todays(old: str, file: str, capsys: pytest.CaptureF
     """`python -m genpercept.train` asks the finder for its code."""
     sys.modules.pop(f"genpercept.{old}", None)
     spec = importlib.util.find_spec(f"genpercept.{old}")
-    assert spec is not None and isinstance(spec.loader, InspectLoader)
-    code = spec.loader.get_code(f"genpercept.{old}")
+    assert spec is not None
+    code = cast(InspectLoader, spec.loader).get_code(f"genpercept.{old}")
     assert code is not None and Path(code.co_filename) == SOURCE / file
     assert f"genpercept.{old} is genpercept.{file.split('/')[0]}" in capsys.readouterr().err
 

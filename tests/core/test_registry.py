@@ -164,6 +164,10 @@ def test_a_table_has_our_rows_first_and_other_packages_rows_after_them(installed
     assert table["depth"] is TASKS.find("depth") and list(table) == ["depth", "normals"] and len(table) == 2
     with pytest.raises(ValueError, match="unknown task 'normal': did you mean 'normals'"):
         table.find("normal")
+    installed.append(_entry("lost", "nowhere:PLUGIN"))
+    lazy = Table("task", "genpercept.tasks", TASKS.find("depth"))
+    assert "lost" in lazy and "normals" in lazy and "norms" not in lazy  # without loading a row
+    installed.pop()
     wrong = Table("task", "genpercept.tasks", TASKS.find("depth"))
     installed.append(_entry("albedo", "genpercept.tasks.normals:PLUGIN"))
     with pytest.raises(ValueError, match=r"task 'albedo' of genpercept.tasks: its row is named 'normals'"):

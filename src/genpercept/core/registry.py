@@ -87,7 +87,7 @@ class Table(Mapping[str, R]):
     """Rows of ours by name, in their order, and after them those that entry points of `group` name.
 
     noun: what an error calls a row. A name of ours always wins. Other packages' rows are loaded when the table is listed, or
-    asked for a name that is not ours.
+    asked for a row that is not ours.
     """
 
     def __init__(self, noun: str, group: str, *rows: R) -> None:
@@ -103,6 +103,10 @@ class Table(Mapping[str, R]):
     def ours(self, name: str) -> bool:
         """Whether this package itself has a row of this name, which then goes before others'."""
         return name in self._ours
+
+    def __contains__(self, name: object) -> bool:
+        """By its name alone: the package that gives the row may be in the middle of its own import, and ask."""
+        return name in self._ours or name in entries(self.group)
 
     def __getitem__(self, name: str) -> R:
         return self._ours[name] if name in self._ours else self._theirs[name]
