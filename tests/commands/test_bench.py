@@ -158,8 +158,8 @@ def test_peak_memory_is_that_since_the_reset() -> None:
     assert machine.reset_peak("cpu")
     without = machine.peak("cpu")
     assert with_it - without > 48 << 20
-    extra = np.ones(32 << 20, np.uint8)
-    assert machine.peak("cpu") - without > 24 << 20
+    extra = np.ones(64 << 20, np.uint8)  # as large, or it may come out of memory that the process has kept
+    assert machine.peak("cpu") - without > 48 << 20
     del extra
 
 
