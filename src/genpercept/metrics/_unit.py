@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from genpercept.imaging.prediction import Prediction
+from genpercept.metrics import _baselines, _files, _panels
 from genpercept.metrics._arrays import BoolArray, FloatArray, as_map, as_mask, label, same_shape, to_numpy
+from genpercept.metrics._metric import M, MetricPlugin
 
 _SLACK = 1e-6  # rounding of a resize that should have stayed inside [0, 1]
 _SINGLE = 1e-7  # float32 rounds numbers up to 1 by less
@@ -54,3 +59,23 @@ def whole(valid: Any, shape: tuple[int, ...], name: str, why: str) -> BoolArray:
     if left_out:
         raise ValueError(f"{label(name)}valid leaves out {left_out} pixels: {why}")
     return mask
+
+
+class ForegroundPlugin(MetricPlugin[M]):
+    """What the metrics of masks and of mattes declare alike: baselines' means, pictures, files. Subclasses give the rest."""
+
+    ndim = 2
+
+    def observe(self, task: Any, sample: Any) -> _baselines.Known:
+        return _baselines.observe_maps(task, sample)
+
+    def panels(
+        self, prediction: Prediction, truth: Mapping[str, Any], image: Any, metric: M, name: str
+    ) -> _panels.Panels:
+        return _panels.maps(prediction, truth["gt"])
+
+    def showable(self, truth: Mapping[str, Any]) -> bool:
+        return _baselines.partly(truth["gt"])
+
+    def read_pred(self, path: Path, scale: float | None = None) -> Any:
+        return _files.read_unit(path)

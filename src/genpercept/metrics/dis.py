@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +11,10 @@ from numpy.typing import NDArray
 from py_sod_metrics import MAE, Emeasure, FmeasureHandler, FmeasureV2, Smeasure, WeightedFmeasure
 
 from genpercept.core.names import choose
-from genpercept.imaging.prediction import Prediction
-from genpercept.metrics import _arrays, _baselines, _files, _panels, _unit
+from genpercept.metrics import _arrays, _baselines, _files, _unit
 from genpercept.metrics._arrays import BoolArray
 from genpercept.metrics._hce import correction_effort
-from genpercept.metrics._metric import Baseline, Metric, MetricPlugin, down, up
+from genpercept.metrics._metric import Baseline, Metric, down, up
 from genpercept.metrics._protocols import resolve
 
 KEYS = ("max_f", "weighted_f", "mae", "s_measure", "e_measure", "hce")
@@ -134,7 +132,7 @@ def _number(results: Mapping[str, Any]) -> float:
     return float(np.mean(value["curve"]) if isinstance(value, dict) else value)
 
 
-class Dis(MetricPlugin[DisMetric]):
+class Dis(_unit.ForegroundPlugin[DisMetric]):
     """pred and gt (H, W) in [0, 1] or 8 bits. Figures: max_f weighted_f mae s_measure e_measure (fractions) hce (points).
 
     See `DisProtocol` for the options. protocol: dis5k (the default), pysodmetrics.
@@ -153,7 +151,6 @@ class Dis(MetricPlugin[DisMetric]):
     watched = ("max_f", "mae")
     note = "Fractions, but for the HCE, which counts clicks."
     kinds = ("mask",)
-    ndim = 2
     extras: Mapping[str, str] = {"skeleton": "(H, W) bool, of the ground truth, where a data set brings one"}
     baselines = (
         Baseline("all foreground", _baselines.all_foreground),
@@ -163,20 +160,6 @@ class Dis(MetricPlugin[DisMetric]):
 
     def __call__(self, *, protocol: str | None = None, **options: Any) -> DisMetric:
         return DisMetric(resolve(DIS_PROTOCOLS, DisProtocol(), protocol, options))
-
-    def observe(self, task: Any, sample: Any) -> _baselines.Known:
-        return _baselines.observe_maps(task, sample)
-
-    def panels(
-        self, prediction: Prediction, truth: Mapping[str, Any], image: Any, metric: DisMetric, name: str
-    ) -> _panels.Panels:
-        return _panels.maps(prediction, truth["gt"])
-
-    def showable(self, truth: Mapping[str, Any]) -> bool:
-        return _baselines.partly(truth["gt"])
-
-    def read_pred(self, path: Path, scale: float | None = None) -> Any:
-        return _files.read_unit(path)
 
 
 PLUGIN = Dis()

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from genpercept.core.names import choose
-from genpercept.imaging.prediction import Prediction
-from genpercept.metrics import _arrays, _baselines, _files, _matting, _panels, _unit
+from genpercept.metrics import _arrays, _baselines, _files, _matting, _unit
 from genpercept.metrics._arrays import BoolArray, FloatArray
-from genpercept.metrics._metric import Averaged, Baseline, MetricPlugin, down
+from genpercept.metrics._metric import Averaged, Baseline, down
 from genpercept.metrics._protocols import resolve
 
 KEYS = ("sad", "mad", "mse", "grad", "conn")
@@ -104,7 +102,7 @@ def _known_set(pred: FloatArray, gt: FloatArray, valid: Any, trimap: Any, name: 
     return np.where(unknown, pred, array / 255), unknown
 
 
-class Matting(MetricPlugin[MattingMetric]):
+class Matting(_unit.ForegroundPlugin[MattingMetric]):
     """pred and gt (H, W) in [0, 1] or 8 bits. Figures: sad mad mse grad conn, scaled as the protocol does.
 
     See `MattingProtocol` for the options. protocol: p3m (whole image, the default), p3m_trimap, dim.
@@ -122,7 +120,6 @@ class Matting(MetricPlugin[MattingMetric]):
     watched = ("sad", "mse", "grad")
     note = "Scaled as the protocol does; less is better throughout."
     kinds = ("alpha",)
-    ndim = 2
     extras: Mapping[str, str] = {"trimap": "(H, W), 128 where unknown"}
     baselines = (
         Baseline("all foreground", _baselines.all_foreground),
@@ -132,20 +129,6 @@ class Matting(MetricPlugin[MattingMetric]):
 
     def __call__(self, *, protocol: str | None = None, **options: Any) -> MattingMetric:
         return MattingMetric(resolve(MATTING_PROTOCOLS, MattingProtocol(), protocol, options))
-
-    def observe(self, task: Any, sample: Any) -> _baselines.Known:
-        return _baselines.observe_maps(task, sample)
-
-    def panels(
-        self, prediction: Prediction, truth: Mapping[str, Any], image: Any, metric: MattingMetric, name: str
-    ) -> _panels.Panels:
-        return _panels.maps(prediction, truth["gt"])
-
-    def showable(self, truth: Mapping[str, Any]) -> bool:
-        return _baselines.partly(truth["gt"])
-
-    def read_pred(self, path: Path, scale: float | None = None) -> Any:
-        return _files.read_unit(path)
 
 
 PLUGIN = Matting()

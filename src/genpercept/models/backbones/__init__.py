@@ -46,9 +46,8 @@ class BackbonePlugin(PartPlugin, Protocol):
     lora_targets: tuple[str, ...] = ATTENTION  # ends of the names of its attention projections
     null_caption: str = ""  # the tensor of its files that is the empty prompt's embedding (tokens, width), where one is
     controlled: str = ""  # name of the backbone that is this one with a ControlNet beside it, where there is one
-    chooses_blocks: bool = (
-        False  # whether its modules can be told behind which blocks to read, by choose_blocks(numbers)
-    )
+    # Whether its modules can be told behind which blocks to read, by choose_blocks(numbers)
+    chooses_blocks: bool = False
 
     def recognise(self, config: dict) -> bool:
         """Whether a config.json is of a base's module that this plugin takes."""
