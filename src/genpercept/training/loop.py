@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +14,6 @@ from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from genpercept.core import dtypes
-from genpercept.core.files import atomic_folder, write_text
 from genpercept.core.texts import one_line
 from genpercept.training import recipe as recipes
 from genpercept.training import stages
@@ -25,6 +24,7 @@ from genpercept.training.recipe import Recipe
 from genpercept.training.run import launch, sharding, signals, trackers
 from genpercept.training.run.log import Reporter
 from genpercept.training.run.meter import Meter
+from genpercept.training.run.saving import Saving, claim
 from genpercept.training.run.state import UNWRITABLE, Checkpoints, State
 from genpercept.training.samples.prefetch import Prefetch
 from genpercept.training.stages.base import Batch, Stage
@@ -70,9 +70,9 @@ class Training:
         self.state = State()
         trackers.find(recipe.logging.trackers)  # one that is not installed is said before anything is prepared
         self.reporter = Reporter(out, recipe.logging, recipe.steps, not self.first, recipe.resolved())
-        self.checkpoints = Checkpoints(out, recipe.checkpoint.keep)
+        checkpoints = Checkpoints(out, recipe.checkpoint.keep)
         if self.first:
-            _claim(out, recipe, resume, bool(self.checkpoints.list()))
+            claim(out, recipe, resume, bool(checkpoints.list()))
         torch.manual_seed(recipe.seed)  # initial weights only: nothing in the loop reads torch's generator
         with self.accelerator.main_process_first():  # the first one fills the caches, the others find them full
             self.stage: Stage = stages.build(recipe, self.reporter.line)
@@ -83,9 +83,19 @@ class Training:
         prepare = sharding.prepare if self.sharded else Accelerator.prepare
         self.net, self.optimiser = prepare(self.accelerator, self.stage.net, self.optimiser)
         self.average = Average(self.stage.net.named_parameters(), recipe.ema)
-        self._copy: Stage | None = None  # with whole parameters, where those in training are sharded
+        self.saving = Saving(
+            out,
+            checkpoints,
+            self.accelerator,
+            self.sharded,
+            self.optimiser,
+            self.average,
+            self.stage,
+            lambda: stages.build(recipe, self.reporter.line),
+            self.reporter.line,
+        )
         if resume:
-            self._restore()
+            self.state = self.saving.restore()
         if recipe.speed.compile:
             self.net.compile(dynamic=False)
         self.interrupted = 0
@@ -118,11 +128,11 @@ class Training:
                     if _due(state.step, recipe.checkpoint.every) or (
                         minutes and state.seconds - saved_at > 60 * minutes
                     ):
-                        self._save()
+                        self.saving.save(state)
                         saved_at = state.seconds
                     if self.interrupted:
                         self.reporter.line(
-                            f"stopped after step {state.step}; go on with --resume --out {self.out} ({self._save()})"
+                            f"stopped after step {state.step}; go on with --resume --out {self.out} ({self.saving.save(state)})"
                         )
                         return 128 + self.interrupted
                 self._finish()
@@ -231,40 +241,9 @@ class Training:
 
     # Validation and saving ------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _averaged(self) -> Iterator[Stage | None]:
-        """The stage in eval mode, with the moving average as its weights, whole; None where another process has it.
-
-        All processes enter together where the parameters are sharded, the first one alone where they are not.
-        """
-        self.average.swap()
-        stage = self._gathered() if self.sharded else self.stage
-        try:
-            if stage is not None:
-                stage.net.eval()
-            yield stage
-        finally:
-            self.average.swap()
-            self.net.train()
-            if self._copy is not None:
-                self._copy.net.cpu()  # the accelerator's memory is what sharding saves
-
-    def _gathered(self) -> Stage | None:
-        weights = sharding.whole(dict(self._learning()))
-        if not self.first:
-            return None
-        if self._copy is None:
-            self._copy = stages.build(self.recipe, self.reporter.line)
-        with torch.no_grad():
-            for name, p in self._copy.net.named_parameters():
-                if name in weights:
-                    p.copy_(weights[name])
-        self._copy.net.to(self.accelerator.device)
-        return self._copy
-
     def _validate(self) -> None:
         if self.first or self.sharded:
-            with self._averaged() as stage:
+            with self.saving.averaged() as stage:
                 if stage is not None:
                     self._judge(stage)
         self.accelerator.wait_for_everyone()
@@ -277,82 +256,19 @@ class Training:
         value, best, sign = figures[stage.best], self.state.best, stage.best_sign
         if best is None or sign * value > sign * best:
             try:
-                self._export(stage, "best")
+                self.saving.export(stage, "best")
                 self.state.best = value
             except UNWRITABLE as error:
                 self.reporter.line(f"the best model so far could not be written: {one_line(error)}")
 
-    def _export(self, stage: Stage, name: str) -> None:
-        with atomic_folder(self.out / name) as folder:
-            stage.save(folder)
-
-    def _save(self) -> Path:
-        """A checkpoint from which --resume goes on, with whole tensors however they are spread; the first process writes it.
-
-        Where it cannot be written, a full disk for one, a line says so and the ones before are kept.
-        """
-        if not (self.first or self.sharded):
-            return self.checkpoints.folder
-        held = dict(self._learning()), self.average.shadow, self.optimiser.state_dict()
-        weights, average, optimiser_state = sharding.whole(held)
-        if not self.first:
-            return self.checkpoints.folder
-        scaler = self.accelerator.scaler
-        self.state.scaler = None if scaler is None else scaler.state_dict()
-        try:
-            return self.checkpoints.save(self.state, weights, average, optimiser_state)
-        except UNWRITABLE as error:
-            kept = self.checkpoints.list()
-            self.reporter.line(
-                f"checkpoint of step {self.state.step} could not be written: {one_line(error)}; "
-                f"kept: {kept[-1].name if kept else 'none'}"
-            )
-            return kept[-1] if kept else self.checkpoints.folder
-
-    def _restore(self) -> None:
-        found = self.checkpoints.load_latest(self.reporter.line)
-        if found is None:
-            self.reporter.line(f"no checkpoint in {self.checkpoints.folder}: starting from the first step")
-            return
-        self.state, weights, average, optimiser_state = found
-        learning = self._learning()
-        if {name for name, _ in learning} != weights.keys():
-            raise ValueError(
-                f"{self.checkpoints.folder}: checkpoints of a run that trains other parts than this recipe"
-            )
-        with torch.no_grad():
-            for name, p in learning:
-                p.copy_(sharding.like(weights[name], p))
-        self.average.load(average)
-        self.optimiser.load_state_dict(sharding.spread_state(optimiser_state, self.optimiser))
-        if self.accelerator.scaler is not None and self.state.scaler:
-            self.accelerator.scaler.load_state_dict(self.state.scaler)
-        self.reporter.line(f"resumed at step {self.state.step}")
-
-    def _learning(self) -> list[tuple[str, torch.nn.Parameter]]:
-        return [(name, p) for name, p in self.stage.net.named_parameters() if p.requires_grad]
-
     def _finish(self) -> None:
-        self._save()
+        self.saving.save(self.state)
         self._validate()
-        if self.first or self.sharded:
-            with self._averaged() as stage:
-                if stage is not None:
-                    self._export_final(stage)
-        if not self.first:
-            return
+        self.saving.finish()
         left_out = f", {self.state.skipped} steps left out" if self.state.skipped else ""
         self.reporter.line(
             f"done: {self.state.step} steps in {self.state.seconds / 60:.1f} min{left_out}; model in {self.out / 'model'}"
         )
-
-    def _export_final(self, stage: Stage) -> None:
-        try:
-            self._export(stage, "model")
-        except UNWRITABLE as error:
-            raise ValueError(
-                f"{self.out / 'model'} could not be written: {one_line(error)}; make room and run again with --resume"
-            ) from None
 
     def _tell(self, meter: Meter) -> None:
         step = self.state.step
@@ -378,14 +294,3 @@ def _share(batch: int, processes: int) -> int:
 
 def _trained(net: torch.nn.Module) -> int:
     return sum(p.numel() for p in net.parameters() if p.requires_grad)
-
-
-def _claim(out: Path, recipe: Recipe, resume: bool, begun: bool) -> None:
-    """Make the run's folder and write the recipe into it. ValueError when another run lives there."""
-    if begun and not resume:
-        raise ValueError(f"{out} has checkpoints of a run in it: go on with --resume, or choose another --out")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_text(out / "recipe.json", recipes.to_json(recipe))
-    except OSError as error:
-        raise ValueError(f"{out}: cannot be written: {error.strerror}") from None
