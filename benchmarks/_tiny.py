@@ -26,10 +26,10 @@ colour = 0.5
 noise = 0.5
 [loader]
 batch_size = {batch}
+micro_batch = {micro}
 [optim]
 lr = 3e-3
 warmup = 5
-accumulation = 2
 [ema]
 decay = 0.9
 [validation]
@@ -46,7 +46,7 @@ seconds = 1000
 """
 
 
-def write(folder: Path, steps: int, every: int, batch: int = 4) -> Path:
+def write(folder: Path, steps: int, every: int, batch: int = 8, micro: int = 4) -> Path:
     """Pictures and a recipe under `folder`; the recipe's path."""
     draw = np.random.default_rng(0)
     for kind in ("images", "depth"):
@@ -55,5 +55,5 @@ def write(folder: Path, steps: int, every: int, batch: int = 4) -> Path:
         Image.fromarray(draw.integers(0, 256, (24, 24, 3), np.uint8)).save(folder / "data" / "images" / f"{i}.png")
         np.save(folder / "data" / "depth" / f"{i}.npy", draw.uniform(1, 5, (24, 24)).astype(np.float32))
     path = folder / "recipe.toml"
-    path.write_text(RECIPE.format(steps=steps, every=every, batch=batch, data=folder / "data"), encoding="utf-8")
+    path.write_text(RECIPE.format(steps=steps, every=every, batch=batch, micro=micro, data=folder / "data"), encoding="utf-8")
     return path

@@ -334,11 +334,11 @@ def test_validation_in_training_reports_its_figures(package: None, data: Path) -
         "validation": {"split": "all", "count": 2},
         "loader": {"batch_size": 2},
     }
-    figures, picture = FinetuneStage(recipes.parse(settings), lambda line: None).validate()
+    figures, picture = FinetuneStage(recipes.parse(settings), lambda line: None).validate(2)
     assert list(figures) == ["loss", "rmse", "psnr"] and picture is not None
     assert figures["psnr"] == pytest.approx(-20 * math.log10(figures["rmse"]), abs=3)
     bare = FinetuneStage(recipes.parse(settings | {"task_options": {"metric": "bare"}}), lambda line: None)
-    assert bare.validate()[0] == figures  # all, where none are declared
+    assert bare.validate(2)[0] == figures  # all, where none are declared
 
 
 def test_a_study_measures_and_titles_them(package: None, data: Path, tmp_path: Path) -> None:

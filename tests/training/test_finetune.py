@@ -127,7 +127,7 @@ def test_a_step_changes_what_learns_and_the_model_is_saved(
 
 
 def test_validation_scores_what_the_model_predicts(data: Path) -> None:
-    figures, picture = open_stage(data, paradigm="deterministic_multi_step", steps=2, **LATENT).validate()
+    figures, picture = open_stage(data, paradigm="deterministic_multi_step", steps=2, **LATENT).validate(2)
     assert {"loss", "abs_rel", "delta1"} <= figures.keys() and picture is not None and picture.shape[2] == 3
 
 
@@ -273,7 +273,7 @@ def test_every_task_is_trained_here(task: str, table: dict[str, Any], tmp_path: 
     )
     _, changed = step(stage)
     assert "denoiser" in parts_of(changed)
-    figures, picture = stage.validate()
+    figures, picture = stage.validate(2)
     assert np.isfinite(figures["loss"]) and len(figures) > 1 and picture is not None
     stage.save(tmp_path / "model")
     pipe = genpercept.load(tmp_path / "model")

@@ -74,7 +74,6 @@ def test_a_step_on_tiny_shapes(path: Path, data: Path, tmp_path: Path) -> None:
         "data": f'[{{name = "folder", root = "{data}", split = "all", size = [32, 40]}}]',
         "augment.sizes": "[[32, 40]]",
         "loader.batch_size": "2",
-        "optim.accumulation": "1",
         "optim.warmup": "0",
         "steps": "1",
         "precision": "fp32",

@@ -45,6 +45,8 @@ def write(folder: Path, text: str) -> Path:
         ('stage = "finetune"\n[prompt]\ntexts = ["a"]\n[model]\nbase = "b"', "prompt.texts"),
         ('stage = "autoencoder"\n[[data]]\nsizes = [[8, 8]]', "one_set_per_batch"),
         ("stage = ", "not a TOML file"),
+        ('stage = "autoencoder"\noptim = {accumulation = 2}\nloader = {micro_batch = 4}', "leave it out beside"),
+        ('stage = "autoencoder"\noptim = {accumulation = 0}', "optim.accumulation 0: leave it out"),
     ],
 )
 def test_errors(tmp_path: Path, text: str, says: str) -> None:
@@ -58,6 +60,22 @@ def test_older_keys(tmp_path: Path) -> None:
     r = recipe.load(write(tmp_path, text))
     assert (r.stage, r.learn.denoiser, r.learn.decoder) == ("finetune", "scratch", "finetune")
     assert recipe.load(write(tmp_path, text), ["learn.decoder=scratch"]).learn.decoder == "scratch"
+
+
+@pytest.mark.parametrize(
+    ("text", "batch", "micro"),
+    [
+        ("[loader]\nbatch_size = 4\n[optim]\naccumulation = 8", 32, 4),
+        ("[loader]\nbatch_size = 32\n[optim]\naccumulation = 1", 32, 0),  # as every run before wrote it
+        ("[optim]\naccumulation = 2", 32, 16),
+        ("[loader]\nbatch_size = 32\nmicro_batch = 4\n[optim]\naccumulation = 1", 32, 4),
+    ],
+)
+def test_batches_of_older_recipes(tmp_path: Path, text: str, batch: int, micro: int) -> None:
+    """optim.accumulation counted batches of loader.batch_size; what is saved again has today's keys."""
+    r = recipe.load(write(tmp_path, f'stage = "autoencoder"\n{text}'))
+    assert (r.loader.batch_size, r.loader.micro_batch) == (batch, micro)
+    assert "accumulation" not in r.resolved()["optim"] and recipe.parse(r.resolved()) == r
 
 
 def test_missing_file(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def test_denoiser_is_a_stable_diffusion_pipeline(base: Path) -> None:
     ("task", "overrides"),
     [
         ("depth", ["loss={latent = 1.0}", "augment.colour=0.5", "augment.crop=[0.5, 1.0]", "augment.jpeg=1.0"]),
-        ("normals", ["loss={latent = 0.5, angular = 1.0}", "model.train_decoder=true", "optim.accumulation=2"]),
+        ("normals", ["loss={latent = 0.5, angular = 1.0}", "model.train_decoder=true", "loader.micro_batch=2"]),
         ("depth", ["model.init=scratch", "precision=bf16", "augment.sizes=[[16, 32], [32, 16]]"]),
         ("depth", ["loss={latent = 1.0}", "loader.latent_variants=2", "augment.colour=0.5"]),
         ("normals", ["loss={latent = 1.0, l1 = 1.0}", "pixel_share=0.5"]),

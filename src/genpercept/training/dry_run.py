@@ -37,7 +37,7 @@ def plan(recipe: Recipe) -> str:
         predictor.check_task(task)
     for number, data in enumerate(recipe.data):
         _check_data(data, [data.split] if number else [data.split, recipe.validation.split], task)
-    images = recipe.steps * recipe.loader.batch_size * recipe.optim.accumulation
+    images = recipe.steps * recipe.loader.batch_size
     sets = ", ".join(f"{d.called} {d.count or 'all'} x {d.weight:g}" for d in recipe.data)
     lines = [
         f"stage {recipe.stage}{_what(recipe)}: {recipe.steps} steps, {images:,} images",

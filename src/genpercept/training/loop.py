@@ -22,6 +22,7 @@ from genpercept.training.optim import build
 from genpercept.training.optim.schedule import Average, rate
 from genpercept.training.recipe import Recipe
 from genpercept.training.run import launch, sharding, signals, trackers
+from genpercept.training.run.batches import Split
 from genpercept.training.run.log import Reporter
 from genpercept.training.run.meter import Meter
 from genpercept.training.run.saving import Saving, claim
@@ -66,7 +67,12 @@ class Training:
         if self.sharded and recipe.optim.kind == "muon":
             raise ValueError('optim.kind "muon" needs whole matrices, which FSDP does not leave: choose "fused"')
         self.first = self.accelerator.is_main_process  # the one that reports, validates and saves
-        self.share = _share(recipe.loader.batch_size, self.accelerator.num_processes)
+        self.split = Split(
+            recipe.loader.batch_size,
+            self.accelerator.num_processes,
+            self.accelerator.process_index,
+            recipe.loader.micro_batch,
+        )
         self.state = State()
         trackers.find(recipe.logging.trackers)  # one that is not installed is said before anything is prepared
         self.reporter = Reporter(out, recipe.logging, recipe.steps, not self.first, recipe.resolved())
@@ -105,7 +111,7 @@ class Training:
 
     def run(self) -> int:
         recipe, state = self.recipe, self.state
-        parts = recipe.optim.accumulation
+        parts = self.split.passes
         batches = Prefetch(self._make_batch, state.step * parts, recipe.loader.threads, recipe.loader.prefetch)
         self.reporter.open(state.step)
         self.reporter.line(
@@ -142,22 +148,22 @@ class Training:
         return 0
 
     def step(self, batches: Sequence[Batch]) -> dict[str, float]:
-        """One optimiser step over the parts of a batch. Returns the figures of the step."""
+        """One optimiser step over the passes that this process's share takes. Returns the figures of the whole batch."""
         state, recipe = self.state, self.recipe
         self.net.train()
         figures: dict[str, Tensor] = {}
-        for number, batch in enumerate(batches, 1):
+        for part, batch in enumerate(batches):
             batch = batch.to(self.accelerator.device, recipe.speed.channels_last)
             with torch.no_grad(), self.accelerator.autocast():
                 encoded = self.stage.encode(batch)
             pair = self.stage.training_pair(encoded)
-            with self._exchange(number == len(batches)):
+            weight = self.split.weight(part)
+            with self._exchange(part == len(batches) - 1):
                 output = self.net(*pair.inputs)
                 losses, terms = self.stage.loss(output, pair)
-                loss = losses.mean() / len(batches)
-                self.accelerator.backward(loss)
+                self.accelerator.backward(losses.mean() * weight)
             for name, value in {"loss": losses, **terms}.items():
-                figures[name] = figures.get(name, 0.0) + value.detach().float().mean() / len(batches)
+                figures[name] = figures.get(name, 0.0) + value.detach().float().mean() * weight
         means = cast(Tensor, self.accelerator.reduce(torch.stack(list(figures.values())), "mean")).tolist()
         total, *parts = means
         norm = float(sharding.whole(self._clip()))
@@ -221,13 +227,11 @@ class Training:
         return False
 
     def _make_batch(self, number: int) -> Batch:
-        step, part = divmod(number, self.recipe.optim.accumulation)
-        size = self.recipe.loader.batch_size
-        begin = part * size + self.accelerator.process_index * self.share
-        return self.stage.make_batch(step, range(begin, begin + self.share))
+        step, part = divmod(number, self.split.passes)
+        return self.stage.make_batch(step, self.split.slots(part))
 
     def _exchange(self, last: bool) -> Any:
-        """Gradients are averaged over the processes once per step, in the last part's backward pass."""
+        """Gradients are averaged over the processes once per step, in the last backward pass."""
         return nullcontext() if last else self.accelerator.no_sync(self.net)
 
     def _agree(self, seconds: float) -> float:
@@ -251,7 +255,7 @@ class Training:
     def _judge(self, stage: Stage) -> None:
         """Report the figures, and keep the model when it is the best one so far."""
         with torch.no_grad(), self.accelerator.autocast():
-            figures, picture = stage.validate()
+            figures, picture = stage.validate(self.split.at_once)
         self.reporter.validation(self.state.step, figures, picture)
         value, best, sign = figures[stage.best], self.state.best, stage.best_sign
         if best is None or sign * value > sign * best:
@@ -283,13 +287,6 @@ class Training:
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-def _share(batch: int, processes: int) -> int:
-    """Samples of a batch per process. The effective batch, and so the run, does not depend on the number of processes."""
-    if batch % processes:
-        raise ValueError(f"loader.batch_size {batch}: must be a multiple of the {processes} processes")
-    return batch // processes
 
 
 def _trained(net: torch.nn.Module) -> int:

@@ -123,9 +123,11 @@ class Recipe(Section):
     @model_validator(mode="before")
     @classmethod
     def _older_keys(cls, table: Any) -> Any:
-        """stage "one_step", model.unet_config, model.train_decoder and, when fine-tuning, model.init, in today's terms."""
+        """stage "one_step", model.unet_config, model.train_decoder, optim.accumulation and, when fine-tuning, model.init, in
+        today's terms."""
         if not isinstance(table, dict):
             return table
+        table = _without_accumulation(table)
         model, learn = table.get("model", {}), table.get("learn", {})
         if isinstance(model, dict) and "unet_config" in model and "backbone_config" not in model:
             model = {"backbone_config" if key == "unet_config" else key: value for key, value in model.items()}
@@ -179,6 +181,26 @@ class Recipe(Section):
     def resolved(self) -> dict[str, Any]:
         """Everything, defaults included, as JSON types."""
         return self.model_dump(mode="json")
+
+
+def _without_accumulation(table: dict[str, Any]) -> dict[str, Any]:
+    """optim.accumulation, which counted batches per step, in today's terms: loader.batch_size is all of a step's samples.
+
+    ValueError for a recipe that mixes both, where nobody can say which batch is meant.
+    """
+    optim, loader = table.get("optim", {}), table.get("loader", {})
+    if not (isinstance(optim, dict) and isinstance(loader, dict) and "accumulation" in optim):
+        return table
+    times, size = optim["accumulation"], loader.get("batch_size", Loader().batch_size)
+    if not (isinstance(times, int) and isinstance(size, int) and times > 0):
+        raise ValueError(f"optim.accumulation {times!r}: leave it out; loader.batch_size is all of a step's samples now")
+    if "micro_batch" in loader and times > 1:
+        raise ValueError(
+            f"optim.accumulation {times}: leave it out beside loader.micro_batch; loader.batch_size is all of a step's samples"
+        )
+    today = {"batch_size": times * size, "micro_batch": size} if times > 1 else {}
+    optim = {key: value for key, value in optim.items() if key != "accumulation"}
+    return table | {"optim": optim, "loader": loader | today}
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -208,7 +208,6 @@ class Optim(Section):
     grad_clip: float = Field(
         default=1.0, ge=0, description="Largest norm of the gradient; longer ones are scaled. 0: any."
     )
-    accumulation: int = Field(default=1, ge=1, description="Batches of loader.batch_size per step.")
 
 
 class Ema(Section):

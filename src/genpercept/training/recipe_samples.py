@@ -92,9 +92,18 @@ class DataSet(Section):
 
 
 class Loader(Section):
-    """Batches, and what is kept on disk between runs."""
+    """Batches, and what is kept on disk between runs. See docs/training.md."""
 
-    batch_size: int = Field(default=16, ge=1, description="Samples of a batch, over all processes.")
+    batch_size: int = Field(
+        default=16, ge=1, description="Samples of one step of the optimiser, over all processes: the effective batch."
+    )
+    micro_batch: int = Field(
+        default=0,
+        ge=0,
+        description="Samples of one process that go through the network at once; a step makes as many passes as the process's "
+        "share of the batch needs, with the same result. 0: the whole share; on a GPU half of it, a quarter and so on where it "
+        "does not fit, found out before the first step.",
+    )
     cache: bool = Field(default=True, description="Rendered scenes are kept on disk. false: rendered anew each time.")
     cache_dir: Path = Field(
         default_factory=default_cache,

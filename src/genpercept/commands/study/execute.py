@@ -64,7 +64,7 @@ class Job:
 
     def images(self) -> int:
         """Training images, repeated ones counted each time."""
-        return self.recipe.steps * self.recipe.loader.batch_size * self.recipe.optim.accumulation
+        return self.recipe.steps * self.recipe.loader.batch_size
 
     def passes(self) -> int:
         """Calls of the denoiser when measuring; encoding and decoding count as another one."""

@@ -44,7 +44,7 @@ def main(folder: Path) -> int:
         [Inference(**way) for way in job["inference"]],
         job["metrics"],
         settings.seed,
-        settings.loader.batch_size,
+        settings.loader.micro_batch or settings.loader.batch_size,
         settings.loader,
     )
     scores = {"train": _state(folder), "measure_seconds": time.perf_counter() - begin}

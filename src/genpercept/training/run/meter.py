@@ -10,7 +10,7 @@ class Meter:
 
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
-        self._images = recipe.loader.batch_size * recipe.optim.accumulation
+        self._images = recipe.loader.batch_size
         self._figures: dict[str, float] = {}
         self._seconds = self._waited = self._count = 0.0
         self._waited_before = 0.0

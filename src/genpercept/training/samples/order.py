@@ -18,7 +18,7 @@ class Order:
     def __init__(
         self, lengths: Sequence[int], weights: Sequence[float], seed: int, batch: int, one_set_per_batch: bool
     ) -> None:
-        """`batch`: samples of one optimiser step over all processes and accumulated parts."""
+        """`batch`: samples of one optimiser step over all processes, however many passes it is made in."""
         self._lengths, self._seed, self._batch, self._per_batch = tuple(lengths), seed, batch, one_set_per_batch
         share = np.asarray(weights, np.float64) / np.sum(weights)
         ends = np.round(np.cumsum(share) * _BLOCK).astype(int)

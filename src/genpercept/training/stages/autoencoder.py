@@ -117,14 +117,14 @@ class AutoencoderStage:
         return total + self.recipe.autoencoder.kl * divergence, parts
 
     @torch.no_grad()
-    def validate(self) -> tuple[dict[str, float], np.ndarray | None]:
+    def validate(self, at_once: int) -> tuple[dict[str, float], np.ndarray | None]:
         """PSNR in dB (range 2) of photographs and of each kind of label that is trained on."""
         records, options = self.draw.validation(), self.recipe.validation
         figures: dict[str, float] = {}
         rows: list[list[np.ndarray]] = []
         for kind in ["image", *self.recipe.autoencoder.paint]:
             images = torch.stack([paint(kind, record) for record in records])
-            back = torch.cat([self._reconstruct(chunk) for chunk in images.split(self.recipe.loader.batch_size)])
+            back = torch.cat([self._reconstruct(chunk) for chunk in images.split(at_once)])
             error = (back - images).square().flatten(1).mean(1)
             figures["psnr" if kind == "image" else f"psnr_{kind}"] = float(
                 (10 * torch.log10(4 / error.clamp_min(1e-10))).mean()

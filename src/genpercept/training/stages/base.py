@@ -96,8 +96,8 @@ class Stage(Protocol):
         """Per-sample loss (B,) float32, and its parts (B,) for the log."""
         ...
 
-    def validate(self) -> tuple[dict[str, float], np.ndarray | None]:
-        """Figures and a picture of the network as it stands."""
+    def validate(self, at_once: int) -> tuple[dict[str, float], np.ndarray | None]:
+        """Figures and a picture of the network as it stands, `at_once` samples going through it together at most."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -115,9 +115,8 @@ class Draw:
         self.recipe, self._prepare = recipe, prepare
         loader, data = recipe.loader, recipe.data
         self.sources: list[Source] = [open_source(d, loader, report) for d in data]
-        effective = loader.batch_size * recipe.optim.accumulation
         lengths, weights = [len(s) for s in self.sources], [d.weight for d in data]
-        self.order = Order(lengths, weights, recipe.seed, effective, loader.one_set_per_batch)
+        self.order = Order(lengths, weights, recipe.seed, loader.batch_size, loader.one_set_per_batch)
         self.samples = sum(lengths)
         self._report = report
         self._validation: list[Record] | None = None

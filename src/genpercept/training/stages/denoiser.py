@@ -207,43 +207,43 @@ class DenoiserStage:
         return (error if pair.weight is None else error * pair.weight), {"mse": error}
 
     @torch.no_grad()
-    def validate(self) -> tuple[dict[str, float], np.ndarray | None]:
+    def validate(self, at_once: int) -> tuple[dict[str, float], np.ndarray | None]:
         """MSE of v on validation latents, noise and evenly spaced timesteps fixed; a picture of samples."""
-        z, prompts = self._validation_latents()
+        z, prompts = self._validation_latents(at_once)
         rng = Rng(0, 0, range(len(z)))
         t = torch.linspace(0, equations.TRAIN_STEPS - 1, len(z)).round().long()
         device = next(self.net.parameters()).device
         pair = self._pair(z, rng.normal(z.shape[1:]), t, self.tokenize(prompts))
-        size = self.recipe.loader.batch_size
-        chunks = zip(*(x.split(size) for x in pair.inputs), strict=True)
+        chunks = zip(*(x.split(at_once) for x in pair.inputs), strict=True)
         output = torch.cat([self.net(*(x.to(device) for x in chunk)).float().cpu() for chunk in chunks])
-        return {"loss": float((output - pair.target).square().mean())}, self._samples(prompts)
+        return {"loss": float((output - pair.target).square().mean())}, self._samples(prompts, at_once)
 
-    def _samples(self, prompts: list[str]) -> np.ndarray:
+    def _samples(self, prompts: list[str], at_once: int) -> np.ndarray:
         """Images of captions by DDIM with guidance, six in a row."""
         options, shown = self.recipe.denoiser, self.recipe.validation.prompts
         prompts = list(shown or prompts[: self.recipe.validation.pictures])
         device = next(self.net.parameters()).device
         edges = [edge // self.codec.stride for edge in self.recipe.sizes()[0]]
-        z_t = Rng(0, 0, range(len(prompts))).normal(torch.Size((self.codec.channels, *edges))).to(device)
-        tokens = self.tokenize([*prompts, *[""] * len(prompts)]).to(device)
-        for step in equations.sample_timesteps(options.sample_steps).tolist():
-            t = torch.full((2 * len(prompts),), step, device=device)
-            with_prompt, without = self.net(torch.cat([z_t, z_t]), t, tokens).float().chunk(2)
-            v = without + options.guidance * (with_prompt - without)
-            before = equations.abar_before(step, options.sample_steps, self.abar, self.abar[0])
-            z_t = equations.ddim_step("v_prediction", z_t, v, self.abar[step], before)
-        images = [to_picture(image) for image in self.codec.decode(z_t).float().cpu()]
+        noise = Rng(0, 0, range(len(prompts))).normal(torch.Size((self.codec.channels, *edges))).to(device)
+        tokens = self.tokenize([*prompts, ""]).to(device)
+        images = []
+        for z_t, with_words in zip(noise.split(at_once), tokens[:-1].split(at_once), strict=True):
+            text = torch.cat([with_words, tokens[-1:].expand(len(z_t), -1)])
+            for step in equations.sample_timesteps(options.sample_steps).tolist():
+                t = torch.full((2 * len(z_t),), step, device=device)
+                with_prompt, without = self.net(torch.cat([z_t, z_t]), t, text).float().chunk(2)
+                v = without + options.guidance * (with_prompt - without)
+                before = equations.abar_before(step, options.sample_steps, self.abar, self.abar[0])
+                z_t = equations.ddim_step("v_prediction", z_t, v, self.abar[step], before)
+            images += [to_picture(image) for image in self.codec.decode(z_t).float().cpu()]
         return grid([images[i : i + 6] for i in range(0, len(images), 6)])
 
-    def _validation_latents(self) -> tuple[Tensor, list[str]]:
+    def _validation_latents(self, at_once: int) -> tuple[Tensor, list[str]]:
         if self._validation is None:
             records = self.draw.validation()
             device = next(self.net.parameters()).device
             images = torch.stack([image_tensor(r["image"]) * 2 - 1 for r in records])
-            z = torch.cat(
-                [self.codec.encode(x.to(device)).float().cpu() for x in images.split(self.recipe.loader.batch_size)]
-            )
+            z = torch.cat([self.codec.encode(x.to(device)).float().cpu() for x in images.split(at_once)])
             self._validation = z, [str(r.get("caption", "")) for r in records]
         return self._validation
 

@@ -172,29 +172,29 @@ class DistilStage:
         return sum((self._weights[name] * part for name, part in parts.items()), zero), parts
 
     @torch.no_grad()
-    def validate(self) -> tuple[dict[str, float], np.ndarray | None]:
+    def validate(self, at_once: int) -> tuple[dict[str, float], np.ndarray | None]:
         """The loss, and how far below the whole end's answers the difference from them lies, in dB of variance ("snr").
 
         Pictures in rows: the images, decoded by the whole model, and with the slim end.
         """
         images = torch.stack([image_tensor(record["image"]) * 2 - 1 for record in self.draw.validation()])
         device = next(self.net.parameters()).device
-        found, errors, powers = [], [], []
+        found, moments = [], []
         rows: list[list[np.ndarray]] = [[], [], []]
-        size = self.recipe.loader.batch_size
-        for start in range(0, len(images), size):
-            chunk = images[start : start + size]
-            batch = self.encode(Batch(Rng(0, 0, range(len(chunk))), images=chunk).to(device, False))
+        for start in range(0, len(images), at_once):
+            chunk = images[start : start + at_once]
+            batch = self.encode(Batch(Rng(0, 0, range(start, start + len(chunk))), images=chunk).to(device, False))
             pair = self.training_pair(batch)
             output = self.net(*pair.inputs).float()
             found.append(self.loss(output, pair)[0].cpu())
-            errors.append((output - pair.target).square().mean().item() * len(chunk))
-            powers.append(pair.target.var().item() * len(chunk))
+            answer, error = (x.cpu().double().flatten(1) for x in (pair.target, output - pair.target))
+            moments.append(torch.stack([error.square().mean(1), answer.square().mean(1), answer.mean(1)]))
             shown = range(max(0, min(len(chunk), self.recipe.validation.pictures - start)))
             whole, slim = (self._shown(x) for x in (pair.target, output))
             for row, pictures in zip(rows, (chunk, whole, slim), strict=True):
                 row += [to_picture(pictures[i]) for i in shown]
-        snr = 10 * math.log10(max(sum(powers), 1e-20) / max(sum(errors), 1e-20))
+        error, square, mean = torch.cat(moments, 1).mean(1).tolist()
+        snr = 10 * math.log10(max(square - mean**2, 1e-20) / max(error, 1e-20))
         return {"loss": float(torch.cat(found).mean()), "snr": snr}, grid(rows)
 
     def _shown(self, answer: Tensor) -> Tensor:

@@ -190,16 +190,15 @@ class FinetuneStage:
         return map_BCHW.mean(1, keepdim=True) if KINDS.find(self.task.kind).gray else map_BCHW
 
     @torch.no_grad()
-    def validate(self) -> tuple[dict[str, float], np.ndarray | None]:
+    def validate(self, at_once: int) -> tuple[dict[str, float], np.ndarray | None]:
         """The loss on validation samples, the figures that the task's metric watches, and image, label, prediction in rows."""
         samples = [to_sample(record) for record in self.draw.validation()]
         device = next(self.net.parameters()).device
         found: list[Tensor] = []
         rows: list[list[np.ndarray]] = [[], [], []]
         metric = self._metric()
-        size = self.recipe.loader.batch_size
-        for start in range(0, len(samples), size):
-            chunk = samples[start : start + size]
+        for start in range(0, len(samples), at_once):
+            chunk = samples[start : start + at_once]
             batch = self._batch(chunk, Rng(0, 0, range(start, start + len(chunk)))).to(device, False)
             pair = self.training_pair(self.encode(batch))
             found.append(self.loss(self.net(*pair.inputs), pair)[0].cpu())
