@@ -167,8 +167,8 @@ def page(rows: list[str], args: argparse.Namespace) -> str:
             "# Caching latents beside plain loops",
             "",
             f"{made(__file__, args.threads)}. {args.records} scenes, two variants, images and label maps of {args.task}, "
-            f"48 x 64 pixels, mini/base's codec; {cores} cores may be used, the machine had a load of {os.getloadavg()[0]:.1f}. "
-            f"Images and label maps per second, and how many times as many as the two loops over batches of {BATCH}: "
+            f"48 x 64 pixels, mini/base's codec; {cores} cores may be used, the machine had a load of {os.getloadavg()[0]:.1f}."
+            f" Images and label maps per second, and how many times as many as the two loops over batches of {BATCH}: "
             f"medians of {args.rounds} rounds in turns.",
             "",
             "| precision | | per second | / encoding alone | / plain loop | per CPU second | / encoding alone | / plain loop |",
