@@ -177,7 +177,7 @@ def test_cached_latents_are_those_of_the_step(work: Path, base: Path, tmp_path: 
         a, b = (stage.encode(stage.make_batch(3, range(4))) for stage in (fresh, cached))
     assert a.latents is not None and b.latents is not None
     difference = (a.latents - b.latents).norm() / a.latents.norm()
-    assert float(difference) < 0.01  # bf16 arithmetic, stored as float16
+    assert float(difference) < 5e-4  # the step's own precision (float32), stored as float16
     pa, pb = fresh.training_pair(a), cached.training_pair(b)
     assert pa.valid is not None and pb.valid is not None and torch.equal(pa.valid, pb.valid)
     with pytest.raises(ValueError, match="serve the latent loss alone, but loss has l1"):

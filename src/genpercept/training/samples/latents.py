@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -14,16 +14,17 @@ from torch import nn
 from genpercept.core.rng import generator
 from genpercept.models import codecs
 from genpercept.training.recipe import DataSet, Recipe
-from genpercept.training.samples import shard_cache
+from genpercept.training.samples import encoding, shard_cache
 from genpercept.training.samples.augment import augment, crop, mirror
 from genpercept.training.samples.records import Record, cut_off, image_tensor
 from genpercept.training.samples.shard_cache import SHARD, Shards
 from genpercept.training.samples.sources import Source
 
-_CHUNK = 32  # images encoded together
+_AHEAD = 32  # records made before they are encoded
 
 # A record -> image (3, H, W) and label map (3, H, W), both in [-1, 1], and the label's validity (1, h, w) at latent resolution.
-EncodePair = Callable[[Record], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
+_Pair = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+EncodePair = Callable[[Record], _Pair]
 PrepareRecord = Callable[[Record, np.random.Generator | None], Record]
 
 
@@ -35,6 +36,10 @@ class _OfModule(Protocol):
 
 def _weights(codec: codecs.Codec) -> nn.Module:
     return cast(_OfModule, codec).module
+
+
+def device_of(codec: codecs.Codec) -> torch.device:
+    return next(_weights(codec).parameters()).device
 
 
 class Latents:
@@ -72,11 +77,12 @@ def open_all(
 
 def _open(recipe: Recipe, data: DataSet, source: Source, codec: codecs.Codec, report: Callable[[str], None]) -> Latents:
     size, variants = recipe.sizes()[0], recipe.denoiser.variants
+    precision = encoding.precision(recipe.precision, device_of(codec))
 
     def encode_shard(folder: Path, number: int, rows: range) -> None:
-        _encode_shard(folder, number, [source[i] for i in rows], rows, size, variants, codec)
+        _encode_shard(folder, number, source, rows, size, variants, codec, precision)
 
-    key = {"size": size, "variants": variants}
+    key = {"size": size, "variants": variants, "precision": precision}
     return Latents(shards_of("latents", key, recipe, data, source, codec, encode_shard, report), variants)
 
 
@@ -114,26 +120,33 @@ def shards_of(
     return Shards(folder, len(source))
 
 
-@torch.no_grad()
 def _encode_shard(
-    folder: Any, number: int, records: list[Any], rows: range, size: tuple[int, int], variants: int, codec: codecs.Codec
+    folder: Path,
+    number: int,
+    source: Source,
+    rows: range,
+    size: tuple[int, int],
+    variants: int,
+    codec: codecs.Codec,
+    precision: str,
 ) -> None:
     """Scaled posterior means as float16 (N, variants, 4, h, w)."""
-    device = next(_weights(codec).parameters()).device
-    cut = [
-        crop({"image": r["image"]}, size, (1.0, 1.0), generator(0, 0, i, "augment"))
-        for i, r in zip(rows, records, strict=True)
-    ]
-    flat = [image_tensor(v["image"]) for c in cut for v in ((c, mirror(c)) if variants > 1 else (c,))]
-    parts = []
-    for start in range(0, len(flat), _CHUNK):
-        images = torch.stack(flat[start : start + _CHUNK]).to(device, memory_format=torch.channels_last) * 2 - 1
-        with torch.autocast(device.type, torch.bfloat16):
-            parts.append(codec.encode(images).half().cpu())
-    latent = torch.cat(parts).contiguous().unflatten(0, (len(records), variants))
-    shard_cache.write_shard(
-        folder, number, {"latent": latent.numpy()}, {"caption": [str(r.get("caption", "")) for r in records]}
-    )
+    captions: list[str] = []
+
+    def views(row: int) -> tuple[list[torch.Tensor], str]:
+        record = source[row]
+        cut = crop({"image": record["image"]}, size, (1.0, 1.0), generator(0, 0, row, "augment"))
+        shown = [cut, mirror(cut)][:variants]
+        return [image_tensor(one["image"]) * 2 - 1 for one in shown], str(record.get("caption", ""))
+
+    def images() -> Iterator[torch.Tensor]:
+        for shown, caption in encoding.made_ahead(views, rows, _AHEAD):
+            captions.append(caption)
+            yield from shown
+
+    latent = encoding.in_batches(codec.encode, images(), device_of(codec), precision)
+    arrays = {"latent": latent.unflatten(0, (len(rows), -1)).numpy()}
+    shard_cache.write_shard(folder, number, arrays, {"caption": captions})
 
 
 class Pairs:
@@ -163,55 +176,46 @@ def open_pairs(
     if len(recipe.sizes()) > 1:
         raise ValueError("augment.sizes: cached latents have one size; name one, or set loader.latent_variants = 0")
     variants = recipe.loader.latent_variants
+    precision = encoding.precision(recipe.precision, device_of(codec))
     key = {
         "size": recipe.sizes()[0],
         "variants": variants,
+        "precision": precision,
         "augment": recipe.augment.model_dump(mode="json", exclude=None if recipe.augment.centre else {"centre"}),
         "task": recipe.task,
         "seed": recipe.seed,
     } | ({"task_options": recipe.task_options} if recipe.task_options else {})
 
+    def pairs_of(data: DataSet, source: Source, row: int) -> list[_Pair]:
+        """Of each variant of a record."""
+        record, found = cut_off(source[row], data.far), []
+        for variant in range(variants):
+            prepared = prepare(record, generator(recipe.seed, variant, row, "prepare"))
+            rng = generator(recipe.seed, variant, row, "augment")
+            found.append(encode(augment(prepared, recipe.sizes()[0], recipe.augment, rng)))
+        return found
+
     def open_one(data: DataSet, source: Source) -> Pairs:
         def encode_shard(folder: Path, number: int, rows: range) -> None:
-            _encode_pairs(folder, number, source, rows, recipe, data.far, codec, prepare, encode)
+            records = encoding.made_ahead(lambda row: pairs_of(data, source, row), rows, _AHEAD)
+            _encode_pairs(folder, number, records, len(rows), codec, precision)
 
         return Pairs(shards_of("pairs", key, recipe, data, source, codec, encode_shard, report), variants)
 
     return [open_one(data, source) for data, source in zip(recipe.data, sources, strict=True)]
 
 
-@torch.no_grad()
 def _encode_pairs(
-    folder: Any,
-    number: int,
-    source: Source,
-    rows: range,
-    recipe: Recipe,
-    far: float,
-    codec: codecs.Codec,
-    prepare: PrepareRecord,
-    encode: EncodePair,
+    folder: Path, number: int, records: Iterable[list[_Pair]], count: int, codec: codecs.Codec, precision: str
 ) -> None:
-    """One shard: pair (N, variants, 2, 4, h, w) float16, valid (N, variants, 1, h, w) bool."""
-    variants = recipe.loader.latent_variants
-    device = next(_weights(codec).parameters()).device
-    pairs: list[torch.Tensor] = []
+    """One shard of `count` records: pair (N, variants, 2, 4, h, w) float16, valid (N, variants, 1, h, w) bool."""
     valid: list[torch.Tensor] = []
-    for row in rows:
-        record = cut_off(source[row], far)
-        cuts = [
-            augment(
-                prepare(record, generator(recipe.seed, variant, row, "prepare")),
-                recipe.sizes()[0],
-                recipe.augment,
-                generator(recipe.seed, variant, row, "augment"),
-            )
-            for variant in range(variants)
-        ]
-        images, labels, masks = zip(*(encode(cut) for cut in cuts), strict=True)
-        with torch.autocast(device.type, torch.bfloat16):
-            latent = codec.encode(torch.stack([*images, *labels]).to(device)).half().cpu()
-        pairs.append(latent.unflatten(0, (2, variants)).transpose(0, 1))
-        valid.append(torch.stack(masks))
-    arrays = {"pair": torch.stack(pairs).contiguous().numpy(), "valid": torch.stack(valid).numpy()}
-    shard_cache.write_shard(folder, number, arrays, {})
+
+    def maps() -> Iterator[torch.Tensor]:
+        for variants in records:
+            valid.append(torch.stack([mask for _, _, mask in variants]))
+            for image, label, _ in variants:
+                yield from (image, label)
+
+    pair = encoding.in_batches(codec.encode, maps(), device_of(codec), precision).unflatten(0, (count, -1, 2))
+    shard_cache.write_shard(folder, number, {"pair": pair.numpy(), "valid": torch.stack(valid).numpy()}, {})

@@ -13,14 +13,14 @@ from torch import Tensor
 from genpercept.core.rng import generator
 from genpercept.models import codecs
 from genpercept.training.recipe import DataSet, Recipe
-from genpercept.training.samples import shard_cache
+from genpercept.training.samples import encoding, shard_cache
 from genpercept.training.samples.augment import augment
-from genpercept.training.samples.latents import PrepareRecord, shards_of
+from genpercept.training.samples.latents import PrepareRecord, device_of, shards_of
 from genpercept.training.samples.records import Record, cut_off, image_tensor
 from genpercept.training.samples.shard_cache import Shards
 from genpercept.training.samples.sources import Source
 
-_CHUNK = 16  # images computed together
+_AHEAD = 32  # records made before they are computed
 Answer = Callable[[Tensor], Tensor]  # images (B, 3, H, W) in [-1, 1] -> latents (B, C, h, w) float32
 
 
@@ -55,13 +55,15 @@ def open_answers(
     if len(recipe.sizes()) > 1:
         raise ValueError("augment.sizes: cached latents have one size; name one, or set loader.latent_variants = 0")
     variants = recipe.loader.latent_variants
+    device = device_of(codec)
+    precision = encoding.precision(recipe.precision, device)
     key = key | {
         "size": recipe.sizes()[0],
         "variants": variants,
         "augment": recipe.augment.model_dump(mode="json"),
         "task": recipe.task,
         "seed": recipe.seed,
-        "precision": recipe.precision,
+        "precision": precision,
     }
 
     def open_one(data: DataSet, source: Source) -> Answers:
@@ -72,21 +74,13 @@ def open_answers(
             return augment(prepared, recipe.sizes()[0], recipe.augment, rng)
 
         def compute_shard(folder: Path, number: int, rows: range) -> None:
-            images = (image_tensor(cut(row, variant)["image"]) * 2 - 1 for row in rows for variant in range(variants))
-            found = torch.cat([answer(chunk) for chunk in _chunks(images)]).half().cpu()
+            def images(row: int) -> list[Tensor]:
+                return [image_tensor(cut(row, variant)["image"]) * 2 - 1 for variant in range(variants)]
+
+            stream = (image for made in encoding.made_ahead(images, rows, _AHEAD) for image in made)
+            found = encoding.in_batches(answer, stream, device, precision)
             shard_cache.write_shard(folder, number, {"answer": found.unflatten(0, (len(rows), variants)).numpy()}, {})
 
         return Answers(shards_of("answers", key, recipe, data, source, codec, compute_shard, report), cut)
 
     return [open_one(data, source) for data, source in zip(recipe.data, sources, strict=True)]
-
-
-def _chunks(images: Any) -> Any:
-    waiting: list[Tensor] = []
-    for image in images:
-        waiting.append(image)
-        if len(waiting) == _CHUNK:
-            yield torch.stack(waiting)
-            waiting = []
-    if waiting:
-        yield torch.stack(waiting)

@@ -17,7 +17,6 @@ from diffusers import AutoencoderTiny
 from torch import Tensor, nn
 
 from genpercept.checkpoints import hub
-from genpercept.core import dtypes
 from genpercept.core.modules import config_of
 from genpercept.core.rng import Rng, generator
 from genpercept.core.values import Target
@@ -124,15 +123,17 @@ class DistilStage:
 
     @torch.no_grad()
     def _latents(self, images: Tensor) -> Tensor:
-        """Images in [-1, 1] -> what the whole end works on, or gives: latents (B, C, h, w) float32."""
-        device, dtype = self.base.device, dtypes.autocast(self.recipe.precision)
-        with torch.autocast(device.type, dtype, enabled=dtype is not None):
-            if self.part == "encoder":
-                return self.base._codec.encode(images.to(device)).float()
-            chosen = self.base.paradigm()
-            run = Run(chosen, self.base.default_steps(chosen), [self.recipe.seed] * len(images), 1, len(images))
-            found = [features.require_latent() for features in self.base._answers((images + 1) / 2, run, None)]
-            return torch.cat(found).float()
+        """Images in [-1, 1] -> what the whole end works on, or gives: latents (B, C, h, w) float32.
+
+        Computed in the precision of the caller's autocast.
+        """
+        images = images.to(self.base.device)
+        if self.part == "encoder":
+            return self.base._codec.encode(images).float()
+        chosen = self.base.paradigm()
+        run = Run(chosen, self.base.default_steps(chosen), [self.recipe.seed] * len(images), 1, len(images))
+        found = [features.require_latent() for features in self.base._answers((images + 1) / 2, run, None)]
+        return torch.cat(found).float()
 
     def encode(self, batch: Batch) -> Batch:
         """Latents where none are cached, and, of a decoder, the whole one's answers to them as the target."""
