@@ -12,7 +12,7 @@ import torch
 from genpercept.core.values import Geometry, Sample
 from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import METRICS
-from genpercept.tasks import TASKS, _keypoints
+from genpercept.tasks import TASKS, PostProcessedTask, _keypoints
 from genpercept.tasks.disparity import normalise
 from tests.support.paths import GOLDEN
 
@@ -177,6 +177,19 @@ def test_matting_post_processing() -> None:
     np.testing.assert_allclose(plain.decode(raw, g).values, [[0.1, 0.125, 0.5, 0.89, 0.9]], atol=1e-6)
     with pytest.raises(ValueError, match="clear must be the smaller"):
         task.with_options(clear=0.5, opaque=0.4)
+    assert task.decode(raw, g).meta["post_processing"] == "min-max, then 1 above 0.95 and 0 below 0.1"
+    assert plain.decode(raw, g).meta["post_processing"] == "none"
+
+
+@pytest.mark.parametrize(("name", "options"), [("dis", {"threshold": 0.5}), ("matting", {"opaque": 0.5, "clear": 0.4})])
+def test_thresholds_hold_at_the_images_size(name: str, options: dict[str, float]) -> None:
+    """Cut before it is resized, a step would be a ramp again: of values between clear and opaque, or soft ones."""
+    task = TASKS.find(name).with_options(**options)
+    raw = torch.linspace(-1, 1, 8).expand(1, 3, 4, 8)
+    values = task.decode(raw, Geometry((32, 64), (4, 8), (4, 8))).values
+    kept = (values > 0) & (values < 1)
+    assert values.shape == (32, 64) and values.min() == 0 and values.max() == 1
+    assert not kept.any() if name == "dis" else ((values[kept] >= 0.4) & (values[kept] <= 0.5)).all()
 
 
 def test_dis_is_stretched_and_keeps_the_raw_map() -> None:
@@ -186,6 +199,11 @@ def test_dis_is_stretched_and_keeps_the_raw_map() -> None:
     np.testing.assert_allclose(prediction.values, [[0, 0.5, 1]])
     assert prediction.raw is not None and float(prediction.raw.max()) == 0.5
     np.testing.assert_allclose(task.with_options(minmax=False).decode(raw, g).values, [[0.25, 0.5, 0.75]])
+    cut = task.with_options(threshold=0.5)
+    np.testing.assert_array_equal(cut.decode(raw, g).values, [[0, 1, 1]])
+    words = [t.decode(raw, g).meta["post_processing"] for t in (task, cut, task.with_options(minmax=False))]
+    assert words == ["min-max", "min-max, then 1 from 0.5 on and 0 below", "none"]
+    assert isinstance(task, PostProcessedTask) and task.post_processing == words[0]
 
 
 @pytest.mark.parametrize(("height", "spread"), [(64, 0.0), (256, 0.0), (96, 1.5)])
