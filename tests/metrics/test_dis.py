@@ -14,6 +14,7 @@ import torch
 from scipy import ndimage
 from skimage.morphology import skeletonize
 
+from genpercept.data import DATASETS
 from genpercept.metrics import score
 from genpercept.metrics._hce import correction_effort, thin
 from genpercept.metrics.dis import KEYS, PLUGIN
@@ -218,3 +219,57 @@ def test_other_metrics_do_not_need_these_packages():
     code = f"import sys; import genpercept.metrics, genpercept.metrics.matting; print({heavy} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
+
+
+def by_hand(pred: np.ndarray, gt: np.ndarray) -> dict[str, float]:
+    """F (beta^2 = 0.3) and MAE of the map in [0, 1] as it stands: 256 thresholds, counted one by one."""
+    levels = np.rint(pred * 255)
+    best = 0.0
+    for threshold in range(256):
+        above = levels >= threshold
+        hits = int((above & gt).sum())
+        precision, recall = hits / max(int(above.sum()), 1), hits / int(gt.sum())
+        best = max(best, 1.3 * precision * recall / max(0.3 * precision + recall, 1e-12))
+    return {"max_f": best, "mae": float(np.abs(pred - gt).mean())}
+
+
+@pytest.mark.parametrize("how", ["none", "min_max", "threshold"])
+def test_post_processing_against_counting_by_hand(how: str):
+    """A soft disc that runs from 0.2 to 0.7: as it is, stretched, and the paper's: stretched, 1 from 0.5 on."""
+    y, x = np.ogrid[:80, :90]
+    soft = np.clip((34 - np.hypot(y - 40, x - 47)) / 12, 0, 1)
+    pred, gt = np.rint((0.2 + 0.5 * soft) * 255) / 255, disc(80, (40, 40), 30)
+    gt = np.pad(gt, ((0, 0), (0, 10)))
+    stretched = (pred - pred.min()) / (pred.max() - pred.min())
+    shown = {"none": pred, "min_max": stretched, "threshold": (stretched >= 0.5).astype(float)}[how]
+    row = PLUGIN(post_processing=how).update(pred, gt)
+    for key, value in by_hand(shown, gt).items():
+        assert row[key] == pytest.approx(value, abs=1e-12 if how != "min_max" else 2e-3), key
+    oracles = {"s_measure": py_sod_metrics.Smeasure(), "weighted_f": py_sod_metrics.WeightedFmeasure()}
+    for key, oracle in oracles.items():
+        oracle.step(shown, gt, normalize=False)
+        assert row[key] == pytest.approx(next(iter(oracle.get_results().values())), abs=1e-12), key
+    cut = pred > 128 / 255 if how != "threshold" else stretched >= 0.5
+    assert row["hce"] == sum(correction_effort(cut, gt))
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c != "gt_soft_antialiased"])  # whose truth they leave soft
+def test_maps_as_they_are_have_the_authors_error(case: str):
+    pred, gt, _ = arrays(case)
+    row = PLUGIN(post_processing="none").update(pred, gt)
+    assert row["mae"] == pytest.approx(CASES[case]["dis_official"]["MAE_without_minmax"], abs=1e-6)
+
+
+def test_the_papers_protocol_thresholds_and_says_so():
+    gt = disc(40, (20, 20), 12)
+    soft = 0.3 + 0.3 * gt  # every pixel on the right side of the middle
+    paper, field = PLUGIN(protocol="genpercept"), PLUGIN()
+    assert paper.update(soft, gt)["mae"] == 0 and paper.update(~gt * 0.9, gt, name="inverse")["mae"] == 1
+    assert field.update(0.3 + 0.3 * gt + 0.1 * disc(40, (20, 20), 4), gt)["mae"] > 0.01
+    middle = np.where(gt, 0.5, np.where(disc(40, (20, 20), 13), 1.0, 0.0))  # from 0.5 on, 0.5 too
+    assert paper.update(middle, disc(40, (20, 20), 13), name="middle")["mae"] == 0
+    assert paper.post_processing == "min-max, then 1 from 0.5 on and 0 below"
+    assert (field.post_processing, PLUGIN(post_processing="none").post_processing) == ("min-max", "none")
+    assert DATASETS.find("dis5k").about.protocols == {"dis": "genpercept"}  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match="unknown post_processing 'half'"):
+        PLUGIN(post_processing="half")

@@ -217,3 +217,25 @@ def test_options():
     ):
         with pytest.raises(ValueError, match=message):
             PLUGIN(**options)
+
+
+def test_post_processing_of_the_paper_against_sums_by_hand(mattes: Any):
+    """Min-max, above 0.95 to 1, below 0.1 to 0 (v1); the three sums counted by hand, the other two as of that matte."""
+    pred, gt, _ = mattes
+    dim = 0.05 + 0.8 * pred
+    unit = (dim - dim.min()) / (dim.max() - dim.min())
+    done = unit.copy()
+    done[unit > 0.95], done[unit < 0.1] = 1, 0
+    assert ((done != unit) & (done == 1)).sum() > 100 and ((done != unit) & (done == 0)).sum() > 100
+    metric = PLUGIN(protocol="genpercept")
+    row, error = metric.update(dim, gt), done - gt
+    assert row["sad"] == pytest.approx(np.abs(error).sum() / 1000, rel=1e-9)
+    assert row["mad"] == pytest.approx(np.abs(error).mean(), rel=1e-9)
+    assert row["mse"] == pytest.approx((error**2).mean(), rel=1e-9)
+    raw = PLUGIN().update(done, gt)
+    assert (row["grad"], row["conn"]) == pytest.approx((raw["grad"], raw["conn"]), rel=1e-9)
+    stretched = PLUGIN(post_processing="min_max").update(dim, gt)
+    assert stretched["mad"] == pytest.approx(np.abs(unit - gt).mean(), rel=1e-9)
+    assert row["mad"] < stretched["mad"] < PLUGIN().update(dim, gt)["mad"]
+    assert metric.post_processing == "min-max, then 1 above 0.95 and 0 below 0.1"
+    assert PLUGIN().post_processing == "none"

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from genpercept.core import classes
+from genpercept.data import DATASETS
 from genpercept.metrics import METRICS, score
 from genpercept.metrics.segmentation import KEYS
 from tests.support.paths import GOLDEN
@@ -28,11 +30,11 @@ def numbers(values: Any) -> np.ndarray:
     return np.asarray([float(v) for v in values])
 
 
-@pytest.mark.parametrize("classes", ["given", "inferred"])
+@pytest.mark.parametrize("number", ["given", "inferred"])
 @pytest.mark.parametrize("case", CASES)
-def test_equal_to_mmsegmentation(case: str, classes: str):
+def test_equal_to_mmsegmentation(case: str, number: str):
     expected = CASES[case]["mmseg"]
-    metric = METRICS.find("segmentation")(num_classes=CASES[case]["num_classes"] if classes == "given" else None)
+    metric = METRICS.find("segmentation")(num_classes=CASES[case]["num_classes"] if number == "given" else None)
     for pred, gt in zip(*arrays(case), strict=True):
         metric.update(pred, gt)
     got = metric.compute()
@@ -148,3 +150,60 @@ def test_predictions_of_another_kind_are_refused():
     mask = SimpleNamespace(values=np.zeros((2, 2)), kind="mask")
     with pytest.raises(ValueError, match="kind 'mask' cannot be scored as 'segmentation': 'dis' can"):
         score("segmentation", mask, np.zeros((2, 2)))
+
+
+def iou_by_counting(pred: np.ndarray, gt: np.ndarray, counted: set[int]) -> float:
+    """Pixel by pixel: a class's right ones over those where it is true or, on a labelled pixel, predicted."""
+    right, wrong = dict.fromkeys(counted, 0), dict.fromkeys(counted, 0)
+    for p, g in zip(pred.ravel().tolist(), gt.ravel().tolist(), strict=True):
+        if g < 0:
+            continue
+        if p == g:
+            right[g] += 1
+            continue
+        wrong[g] += 1
+        if p in counted:
+            wrong[p] += 1
+    there = [c for c in counted if right[c] + wrong[c]]
+    return sum(right[c] / (right[c] + wrong[c]) for c in there) / len(there)
+
+
+def test_classes_that_the_truth_cannot_hold_do_not_count():
+    """Seven stray pixels of 4,800, one of each nyu40 class that ADE20K lacks, cost seven pixels of the three true classes."""
+    shared = set(classes.shared())
+    strange = sorted(set(range(40)) - shared)
+    assert len(shared) == 33 and len(strange) == 7
+    gt = np.repeat([0, 1, 21], 1600).reshape(60, 80)
+    pred = gt.copy()
+    pred.ravel()[np.arange(7) * 650] = strange
+    before = score("segmentation", pred, gt, num_classes=40)
+    assert before["miou"] == pytest.approx(0.2994, abs=1e-3), "each stray class once was one of IoU 0"
+    got = score("segmentation", pred, gt, num_classes=40, protocol="shared")
+    assert got["miou"] == pytest.approx(iou_by_counting(pred, gt, shared), abs=1e-12)
+    assert got["miou"] > 0.998
+    assert got["macc"] == pytest.approx(got["miou"]) and got["aacc"] == pytest.approx(4793 / 4800)
+    assert score("segmentation", gt, gt, num_classes=40, protocol="shared")["miou"] == 1
+
+    noisy = np.where(RNG.random(gt.shape) < 0.4, RNG.integers(-1, 40, gt.shape), gt)
+    holes = np.where(RNG.random(gt.shape) < 0.1, -1, gt)
+    metric = METRICS.find("segmentation")(num_classes=40, protocol="shared")
+    metric.update(noisy, holes)
+    assert metric.compute()["miou"] == pytest.approx(iou_by_counting(noisy, holes, shared), abs=1e-12)
+    per_class = metric.details()["iou_per_class"]
+    assert np.isnan([per_class[i] for i in strange]).all() and per_class[2] == 0, "predicted, but never true: as mmseg"
+
+
+def test_a_truth_of_a_class_that_does_not_count_is_an_error():
+    metric = METRICS.find("segmentation")(num_classes=40, protocol="shared")
+    with pytest.raises(ValueError, match="'a': ground truth holds 39, which is not among the 33 classes that count"):
+        metric.update(np.zeros((2, 2), int), np.full((2, 2), 39), name="a")
+    with pytest.raises(ValueError, match=r"counted \[3\]: not all are ids of 3 classes"):
+        METRICS.find("segmentation")(num_classes=3, counted=[3])
+
+
+def test_shared_labels_are_scored_over_the_shared_classes():
+    ade = DATASETS.find("ade20k")
+    about = ade.with_options(classes="shared").about
+    assert about is not None and (about.protocols, about.classes) == ({"segmentation": "shared"}, "nyu40")
+    again = ade.with_options(classes="shared").with_options(classes="ade20k150").about
+    assert again is not None and (again.protocols, again.classes) == ({"segmentation": ""}, "ade20k150")

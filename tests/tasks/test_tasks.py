@@ -12,7 +12,7 @@ import torch
 from genpercept.core.values import Geometry, Sample
 from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import METRICS
-from genpercept.tasks import TASKS, _keypoints
+from genpercept.tasks import TASKS, PostProcessedTask, _keypoints
 from genpercept.tasks.disparity import normalise
 from tests.support.paths import GOLDEN
 
@@ -35,16 +35,59 @@ def test_disparity_labels_are_the_official_ones() -> None:
 
 @pytest.mark.parametrize("name", AFFINE)
 def test_affine_labels(name: str) -> None:
-    """Three equal channels in [-1, 1]; what is not a depth is invalid and -1."""
+    """Three equal channels in [-1, 1]; what is not a depth is invalid, and far where it is the sky."""
     s = sample()
     target = TASKS.find(name).encode(s)
     assert target.map.shape == (1, 3, 12, 16) and target.map.dtype == torch.float32 and target.space == "image"
     assert torch.equal(target.map[:, 0], target.map[:, 2]) and target.map.abs().max() <= 1
-    assert (~target.valid).sum() == 3 and (target.map[0, :, 0, :3] == -1).all()
+    assert (~target.valid).sum() == 3 and (target.map[0, :, 0, :2] == -1).all()
+    assert (target.map[0, :, 0, 2] == (1 if name == "depth" else -1)).all()
     assert s.depth is not None
     order = s.depth[target.valid[0, 0]].argsort()
     steps = target.map[0, 0][target.valid[0, 0]][order].diff()
     assert (steps >= 0).all() if name == "depth" else (steps <= 0).all()  # disparity: 1 is near
+
+
+def painted_by_the_public_code(depth: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """What Marigold's and GenPercept's training paints, written down anew: one scale for all that is stored, clipped."""
+    stored = np.where(np.isinf(depth), 655.35, np.nan_to_num(depth))  # the sky of Virtual KITTI, and holes
+    low, high = np.quantile(stored[valid], [0.02, 0.98])
+    return np.clip((stored - low) / (high - low) * 2 - 1, -1, 1)
+
+
+def test_invalid_depth_is_painted_as_the_public_code_does() -> None:
+    """Holes are near, the sky and what lies beyond the range far; by option all of it near, or far."""
+    s = sample((24, 32))
+    assert s.depth is not None
+    s.depth[5:9, 3:12], s.depth[0:3, 10:] = 80.0, torch.inf  # beyond the range; the sky
+    s.depth[12, 4], s.depth[13, 4] = torch.nan, 0.0
+    s.valid = torch.isfinite(s.depth) & (s.depth < 50) & (s.depth > 0)
+    target = TASKS.find("depth").encode(s)
+    want = painted_by_the_public_code(s.depth.numpy(), s.valid.numpy())
+    for channel in target.map[0]:
+        np.testing.assert_allclose(channel.numpy(), want, atol=1e-5)
+    hole, sky, beyond = (target.map[0, 0, y, x].item() for y, x in ((13, 4), (1, 20), (6, 6)))
+    assert (hole, sky, beyond, target.map[0, 0, 12, 4].item()) == (-1, 1, 1, -1)
+    off = ~target.valid[0, 0]
+    assert off.sum() == (~s.valid).sum() > 60
+    for name, near, far, published in (("depth", -1, 1, None), ("disparity", 1, -1, -1)):
+        for how, value in (("near", near), ("far", far), ("published", published)):
+            other = TASKS.find(name).with_options(invalid=how).encode(s)
+            assert value is None or (other.map[0, :, off] == value).all(), (name, how)
+            assert torch.equal(other.map[0, 0][~off], TASKS.find(name).encode(s).map[0, 0][~off])
+    with pytest.raises(ValueError, match="invalid='sky': choose published, near, far"):
+        TASKS.find("depth").with_options(invalid="sky")
+
+
+@pytest.mark.parametrize(("how", "value"), [("near", -1.0), ("far", 1.0), ("published", 1.0)])
+def test_an_image_of_sky_alone_is_painted_too(how: str, value: float) -> None:
+    depth = torch.full((4, 4), torch.inf)
+    target = TASKS.find("depth").with_options(invalid=how).encode(Sample("s", torch.zeros(3, 4, 4), depth=depth))
+    assert not target.valid.any() and (target.map == value).all()
+    flat = torch.full((4, 4), 3.0)
+    flat[0] = torch.inf
+    target = TASKS.find("depth").with_options(invalid=how).encode(Sample("s", torch.zeros(3, 4, 4), depth=flat))
+    assert (target.map[0, :, 0] == value).all() and not target.map[0, :, 1:].any()
 
 
 @pytest.mark.parametrize("name", AFFINE)
@@ -177,6 +220,19 @@ def test_matting_post_processing() -> None:
     np.testing.assert_allclose(plain.decode(raw, g).values, [[0.1, 0.125, 0.5, 0.89, 0.9]], atol=1e-6)
     with pytest.raises(ValueError, match="clear must be the smaller"):
         task.with_options(clear=0.5, opaque=0.4)
+    assert task.decode(raw, g).meta["post_processing"] == "min-max, then 1 above 0.95 and 0 below 0.1"
+    assert plain.decode(raw, g).meta["post_processing"] == "none"
+
+
+@pytest.mark.parametrize(("name", "options"), [("dis", {"threshold": 0.5}), ("matting", {"opaque": 0.5, "clear": 0.4})])
+def test_thresholds_hold_at_the_images_size(name: str, options: dict[str, float]) -> None:
+    """Cut before it is resized, a step would be a ramp again: of values between clear and opaque, or soft ones."""
+    task = TASKS.find(name).with_options(**options)
+    raw = torch.linspace(-1, 1, 8).expand(1, 3, 4, 8)
+    values = task.decode(raw, Geometry((32, 64), (4, 8), (4, 8))).values
+    kept = (values > 0) & (values < 1)
+    assert values.shape == (32, 64) and values.min() == 0 and values.max() == 1
+    assert not kept.any() if name == "dis" else ((values[kept] >= 0.4) & (values[kept] <= 0.5)).all()
 
 
 def test_dis_is_stretched_and_keeps_the_raw_map() -> None:
@@ -186,6 +242,11 @@ def test_dis_is_stretched_and_keeps_the_raw_map() -> None:
     np.testing.assert_allclose(prediction.values, [[0, 0.5, 1]])
     assert prediction.raw is not None and float(prediction.raw.max()) == 0.5
     np.testing.assert_allclose(task.with_options(minmax=False).decode(raw, g).values, [[0.25, 0.5, 0.75]])
+    cut = task.with_options(threshold=0.5)
+    np.testing.assert_array_equal(cut.decode(raw, g).values, [[0, 1, 1]])
+    words = [t.decode(raw, g).meta["post_processing"] for t in (task, cut, task.with_options(minmax=False))]
+    assert words == ["min-max", "min-max, then 1 from 0.5 on and 0 below", "none"]
+    assert isinstance(task, PostProcessedTask) and task.post_processing == words[0]
 
 
 @pytest.mark.parametrize(("height", "spread"), [(64, 0.0), (256, 0.0), (96, 1.5)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +72,9 @@ class Ade20k(FileDataset):
 
     def __post_init__(self) -> None:
         choose("classes of ade20k", self.classes, _CLASSES)
+        if self.classes == "shared":  # the labels cannot hold the other classes of nyu40: another protocol
+            shared = replace(self.about, protocols={"segmentation": "shared"}, classes="nyu40")
+            object.__setattr__(self, "about", shared)
 
     def index(self, root: Path | None, split: str) -> Sequence[Entry]:
         root = self.folder(root, split)

@@ -38,7 +38,7 @@ class Dis5k(FileDataset):
         ),
         provides=("mask",),
         splits=(*_FOLDERS, "test"),
-        protocols={"dis": ""},
+        protocols={"dis": "genpercept"},
         reference="Qin et al., Highly Accurate Dichotomous Image Segmentation, ECCV 2022",
     )
 

@@ -72,6 +72,11 @@ class Metric(ABC):
         """What the metric knows besides its figures: by class, by category. Plain values."""
         return {}
 
+    @property
+    def post_processing(self) -> str:
+        """What it does to a prediction before it compares, in words for tables ("none": nothing); "": it has no choice."""
+        return ""
+
 
 class Averaged(Metric):
     """Figures of each image, averaged over the images that are not `empty`. keys: of the figures."""

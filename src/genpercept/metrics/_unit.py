@@ -16,6 +16,8 @@ from genpercept.metrics._metric import M, MetricPlugin
 _SLACK = 1e-6  # rounding of a resize that should have stayed inside [0, 1]
 _SINGLE = 1e-7  # float32 rounds numbers up to 1 by less
 
+POST = ("none", "min_max", "threshold")  # what a metric may do to predictions, see its own words
+
 
 def unit_map(value: Any, what: str, name: str) -> FloatArray:
     """(H, W) float64 in [0, 1] out of bool, whole numbers 0..255, or floats in [0, 1].
@@ -50,6 +52,12 @@ def pair(pred: Any, gt: Any, name: str) -> tuple[FloatArray, FloatArray]:
     p, g = unit_map(pred, "prediction", name), unit_map(gt, "ground truth", name)
     same_shape(p.shape, g.shape, "prediction", name)
     return p, g
+
+
+def stretched(unit: FloatArray) -> FloatArray:
+    """(H, W) from its lowest to its highest value to [0, 1]; a constant map as it is."""
+    low, high = unit.min(), unit.max()
+    return (unit - low) / (high - low) if high > low else unit
 
 
 def whole(valid: Any, shape: tuple[int, ...], name: str, why: str) -> BoolArray:

@@ -17,6 +17,12 @@ from genpercept.metrics._protocols import resolve
 KEYS = ("sad", "mad", "mse", "grad", "conn")
 RULES = {"p3m": _matting.p3m, "dim": _matting.dim}
 REGIONS = ("all", "trimap")
+_OPAQUE, _CLEAR = 0.95, 0.1
+_WORDS = {
+    "none": "none",
+    "min_max": "min-max",
+    "threshold": f"min-max, then 1 above {_OPAQUE} and 0 below {_CLEAR}",
+}
 
 
 @dataclass(frozen=True)
@@ -25,12 +31,17 @@ class MattingProtocol:
 
     rules: "p3m" or "dim", how each figure is defined and scaled, see `_matting`. region: "all", the whole image, or
     "trimap", where the trimap says unknown; predictions are set to the trimap's 0 and 1 elsewhere.
+    post_processing: of each prediction before that: "none", "min_max" (stretched to its own [0, 1]) or "threshold"
+    (stretched, then values above 0.95 are 1 and those below 0.1 are 0: v1, on image matting). The task does the last
+    by default, so that it is for files of others.
     """
 
     rules: str = "p3m"
     region: str = "all"
+    post_processing: str = "none"
 
     def __post_init__(self) -> None:
+        choose("post_processing", self.post_processing, _unit.POST)
         choose("rules", self.rules, tuple(RULES))
         choose("region", self.region, REGIONS)
 
@@ -38,6 +49,7 @@ class MattingProtocol:
 MATTING_PROTOCOLS = {
     "p3m": MattingProtocol("p3m", "all"),
     "p3m_trimap": MattingProtocol("p3m", "trimap"),
+    "genpercept": MattingProtocol("p3m", "all", "threshold"),
     "dim": MattingProtocol("dim", "trimap"),
 }
 
@@ -64,6 +76,7 @@ class MattingMetric(Averaged):
         """
         name = _arrays.unique_name(name, self.rows)
         p, g = _unit.pair(pred, gt, name)
+        p = _post_processed(p, self.protocol.post_processing)
         if self.protocol.region == "all":
             shown, unknown = p, _unit.whole(valid, g.shape, name, f"region 'all' has no mask; {_ADVICE}")
         else:
@@ -75,6 +88,17 @@ class MattingMetric(Averaged):
             self.empty.add(name)
         self.rows[name] = row
         return row
+
+    @property
+    def post_processing(self) -> str:
+        return _WORDS[self.protocol.post_processing]
+
+
+def _post_processed(pred: FloatArray, how: str) -> FloatArray:
+    if how == "none":
+        return pred
+    alpha = _unit.stretched(pred)
+    return alpha if how == "min_max" else np.where(alpha > _OPAQUE, 1.0, np.where(alpha < _CLEAR, 0.0, alpha))
 
 
 _ADVICE = "choose region 'trimap', or protocol 'dim'"
@@ -105,7 +129,8 @@ def _known_set(pred: FloatArray, gt: FloatArray, valid: Any, trimap: Any, name: 
 class Matting(_unit.ForegroundPlugin[MattingMetric]):
     """pred and gt (H, W) in [0, 1] or 8 bits. Figures: sad mad mse grad conn, scaled as the protocol does.
 
-    See `MattingProtocol` for the options. protocol: p3m (whole image, the default), p3m_trimap, dim.
+    See `MattingProtocol` for the options. protocol: p3m (whole image, the default), p3m_trimap, dim, genpercept (p3m with
+    the paper's post-processing).
     """
 
     name = "matting"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from genpercept.core import classes
 from genpercept.imaging.colour import colourise
 from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import _arrays, _baselines, _files, _panels
@@ -34,16 +35,31 @@ class SegmentationMetric(Metric):
 
     num_classes None: every id that occurs is a class, except those of `ignore_index`, which are a miss when predicted.
     That gives the same figures unless a prediction holds other ids that are none. All three are NaN where no pixel counts.
+
+    counted: the classes that the means run over; None: all. For ground truth that comes out of a mapping and cannot hold
+    the others: predicted there, they are a miss of the true class and no class of their own, whose IoU could only be 0.
+    A ground truth of another class is an error.
     """
 
     merges = True
 
-    def __init__(self, num_classes: int | None = None, ignore_index: int | Iterable[int] = IGNORED) -> None:
+    def __init__(
+        self,
+        num_classes: int | None = None,
+        ignore_index: int | Iterable[int] = IGNORED,
+        counted: Iterable[int] | None = None,
+    ) -> None:
         super().__init__()
         if num_classes is not None and not 1 <= num_classes <= _MOST:
             raise ValueError(f"num_classes {num_classes}: must be 1 to {_MOST}, or None to take what occurs")
         self.num_classes = num_classes
         self.ignore_index = (ignore_index,) if isinstance(ignore_index, int) else tuple(ignore_index)
+        self.counted = None if counted is None else frozenset(counted)
+        if self.counted is not None and not all(0 <= i < (num_classes or _MOST) for i in self.counted):
+            raise ValueError(
+                f"counted {sorted(self.counted)}: not all are ids of {num_classes or _MOST} classes, 0 to "
+                f"{(num_classes or _MOST) - 1}; raise num_classes, or leave those out"
+            )
         self._areas = np.zeros((3, num_classes or 0), dtype=np.int64)
 
     def update(self, pred: Any, gt: Any, valid: Any = None, name: str = "") -> dict[str, float]:
@@ -84,22 +100,29 @@ class SegmentationMetric(Metric):
         return per_class(self._areas)[1]
 
     def details(self) -> dict[str, Any]:
-        """IoU and recall of each class over the set."""
+        """IoU and recall of each class over the set, NaN for those that do not occur or do not count."""
         return {"iou_per_class": self.iou.tolist(), "acc_per_class": self.accuracy.tolist()}
 
     def _count(self, p: NDArray[np.int64], g: NDArray[np.int64], name: str) -> NDArray[np.int64]:
         """(3, C): pixels of each class that are right, in the ground truth, in the prediction."""
-        classes = self.num_classes or _MOST
-        if g.min(initial=0) < 0 or g.max(initial=0) >= classes:
-            wrong = g[(g < 0) | (g >= classes)][0]
+        most = self.num_classes or _MOST
+        if g.min(initial=0) < 0 or g.max(initial=0) >= most:
+            wrong = g[(g < 0) | (g >= most)][0]
             raise ValueError(
-                f"{_arrays.label(name)}ground truth holds {wrong}, classes are 0 to {classes - 1}: "
+                f"{_arrays.label(name)}ground truth holds {wrong}, classes are 0 to {most - 1}: "
                 "add it to ignore_index, or raise num_classes"
             )
-        predicted = np.bincount(p[(p >= 0) & (p < classes)])
+        predicted = np.bincount(p[(p >= 0) & (p < most)])
         if self.num_classes is None:
             predicted[[i for i in self.ignore_index if 0 <= i < predicted.size]] = 0
         true = np.bincount(g)
+        if self.counted is not None:
+            if strange := [int(i) for i in np.flatnonzero(true) if i not in self.counted]:
+                raise ValueError(
+                    f"{_arrays.label(name)}ground truth holds {strange[0]}, which is not among the {len(self.counted)} "
+                    "classes that count: map it to one that is ignored, or score by another protocol"
+                )
+            predicted[[i for i in np.flatnonzero(predicted) if i not in self.counted]] = 0
         width = self.num_classes or max(true.size, int(np.flatnonzero(predicted).max(initial=-1)) + 1)
         counts = np.bincount(g[p == g]), true, predicted[:width]
         return np.stack([np.pad(c, (0, width - c.size)) for c in counts])
@@ -146,12 +169,13 @@ def _majority(task: Task, known: Known, sample: Sample) -> np.ndarray:
 class Segmentation(MetricPlugin[SegmentationMetric]):
     """pred and gt (H, W) class ids; gt -1 and 255 do not count. Figures: miou macc aacc (fractions).
 
-    See `SegmentationMetric` for the options, num_classes and ignore_index. protocol: mmseg, the only one.
+    See `SegmentationMetric` for the options, num_classes, ignore_index and counted. protocol: mmseg (the default), shared
+    (ids of nyu40, of which those count that ADE20K has, too).
     """
 
     name = "segmentation"
     metric = SegmentationMetric
-    protocols: Mapping[str, Mapping[str, Any]] = {"mmseg": {}}
+    protocols: Mapping[str, Mapping[str, Any]] = {"mmseg": {}, "shared": {"counted": classes.shared()}}
     columns = (up("miou", "mIoU"), up("macc", "mAcc"), up("aacc", "aAcc"))
     watched = ("miou",)
     note = "Fractions; intersections and unions are summed over the set."
@@ -164,14 +188,14 @@ class Segmentation(MetricPlugin[SegmentationMetric]):
 
     def observe(self, task: Task, sample: Sample) -> Known:
         """Pixels of each class, and in each cell of a grid how many samples have it in the middle. `task` has a table."""
-        ids, classes = task.truth(sample)["gt"], len(cast("ClassTask", task).table)
-        known = (ids >= 0) & (ids < classes)
+        ids, most = task.truth(sample)["gt"], len(cast("ClassTask", task).table)
+        known = (ids >= 0) & (ids < most)
         rows, columns = (np.arange(GRID) * n // GRID for n in ids.shape)
         cells = ids[rows][:, columns]
-        by_cell = np.zeros((GRID, GRID, classes), np.int64)
-        where = np.nonzero((cells >= 0) & (cells < classes))
+        by_cell = np.zeros((GRID, GRID, most), np.int64)
+        where = np.nonzero((cells >= 0) & (cells < most))
         by_cell[(*where, cells[where])] = 1
-        return {"count": np.bincount(ids[known], minlength=classes), "cells": by_cell}
+        return {"count": np.bincount(ids[known], minlength=most), "cells": by_cell}
 
     def panels(
         self, prediction: Prediction, truth: Mapping[str, Any], image: np.ndarray, metric: SegmentationMetric, name: str

@@ -23,6 +23,7 @@ __all__ = [
     "DEFAULT",
     "TASKS",
     "ClassTask",
+    "PostProcessedTask",
     "PreparedTask",
     "RegionTask",
     "ScalarTask",
@@ -120,6 +121,16 @@ class PreparedTask(Protocol):
 
     def prepare(self, sample: Sample, rng: np.random.Generator | None) -> Sample:
         """The sample to train on; without `rng`, the one to validate on, always the same."""
+        ...
+
+
+@runtime_checkable
+class PostProcessedTask(Protocol):
+    """A task that says what its `decode` does beside scaling values to their range."""
+
+    @property
+    def post_processing(self) -> str:
+        """In words for tables; "": nothing, and it has no such choice; "none": it was chosen to do nothing."""
         ...
 
 

@@ -17,11 +17,15 @@ from genpercept.tasks._task import TaskOptions, min_max, painted, unpainted
 
 _LOSSES = {"mse": 1.0, "ssi": 0.5, "gradient": 2.0}
 CLIPS = ("mean", "channels")
+INVALID = ("published", "near", "far")
 
 
 @dataclass(frozen=True)
 class AffineTask(TaskOptions, ABC):
     """A task on labels of depth. Subclasses give `name`, `kind`, `metric` and `normalise`.
+
+    invalid: what is painted where there is no valid depth, which no loss looks at, but a codec sees it beside what is
+    valid: "near", "far", or "published", as Marigold's and GenPercept's code paint it (see `normalise`).
 
     How three decoded channels become a map differs between families of checkpoints. clip: their mean (GenPercept,
     Marigold), or each of them before it (Lotus). stretch: to [0, 1] by the image's own minimum and maximum, too (E2E-FT).
@@ -29,6 +33,7 @@ class AffineTask(TaskOptions, ABC):
 
     clip: str = "mean"
     stretch: bool = False
+    invalid: str = "published"
 
     kind: ClassVar[str]
     spaces = ("image", "affine")
@@ -39,10 +44,11 @@ class AffineTask(TaskOptions, ABC):
     def __post_init__(self) -> None:
         check_choice("clip", self.clip, CLIPS)
         check_flag("stretch", self.stretch)
+        check_choice("invalid", self.invalid, INVALID)
 
     @abstractmethod
     def normalise(self, depth_HW: Tensor, valid_HW: Tensor) -> Tensor:
-        """Depth in metres -> label in [-1, 1], -1 where invalid. float32."""
+        """Depth in metres -> label in [-1, 1], by `invalid` where not valid. float32."""
 
     def encode(self, sample: Sample, space: str = "image") -> Target:
         """Depth (H, W) in metres -> map (1, 3 or 1, H, W) in [-1, 1], valid (1, 1, H, W)."""

@@ -29,6 +29,11 @@ class TaskOptions(Options):
     def metric_options(self) -> dict[str, Any]:
         return {}
 
+    @property
+    def post_processing(self) -> str:
+        """What `decode` does to values beside scaling them to their range, in words for tables; "": nothing."""
+        return ""
+
 
 def painted(map_HW: Tensor, valid_HW: Tensor, space: str) -> Target:
     """One value per pixel in [-1, 1] as a target: three equal channels in space "image", one in "affine"."""
@@ -71,6 +76,10 @@ class ScalarTask(TaskOptions, ABC):
         """Values in [0, 1] at the network's size, before they are resized to the image."""
         return values_B1HW
 
+    def settle(self, values_HW: Tensor) -> Tensor:
+        """Values in [0, 1] at the image's size. What thresholds do belongs here: resized, their steps would be ramps."""
+        return values_HW
+
     def encode(self, sample: Sample, space: str = "image") -> Target:
         """(H, W) in [0, 1] -> [-1, 1], every pixel valid."""
         label = self.label(sample).float()
@@ -78,8 +87,9 @@ class ScalarTask(TaskOptions, ABC):
 
     def decode(self, raw: Tensor, geometry: Geometry) -> Prediction:
         """Mean of the channels, clipped to [-1, 1], to [0, 1], at the image's size."""
-        values = geometry.invert(self.finish(unpainted(raw), geometry))[0, 0].clamp(0, 1)
-        return Prediction(values.cpu().numpy(), self.kind, raw=raw[0].float().cpu().numpy())
+        values = self.settle(geometry.invert(self.finish(unpainted(raw), geometry))[0, 0].clamp(0, 1))
+        meta = {"post_processing": self.post_processing} if self.post_processing else {}
+        return Prediction(values.cpu().numpy(), self.kind, raw=raw[0].float().cpu().numpy(), meta=meta)
 
     def truth(self, sample: Sample) -> dict[str, Any]:
         return {"gt": self.label(sample).numpy()}

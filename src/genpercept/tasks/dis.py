@@ -8,16 +8,20 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from genpercept.core.options import check_flag
+from genpercept.core.options import check_flag, check_fraction
 from genpercept.core.values import Geometry, Sample
 from genpercept.tasks._task import ScalarTask, min_max
 
 
 @dataclass(frozen=True)
 class DIS(ScalarTask):
-    """minmax: stretch each image's probabilities to [0, 1], as the paper does before its threshold of 0.5 (FACTS 4)."""
+    """minmax: stretch each image's probabilities to [0, 1]. threshold: values from it on are 1, all others 0; 0: left soft.
+
+    The paper does both, with 0.5 (v1); protocol "genpercept" of the metric does the same to soft masks.
+    """
 
     minmax: bool = True
+    threshold: float = 0.0
 
     name = "dis"
     kind = "mask"
@@ -28,12 +32,21 @@ class DIS(ScalarTask):
 
     def __post_init__(self) -> None:
         check_flag("minmax", self.minmax)
+        check_fraction("threshold", self.threshold)
 
     def label(self, sample: Sample) -> Tensor:
         return sample.label("mask").float()
 
     def finish(self, values_B1HW: Tensor, geometry: Geometry) -> Tensor:
         return min_max(values_B1HW, geometry) if self.minmax else values_B1HW
+
+    def settle(self, values_HW: Tensor) -> Tensor:
+        return (values_HW >= self.threshold).float() if self.threshold else values_HW
+
+    @property
+    def post_processing(self) -> str:
+        steps = ["min-max"] * self.minmax + [f"1 from {self.threshold:g} on and 0 below"] * bool(self.threshold)
+        return ", then ".join(steps) or "none"
 
 
 PLUGIN = DIS()

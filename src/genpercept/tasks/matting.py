@@ -42,10 +42,16 @@ class Matting(ScalarTask):
         return sample.label("alpha").float().clamp(0, 1)
 
     def finish(self, values_B1HW: Tensor, geometry: Geometry) -> Tensor:
+        return min_max(values_B1HW, geometry, _LEAST_RANGE) if self.postprocess else values_B1HW
+
+    def settle(self, values_HW: Tensor) -> Tensor:
         if not self.postprocess:
-            return values_B1HW
-        alpha = min_max(values_B1HW, geometry, _LEAST_RANGE)
-        return torch.where(alpha > self.opaque, 1.0, torch.where(alpha < self.clear, 0.0, alpha))
+            return values_HW
+        return torch.where(values_HW > self.opaque, 1.0, torch.where(values_HW < self.clear, 0.0, values_HW))
+
+    @property
+    def post_processing(self) -> str:
+        return f"min-max, then 1 above {self.opaque:g} and 0 below {self.clear:g}" if self.postprocess else "none"
 
     def truth(self, sample: Sample) -> dict[str, Any]:
         """The alpha, and the trimap where the data set has one."""

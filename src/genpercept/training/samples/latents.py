@@ -13,6 +13,7 @@ from torch import nn
 
 from genpercept.core.rng import generator
 from genpercept.models import codecs
+from genpercept.tasks import TASKS
 from genpercept.training.recipe import DataSet, Recipe
 from genpercept.training.samples import encoding, shard_cache
 from genpercept.training.samples.augment import augment, crop, mirror
@@ -184,7 +185,10 @@ def open_pairs(
         "augment": recipe.augment.model_dump(mode="json", exclude=None if recipe.augment.centre else {"centre"}),
         "task": recipe.task,
         "seed": recipe.seed,
-    } | ({"task_options": recipe.task_options} if recipe.task_options else {})
+        "task_options": TASKS.find(recipe.task)
+        .with_options(**recipe.task_options)
+        .options,  # defaults, too: they change
+    }
 
     def pairs_of(data: DataSet, source: Source, row: int) -> list[_Pair]:
         """Of each variant of a record."""
