@@ -20,11 +20,12 @@ _ON_FAILURE = (ValueError, OSError)
 
 @dataclass(frozen=True)
 class Reported:
-    """Figures of a paper for one set, in our keys and units."""
+    """Figures of a paper for one set, in our keys and units. main False: of an ablation."""
 
     method: str
     source: str
     figures: Mapping[str, float]
+    main: bool = True
 
 
 @dataclass(frozen=True)

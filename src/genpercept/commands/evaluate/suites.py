@@ -1,7 +1,11 @@
-"""Suites: data sets that a paper evaluates on, with the figures it prints. One TOML file each in `suites/`."""
+"""Suites: data sets that a paper evaluates on, with the figures it prints. One TOML file each in `suites/`.
+
+Tables of a paper are CSV files, in `suites/paper/`; `tools/paper_rows.py` compares them with its texts.
+"""
 
 from __future__ import annotations
 
+import csv
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,8 +40,17 @@ class Table(_Section):
     """A row of a table of the paper: method, where it stands, and figures by set."""
 
     method: str
-    source: str
+    source: str  # one place, or several: "v1, Table 6; supplement, Table 3"
     figures: dict[str, dict[str, float]]
+    main: bool = True  # False: an ablation, which the table on the terminal leaves out
+
+
+class Printed(_Section):
+    """A table of the paper in a CSV file beside the suite: method, set, then a column per figure; empty: not printed."""
+
+    source: str
+    file: str
+    main: bool = True
 
 
 class Suite(_Section):
@@ -45,6 +58,7 @@ class Suite(_Section):
     tasks: tuple[str, ...] = Field(min_length=1)
     set: tuple[Part, ...] = Field(min_length=1)
     paper: tuple[Table, ...] = ()
+    printed: tuple[Printed, ...] = ()
 
     @model_validator(mode="after")
     def _known(self) -> Suite:
@@ -73,15 +87,12 @@ def names() -> list[str]:
 
 def load(name: str) -> Suite:
     """The suite of this name, or from a .toml file of yours. ValueError in one line for an unknown or wrong one."""
-    if name.endswith(".toml"):
-        try:
-            text = Path(name).expanduser().read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"{name}: cannot be read as a suite: {error}") from None
-    else:
-        text = (_folder() / f"{choose('suite', name, names())}.toml").read_text(encoding="utf-8")
+    file: Any = Path(name).expanduser()
+    file = file if name.endswith(".toml") else _folder() / f"{choose('suite', name, names())}.toml"
     try:
-        return Suite.model_validate(tomllib.loads(text))
+        suite = Suite.model_validate(tomllib.loads(_text(file)))
+        tables = [row for one in suite.printed for row in _rows(one, _beside(file, one.file))]
+        return Suite.model_validate(suite.model_dump() | {"paper": (*suite.paper, *tables)})
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"suite {name}: not a TOML file: {error}") from None
     except ValidationError as error:
@@ -112,6 +123,33 @@ def specs(
     return out
 
 
+def _text(file: Any) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: cannot be read as part of a suite: {error}") from None
+
+
+def _beside(file: Any, name: str) -> Any:
+    """`name` from the folder of a suite's file: of the package, or of yours."""
+    return file.parent / name if isinstance(file, Path) else _folder() / name
+
+
+def _rows(printed: Printed, file: Any) -> list[Table]:
+    """The rows of a CSV, one per method, in order. ValueError that names the line for what is no number."""
+    lines = csv.DictReader(_text(file).splitlines())
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for row in lines:
+        method, name = row.pop("method", None), row.pop("set", None)
+        if method is None or name is None or None in row:
+            raise ValueError(f"{file}, line {lines.line_num}: expected the columns method, set, and one per figure")
+        try:
+            found.setdefault(method, {})[name] = {key: float(value) for key, value in row.items() if value}
+        except ValueError as error:
+            raise ValueError(f"{file}, line {lines.line_num}: {error}") from None
+    return [Table(method=m, source=printed.source, figures=f, main=printed.main) for m, f in found.items()]
+
+
 def _named(roots: Sequence[str], part: Part) -> Path | None:
     """The folder given for this very set or its data set; None where there is only one for all."""
     pairs: Mapping[str, str] = {n: path for n, sep, path in (text.partition("=") for text in roots) if sep}
@@ -120,7 +158,7 @@ def _named(roots: Sequence[str], part: Part) -> Path | None:
 
 
 def _reported(suite: Suite, name: str) -> tuple[Reported, ...]:
-    return tuple(Reported(t.method, t.source, t.figures[name]) for t in suite.paper if name in t.figures)
+    return tuple(Reported(t.method, t.source, t.figures[name], t.main) for t in suite.paper if name in t.figures)
 
 
 def _folder() -> Any:
