@@ -71,7 +71,7 @@ def check_tests(sets: Sequence[HeldOut], tasks: Iterable[str], metrics: Sequence
             plugin(protocol=protocol_of(data, task), **task.metric_options())
             if about is None:
                 continue
-            choose(f"test {data.label!r}: split of data set {data.name!r}", data.split, about.splits)
+            choose(f"split of data set {data.name!r}", data.split, about.splits, f"test {data.label!r}: ")
             if missing := [label for label in task.labels if label not in about.provides]:
                 raise ValueError(
                     f"test {data.label!r}: data set {data.name!r} has no {', '.join(missing)}, which task {task.name!r} "
