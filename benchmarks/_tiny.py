@@ -55,5 +55,7 @@ def write(folder: Path, steps: int, every: int, batch: int = 8, micro: int = 4) 
         Image.fromarray(draw.integers(0, 256, (24, 24, 3), np.uint8)).save(folder / "data" / "images" / f"{i}.png")
         np.save(folder / "data" / "depth" / f"{i}.npy", draw.uniform(1, 5, (24, 24)).astype(np.float32))
     path = folder / "recipe.toml"
-    path.write_text(RECIPE.format(steps=steps, every=every, batch=batch, micro=micro, data=folder / "data"), encoding="utf-8")
+    path.write_text(
+        RECIPE.format(steps=steps, every=every, batch=batch, micro=micro, data=folder / "data"), encoding="utf-8"
+    )
     return path

@@ -226,3 +226,20 @@ def test_two_images_of_one_name(root: Path) -> None:
     Image.new("RGB", (8, 6)).save(root / "images" / "a.jpg")
     with pytest.raises(ValueError, match="has the same name"):
         PLUGIN.index(root, "all")
+
+
+def test_a_count_that_is_drawn(tmp_path: Path) -> None:
+    """Not the first ones, others for another seed, in their order; and no more than there are."""
+    for i in range(10):
+        sample(tmp_path, str(i), (2, 2))
+    chosen = {}
+    for seed in (0, 1):
+        data = DataSet(name="folder", root=tmp_path, split="all", count=4, drawn=True, seed=seed)
+        source = open_source(data, Loader())
+        chosen[seed] = [int(source[i]["name"]) for i in range(len(source))]
+        assert len(chosen[seed]) == 4 and chosen[seed] == sorted(set(chosen[seed]))
+    assert chosen[0] != chosen[1] and [0, 1, 2, 3] not in chosen.values()
+    data = DataSet(name="folder", root=tmp_path, split="all", count=40, drawn=True)
+    assert len(open_source(data, Loader())) == 10
+    with pytest.raises(ValueError, match=r"data\.drawn: the synthetic world has no end"):
+        open_source(DataSet(count=4, drawn=True), Loader())

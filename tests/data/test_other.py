@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.io import savemat
 
 from genpercept.core import classes
 from genpercept.data import composition1k
-from tests.support.other_trees import DRAW, cityscapes, coco, load, photo, put, taskonomy
+from tests.support.other_trees import DRAW, cityscapes, coco, load, mhp, photo, put, taskonomy
 
 # Taskonomy ----------------------------------------------------------------------------------------------------------------
 
@@ -84,6 +85,22 @@ def test_cityscapes_without_a_camera_or_with_train_ids(tmp_path: Path) -> None:
     np.testing.assert_allclose(s.label("depth")[0, 2], 0.209313 * 2262.52, rtol=1e-6)
     with pytest.raises(ValueError, match="did you mean 'class_ids'"):
         load("cityscapes", tmp_path, "val", labels=["class_id"])
+
+
+def test_cityscapes_sequences(tmp_path: Path) -> None:
+    """Frames of a snippet have the calibration of its annotated frame, the twentieth; another snippet's has none here."""
+    cityscapes(tmp_path)
+    for frame in (0, 29, 30):
+        stem = f"val/bonn/bonn_000001_{frame:06d}"
+        photo(tmp_path / f"leftImg8bit_sequence/{stem}_leftImg8bit.png")
+        put(tmp_path / f"disparity_sequence/{stem}_disparity.png", np.full((4, 6), 257, np.uint16))
+    first, last, other = load("cityscapes", tmp_path, "val", sequences=True)
+    for s in (first, last):
+        assert s.meta["camera"].endswith("bonn_000001_000019_camera.json") and s.class_ids is None
+        np.testing.assert_allclose(s.label("depth"), 400, rtol=1e-6)
+    assert other.name == "val/bonn/bonn_000001_000030" and "default" in other.meta["camera"]
+    with pytest.raises(ValueError, match="no class_ids"):
+        load("cityscapes", tmp_path, "val", sequences=True, labels=["class_ids"])
 
 
 # ADE20K -------------------------------------------------------------------------------------------------------------------
@@ -264,3 +281,42 @@ def test_coco_keypoints(tmp_path: Path) -> None:
     photo(tmp_path / "val2017/000000000007.jpg", 4, 5)
     with pytest.raises(ValueError, match=r"000000000007.jpg: 4 x 5 pixels, but its annotation has 4 x 6"):
         load("coco_keypoints", tmp_path, "val")
+
+
+def test_coco_by_person(tmp_path: Path) -> None:
+    """Of two photographs with three annotations one is a person with joints; an epoch of training sees that one."""
+    coco(tmp_path)
+    (s,) = load("coco_keypoints", tmp_path, "val", per_person=True)
+    assert s.name == "val2017/000000000007#11" and s.meta["ids"] == [11] and s.label("keypoints").shape == (1, 17, 3)
+
+
+# LV-MHP -------------------------------------------------------------------------------------------------------------------
+
+
+def test_mhp(tmp_path: Path) -> None:
+    mhp(tmp_path / "LV-MHP-v2")
+    alone, s = load("mhp", tmp_path, "val")
+    assert (alone.name, s.name) == ("val/9", "val/10") and s.meta["image_id"] == 10 and s.meta["ids"] == [0, 1]
+    points = s.label("keypoints")
+    assert points[1, 9].tolist() == [2, 1, 2] and points[1, 10].tolist() == [3, 2, 1]  # COCO: left wrist, right wrist
+    assert points[1].count_nonzero() == 6 and not points[0].any() and s.meta["num_keypoints"] == [0, 2]
+    assert s.label("boxes").tolist() == [[1, 0, 4, 3]] * 2 and "areas" not in s.meta
+    (s,) = load("mhp", tmp_path / "LV-MHP-v2", "val", per_person=True)
+    assert s.name == "val/10#1" and s.meta["ids"] == [1]
+    (tmp_path / "LV-MHP-v2/list/val.txt").unlink()
+    assert [s.name for s in load("mhp", tmp_path, "val")] == ["val/9", "val/10"]
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ({"person_0": np.zeros((16, 3))}, r"9.mat: .*person_0 has the shape \[16, 3\]"),
+        ({"person_0": np.full((20, 3), 7.0)}, "person_0, row 0: visibility 7 is none of 0, 1, 2"),
+        ({"person_0": np.zeros((20, 3))}, "person_0: a box from 0, 0 to 0, 0"),
+    ],
+)
+def test_poses_that_are_not_mhps(tmp_path: Path, table: dict[str, Any], says: str) -> None:
+    mhp(tmp_path)
+    savemat(tmp_path / "val/pose_annos/9.mat", table)
+    with pytest.raises(ValueError, match=says):
+        load("mhp", tmp_path, "val")

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from genpercept.data import DATASETS, coco_keypoints
-from tests.support.other_trees import cityscapes, coco, load, photo, put, taskonomy
+from tests.support.other_trees import cityscapes, coco, load, mhp, photo, put, taskonomy
 
-NAMES = ("taskonomy", "cityscapes", "ade20k", "dis5k", "p3m10k", "composition1k", "coco_keypoints", "mvtec_ad")
+NAMES = (
+    *("taskonomy", "cityscapes", "ade20k", "dis5k", "p3m10k", "composition1k", "coco_keypoints", "mhp", "mvtec_ad"),
+)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -51,6 +53,8 @@ def _damage(root: Path, pattern: str) -> Path:
         ("cityscapes", cityscapes, "val", "*camera.json"),
         ("coco_keypoints", coco, "val", "*keypoints_val2017.json"),
         ("coco_keypoints", coco, "val", "*.jpg"),
+        ("mhp", mhp, "val", "*.mat"),
+        ("mhp", mhp, "val", "*.jpg"),
     ],
 )
 def test_a_damaged_file_is_named(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from scipy.io import savemat
 
 from genpercept.core.values import Sample
 from genpercept.data import DATASETS
@@ -80,3 +81,18 @@ def coco(root: Path) -> None:
     file.write_text(json.dumps({"images": images, "annotations": people}))
     found = [{"image_id": 7, "category_id": 1, "bbox": [0, 0, 5, 4], "score": s} for s in (0.9, 0.1)]
     (root / "boxes.json").write_text(json.dumps(found))
+
+
+def mhp(root: Path) -> None:
+    """Two photographs: one person with a left wrist seen and a right one hidden; one person with no joint at all."""
+    for number in (9, 10):
+        photo(root / f"val/images/{number}.jpg")
+    (root / "val/pose_annos").mkdir()
+    nobody = np.tile(np.float32([-1, -1, 2]), (20, 1))
+    nobody[18:] = [[1, 0, 0], [5, 3, 0]]
+    someone = nobody.copy()
+    someone[15], someone[10], someone[9] = (2, 1, 0), (3, 2, 1), (4, 3, 0)  # the head's top is none of COCO's
+    savemat(root / "val/pose_annos/9.mat", {"person_0": nobody})
+    savemat(root / "val/pose_annos/10.mat", {"person_1": someone, "person_0": nobody})
+    (root / "list").mkdir()
+    (root / "list/val.txt").write_text("10\n9\n")

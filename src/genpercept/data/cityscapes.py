@@ -37,20 +37,25 @@ class Entry:
 
 @dataclass(frozen=True)
 class Cityscapes(FileDataset):
-    """labels: which to read of class_ids and depth (default: those that the root has). annotations: gtFine or gtCoarse."""
+    """labels: which to read of class_ids and depth (default: those that the root has). annotations: gtFine or gtCoarse.
+
+    sequences: the 30-frame snippets around the annotated frames (89,250 in train), which have depth and no classes.
+    """
 
     name = "cityscapes"
     about = About(
         title="Cityscapes",
         url="https://www.cityscapes-dataset.com",
         obtain="Register at cityscapes-dataset.com; leftImg8bit_trainvaltest.zip, gtFine_trainvaltest.zip and, for depth, "
-        "disparity_trainvaltest.zip and camera_trainvaltest.zip, all unpacked into one folder.",
+        "disparity_trainvaltest.zip and camera_trainvaltest.zip, all unpacked into one folder; for sequences also "
+        "leftImg8bit_sequence_trainvaltest.zip (324 GB) and disparity_sequence_trainvaltest.zip (106 GB).",
         licence="Cityscapes licence: non-commercial use such as research and teaching",
         layout=(
             "leftImg8bit/SPLIT/CITY/CITY_SEQ_FRAME_leftImg8bit.png",
             "gtFine/SPLIT/CITY/CITY_SEQ_FRAME_gtFine_labelIds.png (to 19 train ids), or ..._labelTrainIds.png",
             "disparity/SPLIT/CITY/CITY_SEQ_FRAME_disparity.png: uint16 p, d = (p - 1) / 256 pixels, 0 unknown",
             "camera/SPLIT/CITY/CITY_SEQ_FRAME_camera.json: baseline and focal length; depth = baseline fx / d",
+            "leftImg8bit_sequence/ and disparity_sequence/, the same for every frame of the snippets",
         ),
         provides=("class_ids", "depth", "valid", "intrinsics"),
         splits=("train", "val", "test", "train_extra"),
@@ -61,23 +66,25 @@ class Cityscapes(FileDataset):
 
     labels: tuple[str, ...] = ()
     annotations: str = "gtFine"
+    sequences: bool = False
 
     def __post_init__(self) -> None:
         given = (self.labels,) if isinstance(self.labels, str) else tuple(self.labels)
         object.__setattr__(self, "labels", tuple(choose("label of cityscapes", label, _LABELS) for label in given))
         choose("annotations of cityscapes", self.annotations, ("gtFine", "gtCoarse"))
+        if self.sequences and "class_ids" in self.labels:
+            raise ValueError("cityscapes: the frames of sequences have no class_ids: take labels = ['depth']")
 
     def index(self, root: Path | None, split: str) -> Sequence[Entry]:
         root = self.folder(root, split)
-        home = root / "leftImg8bit" / split
+        kind = "_sequence" if self.sequences else ""
+        home = root / f"leftImg8bit{kind}" / split
         images = sorted(home.glob(f"*/*{_IMAGE}")) if home.is_dir() else []
         if not images:
-            self.wrong_layout(root, f"leftImg8bit/{split}/CITY/*{_IMAGE}")
-        has = {
-            "class_ids": (root / self.annotations / split).is_dir(),
-            "depth": (root / "disparity" / split).is_dir(),
-        }
-        folder = {"class_ids": f"{self.annotations}/{split}", "depth": f"disparity/{split}"}
+            self.wrong_layout(root, f"leftImg8bit{kind}/{split}/CITY/*{_IMAGE}")
+        folder = {"class_ids": f"{self.annotations}/{split}", "depth": f"disparity{kind}/{split}"}
+        has = {label: (root / path).is_dir() for label, path in folder.items()}
+        has["class_ids"] &= not self.sequences
         for label in self.labels:
             if not has[label]:
                 self.wrong_layout(root, f"{folder[label]}/ for the label {label}")
@@ -87,6 +94,8 @@ class Cityscapes(FileDataset):
         return list(self._entries(root, images, split, wanted))
 
     def _entries(self, root: Path, images: list[Path], split: str, wanted: Sequence[str]) -> Iterator[Entry]:
+        kind = "_sequence" if self.sequences else ""
+        cameras = _snippets(root / "camera" / split) if self.sequences else {}
         for image in images:
             stem, city = image.name.removesuffix(_IMAGE), image.parent.name
             label = root / self.annotations / split / city / f"{stem}_{self.annotations}"
@@ -97,8 +106,8 @@ class Cityscapes(FileDataset):
                 image=image,
                 label_ids=label.with_name(f"{label.name}_labelIds.png") if classes else None,
                 train_ids=label.with_name(f"{label.name}_labelTrainIds.png") if classes else None,
-                disparity=root / "disparity" / split / city / f"{stem}_disparity.png" if depth else None,
-                camera=root / "camera" / split / city / f"{stem}_camera.json" if depth else None,
+                disparity=root / f"disparity{kind}" / split / city / f"{stem}_disparity.png" if depth else None,
+                camera=cameras.get(stem, root / "camera" / split / city / f"{stem}_camera.json") if depth else None,
             )
 
     def load(self, entry: Entry) -> Sample:
@@ -121,6 +130,15 @@ class Cityscapes(FileDataset):
             rows = [[camera["fx"], 0, camera["u0"]], [0, camera["fy"], camera["v0"]], [0, 0, 1]]
             sample.intrinsics = torch.tensor(rows, dtype=torch.float32)
         return sample
+
+
+def _snippets(folder: Path) -> dict[str, Path]:
+    """Calibration of each frame of the snippets, CITY_SEQ_FRAME -> that of the annotated one, which is the twentieth of 30."""
+    found: dict[str, Path] = {}
+    for path in folder.glob("*/*_camera.json"):
+        city, sequence, frame = path.name.removesuffix("_camera.json").rsplit("_", 2)
+        found |= {f"{city}_{sequence}_{int(frame) + i:06d}": path for i in range(-19, 11)}
+    return found
 
 
 def _classes(path: Path, by_name: bool) -> np.ndarray:

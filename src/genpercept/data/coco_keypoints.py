@@ -4,36 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from genpercept.core.values import Sample
 from genpercept.data._files import About, FileDataset, need, read_json, read_rgb
+from genpercept.data._people import JOINTS, Person, people_sample
 from genpercept.imaging.read import shown
 
 _PERSON = 1  # category
-_JOINTS = 17
-
-
-@dataclass(frozen=True)
-class Person:
-    """One annotation. box: x, y, width, height. keypoints: 17 times x, y, visibility."""
-
-    id: int
-    box: tuple[float, ...]
-    area: float
-    crowd: int
-    num_keypoints: int
-    keypoints: tuple[float, ...]
-
-    @property
-    def labelled(self) -> bool:
-        """Counted by the metric; a crowd, or someone without a joint, is a region that it passes over."""
-        return not self.crowd and self.num_keypoints > 0
 
 
 @dataclass(frozen=True)
@@ -49,7 +29,8 @@ class Entry:
 @dataclass(frozen=True)
 class CocoKeypoints(FileDataset):
     """boxes_file: detections of people, a COCO results file of bounding boxes, which land in meta. people_only: leave out
-    images in which nobody has a joint (for training). min_score: of the detections that are kept."""
+    images in which nobody has a joint. per_person: an entry is a person with a joint, not an image, so that an epoch of
+    training sees everyone once. min_score: of the detections that are kept."""
 
     name = "coco_keypoints"
     about = About(
@@ -70,10 +51,11 @@ class CocoKeypoints(FileDataset):
 
     boxes_file: str = ""
     people_only: bool = False
+    per_person: bool = False
     min_score: float = 0.0
 
     def index(self, root: Path | None, split: str) -> Sequence[Entry]:
-        """Every image of the split by id, also those without people, as the metric takes them."""
+        """Every image of the split by id, also those without people, as the metric takes them; or every labelled person."""
         root = self.folder(root, split)
         path = root / "annotations" / f"person_keypoints_{split}2017.json"
         folder = next((p for p in (root / f"{split}2017", root / "images" / f"{split}2017") if p.is_dir()), None)
@@ -104,6 +86,8 @@ class CocoKeypoints(FileDataset):
             )
             for number, name, height, width in images
         ]
+        if self.per_person:
+            return [_of_one(e, p) for e in entries for p in e.people if p.labelled]
         return [e for e in entries if any(p.labelled for p in e.people)] if self.people_only else entries
 
     def load(self, entry: Entry) -> Sample:
@@ -114,19 +98,10 @@ class CocoKeypoints(FileDataset):
         if tuple(image.shape[-2:]) != entry.size:
             (h, w), (ih, iw) = entry.size, image.shape[-2:]
             raise ValueError(f"{shown(entry.image)}: {ih} x {iw} pixels, but its annotation has {h} x {w}")
-        people = entry.people
-        points = np.array([p.keypoints for p in people], np.float32).reshape(-1, _JOINTS, 3)
-        boxes = np.array([p.box for p in people], np.float32).reshape(-1, 4)
-        meta: dict[str, Any] = {
-            "image_id": entry.image_id,
-            "ids": [p.id for p in people],
-            "areas": [p.area for p in people],
-            "iscrowd": [p.crowd for p in people],
-            "num_keypoints": [p.num_keypoints for p in people],
-        }
+        sample = people_sample(entry.name, image, entry.image_id, entry.people)
         if entry.detections is not None:
-            meta["detections"] = [list(d) for d in entry.detections]
-        return Sample(entry.name, image, keypoints=torch.from_numpy(points), boxes=torch.from_numpy(boxes), meta=meta)
+            sample.meta["detections"] = [list(d) for d in entry.detections]
+        return sample
 
     def _detections(self) -> dict[int, list[tuple[float, ...]]]:
         path = need(Path(self.boxes_file).expanduser())
@@ -143,15 +118,19 @@ class CocoKeypoints(FileDataset):
         return found
 
 
+def _of_one(entry: Entry, person: Person) -> Entry:
+    return replace(entry, name=f"{entry.name}#{person.id}", people=(person,), detections=None)
+
+
 def _person(row: Mapping[str, Any], path: Path) -> Person:
     points, box = tuple(map(float, row.get("keypoints") or ())), tuple(map(float, row["bbox"]))
-    if len(box) != 4 or len(points) not in (0, 3 * _JOINTS):
+    if len(box) != 4 or len(points) not in (0, 3 * JOINTS):
         raise ValueError(
             f"{shown(path)}: annotation {row.get('id')} has {len(points)} keypoint values and {len(box)} of a box; "
-            f"COCO has {3 * _JOINTS} and 4"
+            f"COCO has {3 * JOINTS} and 4"
         )
     labelled = int(row.get("num_keypoints", sum(v > 0 for v in points[2::3])))
-    points = points or (0.0,) * (3 * _JOINTS)
+    points = points or (0.0,) * (3 * JOINTS)
     return Person(int(row["id"]), box, float(row["area"]), int(row.get("iscrowd", 0)), labelled, points)
 
 

@@ -193,7 +193,9 @@ def _without_accumulation(table: dict[str, Any]) -> dict[str, Any]:
         return table
     times, size = optim["accumulation"], loader.get("batch_size", Loader().batch_size)
     if not (isinstance(times, int) and isinstance(size, int) and times > 0):
-        raise ValueError(f"optim.accumulation {times!r}: leave it out; loader.batch_size is all of a step's samples now")
+        raise ValueError(
+            f"optim.accumulation {times!r}: leave it out; loader.batch_size is all of a step's samples now"
+        )
     if "micro_batch" in loader and times > 1:
         raise ValueError(
             f"optim.accumulation {times}: leave it out beside loader.micro_batch; loader.batch_size is all of a step's samples"

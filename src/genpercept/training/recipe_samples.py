@@ -46,6 +46,9 @@ class DataSet(Section):
     count: int = Field(
         default=0, ge=0, description="Only so many entries, the first. 0: all; a set without an end needs a count."
     )
+    drawn: bool = Field(
+        default=False, description="The count's entries are drawn from all of a set of files, by the set's seed."
+    )
     fraction: float = Field(
         default=1.0, gt=0, le=1, description="Share of a set of files' entries, chosen by the set's seed."
     )
@@ -58,7 +61,8 @@ class DataSet(Section):
         description="Heights and widths in pixels of its batches, with loader.one_set_per_batch. []: augment.sizes.",
     )
     seed: int = Field(
-        default=0, description="synthetic: which world is rendered. Files: which entries a fraction keeps."
+        default=0,
+        description="synthetic: which world is rendered. Files: which entries are drawn, and kept by a fraction.",
     )
     far: float = Field(
         default=0.0,

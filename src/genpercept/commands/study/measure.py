@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,17 @@ import numpy as np
 import torch
 from pydantic import Field
 
+from genpercept.core.names import choose
 from genpercept.core.values import Sample
+from genpercept.data import DATASETS
 from genpercept.metrics import METRICS
 from genpercept.pipeline import loading
-from genpercept.tasks import RegionTask, Task, given_boxes
+from genpercept.tasks import TASKS, RegionTask, Task, given_boxes
 from genpercept.training.recipe import DataSet, Loader, Section
-from genpercept.training.samples.records import to_sample
+from genpercept.training.samples.records import Record, to_sample
 from genpercept.training.samples.sources import Source, open_source
 
-_CHUNK = 32  # images handed to the pipeline at once
+_CHUNK, _PIXELS = 32, 1 << 25  # images handed to the pipeline at once, or fewer where they have so many pixels together
 Figures = dict[str, list[Any]]  # "name" -> of each image; metric -> its figure of each image (NaN: no valid pixel)
 
 
@@ -44,7 +47,7 @@ class HeldOut(DataSet):
 
     title: str = ""  # default: the domain, or the name of a set of files
     split: str = "test"
-    protocol: str = ""  # of the metric; default: its own rule
+    protocol: str = ""  # of the metric; default: the data set's own for the task, where it names one
 
     @property
     def label(self) -> str:
@@ -53,6 +56,33 @@ class HeldOut(DataSet):
     def data(self) -> DataSet:
         """The set alone, as sources take it."""
         return DataSet(**self.model_dump(exclude={"title", "protocol"}))
+
+
+def check_tests(sets: Sequence[HeldOut], tasks: Iterable[str], metrics: Sequence[str]) -> None:
+    """ValueError for a test set that can never be scored: of an unknown name, option, split or protocol, without the
+    labels of the tasks; and for metrics that the tasks' have no column for."""
+    for task in map(TASKS.find, tasks):
+        plugin = METRICS.find(task.metric)
+        declared = [column.key for column in (*plugin.columns, *plugin.others)]
+        for key in metrics if declared else ():
+            choose(f"figure of metric {plugin.name!r}", key, declared)
+        for data in sets:
+            about = DATASETS.find(data.name).with_options(**data.options).about
+            plugin(protocol=protocol_of(data, task), **task.metric_options())
+            if about is None:
+                continue
+            choose(f"split of data set {data.name!r}", data.split, about.splits, f"test {data.label!r}: ")
+            if missing := [label for label in task.labels if label not in about.provides]:
+                raise ValueError(
+                    f"test {data.label!r}: data set {data.name!r} has no {', '.join(missing)}, which task {task.name!r} "
+                    f"needs; it provides {', '.join(about.provides)}"
+                )
+
+
+def protocol_of(data: HeldOut, task: Task) -> str | None:
+    """The protocol that a set is scored under, as `genpercept evaluate` has it; None: the metric's own rule."""
+    about = DATASETS.find(data.name).about
+    return data.protocol or (about.protocols.get(task.name) if about else None) or None
 
 
 def measure(
@@ -87,10 +117,9 @@ def _score(
     batch_size: int,
 ) -> Figures:
     task: Task = pipe.task_plugin
-    metric = METRICS.find(task.metric)(protocol=data.protocol or None, **task.metric_options())
+    metric = METRICS.find(task.metric)(protocol=protocol_of(data, task), **task.metric_options())
     figures: Figures = {"name": [], **{key: [] for key in metrics}}
-    for start in range(0, len(source), _CHUNK):
-        records = [source[i] for i in range(start, min(start + _CHUNK, len(source)))]
+    for start, records in _chunks(source):
         images = [np.asarray(record["image"]) for record in records]
         samples = [to_sample(record) for record in records]
         boxes = [_boxes(sample) for sample in samples] if isinstance(task, RegionTask) else None
@@ -104,6 +133,17 @@ def _score(
             for key in metrics:
                 figures[key].append(float(row[key]))
     return figures
+
+
+def _chunks(source: Source) -> Iterator[tuple[int, list[Record]]]:
+    """All records, with the number of the first, so many at a time as memory holds."""
+    begin, found, pixels = 0, [], 0
+    for i in range(len(source)):
+        found.append(source[i])
+        pixels += math.prod(found[-1]["image"].shape[:2])
+        if len(found) == _CHUNK or pixels >= _PIXELS or i + 1 == len(source):
+            yield begin, found
+            begin, found, pixels = i + 1, [], 0
 
 
 def _predict(

@@ -6,7 +6,6 @@ NAME.png; what is finished is not done again.
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 from collections.abc import Sequence
@@ -15,9 +14,11 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from genpercept.commands.evaluate import suites
 from genpercept.commands.study import execute, report
 from genpercept.commands.study.execute import Job
-from genpercept.commands.study.measure import HeldOut, Inference
+from genpercept.commands.study.measure import HeldOut, Inference, check_tests
+from genpercept.core.names import choose
 from genpercept.metrics import METRICS
 from genpercept.models.paradigms import PARADIGMS
 from genpercept.tasks import TASKS
@@ -30,6 +31,7 @@ _FOLDERS: dict[str, str] = {"full": "recipes/studies", "mini": "recipes/studies/
 
 class Arm(Section):
     name: str = Field(min_length=1)
+    base: Path = Path()  # a recipe of its own, relative to the study's file; default: the study's
     set: dict[str, Any] = Field(default_factory=dict)  # "a.b" -> value, as --set has them
     labels: tuple[int, ...] = ()  # numbers of labels it is run with; default: the study's
     inference: tuple[Inference, ...] = Field(default=(Inference(),), min_length=1)
@@ -48,6 +50,15 @@ class Rates(Section):
     passes: float = Field(default=0.0, ge=0)  # calls of the denoiser per second when measuring, images one by one
 
 
+class Suite(Section):
+    """Sets of a suite of `genpercept evaluate` as tests, with the splits, options and protocols that it says."""
+
+    name: str
+    sets: tuple[str, ...] = ()  # ids or data sets; default: all
+    root: Path = Path("data")  # has a folder for each data set
+    options: dict[str, dict[str, Any]] = Field(default_factory=dict)  # id or data set -> options beside the suite's
+
+
 class Study(Section):
     """A TOML file of `recipes/studies/`."""
 
@@ -62,6 +73,7 @@ class Study(Section):
     # figures of the task's metric, the first of which is drawn; default: the first two of its table
     metrics: tuple[str, ...] = ()
     test: tuple[HeldOut, ...] = ()
+    suite: Suite | None = None  # its sets come before those of test
     keep_models: bool = True  # False: they are removed once they are measured
     rates: Rates = Rates()
 
@@ -80,6 +92,12 @@ class Study(Section):
     @property
     def reference_arm(self) -> str:
         return self.reference or self.arm[0].name
+
+
+def _scored_on(test: Sequence[HeldOut]) -> str:
+    absent = sorted({str(data.root) for data in test if data.root and not data.root.is_dir()})
+    here = f"; not here: {', '.join(absent)}" if absent else ""
+    return f"scored on {', '.join(data.label for data in test)}{here}"
 
 
 def _all_different(names: Sequence[str], what: str) -> None:
@@ -107,14 +125,14 @@ def main(
     study = load(find(name, scale), overrides)
     jobs = plan(study, [text for text in overrides if not text.startswith(_OWN)])
     chosen = select(study, jobs, arms, seeds)
+    check_tests(study.test, {job.recipe.task for job in jobs}, study.metrics)
     if dry_run:
         print(execute.summary(chosen, study.rates.images, study.rates.passes, at_once))
+        print(_scored_on(study.test))
         return 0
-    if not study.test:
-        raise ValueError(f"study {study.name!r}: names no [[test]] sets, so there is nothing to measure the arms on")
     execute.claim(out, jobs, resume)
     failed = execute.execute(out, chosen, at_once, study.rates.images, study.rates.passes)
-    settings = study.model_dump(mode="json", exclude={"arm", "base", "rates"})
+    settings = study.model_dump(mode="json", exclude={"arm", "base", "rates", "suite"})
     result = report.collect(out, jobs, settings | {"reference": study.reference_arm}, failed)
     for path in report.write(out, result, TASKS.find(jobs[0].recipe.task).metric):
         print(path)
@@ -141,7 +159,8 @@ def find(name: str, scale: Scale) -> Path:
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Study:
-    """The study in a TOML file, its base made absolute. Of the overrides those of the study's own keys count.
+    """The study in a TOML file, its bases made absolute, its suite's sets among its tests. Of the overrides those of the
+    study's own keys count.
 
     ValueError in one line names file and key.
     """
@@ -150,14 +169,48 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Study:
         if text.startswith(_OWN):
             recipes.override(table, text.removeprefix(_OWN))
     study = recipes.validate(Study, table, str(path))
-    study = study.model_copy(update={"base": (path.parent / study.base).resolve()})
+    arms = tuple(arm.model_copy(update={"base": _placed(path, study, arm)}) for arm in study.arm)
+    study = study.model_copy(update={"base": (path.parent / study.base).resolve(), "arm": arms})
+    if study.suite:
+        study = study.model_copy(update={"test": (*_sets(study, study.suite), *study.test)})
+        _all_different([data.label for data in study.test], f"{path}: test: two sets are called")
+    if not study.test:
+        raise ValueError(f"{path}: names no [suite] and no [[test]] sets, so there is nothing to measure the arms on")
     return study if study.metrics else study.model_copy(update={"metrics": _first_figures(study)})
+
+
+def _placed(path: Path, study: Study, arm: Arm) -> Path:
+    return (path.parent / (study.base if arm.base == Path() else arm.base)).resolve()
+
+
+def _sets(study: Study, suite: Suite) -> list[HeldOut]:
+    """The suite's sets, as tests. ValueError for a suite, or sets of it, that there are not."""
+    chosen = suites.load(suite.name)
+    choose(f"task of suite {suite.name!r}", _task(study), chosen.tasks)
+    called = [name for part in chosen.set for name in (part.id, part.dataset)]
+    for name in suite.options:
+        choose(f"set of suite {suite.name!r}", name, called)
+    options = [f"{name}.{key}={toml(value)}" for name, table in suite.options.items() for key, value in table.items()]
+    return [
+        HeldOut(
+            name=spec.dataset,
+            title=spec.title,
+            root=spec.root,
+            split=spec.split or "",
+            protocol=spec.protocol or "",
+            options=dict(spec.options),
+        )
+        for spec in suites.specs(chosen, suite.sets, [str(suite.root)], options, None)
+    ]
+
+
+def _task(study: Study) -> str:
+    return study.set.get("task") or recipes.read_table(study.base).get("task") or Recipe.model_fields["task"].default
 
 
 def _first_figures(study: Study) -> tuple[str, ...]:
     """Two figures that the metric of the recipe's task declares. ValueError where it declares none."""
-    task = study.set.get("task") or recipes.read_table(study.base).get("task") or Recipe.model_fields["task"].default
-    plugin = METRICS.find(TASKS.find(task).metric)
+    plugin = METRICS.find(TASKS.find(_task(study)).metric)
     if not plugin.columns:
         raise ValueError(f"study {study.name!r}: metric {plugin.name!r} declares no columns; say metrics = [...]")
     return tuple(column.key for column in plugin.columns[:2])
@@ -165,8 +218,7 @@ def _first_figures(study: Study) -> tuple[str, ...]:
 
 def arms(study: Study) -> dict[str, Recipe]:
     """The recipe of each arm, by its name, with the first seed. ValueError names the arm whose settings do not fit."""
-    base = recipes.read_table(study.base)
-    return {arm.name: _recipe(study, base, arm, settings(study, arm, study.seeds[0])) for arm in study.arm}
+    return {arm.name: _recipe(study, arm, settings(study, arm, study.seeds[0])) for arm in study.arm}
 
 
 def settings(study: Study, arm: Arm, seed: int, labels: int | None = None) -> dict[str, Any]:
@@ -175,9 +227,9 @@ def settings(study: Study, arm: Arm, seed: int, labels: int | None = None) -> di
     return {"seed": seed, **study.set, **arm.set, **counts}
 
 
-def _recipe(study: Study, base: dict[str, Any], arm: Arm, values: dict[str, Any]) -> Recipe:
+def _recipe(study: Study, arm: Arm, values: dict[str, Any]) -> Recipe:
     source = f"study {study.name!r}, arm {arm.name!r}"
-    table = copy.deepcopy(base)
+    table = recipes.read_table(arm.base)
     for key, value in values.items():
         recipes.assign(table, key, value, source)
     return recipes.parse(table, source)
@@ -204,7 +256,7 @@ def plan(study: Study, overrides: Sequence[str] = ()) -> list[Job]:
 def _job(study: Study, arm: Arm, seed: int, labels: int | None, overrides: Sequence[str]) -> Job:
     sets = [f"{key}={toml(value)}" for key, value in settings(study, arm, seed, labels).items()]
     sets += overrides
-    settled = recipes.load(study.base, sets)
+    settled = recipes.load(arm.base, sets)
     paradigm = PARADIGMS.find(settled.paradigm).with_options(**settled.paradigm_options)
     for way in arm.inference:
         changed = paradigm.with_options(**way.options)
@@ -219,7 +271,7 @@ def _job(study: Study, arm: Arm, seed: int, labels: int | None, overrides: Seque
         arm=arm.name,
         labels=labels,
         seed=seed,
-        base=study.base,
+        base=arm.base,
         overrides=tuple(sets),
         recipe=settled,
         inference=arm.inference,

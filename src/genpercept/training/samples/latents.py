@@ -101,9 +101,10 @@ def shards_of(
 
     `key` is what the content depends on beside the data, the codec's weights and the number of samples.
     """
-    unread = {"weight", "count", "skip_bad"} | {
+    unread = {"weight", "skip_bad"} | {
         k for k in ("options", "sizes", "fraction", "having") if getattr(data, k) in ({}, (), 1.0, "")
     }
+    unread |= set() if data.drawn else {"count", "drawn"}  # of the first ones the length tells all
     key = {
         "data": data.model_dump(mode="json", exclude=unread),
         "folder": str(getattr(source, "folder", "")),

@@ -46,10 +46,10 @@ class Files:
         plugin = DATASETS.find(data.name).with_options(**data.options)
         self._load, self._skip, self._report = plugin.load, data.skip_bad, report
         entries: Sequence[Any] = plugin.index(data.root, data.split)
-        entries = entries[: data.count] if data.count else entries
+        if data.count:
+            entries = _drawn(entries, data.count, data.seed) if data.drawn else entries[: data.count]
         if data.fraction < 1:
-            order = generator(data.seed, 0, 0, "data").permutation(len(entries))
-            entries = [entries[i] for i in sorted(order[: max(1, round(len(entries) * data.fraction))])]
+            entries = _drawn(entries, max(1, round(len(entries) * data.fraction)), data.seed)
         self._entries = entries
         self._bad: set[int] = set()
         if not self._entries:
@@ -73,12 +73,20 @@ class Files:
         raise ValueError(f"none of the {len(self)} samples of the data set can be read")
 
 
+def _drawn(entries: Sequence[Any], count: int, seed: int) -> list[Any]:
+    """So many of them, in their order."""
+    order = generator(seed, 0, 0, "data").permutation(len(entries))
+    return [entries[i] for i in sorted(order[:count])]
+
+
 def open_source(data: DataSet, loader: Loader, report: Callable[[str], None] = print) -> Source:
     """The records of one set of a recipe. ValueError when there are none."""
     if data.name != "synthetic":
         return Files(data, report)
     if data.fraction < 1:
         raise ValueError("data.fraction: the synthetic world has no end to take a share of; set data.count")
+    if data.drawn:
+        raise ValueError("data.drawn: the synthetic world has no end to draw from; leave it out")
     if data.count == 0:
         raise ValueError("data.count: the synthetic world has no end; say how many scenes the set has")
     if not loader.cache:

@@ -146,6 +146,7 @@ class Draw:
                 update={
                     "split": options.split,
                     "count": options.count,
+                    "drawn": False,
                     "fraction": 1.0,
                     "domain": options.domain or self.recipe.data[0].domain,
                 }
