@@ -16,6 +16,7 @@ from genpercept.commands.demo.options import demo
 from genpercept.commands.doctor.options import doctor
 from genpercept.commands.evaluate.options import evaluate
 from genpercept.commands.export.options import export
+from genpercept.commands.fit.options import fit
 from genpercept.commands.inspect.options import inspect
 from genpercept.commands.predict.options import predict
 from genpercept.commands.score.options import score
@@ -92,5 +93,5 @@ def cli() -> None:
     """
 
 
-for _command in (bench, data, demo, doctor, evaluate, export, inspect, predict, score, study, train):
+for _command in (bench, data, demo, doctor, evaluate, export, fit, inspect, predict, score, study, train):
     cli.add_command(_command)

@@ -25,7 +25,8 @@ class Entry:
 
 @dataclass(frozen=True)
 class MvtecAd(FileDataset):
-    """category: one of those in the root, such as hazelnut; all of them when empty. The root may be a category's folder."""
+    """category: one of those in the root, such as hazelnut; all of them when empty. The root may be a category's folder.
+    held_out: share of each category's good training images that split "train" leaves to split "val", evenly spaced."""
 
     name = "mvtec_ad"
     about = About(
@@ -39,16 +40,23 @@ class MvtecAd(FileDataset):
             "CATEGORY/ground_truth/KIND/NNN_mask.png (not 0: defect)",
         ),
         provides=("defect",),
-        splits=("train", "test"),
+        splits=("train", "val", "test"),
         protocols={"anomaly": ""},
         reference="Bergmann et al., MVTec AD: A Comprehensive Real-World Dataset for Unsupervised Anomaly Detection, "
         "CVPR 2019",
     )
 
     category: str = ""
+    held_out: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.held_out < 1:
+            raise ValueError(f"held_out={self.held_out!r} of mvtec_ad: must be a share from 0 to below 1")
 
     def index(self, root: Path | None, split: str) -> Sequence[Entry]:
-        """By category, kind and number."""
+        """By category, kind and number. ValueError for split "val" where nothing is held out."""
+        if split == "val" and not self.held_out:
+            raise ValueError('mvtec_ad has no split "val" of its own: set the option held_out, such as held_out=0.1')
         root = self.folder(root, split)
         here = (root / "train" / "good").is_dir()
         folders = [root] if here else sorted(p for p in root.iterdir() if (p / "train" / "good").is_dir())
@@ -57,10 +65,16 @@ class MvtecAd(FileDataset):
             self.wrong_layout(root, "CATEGORY/train/good/")
         if self.category:
             there = {self.category: there[choose(f"category of {shown(root)}", self.category, there)]}
-        entries = [entry for category, folder in there.items() for entry in _entries(folder, category, split)]
+        entries = [entry for category, folder in there.items() for entry in self._entries(folder, category, split)]
         if not entries:
             self.wrong_layout(root, f"CATEGORY/{split}/KIND/*.png")
         return entries
+
+    def _entries(self, folder: Path, category: str, split: str) -> list[Entry]:
+        if split == "test" or not self.held_out:
+            return list(_entries(folder, category, split))
+        good = list(_entries(folder, category, "train"))
+        return [e for i, e in enumerate(good) if _held_out(i, self.held_out) == (split == "val")]
 
     def load(self, entry: Entry) -> Sample:
         """defect: the mask, all False for a good one. domain: the category; meta: the kind."""
@@ -79,6 +93,11 @@ def _entries(folder: Path, category: str, split: str) -> Iterator[Entry]:
         for image in images_in(folder / split / kind):
             mask = None if kind == "good" else folder / "ground_truth" / kind / f"{image.stem}_mask.png"
             yield Entry(f"{category}/{split}/{kind}/{image.stem}", category, kind, image, mask)
+
+
+def _held_out(index: int, share: float) -> bool:
+    """Whether the entry is one of those that are set aside: about every (1 / share)-th, the first among them."""
+    return index == 0 or int(index * share + 1e-9) > int((index - 1) * share + 1e-9)
 
 
 PLUGIN = MvtecAd()

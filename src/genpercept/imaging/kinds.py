@@ -37,6 +37,8 @@ class Kind:
     merge: how ensembles merge runs (see genpercept.pipeline.ensemble); None: they are decoded from the mean of the raw maps.
     directions: unit vectors in the camera frame, which a model's own axes turn. distance: how values tell the distance,
     for points in space. foreground: values are the share of the foreground, for masks and cut-outs.
+    scores: values say how strange a pixel is, so that their picture is laid over the image, too; `meta["pixel_threshold"]`
+    says from where on a pixel is called a defect.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Kind:
     directions: bool = False
     distance: Distance | None = None
     foreground: bool = False
+    scores: bool = False
 
     def __post_init__(self) -> None:
         for what, value, known in (
@@ -152,7 +155,13 @@ KINDS: Table[Kind] = Table(
         formats=("coco", "color"),
         merge=None,
     ),
-    Kind("anomaly", "anomaly score, higher is stranger", paint=painters.heat),
+    Kind(
+        "anomaly",
+        "anomaly score, higher is stranger",
+        paint=painters.heat,
+        formats=("png", "color", "overlay"),
+        scores=True,
+    ),
     Kind(
         "intrinsics",
         "n intrinsic images of 3 channels, named in meta['targets']",

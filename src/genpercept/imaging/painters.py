@@ -29,6 +29,8 @@ COCO_BONES = (
 )
 _SIDES = ((250, 210, 60), (60, 200, 250), (250, 110, 80))
 _SEEN = 0.3  # a keypoint's score from which it is drawn
+_COVER = 0.75  # opacity of heat over an image at the highest score
+_OUTLINE = (60, 255, 255)  # of what is above a threshold
 _GAMMA = 1 / 2.2  # as Marigold shows linear light
 
 
@@ -123,6 +125,20 @@ def _unit(x: np.ndarray, keep: np.ndarray) -> np.ndarray:
     inside = x[keep]
     low, high = (float(inside.min()), float(inside.max())) if inside.size else (0.0, 1.0)
     return x if low >= 0 and high <= 1 else (x - low) / max(high - low, 1e-12)
+
+
+def heat_over(x: np.ndarray, image: np.ndarray, threshold: float | None = None) -> np.ndarray:
+    """Scores (H, W) as heat over their image (H, W, 3), the more opaque the higher; what is above `threshold` outlined."""
+    keep = np.isfinite(x)
+    unit = np.clip(_unit(np.where(keep, x, 0), keep), 0, 1)
+    cover = np.where(keep, _COVER * unit, 0)[..., None]
+    rgb = np.rint(_as_uint8(image) * (1 - cover) + _lookup(_INFERNO, unit) * cover).astype(np.uint8)
+    if threshold is not None:
+        defect = keep & (x > threshold)
+        inner = np.pad(defect, 1, mode="edge")
+        inner = inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
+        rgb[defect & ~inner] = _OUTLINE
+    return rgb
 
 
 # ---- several pictures

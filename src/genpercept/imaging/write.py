@@ -11,6 +11,7 @@ Encodings (also in the PNG's text and in the JSON sidecar):
 - stacks (intrinsics): images side by side in png and color (light gamma-encoded in color alone); in exr channels such
   as albedo.R.
 - mask: 8-bit black and white, at 0.5. cutout: the image's foreground as RGBA, its colours freed from the background's.
+- overlay: 8-bit RGB, scores as heat over the image; what is above `meta["pixel_threshold"]`, where a model has one, outlined.
 - coco: keypoints as COCO results, a list of {image_id, category_id, keypoints, score, bbox}.
 """
 
@@ -28,6 +29,7 @@ from PIL import Image
 
 from genpercept.core.files import atomic, plain, to_json, write_array, write_bytes
 from genpercept.core.names import hint
+from genpercept.imaging import painters
 from genpercept.imaging.colour import colourise
 from genpercept.imaging.cutout import cutout
 from genpercept.imaging.encode import Result, encode16, image_names, kept, png16_bytes
@@ -125,6 +127,13 @@ def _cutout(path: Path, result: Result, scene: Scene) -> None:
     _image(path, cutout(scene.image, result.values))
 
 
+def _overlay(path: Path, result: Result, scene: Scene) -> None:
+    if scene.image is None:
+        raise ValueError("format overlay needs the image: give image=")
+    values = np.where(kept(result), result.values, np.nan)
+    _image(path, painters.heat_over(values, scene.image, result.meta.get("pixel_threshold")))
+
+
 def _image(path: Path, pixels: np.ndarray) -> None:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=4)
@@ -154,6 +163,7 @@ FORMATS: dict[str, Format] = {
     "ply": Format(".ply", _ply, lambda kind: kind.distance is not None),
     "mask": Format("_mask.png", _mask, lambda kind: kind.foreground),
     "cutout": Format("_cutout.png", _cutout, lambda kind: kind.foreground),
+    "overlay": Format("_overlay.png", _overlay, lambda kind: kind.scores),
     "coco": Format("_coco.json", _coco, lambda kind: kind.layout == "points"),
 }
 DEFAULT_FORMATS = ("png", "color")

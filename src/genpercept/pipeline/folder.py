@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from genpercept.checkpoints import lowrank
 from genpercept.checkpoints import parts as checkpoint
 from genpercept.checkpoints.weights import weight_files
-from genpercept.core.files import atomic_folder
+from genpercept.core.files import atomic_folder, write_json
 from genpercept.core.modules import config_of, pretrained
 from genpercept.core.names import choose
 from genpercept.core.registry import Registry
@@ -230,6 +230,13 @@ def _known(kind: str, name: str, registry: Registry[Any], path: Path) -> None:
         choose(kind, name, registry.names(), f"{path}: ")
     except ValueError as error:
         raise ValueError(f"{error}; or install the package that gives {registry.group} {name!r}") from None
+
+
+def set_task_options(folder: Path, **options: Any) -> None:
+    """Change options of the task that a saved model has. ValueError for a folder, an option or a value that is wrong."""
+    info = read_manifest(folder)
+    info["task_options"] = TASKS.find(info["task"]).with_options(**info["task_options"]).with_options(**options).options
+    write_json(folder / checkpoint.MANIFEST, info)
 
 
 def _part_path(folder: Path, part: str, parts: dict[str, Any]) -> Path:

@@ -25,7 +25,7 @@ from genpercept.models.paradigms import PARADIGMS, Paradigm
 from genpercept.pipeline import codec_swap, pairing
 from genpercept.pipeline.call import IDENTITY_AXES, Run, batches, boxes_by_image, check_runs, decode, seeds_of, turned
 from genpercept.pipeline.folder import Parts, read_base, read_model, write
-from genpercept.tasks import TASKS, RegionTask, Task
+from genpercept.tasks import TASKS, JudgingTask, RegionTask, Task
 
 
 class GenPerceptPipeline(DiffusionPipeline):
@@ -124,6 +124,8 @@ class GenPerceptPipeline(DiffusionPipeline):
             predictions = [cast(RegionTask, self._task).merge([next(found) for _ in each], each) for each in regions]
         for prediction, seed in zip(predictions, seeds, strict=True):
             prediction.meta = self._meta_of(run, seed) | prediction.meta
+            if isinstance(self._task, JudgingTask):
+                prediction.meta |= self._task.judge(prediction)
         self.maybe_free_model_hooks()
         return predictions[0] if single else predictions
 

@@ -23,6 +23,7 @@ __all__ = [
     "DEFAULT",
     "TASKS",
     "ClassTask",
+    "JudgingTask",
     "PostProcessedTask",
     "PreparedTask",
     "RegionTask",
@@ -121,6 +122,19 @@ class PreparedTask(Protocol):
 
     def prepare(self, sample: Sample, rng: np.random.Generator | None) -> Sample:
         """The sample to train on; without `rng`, the one to validate on, always the same."""
+        ...
+
+
+@runtime_checkable
+class JudgingTask(Protocol):
+    """A task whose predictions carry a verdict on the whole image, by thresholds that are set on good ones."""
+
+    def judge(self, prediction: Prediction) -> dict[str, Any]:
+        """What the `meta` of a prediction says of the image as a whole."""
+        ...
+
+    def fitted(self, good: Sequence[Prediction], image_rate: float, pixel_rate: float) -> Self:
+        """The task with thresholds that at most these shares of good images, and of their pixels, are above."""
         ...
 
 

@@ -1,6 +1,7 @@
 """Keypoints and heatmaps. Pixel centres lie at half-integers; a heatmap has a quarter of its image's size.
 
-Gaussian heatmaps: Xiao et al. 2018, "Simple Baselines". Sub-pixel decoding: Zhang et al. 2020, "DARK".
+Gaussian heatmaps: Xiao et al. 2018, "Simple Baselines". Sub-pixel decoding as in DARK (Zhang et al. 2020), from the logarithm
+of the map, but by a fit (Guo 2011, "A simple algorithm for fitting a Gaussian function").
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy import ndimage
 from torch import Tensor
 
 from genpercept.core.values import Region, Size, resize
@@ -23,6 +23,8 @@ _FULL_HEIGHT = 64
 # Twice the standard deviation of people's own labels, by joint, over the root of the person's area (COCO's evaluation)
 _FALLOFF = 2 * np.repeat([0.026, 0.025, 0.035, 0.079, 0.072, 0.062, 0.107, 0.087, 0.089], [1] + 8 * [2])
 _EXTENT = 1.25  # of the joints' bounding box, as a stand-in for a person's
+_REACH = 2  # heatmap pixels around the highest one that tell where a peak's middle is
+_FLAT = 1e-10  # least over largest singular value below which the pixels tell nothing: one alone, a row, a tiny map
 _SEEN = 0.2  # joints that count in a person's score, as in Simple Baselines
 
 
@@ -46,43 +48,43 @@ def heatmaps(points_J3: Tensor, size: Size, spread: float = 0.0) -> tuple[Tensor
     return torch.where(labelled[:, None, None], maps, 0.0), labelled
 
 
-def locate(maps_JHW: Tensor, size: Size, spread: float = 0.0) -> np.ndarray:
-    """Heatmaps of an image of `size` -> joints (J, 3): x, y in its pixels, and the peak's height in [0, 1].
-
-    spread: as `heatmaps` was given it.
-    """
+def locate(maps_JHW: Tensor, size: Size) -> np.ndarray:
+    """Heatmaps of an image of `size` -> joints (J, 3): x, y in its pixels, and the peak's height in [0, 1]."""
     maps = maps_JHW.cpu().numpy().astype(np.float64)
     joints, h, w = maps.shape
     top = maps.reshape(joints, -1).argmax(1)
     rows, columns = np.divmod(top, w)
     scores = maps.reshape(joints, -1).max(1).clip(0, 1)
-    # half the spread: a whole one widens peaks into the border
-    offsets = _refine(maps, rows, columns, (spread or sigma(h)) / 2)
+    offsets = _refine(maps, rows, columns)
     x = (columns + offsets[:, 0] + 0.5) * size[1] / w
     y = (rows + offsets[:, 1] + 0.5) * size[0] / h
     return np.stack([x, y, scores], 1).astype(np.float32)
 
 
-def _refine(maps: np.ndarray, rows: np.ndarray, columns: np.ndarray, blur: float) -> np.ndarray:
-    """DARK: one Newton step on the log of the smoothed map from its highest pixel, (J, 2) in x, y; at most one pixel."""
-    smooth = np.log(np.maximum(ndimage.gaussian_filter(maps, (0, blur, blur), mode="nearest"), 1e-10))
-    padded = np.pad(smooth, ((0, 0), (2, 2), (2, 2)), mode="edge")
-    j = np.arange(len(maps))
+def _refine(maps: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """From its highest pixel to a peak's middle, (J, 2) in x, y; at most one pixel.
 
-    def at(dy: int, dx: int) -> np.ndarray:
-        return padded[j, rows + 2 + dy, columns + 2 + dx]
-
-    gradient = np.stack([(at(0, 1) - at(0, -1)) / 2, (at(1, 0) - at(-1, 0)) / 2], 1)
-    xx, yy = at(0, 1) - 2 * at(0, 0) + at(0, -1), at(1, 0) - 2 * at(0, 0) + at(-1, 0)
-    xy = (at(1, 1) - at(1, -1) - at(-1, 1) + at(-1, -1)) / 4
-    determinant = xx * yy - xy**2
-    curved = (determinant > 1e-12) & (xx < 0)
-    safe = np.where(curved, determinant, 1.0)
-    step = (
-        -np.stack([yy * gradient[:, 0] - xy * gradient[:, 1], xx * gradient[:, 1] - xy * gradient[:, 0]], 1)
-        / safe[:, None]
-    )
-    return np.where(curved[:, None], step, 0.0).clip(-1, 1)
+    The logarithm of a Gaussian is a paraboloid. It is fitted to the pixels around that lie on the map, by least squares of
+    errors weighted with the squared values, which is exact for a Gaussian wherever it is cut off. DARK's step needs
+    neighbours on both sides and smooths across the border: a joint there came out up to a pixel off.
+    """
+    joints, h, w = maps.shape
+    dy, dx = (steps.ravel() for steps in np.mgrid[-_REACH : _REACH + 1, -_REACH : _REACH + 1])
+    y, x = rows[:, None] + dy, columns[:, None] + dx
+    inside = (y >= 0) & (y < h) & (x >= 0) & (x < w)
+    values = np.where(inside, maps[np.arange(joints)[:, None], y.clip(0, h - 1), x.clip(0, w - 1)], 0).clip(0)
+    values /= np.maximum(values.max(1, keepdims=True), 1e-300)
+    terms = np.stack([np.ones_like(dx), dx, dy, dx * dx, dy * dy, dx * dy], 1).astype(np.float64)
+    weights = np.square(values)
+    u, spread, vt = np.linalg.svd(weights[..., None] * terms, full_matrices=False)  # (J, pixels, 6), (J, 6), (J, 6, 6)
+    solvable = spread[:, -1] > _FLAT * spread[:, 0]
+    right = (weights * np.log(np.maximum(values, 1e-300)))[..., None]
+    parts = u.transpose(0, 2, 1) @ right / np.where(solvable[:, None], spread, 1.0)[..., None]
+    _, bx, by, ax, ay, xy = (vt.transpose(0, 2, 1) @ parts)[..., 0].T
+    determinant = 4 * ax * ay - xy**2
+    peaked = solvable & (determinant > 1e-12) & (ax < 0)
+    step = np.stack([xy * by - 2 * ay * bx, xy * bx - 2 * ax * by], 1) / np.where(peaked, determinant, 1.0)[:, None]
+    return np.where(peaked[:, None], step, 0.0).clip(-1, 1)
 
 
 def crop(image_1CHW: Tensor, box: Sequence[float], padding: float, size: Size, score: float | None = None) -> Region:

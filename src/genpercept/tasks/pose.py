@@ -61,8 +61,8 @@ class Pose(TaskOptions):
         return Target(maps[None], valid.view(1, JOINTS, 1, 1).expand(1, *maps.shape).contiguous(), space)
 
     def decode(self, raw: Tensor, geometry: Geometry) -> Prediction:
-        """Heatmaps of one person -> its joints in pixels of the image, refined below a heatmap's pixel (DARK)."""
-        points = _keypoints.locate(raw[0].float(), geometry.padded, self.sigma)
+        """Heatmaps of one person -> its joints in pixels of the image, refined below a heatmap's pixel."""
+        points = _keypoints.locate(raw[0].float(), geometry.padded)
         scale = [o / r for o, r in zip(geometry.original[::-1], geometry.resized[::-1], strict=True)]
         points[:, :2] *= np.array(scale, np.float32)
         return Prediction(points[None], self.kind, raw=raw[0].float().cpu().numpy())

@@ -320,7 +320,7 @@ def _save(prediction: Prediction, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # The page has the pictures.
-        formats = [name for name in write.default_formats(prediction.kind) if name != "color"]
+        formats = [n for n in write.default_formats(prediction.kind) if n not in ("color", "overlay")]
         prediction.save(path, [*formats, "npz"])
     except OSError as error:
         raise ValueError(f"{path}: cannot be written: {error}") from None

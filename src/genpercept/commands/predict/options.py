@@ -28,8 +28,8 @@ class _BatchSize(click.ParamType):
     "--format",
     "formats",
     metavar="LIST",
-    help="Of png (16 bits), color, npy, npz, exr, ply; masks: mask, cutout; poses: coco.  [default: png,color; poses: "
-    "coco,color]",
+    help="Of png (16 bits), color, npy, npz, exr, ply; masks: mask, cutout; poses: coco; anomaly: overlay.  [default: "
+    "png,color; poses: coco,color; anomaly: overlay, too]",
 )
 @shared.processing_resolution()
 @shared.steps()

@@ -14,7 +14,7 @@ from genpercept.core.registry import entries
 from genpercept.metrics import METRICS, MetricPlugin
 from genpercept.metrics._files import EXTENSIONS, SUFFIXES, Pair
 
-_ASIDE = ("_color", "_colour", "_colored", "_coloured", "_uncertainty")  # lies beside predictions, is none
+_ASIDE = ("_overlay", "_color", "_colour", "_colored", "_coloured", "_uncertainty")  # lies beside predictions, is none
 _LISTED = 3
 
 

@@ -1,0 +1,202 @@
+"""Each category of a data set in turn: train, set thresholds on good images, measure. DIR/fit.json says what came out.
+
+A category's thresholds go into its model, where every prediction reads them; the held-out good images that they are set on
+are neither trained on nor measured on.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from genpercept.commands.fit.table import table
+from genpercept.core import files
+from genpercept.core.devices import pick_device
+from genpercept.core.names import choose
+from genpercept.core.values import Sample
+from genpercept.data import DATASETS, Dataset
+from genpercept.imaging.prediction import Prediction
+from genpercept.imaging.read import shown
+from genpercept.metrics import METRICS
+from genpercept.pipeline import folder as models
+from genpercept.pipeline import loading
+from genpercept.tasks import TASKS, JudgingTask
+from genpercept.training import recipe as recipes
+
+SET = "mvtec_ad"
+RESULTS = "fit.json"
+_CHUNK = 16  # images handed to the pipeline at once
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the results."""
+
+    root: str
+    recipe: str
+    overrides: tuple[str, ...]
+    held_out: float
+    image_rate: float
+    pixel_rate: float
+
+
+def main(
+    root: Path,
+    out: Path,
+    categories: Sequence[str] = (),
+    *,
+    recipe: Path | None = None,
+    base: str | None = None,
+    overrides: Sequence[str] = (),
+    held_out: float = 0.1,
+    image_rate: float = 0.05,
+    pixel_rate: float = 0.01,
+    resume: bool = False,
+    device: str = "auto",
+    batch_size: int = 1,
+) -> int:
+    """Fit `categories` (none: all in `root`) into `out`, print the figures. Returns the exit status.
+
+    ValueError before anything is trained for a recipe, a category or a folder that is wrong, and for an `out` that has
+    results of other settings.
+    """
+    root = root.expanduser()
+    names = _chosen(root, categories, held_out)
+    path = recipe or _usual(base)
+    sets = [*([f"model.base={base}"] if base else []), *overrides]
+    if wrong := next((text for text in sets if text.partition("=")[0].strip().split(".")[0] == "data"), None):
+        raise ValueError(f"--set {wrong}: the data of every category are set here; choose them by --root, --categories")
+    settings = Settings(str(root.absolute()), str(path), tuple(sets), held_out, image_rate, pixel_rate)
+    task = TASKS.find(recipes.load(path, _overrides(settings, names[0])).task)  # says what is wrong with the recipe
+    if not isinstance(task, JudgingTask):
+        raise ValueError(f"{path}: trains {task.name}, which judges no images: give a recipe of a task that does")
+    results = _claim(out, settings, resume)
+    for name in names:
+        if name in results["categories"]:
+            click.echo(f"{name}: done before")
+            continue
+        if code := _train(out / name, settings, name):
+            return code
+        results["categories"][name] = _measured(out / name / "model", settings, name, pick_device(device), batch_size)
+        _write(out, results)
+    click.echo(table(results, METRICS.find(task.metric).columns))
+    click.echo(f"{shown(out / RESULTS)}: thresholds and figures; {shown(out)}/CATEGORY/model: the models")
+    return 0
+
+
+# ---- before ----------------------------------------------------------------------------------------------------------
+
+
+def _chosen(root: Path, categories: Sequence[str], held_out: float) -> list[str]:
+    """The categories, each with images to train on, to set thresholds on, and to measure on."""
+    there = list(dict.fromkeys(entry.category for entry in DATASETS.find(SET).index(root, "train")))
+    names = [choose(f"category of {shown(root)}", name, there) for name in categories] or there
+    for name in names:
+        for split in ("train", "val", "test"):
+            if not _data(name, held_out).index(root, split):
+                raise ValueError(
+                    f"{shown(root)}: category {name} has no image of split {split}; add some, or leave it out"
+                )
+    return names
+
+
+def _usual(base: str | None) -> Path:
+    """The recipe of a source checkout: an installed package brings none."""
+    folder = Path(__file__).parents[4] / "recipes" / ("mini" if base and base.startswith("mini/") else "paper")
+    path = folder / "anomaly.toml"
+    if not path.is_file():
+        raise ValueError(f"{path}: not there, since an installed package brings no recipes: give one by --recipe")
+    return path
+
+
+def _data(category: str, held_out: float) -> Dataset:
+    return DATASETS.find(SET).with_options(category=category, held_out=held_out)
+
+
+def _overrides(settings: Settings, category: str) -> list[str]:
+    """The recipe's data and validation are those of the category; what the user sets comes after."""
+    options = f"options = {{ category = {json.dumps(category)}, held_out = {settings.held_out} }}"
+    data = f'data=[{{ name = "{SET}", root = {json.dumps(settings.root)}, split = "train", {options} }}]'
+    return [data, "validation.split=val", "validation.every=0", *settings.overrides]
+
+
+def _claim(out: Path, settings: Settings, resume: bool) -> dict[str, Any]:
+    """What `out` holds of these settings, an empty result where it is new. ValueError where it holds something else."""
+    fresh = {"settings": asdict(settings), "categories": {}, "mean": {}}
+    path = out / RESULTS
+    if not path.is_file():
+        return json.loads(files.to_json(fresh))
+    if not resume:
+        raise ValueError(f"{shown(path)}: is there already: go on with --resume, or choose another --out")
+    known = files.read_json(path)
+    new = json.loads(files.to_json(fresh["settings"]))
+    if changed := sorted(key for key in new if known["settings"].get(key) != new[key]):
+        raise ValueError(f"{shown(path)}: has results of other settings ({', '.join(changed)}): choose another --out")
+    return known
+
+
+# ---- one category ----------------------------------------------------------------------------------------------------
+
+
+def _train(out: Path, settings: Settings, category: str) -> int:
+    """The exit status of the training; 0 where the model is there."""
+    if (out / "model").is_dir():
+        return 0
+    from genpercept.training.loop import main as train
+
+    click.echo(f"{category}: training in {shown(out)}")
+    return train(Path(settings.recipe), _overrides(settings, category), out, resume=(out / "checkpoints").is_dir())
+
+
+def _measured(model: Path, settings: Settings, category: str, device: str, batch_size: int) -> dict[str, Any]:
+    """Thresholds from the held-out good images into the model, and its figures on the test images."""
+    data, root = _data(category, settings.held_out), Path(settings.root)
+    pipe = loading.load(str(model), device=device)
+    task: Any = pipe.task_plugin  # a JudgingTask: `main` has looked
+    good = [prediction for _, prediction in _predictions(pipe, data, root, "val", batch_size)]
+    fitted = task.fitted(good, settings.image_rate, settings.pixel_rate)
+    models.set_task_options(model, **fitted.options)
+    metric = METRICS.find(task.metric)(**task.metric_options())
+    verdicts: dict[bool, list[bool]] = {False: [], True: []}
+    for sample, prediction in _predictions(pipe, data, root, "test", batch_size):
+        truth = task.truth(sample)
+        metric.update(prediction, **truth, name=sample.name)
+        verdicts[bool(truth["gt"].any())].append(fitted.judge(prediction)["anomalous"])
+    return {
+        "model": f"{model.parent.name}/{model.name}",
+        "thresholds": {k: v for k, v in fitted.options.items() if k.endswith("_threshold")},
+        "held_out_images": len(good),
+        "test_images": {"good": len(verdicts[False]), "anomalous": len(verdicts[True])},
+        "figures": metric.compute() | {"false_alarms": _share(verdicts[False]), "found": _share(verdicts[True])},
+    }
+
+
+def _predictions(
+    pipe: Any, data: Dataset, root: Path, split: str, batch_size: int
+) -> Iterator[tuple[Sample, Prediction]]:
+    entries = data.index(root, split)
+    for start in range(0, len(entries), _CHUNK):
+        samples = [data.load(entry) for entry in entries[start : start + _CHUNK]]
+        yield from zip(samples, pipe([s.image for s in samples], batch_size=batch_size), strict=True)
+
+
+def _share(said: Sequence[bool]) -> float:
+    return sum(said) / len(said) if said else math.nan
+
+
+def _write(out: Path, results: dict[str, Any]) -> None:
+    rows = [row["figures"] for row in results["categories"].values()]
+    results["mean"] = {key: _mean([row[key] for row in rows]) for key in rows[0]}
+    files.write_json(out / RESULTS, results)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Of those that there are."""
+    there = [v for v in values if v is not None and math.isfinite(v)]
+    return sum(there) / len(there) if there else None
