@@ -157,7 +157,7 @@ def _report(how: Machinery, cells: list[Cell], settings: dict[str, Any], about: 
     for one in cells:
         for problem in () if one.baseline else one.scores.skipped:
             _say(f"genpercept: skipped: {one.data.title}: {problem['problem']}")
-    print(f"{how.out / 'report.html'}: open it in a browser; figures in results.json, .csv and .tex beside it")
+    print(f"{how.out / 'report.html'}: open it in a browser; figures in results.json, .csv, .md and .tex beside it")
     return 1 if any(one.scores.skipped for one in cells) else 0
 
 
