@@ -113,22 +113,35 @@ def of_model(
                 scorer.add(data.entries[number], data.names[number], Source(path))
                 if said is not None:
                     said(number + 1)
-            scores = _in_order(scorer.finish(), data)
-    cell = Cell(name, data, task.name, task.metric, data.protocol(task), scores, key=store.folder.name)
+            scores = scorer.finish()
+    cell = started(name, data, task, store.folder.name)
     cell.about_model = dict(pipe.meta)
-    cell.breakdowns = breakdowns(task, data.dataset, scores.details, scores.groups)
-    cell.timing = {
-        "seconds": time.perf_counter() - begin,
-        "predicted": predictor.clock.images,
-        "predict_seconds": predictor.clock.seconds,
-        "metric_seconds": scores.seconds,
-    }
-    if how.pictures:
-        cell.examples = examples(task, data, scores, predictor.one)
+    clocked(cell, predictor)
+    cell.timing |= {"seconds": time.perf_counter() - begin, "metric_seconds": scores.seconds}
+    finished(cell, task, scores, how, predictor.one)
     if not how.keep:
         known.write(scores)
         store.drop({e.name for e in cell.examples})
     return cell
+
+
+def started(name: str, data: EvalSet, task: Task, key: str = "") -> Cell:
+    """A cell that has no scores yet."""
+    return Cell(name, data, task.name, task.metric, data.protocol(task), Scores(), key=key)
+
+
+def clocked(cell: Cell, predictor: Predictor) -> None:
+    """Add what a model took for its predictions."""
+    for key, value in {"predicted": predictor.clock.images, "predict_seconds": predictor.clock.seconds}.items():
+        cell.timing[key] = cell.timing.get(key, 0) + value
+
+
+def finished(cell: Cell, task: Task, scores: Scores, how: Machinery, predicted: Callable[[Any], Prediction]) -> None:
+    """Put in the scores, what they are broken down into, and pictures. predicted: a sample's prediction."""
+    cell.scores = _in_order(scores, cell.data)
+    cell.breakdowns = breakdowns(task, cell.data.dataset, scores.details, scores.groups)
+    if how.pictures:
+        cell.examples = examples(task, cell.data, scores, predicted)
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from genpercept.commands.evaluate import baselines, cache
+from genpercept.commands.evaluate import baselines, cache, stored
 from genpercept.commands.evaluate.sets import describe
+from genpercept.core.values import Sample
 from genpercept.core.workers import end_with_parent
 from genpercept.data import GroupedDataset
+from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import METRICS, Metric
 from genpercept.tasks import Task
 
@@ -44,10 +46,14 @@ class Rules:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a sample's prediction comes from: its file, or a baseline and the file of what that was fitted to."""
+    """Where a sample's prediction comes from: its file, or a baseline and the file of what that was fitted to.
+
+    foreign: the file is not of this evaluation's own predictions.
+    """
 
     path: Path
     baseline: str = ""
+    foreign: bool = False
 
 
 @dataclass
@@ -235,16 +241,18 @@ def _score(rules: Rules, metric: Metric | None, entry: Any, name: str, source: S
     one = rules.metric() if metric is None else metric
     try:
         sample = rules.dataset.load(entry)
-        if source.baseline:
-            prediction = baselines.predict(rules.task, source.baseline, source.path, sample)
-        else:
-            prediction = cache.load(source.path, sample)
-        one.update(prediction, **rules.task.truth(sample), name=name)
+        one.update(_predicted(rules, source, sample), **rules.task.truth(sample), name=name)
         answer.part = one if metric is None else None
     except ONE_SAMPLE as error:
         answer.problem = describe(error, name)
     answer.seconds = time.thread_time() - begin
     return answer
+
+
+def _predicted(rules: Rules, source: Source, sample: Sample) -> Prediction:
+    if source.baseline:
+        return baselines.predict(rules.task, source.baseline, source.path, sample)
+    return stored.read(rules.task, source.path) if source.foreign else cache.load(source.path, sample)
 
 
 def _group(dataset: Any, entry: Any) -> str:
