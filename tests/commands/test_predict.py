@@ -178,7 +178,8 @@ def test_same_stems(tmp_path: Path, fake: Fake) -> None:
         Image.new("RGB", (4, 4)).save(tmp_path / folder / "x.png")
     Image.new("RGB", (4, 4)).save(tmp_path / "b" / "x.jpg")
     assert run([tmp_path / "a", tmp_path / "b"], tmp_path / "o", formats=["npy"], load=load_of(fake)) == 0
-    assert len(list((tmp_path / "o").glob("*.npy"))) == 3
+    names = sorted(p.relative_to(tmp_path / "o").as_posix() for p in (tmp_path / "o").rglob("*.npy"))
+    assert names == ["a/x_depth.npy", "b/x_jpg_depth.npy", "b/x_png_depth.npy"]
 
 
 def test_results_never_replace_inputs(tmp_path: Path, fake: Fake) -> None:

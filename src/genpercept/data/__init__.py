@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 from genpercept.core.registry import Registry
 from genpercept.core.values import Sample
@@ -28,6 +28,7 @@ __all__ = [
     "About",
     "Dataset",
     "FileDataset",
+    "GroupedDataset",
     "find",
     "images_in",
     "read_grey",
@@ -62,6 +63,17 @@ class Dataset(Protocol):
 
     def load(self, entry: Any) -> Sample:
         """The labelled image behind an entry. ValueError that names the file when it cannot be read."""
+        ...
+
+
+@runtime_checkable
+class GroupedDataset(Protocol):
+    """A data set whose samples fall into parts that tables also show one by one. grouped: what a part is ("subset")."""
+
+    grouped: str
+
+    def group(self, entry: Any) -> str:
+        """The part of an entry, by name."""
         ...
 
 

@@ -56,6 +56,7 @@ class Diode(FileDataset):
     """split_list: a public list of image, depth and mask files; it takes the place of the split."""
 
     name = "diode"
+    grouped = "kind of scene"
     about = About(
         title="DIODE",
         url="https://diode-dataset.org",
@@ -90,6 +91,10 @@ class Diode(FileDataset):
         if not entries:
             self.wrong_layout(root, f"{parts[0]}/indoors/scene_NNNNN/scan_NNNNN/*.png")
         return entries
+
+    def group(self, entry: Entry) -> str:
+        """indoors or outdoor."""
+        return next((part for part in entry.image.parts if part in KINDS), "")
 
     def load(self, entry: Entry) -> Sample:
         """A crop; valid is the scanner's mask. Normals where their file is. ValueError that names the file."""

@@ -27,6 +27,7 @@ class Dis5k(FileDataset):
     """No options. Split "test" is the four test sets together, as the field reports them."""
 
     name = "dis5k"
+    grouped = "set"
     about = About(
         title="DIS5K",
         url="https://xuebinqin.github.io/dis/index.html",
@@ -55,6 +56,10 @@ class Dis5k(FileDataset):
             labels = home / folder / "gt"
             entries += [Entry(f"{folder}/{image.stem}", image, same_stem(labels, image)) for image in images]
         return entries
+
+    def group(self, entry: Entry) -> str:
+        """The set: DIS-TE1, ..."""
+        return entry.name.partition("/")[0]
 
     def load(self, entry: Entry) -> Sample:
         """domain: the group of the name, such as Accessories."""

@@ -17,6 +17,7 @@ SUFFIXES = (
     *("_normal", "_valid", "_mask", "_trimap", "_skeleton", "_alpha", "_pred", "_gt"),
     *("_leftImg8bit", "_gtFine_labelTrainIds", "_gtFine_labelIds"),  # Cityscapes
 )
+ASIDE = ("_overlay", "_color", "_colour", "_colored", "_coloured", "_uncertainty")  # lies beside predictions, is none
 _NO_CLASS = 65535  # what `predict` writes into 16-bit PNG of class ids where there is none
 
 

@@ -152,6 +152,15 @@ def down(key: str, title: str, latex: str = "", digits: int = 3, words: str = ""
     return Column(key, title, latex or title, digits, False, words or key, fine)
 
 
+@dataclass(frozen=True)
+class Breakdown:
+    """Figures by class, by category, by subset: a table of its own beside a set's. what: one of them is ("class")."""
+
+    what: str
+    columns: tuple[Column, ...]
+    rows: Mapping[str, Row]  # by name; figures that are not known are NaN
+
+
 def _undeclared(key: str) -> Column:
     return Column(key, key, key.replace("_", r"\_"), 4, None, key)
 
@@ -223,6 +232,13 @@ class MetricPlugin(Generic[M]):
     def column(self, key: str) -> Column:
         """The figure `key`; one whose direction nobody knows where it is not declared."""
         return next((c for c in (*self.columns, *self.others) if c.key == key), _undeclared(key))
+
+    def breakdown(self, details: Mapping[str, Any], task: Task) -> Breakdown | None:
+        """A table of what the metric's `details` hold by class or by category; None where that is nothing.
+
+        details: as `Metric.details` gave them, or as JSON holds them, which has None for NaN. task: has the classes' names.
+        """
+        return None
 
     def watches(self, key: str) -> bool:
         """Whether validation in training reports this figure."""

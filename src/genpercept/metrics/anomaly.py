@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from genpercept.imaging.colour import colourise
 from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import _arrays, _aupro, _baselines, _files, _panels
 from genpercept.metrics._arrays import BoolArray, FloatArray
-from genpercept.metrics._metric import Baseline, Metric, MetricPlugin, up
+from genpercept.metrics._metric import Baseline, Breakdown, Metric, MetricPlugin, up
 
 KEYS = ("pixel_auroc", "image_auroc", "aupro")
 _SEEN = 0.003  # of an image's pixels: what a defect has at least to be seen on a page
@@ -169,6 +170,12 @@ class Anomaly(MetricPlugin[AnomalyMetric]):
     tree = True
     beside: Mapping[str, Any] = {}
     photographs = False  # what a defect is, a model learns of one kind of object
+
+    def breakdown(self, details: Mapping[str, Any], task: Any) -> Breakdown | None:
+        """The figures of each category, where there are several."""
+        found = details.get("categories", {})
+        rows = {name: {k: math.nan if v is None else v for k, v in row.items()} for name, row in found.items()}
+        return Breakdown("category", self.columns, rows) if rows else None
 
     def panels(
         self, prediction: Prediction, truth: Mapping[str, Any], image: Any, metric: AnomalyMetric, name: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -14,7 +15,7 @@ from genpercept.imaging.colour import colourise
 from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import _arrays, _baselines, _files, _panels
 from genpercept.metrics._baselines import GRID, Known, size_of
-from genpercept.metrics._metric import Baseline, Metric, MetricPlugin, up
+from genpercept.metrics._metric import Baseline, Breakdown, Metric, MetricPlugin, up
 
 if TYPE_CHECKING:
     from genpercept.core.values import Sample
@@ -185,6 +186,14 @@ class Segmentation(MetricPlugin[SegmentationMetric]):
         Baseline("most frequent class", _most_frequent, fitted=True),
         Baseline("majority by position", _majority, fitted=True),
     )
+
+    def breakdown(self, details: Mapping[str, Any], task: Task) -> Breakdown | None:
+        """IoU and recall of each class that occurs, by name."""
+        names = cast("ClassTask", task).table.names
+        both = zip(details["iou_per_class"], details["acc_per_class"], strict=True)
+        pairs = {name: tuple(math.nan if v is None else v for v in one) for name, one in zip(names, both, strict=False)}
+        rows = {name: {"iou": iou, "acc": acc} for name, (iou, acc) in pairs.items() if not math.isnan(iou)}
+        return Breakdown("class", (up("iou", "IoU"), up("acc", "recall")), rows)
 
     def observe(self, task: Task, sample: Sample) -> Known:
         """Pixels of each class, and in each cell of a grid how many samples have it in the middle. `task` has a table."""

@@ -14,12 +14,13 @@ from PIL import Image
 
 from genpercept.commands.evaluate import baselines, cache, pictures, predictions
 from genpercept.commands.evaluate.cache import Cache
-from genpercept.commands.evaluate.columns import ranked
+from genpercept.commands.evaluate.columns import breakdowns, ranked
 from genpercept.commands.evaluate.predictions import Predictor, Way
 from genpercept.commands.evaluate.scoring import ONE_SAMPLE, Rules, Scorer, Scores, Source, observations
 from genpercept.commands.evaluate.sets import EvalSet
 from genpercept.core import files
 from genpercept.imaging.prediction import Prediction
+from genpercept.metrics import Breakdown
 from genpercept.tasks import Task
 
 
@@ -60,6 +61,7 @@ class Cell:
     timing: dict[str, float] = field(default_factory=dict)
     about_model: dict[str, Any] = field(default_factory=dict)
     examples: list[Example] = field(default_factory=list)
+    breakdowns: list[Breakdown] = field(default_factory=list)
 
     def record(self) -> dict[str, Any]:
         """As results.json holds it."""
@@ -75,6 +77,7 @@ class Cell:
             "count": len(scores.rows),
             "figures": scores.figures,
             "details": scores.details,
+            "breakdowns": [{"what": b.what, "rows": b.rows} for b in self.breakdowns],
             "empty": scores.empty,
             "skipped": scores.skipped,
             "reported": [asdict(r) for r in spec.reported],
@@ -110,21 +113,35 @@ def of_model(
                 scorer.add(data.entries[number], data.names[number], Source(path))
                 if said is not None:
                     said(number + 1)
-            scores = _in_order(scorer.finish(), data)
-    cell = Cell(name, data, task.name, task.metric, data.protocol(task), scores, key=store.folder.name)
+            scores = scorer.finish()
+    cell = started(name, data, task, store.folder.name)
     cell.about_model = dict(pipe.meta)
-    cell.timing = {
-        "seconds": time.perf_counter() - begin,
-        "predicted": predictor.clock.images,
-        "predict_seconds": predictor.clock.seconds,
-        "metric_seconds": scores.seconds,
-    }
-    if how.pictures:
-        cell.examples = examples(task, data, scores, predictor.one)
+    clocked(cell, predictor)
+    cell.timing |= {"seconds": time.perf_counter() - begin, "metric_seconds": scores.seconds}
+    finished(cell, task, scores, how, predictor.one)
     if not how.keep:
         known.write(scores)
         store.drop({e.name for e in cell.examples})
     return cell
+
+
+def started(name: str, data: EvalSet, task: Task, key: str = "") -> Cell:
+    """A cell that has no scores yet."""
+    return Cell(name, data, task.name, task.metric, data.protocol(task), Scores(), key=key)
+
+
+def clocked(cell: Cell, predictor: Predictor) -> None:
+    """Add what a model took for its predictions."""
+    for key, value in {"predicted": predictor.clock.images, "predict_seconds": predictor.clock.seconds}.items():
+        cell.timing[key] = cell.timing.get(key, 0) + value
+
+
+def finished(cell: Cell, task: Task, scores: Scores, how: Machinery, predicted: Callable[[Any], Prediction]) -> None:
+    """Put in the scores, what they are broken down into, and pictures. predicted: a sample's prediction."""
+    cell.scores = _in_order(scores, cell.data)
+    cell.breakdowns = breakdowns(task, cell.data.dataset, scores.details, scores.groups)
+    if how.pictures:
+        cell.examples = examples(task, cell.data, scores, predicted)
 
 
 @dataclass(frozen=True)
@@ -143,8 +160,8 @@ class _Finished:
             found = json.loads(self.path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        rows = {name: _numbers(row) for name, row in found.pop("rows").items()}
-        return Scores(_numbers(found.pop("figures")), rows=rows, **found)
+        rows, groups = ({n: _numbers(row) for n, row in found.pop(key).items()} for key in ("rows", "groups"))
+        return Scores(_numbers(found.pop("figures")), rows=rows, groups=groups, **found)
 
     def write(self, scores: Scores) -> None:
         files.write_json(self.path, asdict(scores))
@@ -175,6 +192,7 @@ def of_baselines(task: Task, data: EvalSet, how: Machinery) -> list[Cell]:
             scores = _in_order(scorer.finish(), data)
         cell = Cell(f"baseline: {title}", data, task.name, task.metric, data.protocol(task), scores, baseline=True)
         cell.timing = {"seconds": time.perf_counter() - begin, "metric_seconds": scores.seconds}
+        cell.breakdowns = breakdowns(task, data.dataset, scores.details, scores.groups)
         cells.append(cell)
     return cells
 

@@ -13,6 +13,13 @@ from genpercept.commands import shared_options as shared
 @shared.model("models", multiple=True, help="Embedded name, folder or hub id. Repeatable: a table.")
 @shared.model_source()
 @click.option(
+    "--predictions",
+    "files",
+    multiple=True,
+    metavar="P",
+    help="Folder that predict wrote, instead of a model. Repeatable.",
+)
+@click.option(
     "--dataset", "datasets", multiple=True, metavar="D[=ROOT]", help="Data set, with its folder. Repeatable: a table."
 )
 @click.option("--suite", metavar="NAME", help="Several sets beside a paper's figures, such as depth-zero-shot.")

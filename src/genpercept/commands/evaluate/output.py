@@ -1,4 +1,4 @@
-"""Tables of what was measured: terminal, results.json, results.csv, results.tex."""
+"""Tables of what was measured: terminal, results.json, .csv, .md and .tex, breakdowns.csv."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from genpercept.core import files
 
 FORMAT = 1  # of results.json
 _WIDE = 160
+_FEW = 20  # rows of a breakdown that still go to the terminal: categories and parts, not 40 classes
 _PACKAGES = ("genpercept", "torch", "diffusers", "transformers", "numpy", "scipy")
 _TEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "~": r"\textasciitilde{}",
@@ -46,8 +47,11 @@ def by_metric(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
     return found
 
 
-def lines(cells: Sequence[Cell]) -> Iterator[tuple[str, str, str, list[str]]]:
-    """Of cells of one metric: set, model, number of samples, figures as text; after each set what papers report of it."""
+def lines(cells: Sequence[Cell], ablations: bool = False) -> Iterator[tuple[str, str, str, list[str]]]:
+    """Of cells of one metric: set, model, number of samples, figures as text; after each set what papers report of it.
+
+    ablations: also the rows of papers that are no main results.
+    """
     shown = columns(cells[0].metric, cells[0].scores.figures)
     for title in dict.fromkeys(c.data.title for c in cells):
         group = [c for c in cells if c.data.title == title]
@@ -58,7 +62,7 @@ def lines(cells: Sequence[Cell]) -> Iterator[tuple[str, str, str, list[str]]]:
                 str(len(cell.scores.rows)),
                 [c.shown(cell.scores.figures.get(c.key)) for c in shown],
             )
-        for said in group[0].data.spec.reported:
+        for said in (r for r in group[0].data.spec.reported if r.main or ablations):
             yield title, f"{said.method} [{said.source}]", "", [c.shown(said.figures.get(c.key)) for c in shown]
 
 
@@ -86,14 +90,31 @@ def show(cells: Sequence[Cell], width: int | None = None) -> None:
             table.add_row(f"  {escape(model)}", count, *figures, style=None if count else "dim")
             last = title
         console.print(table)
+    for title, head, rows in broken_down(cells):
+        if len(rows) <= _FEW:
+            table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
+            for i, name in enumerate(head):
+                table.add_column(name, justify="right" if i else "left")
+            for row in rows:
+                table.add_row(*map(escape, row))
+            console.print(table)
+    if left_out := sum(
+        not r.main for spec in {c.data.title: c.data.spec for c in cells}.values() for r in spec.reported
+    ):
+        console.print(f"{left_out} rows of the paper's ablations are in report.html and results.md", style="dim")
 
 
 def save(out: Path, cells: Sequence[Cell], settings: dict[str, Any], about: dict[str, str]) -> None:
-    """results.json, results.csv and results.tex in `out`, each whole or not at all."""
+    """results.json, .csv, .md and .tex in `out`, each whole or not at all; breakdowns.csv where there is one."""
     record = {"format": FORMAT, "settings": settings, "versions": about, "results": [c.record() for c in cells]}
     files.write_json(out / "results.json", record)
     files.write_text(out / "results.csv", csv_of(cells))
+    files.write_text(out / "results.md", markdown_of(cells))
     files.write_text(out / "results.tex", tex_of(cells))
+    if any(cell.breakdowns for cell in cells):
+        files.write_text(out / "breakdowns.csv", breakdowns_csv(cells))
+    else:
+        (out / "breakdowns.csv").unlink(missing_ok=True)  # of an earlier run
 
 
 def csv_of(cells: Sequence[Cell]) -> str:
@@ -108,6 +129,52 @@ def csv_of(cells: Sequence[Cell]) -> str:
         counts = [len(scores.rows), len(scores.empty), len(scores.skipped)]
         table.writerow([*words, *counts, *(repr(scores.figures[k]) if k in scores.figures else "" for k in keys)])
     return stream.getvalue()
+
+
+def breakdowns_csv(cells: Sequence[Cell]) -> str:
+    """One line per model, set and class (category, part), its figures in full precision; empty where there is none."""
+    keys = list(dict.fromkeys(k for cell in cells for one in cell.breakdowns for r in one.rows.values() for k in r))
+    stream = io.StringIO()
+    table = csv.writer(stream, lineterminator="\n")
+    table.writerow(["model", "set", "what", "name", *keys])
+    for cell in cells:
+        for one in cell.breakdowns:
+            for name, row in one.rows.items():
+                figures = (repr(row[k]) if k in row else "" for k in keys)
+                table.writerow([cell.model, cell.data.title, one.what, name, *figures])
+    return stream.getvalue()
+
+
+def broken_down(cells: Sequence[Cell]) -> Iterator[tuple[str, list[str], list[list[str]]]]:
+    """(title, header, rows) of a table per set and breakdown: names down, the models' figures side by side."""
+    for title in dict.fromkeys(c.data.title for c in cells):
+        group = [(c, one) for c in cells if c.data.title == title for one in c.breakdowns]
+        for what in dict.fromkeys(one.what for _, one in group):
+            shown = [(c, one, column) for c, one in group if one.what == what for column in one.columns]
+            head = [what, *(f"{c.model}: {column.title} {column.arrow}".strip() for c, _, column in shown)]
+            names = dict.fromkeys(name for _, one, _ in shown for name in one.rows)
+            rows = [
+                [n, *(column.shown(one.rows.get(n, {}).get(column.key)) for _, one, column in shown)] for n in names
+            ]
+            yield f"{title}, by {what}", head, rows
+
+
+def markdown_of(cells: Sequence[Cell]) -> str:
+    """The tables in Markdown, then those by class, category and part."""
+    parts = []
+    for metric, group in by_metric(cells).items():
+        head = ["set", "model", "n", *(f"{c.title} {c.arrow}".strip() for c in header(group))]
+        rows = [[title, model, count, *figures] for title, model, count, figures in lines(group, ablations=True)]
+        parts.append(f"## {metric.capitalize()}\n\n{_markdown(head, rows, 2)}")
+    parts += [f"## {title}\n\n{_markdown(head, rows, 1)}" for title, head, rows in broken_down(cells)]
+    return "\n".join(parts)
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]], words: int) -> str:
+    """A table; the first `words` columns are text, the others figures."""
+    rule = ["---"] * words + ["---:"] * (len(head) - words)
+    plain = ([text.replace("|", "\\|") for text in line] for line in (head, rule, *rows))
+    return "".join(f"| {' | '.join(line)} |\n" for line in plain)
 
 
 def tex_of(cells: Sequence[Cell]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from genpercept.commands.evaluate.cell import Cell, Example
 from genpercept.commands.evaluate.columns import Column
-from genpercept.commands.evaluate.output import by_metric, header, lines
+from genpercept.commands.evaluate.output import broken_down, by_metric, header, lines
 from genpercept.imaging import html
 from genpercept.metrics import METRICS
 
@@ -25,7 +25,8 @@ def document(cells: Sequence[Cell], settings: Mapping[str, Any], about: Mapping[
     models = list(dict.fromkeys(c.model for c in cells if not c.baseline))
     sets = list(dict.fromkeys(c.data.title for c in cells))
     lead = f"{', '.join(models) or 'baselines'} on {', '.join(sets)}."
-    sections = [*_tables(cells), *_sets(cells), *_skipped(cells)]
+    parts = (html.section(title, "", html.table(head, rows)) for title, head, rows in broken_down(cells))
+    sections = [*_tables(cells), *parts, *_sets(cells), *_skipped(cells)]
     sections.append(html.section("Time", "", _time(cells)))
     sections.append(html.section("Settings", "", html.facts(_plain(settings))))
     sections.append(html.section("Versions", "", html.facts(about)))
@@ -51,7 +52,7 @@ def _tables(cells: Sequence[Cell]) -> Iterator[str]:
         if any(c.data.spec.reported for c in group):
             note += " In brackets: where a paper says so; its figures are not measured here."
         head = ("model", "set", "samples", *(f"{c.title} {c.arrow}" for c in shown))
-        rows = [(model, title, count, *figures) for title, model, count, figures in lines(group)]
+        rows = [(model, title, count, *figures) for title, model, count, figures in lines(group, ablations=True)]
         yield html.section(metric.capitalize(), note.strip(), html.table(head, rows))
 
 

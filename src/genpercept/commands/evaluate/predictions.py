@@ -49,12 +49,13 @@ class ModelSpec:
     subfolder: str | None = None
     task: str | None = None
     allow_pickle: bool = False
+    files: bool = False  # a folder of predictions, not a model
 
 
 def load(spec: ModelSpec, way: Way, device: str) -> Any:
     """The pipeline. ValueError for a model that cannot be had, or that cannot predict this way."""
     dtypes.check(way.dtype)
-    options = {k: v for k, v in asdict(spec).items() if v is not None and k != "name"}
+    options = {k: v for k, v in asdict(spec).items() if v is not None and k not in ("name", "files")}
     pipe = loading.load(spec.name, torch_dtype=dtypes.to_torch(way.dtype), device=pick_device(device), **options)
     pipe.check_request(way.steps, way.ensemble_size)
     return pipe

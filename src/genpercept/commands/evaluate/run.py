@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from genpercept.checkpoints import hub
-from genpercept.commands.evaluate import cache, cell, output, page, predictions, suites
+from genpercept.commands.evaluate import cache, cell, contenders, output, page, suites
 from genpercept.commands.evaluate import sets as plan
 from genpercept.commands.evaluate.cell import Cell, Machinery
+from genpercept.commands.evaluate.contenders import Run
 from genpercept.commands.evaluate.predictions import ModelSpec, Way
 from genpercept.commands.evaluate.sets import EvalSet, SetSpec
 from genpercept.core.devices import pick_device
 from genpercept.core.names import choose
 from genpercept.metrics import METRICS
+from genpercept.pipeline import folder
 from genpercept.tasks import DEFAULT, TASKS
 
 __all__ = ["Machinery", "ModelSpec", "SetSpec", "Way", "main", "run"]
@@ -45,6 +47,7 @@ def main(
     device: str = "auto",
     resume: bool = False,
     way: Way | None = None,
+    files: Sequence[str] = (),
     **machinery: Any,
 ) -> int:
     """Evaluate as the command line says. Exit code 0, or 1 when samples were skipped. See `run`; ValueError as there."""
@@ -62,15 +65,28 @@ def main(
         specs = plan.specs(datasets, roots, options, split, protocol)
     else:
         raise ValueError(f"nothing to evaluate on: give --dataset NAME, or --suite: {', '.join(suites.names())}")
-    if not models:
-        name = task or (tasks[0] if tasks else DEFAULT)
-        models = [hub.embedded_for(TASKS.find(name).name)]
+    if not models and not files:
+        models = [_embedded(task or (tasks[0] if tasks else DEFAULT), specs, suite)]
         _say(f"genpercept: no --model given: using {models[0]}, small and embedded")
         task = None
     named = [ModelSpec(m, base, family, subfolder, task, allow_pickle) for m in models]
+    named += [ModelSpec(folder, task=task, files=True) for folder in files]
     return run(
         named, specs, Machinery(Path(out), **machinery), way, count, baselines, device, resume, tasks, suite=suite
     )
+
+
+def _embedded(name: str, specs: Sequence[SetSpec], suite: str | None) -> str:
+    """The embedded model of a task. ValueError where there is none, or where a suite has sets that it cannot answer."""
+    model = hub.embedded_for(TASKS.find(name).name)
+    info = folder.read_manifest(hub.resolve(model))
+    task = TASKS.find(info["task"]).with_options(**(info.get("task_options") or {}))
+    lacking = [f"{s.title} ({why})" for s in specs if suite is not None and (why := plan.unfit(s, task))]
+    if lacking:
+        raise ValueError(
+            f"suite {suite}: no embedded model can answer {', '.join(lacking)}: pass --model with one that was trained for it"
+        )
+    return model
 
 
 def run(
@@ -98,27 +114,26 @@ def run(
     settings = _settings(models, sets, way, count, baselines, suite)
     where = pick_device(device)
     cache.claim(how.out, settings, resume)
-    cells: list[Cell] = []
-    seen: set[str] = set()  # predictions of this very run, which another split may share
+    run, cells = Run(way, where, how, resume), list[Cell]()
     based: set[tuple[str, str]] = set()
     for spec in models:
-        pipe = predictions.load(spec, way, where)
-        if tasks:
-            choose(f"task of this suite for {spec.name}", pipe.task, tasks)
+        contender = contenders.opened(spec, run)
         for data in sets:
-            plan.check(data, pipe.task_plugin, spec.name)
-        if how.pictures:
-            METRICS.find(pipe.task_plugin.metric).ranking()  # without it there is no best sample to show
+            task = contender.task_on(data)
+            if tasks:
+                choose(f"task of this suite for {spec.name}", task.name, tasks)
+            plan.check(data, task, spec.name)
+            if how.pictures:
+                METRICS.find(task.metric).ranking()  # without it there is no best sample to show
         for data in sets:
-            if baselines and (pipe.task, data.title) not in based:
-                based.add((pipe.task, data.title))
-                cells += cell.of_baselines(pipe.task_plugin, data, how)
-            key = cache.key(predictions.facts(pipe, way, data))
+            task = contender.task_on(data)
+            if baselines and (task.name, data.title) not in based:
+                based.add((task.name, data.title))
+                cells += cell.of_baselines(task, data, how)
             progress = _Progress(spec.name, data)
-            cells.append(cell.of_model(spec.name, pipe, way, data, how, not (resume or key in seen), progress))
+            cells.append(contender.on(data, progress))
             progress.end(cells[-1])
-            seen.add(key)
-        del pipe
+        del contender
     return _report(how, cells, settings, output.versions(where))
 
 
@@ -157,7 +172,7 @@ def _report(how: Machinery, cells: list[Cell], settings: dict[str, Any], about: 
     for one in cells:
         for problem in () if one.baseline else one.scores.skipped:
             _say(f"genpercept: skipped: {one.data.title}: {problem['problem']}")
-    print(f"{how.out / 'report.html'}: open it in a browser; figures in results.json, .csv and .tex beside it")
+    print(f"{how.out / 'report.html'}: open it in a browser; figures in results.json, .csv, .md and .tex beside it")
     return 1 if any(one.scores.skipped for one in cells) else 0
 
 
@@ -178,9 +193,9 @@ class _Progress:
 
     def end(self, one: Cell) -> None:
         took, kept = one.timing, len(one.scores.rows)
-        before = kept - int(took["predicted"])
+        before = kept - int(took.get("predicted", kept))
         parts = [f"{kept} samples in {took['seconds']:.1f} s"]
-        if took["predicted"]:
+        if took.get("predicted"):
             parts.append(f"{took['predicted'] / max(took['predict_seconds'], 1e-9):.2f} images/s of the network")
         parts += [f"{before} predicted before"] if before > 0 else []
         parts += [f"{len(one.scores.skipped)} skipped"] if one.scores.skipped else []

@@ -18,9 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from genpercept.commands.evaluate import baselines, cache
+from genpercept.commands.evaluate import baselines, cache, stored
 from genpercept.commands.evaluate.sets import describe
+from genpercept.core.values import Sample
 from genpercept.core.workers import end_with_parent
+from genpercept.data import GroupedDataset
+from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import METRICS, Metric
 from genpercept.tasks import Task
 
@@ -43,21 +46,29 @@ class Rules:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a sample's prediction comes from: its file, or a baseline and the file of what that was fitted to."""
+    """Where a sample's prediction comes from: its file, or a baseline and the file of what that was fitted to.
+
+    foreign: the file is not of this evaluation's own predictions.
+    """
 
     path: Path
     baseline: str = ""
+    foreign: bool = False
 
 
 @dataclass
 class Scores:
-    """Of a set: figures, `details` that a metric knows besides, rows by sample, those without a valid pixel, the left out."""
+    """Of a set: figures, `details` that a metric knows besides, rows by sample, those without a valid pixel, the left out.
+
+    groups: the figures of each part of a `GroupedDataset` by themselves, where there are several.
+    """
 
     figures: dict[str, float] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     rows: dict[str, dict[str, float]] = field(default_factory=dict)
     empty: list[str] = field(default_factory=list)
     skipped: list[dict[str, str]] = field(default_factory=list)
+    groups: dict[str, dict[str, float]] = field(default_factory=dict)
     seconds: float = 0.0  # of processor time, over all workers
 
 
@@ -66,6 +77,7 @@ class _Answer:
     """What a worker says of one sample: a metric that saw it alone (None: its metric keeps it), or why it cannot be used."""
 
     name: str
+    group: str = ""
     part: Any = None
     problem: str = ""
     seconds: float = 0.0
@@ -78,6 +90,7 @@ class Scorer:
         self._rules, self._skip_bad = rules, skip_bad
         self._total = rules.metric()
         self._merges = self._total.merges
+        self._groups: dict[str, Metric] = {}
         self._waiting: deque[tuple[Any, str, Source]] = deque()
         self._running: deque[Future[_Answer]] = deque()
         self._scores = Scores()
@@ -114,6 +127,8 @@ class Scorer:
             scores.figures, scores.details, scores.rows, scores.empty = self._result(self._pool.submit(_whole_result))
         else:
             scores.figures, scores.details, scores.rows, scores.empty = _result_of(self._total)
+        if len(self._groups) > 1:
+            scores.groups = {name: _result_of(metric)[0] for name, metric in self._groups.items()}
         if not scores.rows:
             first = scores.skipped[0]["problem"] if scores.skipped else "there were none"
             raise ValueError(f"no sample could be scored: {first}")
@@ -150,6 +165,8 @@ class Scorer:
             self.skip(answer.name, answer.problem)
         elif answer.part is not None:
             self._total.merge(answer.part)
+            if answer.group:
+                self._groups.setdefault(answer.group, self._rules.metric()).merge(answer.part)
 
 
 def _died() -> ValueError:
@@ -220,20 +237,26 @@ def _result_of(metric: Metric) -> tuple[Any, ...]:
 def _score(rules: Rules, metric: Metric | None, entry: Any, name: str, source: Source) -> _Answer:
     """Update `metric` with one sample, or (None) a fresh one that is then the answer's part."""
     begin = time.thread_time()
-    answer = _Answer(name)
+    answer = _Answer(name, _group(rules.dataset, entry))
     one = rules.metric() if metric is None else metric
     try:
         sample = rules.dataset.load(entry)
-        if source.baseline:
-            prediction = baselines.predict(rules.task, source.baseline, source.path, sample)
-        else:
-            prediction = cache.load(source.path, sample)
-        one.update(prediction, **rules.task.truth(sample), name=name)
+        one.update(_predicted(rules, source, sample), **rules.task.truth(sample), name=name)
         answer.part = one if metric is None else None
     except ONE_SAMPLE as error:
         answer.problem = describe(error, name)
     answer.seconds = time.thread_time() - begin
     return answer
+
+
+def _predicted(rules: Rules, source: Source, sample: Sample) -> Prediction:
+    if source.baseline:
+        return baselines.predict(rules.task, source.baseline, source.path, sample)
+    return stored.read(rules.task, source.path) if source.foreign else cache.load(source.path, sample)
+
+
+def _group(dataset: Any, entry: Any) -> str:
+    return dataset.group(entry) if isinstance(dataset, GroupedDataset) else ""
 
 
 def observations(rules: Rules, workers: int, jobs: list[tuple[Any, str]]) -> Iterator[tuple[str, Any]]:

@@ -103,6 +103,19 @@ def _distinct(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(out)
 
 
+def unfit(spec: SetSpec, task: Task) -> str:
+    """Why no model of this task can be scored on the set, as far as that shows without its files; "" where it can."""
+    dataset = DATASETS.find(spec.dataset).with_options(**spec.options)
+    about = dataset.about
+    if about is not None and (missing := [label for label in task.labels if label not in about.provides]):
+        return f"has no {', '.join(missing)}"
+    if isinstance(task, ClassTask) and about is not None:
+        declared = classes_of(dataset)
+        if declared not in classes.names() or classes.find(declared).names != task.table.names:
+            return f"labels the classes of {declared}"
+    return ""
+
+
 # ---- what goes with what ---------------------------------------------------------------------------------------------
 
 
@@ -121,15 +134,20 @@ def check(data: EvalSet, task: Task, model: str) -> None:
 
 
 def _check_classes(data: EvalSet, usual: str | None, task: ClassTask, model: str) -> None:
-    declared = getattr(data.dataset, "classes", None) or usual
-    declared = "nyu40" if declared == "shared" else declared  # ADE20K's: ids of nyu40
-    wanted = task.table
+    declared, wanted = classes_of(data.dataset, usual), task.table
     known = classes.find(declared).names if declared in classes.names() else None
     if known != wanted.names:
         raise ValueError(
             f"{model} predicts the classes of {wanted.name!r} ({len(wanted)}), data set {data.spec.dataset!r} labels those of "
             f"{declared!r}: choose a model or a data set option (--option classes=...) so that they are the same"
         )
+
+
+def classes_of(dataset: Dataset, usual: str | None = None) -> Any:
+    """What the data set calls the classes of its labels: the name of a table, or its contents."""
+    about = dataset.about
+    declared = getattr(dataset, "classes", None) or usual or (about.classes if about else None)
+    return "nyu40" if declared == "shared" else declared  # ADE20K's: ids of nyu40
 
 
 def _first(data: EvalSet) -> Sample:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import glob
-import hashlib
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from genpercept.imaging.read import SUFFIXES, shown
@@ -32,34 +32,33 @@ def gather(inputs: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
 
 
 def name_results(files: Sequence[Path]) -> list[str]:
-    """A name per file, all different: its stem, or where stems meet, with its folder's name, its suffix or a hash.
+    """A name per file, all different: its stem; with its suffix where that tells two files of a folder apart.
 
-    Compared without case, as some file systems do. ValueError names two files whose results cannot be told apart.
+    Where stems of different folders meet (000.png of every kind of defect), all names are paths below the folder that the
+    files have in common, "crack/000": names that only some files got could not be joined with a ground truth. Compared
+    without case, as some file systems do. ValueError names two files whose results cannot be told apart.
     """
-    ways: tuple[Callable[[Path], str], ...] = (
-        lambda p: p.stem,
-        lambda p: f"{p.absolute().parent.name}_{p.stem}",
-        lambda p: f"{p.stem}_{p.suffix[1:]}",
-        lambda p: f"{p.absolute().parent.name}_{p.stem}_{p.suffix[1:]}",
-        lambda p: f"{p.stem}_{hashlib.sha256(str(p.absolute()).encode()).hexdigest()[:8]}",
-    )
-    groups: dict[str, list[Path]] = {}
-    for file in files:
-        groups.setdefault(file.stem.casefold(), []).append(file)
-    names: dict[Path, str] = {}
-    for members in groups.values():
-        for way in ways:
-            names.update({file: way(file) for file in members})
-            if len({names[file].casefold() for file in members}) == len(members):
-                break
+    folders = [Path(os.path.abspath(file)).parent for file in files]  # noqa: PTH100 (no link is followed: trees keep shape)
+    stems: dict[str, set[Path]] = {}
+    siblings: dict[tuple[Path, str], int] = {}
+    for file, folder in zip(files, folders, strict=True):
+        stem = file.stem.casefold()
+        stems.setdefault(stem, set()).add(folder)
+        siblings[folder, stem] = siblings.get((folder, stem), 0) + 1
+    spread = any(len(homes) > 1 for homes in stems.values())
+    common = Path(os.path.commonpath(folders)) if spread else Path()
+    names = []
+    for file, folder in zip(files, folders, strict=True):
+        name = file.stem if siblings[folder, file.stem.casefold()] == 1 else f"{file.stem}_{file.suffix[1:]}"
+        names.append((folder.relative_to(common) / name).as_posix() if spread else name)
     owner: dict[str, Path] = {}
-    for file in files:
-        other = owner.setdefault(names[file].casefold(), file)
+    for file, name in zip(files, names, strict=True):
+        other = owner.setdefault(name.casefold(), file)
         if other is not file:
             raise ValueError(
-                f"{shown(other)} and {shown(file)} would both become {names[file]}: predict them into different folders"
+                f"{shown(other)} and {shown(file)} would both become {name}: predict them into different folders"
             )
-    return [names[file] for file in files]
+    return names
 
 
 def _expand(path: Path, given: str) -> tuple[list[Path], str]:

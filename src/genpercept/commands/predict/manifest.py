@@ -21,17 +21,19 @@ _PARTS = ".manifest"
 class Part:
     """The lines of one process: {"result", "input", "bytes", "modified_ns", "task", "status", "error"}.
 
-    result: the stem of the files in the folder. status "done" (now or before) or "failed", whose error is one line.
+    result: the stem of the files, as a path from the folder. status "done" (now or before) or "failed", whose error is a line.
     """
 
     def __init__(self, out: Path, index: int) -> None:
+        self._out = out.absolute()
         folder = out / _PARTS
         folder.mkdir(exist_ok=True)
         self._file = (folder / f"{index:05d}.jsonl").open("a", encoding="utf-8")
 
     def note(self, job: Job, task: str, error: str = "") -> None:
         """`job` has ended: well, or with `error`."""
-        line: dict[str, Any] = {"result": f"{job.stem.name}_{task}", "input": str(job.path.absolute()), "task": task}
+        result = job.stem.absolute().relative_to(self._out).as_posix()
+        line: dict[str, Any] = {"result": f"{result}_{task}", "input": str(job.path.absolute()), "task": task}
         try:
             known = source(job.path)
             line |= {"bytes": known["bytes"], "modified_ns": known["modified_ns"]}

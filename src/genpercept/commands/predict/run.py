@@ -28,7 +28,9 @@ def run(
     engine: str = "local",
     load: Callable[..., Pipeline] | None = None,
 ) -> int:
-    """Predict files, folders and patterns into `out`/<stem>_<task>.<ext>. The exit code: Outcome's, 130 on Ctrl-C.
+    """Predict files, folders and patterns into `out`/<name>_<task>.<ext>. The exit code: Outcome's, 130 on Ctrl-C.
+
+    name: the file's stem, or, where stems of several folders meet, its path below the folder that all have in common.
 
     Nothing is loaded before the arguments are known to be good and a first image has been read. Files appear whole or
     not at all; formats None: those of the kind (png and color; coco and color of keypoints). `resume` skips images
@@ -45,6 +47,8 @@ def run(
     jobs = [Job(file, out / name) for file, name in zip(files, name_results(files), strict=True)]
     if jobs:
         prepare_folder(out, inputs)
+        for folder in dict.fromkeys(job.stem.parent for job in jobs):
+            prepare_folder(folder, inputs)
     model = Model(request, processes.own_device(machine), load)
     try:
         if jobs and engine == "ray":

@@ -12,9 +12,8 @@ import numpy as np
 
 from genpercept.core.registry import entries
 from genpercept.metrics import METRICS, MetricPlugin
-from genpercept.metrics._files import EXTENSIONS, SUFFIXES, Pair
+from genpercept.metrics._files import ASIDE, EXTENSIONS, SUFFIXES, Pair
 
-_ASIDE = ("_overlay", "_color", "_colour", "_colored", "_coloured", "_uncertainty")  # lies beside predictions, is none
 _LISTED = 3
 
 
@@ -127,7 +126,7 @@ def _require_there(given: dict[str, Path]) -> None:
 
 def _files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in EXTENSIONS and not path.stem.endswith(_ASIDE) and path.is_file():
+        if path.suffix.lower() in EXTENSIONS and not path.stem.endswith(ASIDE) and path.is_file():
             yield path
 
 
