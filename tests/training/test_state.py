@@ -200,7 +200,7 @@ def test_processes_train_as_one(
 OTHER_RUNS = [
     *('task="depth"', "seed=1", "data.0.count=5", "loader.batch_size=2", 'optim.kind="adam"', "lora.rank=4"),
     *("model.head_config={hidden_size = 16}", 'learn.denoiser="frozen"', "loss={cross_entropy = 2.0}", "ema.decay=0.5"),
-    *('task_options={classes = "nyu40"}', "augment.flip=0.0", "optim.accumulation=2", "data.0.size=[42, 42]"),
+    *('task_options={classes = "nyu40"}', "augment.flip=0.0", "data.0.size=[42, 42]"),
 ]
 
 

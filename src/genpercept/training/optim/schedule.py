@@ -33,7 +33,7 @@ class Average:
 
     Batch norms' running means and variances are averaged as the weights are. The statistics of the steps lag behind those of
     the averaged weights as little as the average of the weights does; those of the last step belong to other weights, and are
-    those of a few small batches (benchmarks/quality/averaged_statistics.md). Counts are not averaged.
+    those of a few small batches. Counts are not averaged.
     """
 
     def __init__(self, live: Mapping[str, Tensor], options: Ema) -> None:
