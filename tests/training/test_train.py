@@ -229,7 +229,7 @@ def test_damaged_checkpoint_falls_back(codec_recipe: Path, tmp_path: Path, capsy
     assert loop.main(codec_recipe, settings, tmp_path / "run") == 0
     newest = state.Checkpoints(tmp_path / "run", 2).list()[-1]
     (newest / "weights.safetensors").write_bytes(b"short")
-    assert loop.main(codec_recipe, settings, tmp_path / "run", resume=True) == 0
+    assert loop.main(codec_recipe, [*settings, "steps=4"], tmp_path / "run", resume=True) == 0
     said = capsys.readouterr().err
     assert "falling back" in said and "resumed at step 2" in said
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -18,14 +20,15 @@ from genpercept.core.texts import one_line
 from genpercept.training import recipe as recipes
 from genpercept.training import stages
 from genpercept.training.dry_run import plan
+from genpercept.training.networks import batch_norm, learning
 from genpercept.training.optim import build
 from genpercept.training.optim.schedule import Average, rate
 from genpercept.training.recipe import Recipe
-from genpercept.training.run import launch, sharding, signals, trackers
+from genpercept.training.run import claim, launch, sharding, signals, trackers
 from genpercept.training.run.batches import Split
 from genpercept.training.run.log import Reporter
 from genpercept.training.run.meter import Meter
-from genpercept.training.run.saving import Saving, claim
+from genpercept.training.run.saving import Saving
 from genpercept.training.run.state import UNWRITABLE, Checkpoints, State
 from genpercept.training.samples.prefetch import Prefetch
 from genpercept.training.stages.base import Batch, Stage
@@ -46,15 +49,21 @@ def main(
         print(recipes.to_json(settings))
         print(plan(settings))
         return 0
+    changes = claim.compare(out, settings, overrides) if resume else []
+    if resume and (last := claim.done(out, settings)) is not None:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"{out}: the run is done since step {last}; nothing is changed", file=sys.stderr, flush=True)
+        return 0
     if launch.wanted(settings.speed.processes):
         return launch.launch(settings.speed.processes, recipe, overrides, out, resume)
-    return Training(settings, out, resume).run()
+    return Training(settings, out, resume, changes).run()
 
 
 class Training:
     """A run: the stage, the optimiser and where they stand."""
 
-    def __init__(self, recipe: Recipe, out: Path, resume: bool) -> None:
+    def __init__(self, recipe: Recipe, out: Path, resume: bool, changes: Sequence[claim.Change] = ()) -> None:
+        """changes: those of the recipe since the run was begun, which `resume` adopts."""
         self.recipe, self.out = recipe, out
         if recipe.speed.threads:
             torch.set_num_threads(recipe.speed.threads)
@@ -76,22 +85,22 @@ class Training:
         self.state = State()
         trackers.find(recipe.logging.trackers)  # one that is not installed is said before anything is prepared
         self.reporter = Reporter(out, recipe.logging, recipe.steps, not self.first, recipe.resolved())
-        checkpoints = Checkpoints(out, recipe.checkpoint.keep)
         if self.first:
-            claim(out, recipe, resume, bool(checkpoints.list()))
+            claim.claim(out, recipe, resume)
         torch.manual_seed(recipe.seed)  # initial weights only: nothing in the loop reads torch's generator
         with self.accelerator.main_process_first():  # the first one fills the caches, the others find them full
             self.stage: Stage = stages.build(recipe, self.reporter.line)
         if recipe.speed.channels_last:
             self.stage.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        batch_norm.across_processes(self.stage.net)
         self.optimiser = build.build(self.stage.groups(), recipe.optim)
         self.base_rates = [group["lr"] for group in self.optimiser.param_groups]
         prepare = sharding.prepare if self.sharded else Accelerator.prepare
         self.net, self.optimiser = prepare(self.accelerator, self.stage.net, self.optimiser)
-        self.average = Average(self.stage.net.named_parameters(), recipe.ema)
+        self.average = Average(learning.changing(self.stage.net), recipe.ema)
         self.saving = Saving(
             out,
-            checkpoints,
+            Checkpoints(out, recipe.checkpoint.keep),
             self.accelerator,
             self.sharded,
             self.optimiser,
@@ -102,10 +111,13 @@ class Training:
         )
         if resume:
             self.state = self.saving.restore()
+            if self.first:
+                claim.adopt(out, recipe, changes, self.state)
+            if changes:
+                self.reporter.line(f"from here on {', '.join(map(str, changes))}")
         if recipe.speed.compile:
             self.net.compile(dynamic=False)
         self.interrupted = 0
-        self._skipped_in_a_row = 0
 
     # The loop -------------------------------------------------------------------------------------------------------
 
@@ -137,11 +149,15 @@ class Training:
                         self.saving.save(state)
                         saved_at = state.seconds
                     if self.interrupted:
+                        self.saving.save(state)
                         self.reporter.line(
-                            f"stopped after step {state.step}; go on with --resume --out {self.out} ({self.saving.save(state)})"
+                            f"stopped after step {state.step}; go on with --resume --out {self.out} ({self.saving.wait()})"
                         )
                         return 128 + self.interrupted
                 self._finish()
+        except Exception:
+            self.saving.wait()
+            raise
         finally:
             batches.close()
             self.reporter.close()
@@ -150,7 +166,7 @@ class Training:
     def step(self, batches: Sequence[Batch]) -> dict[str, float]:
         """One optimiser step over the passes that this process's share takes. Returns the figures of the whole batch."""
         state, recipe = self.state, self.recipe
-        self.net.train()
+        learning.train(self.stage.net)
         figures: dict[str, Tensor] = {}
         for part, batch in enumerate(batches):
             batch = batch.to(self.accelerator.device, recipe.speed.channels_last)
@@ -195,8 +211,7 @@ class Training:
         return min(share, 1.0)
 
     def _finished(self) -> bool:
-        budget = 60 * self.recipe.max_minutes
-        return self.state.step >= self.recipe.steps or bool(budget and self.state.seconds >= budget)
+        return claim.finished(self.recipe, self.state)
 
     def _clip(self) -> Tensor:
         limit = self.recipe.optim.grad_clip or float("inf")
@@ -209,17 +224,17 @@ class Training:
         finite = abs(loss) < float("inf") and norm < float("inf")  # False for NaN too
         spike = guard.spike and state.step >= _NORM_STEPS and norm > guard.spike * state.usual_norm > 0
         if finite and not spike:
-            self._skipped_in_a_row = 0
+            state.skipped_in_a_row = 0
             state.usual_norm = (
                 norm if not state.usual_norm else _NORM_MEMORY * state.usual_norm + (1 - _NORM_MEMORY) * norm
             )
             return True
         state.skipped += 1
-        self._skipped_in_a_row += 1
+        state.skipped_in_a_row += 1
         self.reporter.line(
             f"step {state.step} left out: loss {loss:.4g}, gradient norm {norm:.4g} (usual {state.usual_norm:.4g})"
         )
-        if self._skipped_in_a_row >= guard.limit:
+        if state.skipped_in_a_row >= guard.limit:
             raise ValueError(
                 f"{guard.limit} steps in a row had a loss or gradient that is not finite or far too large: "
                 f"lower optim.lr (now {self.recipe.optim.lr}), raise optim.warmup, or use precision bf16 or fp32"
@@ -269,6 +284,8 @@ class Training:
         self.saving.save(self.state)
         self._validate()
         self.saving.finish()
+        if self.first:
+            claim.conclude(self.out, self.state)
         left_out = f", {self.state.skipped} steps left out" if self.state.skipped else ""
         self.reporter.line(
             f"done: {self.state.step} steps in {self.state.seconds / 60:.1f} min{left_out}; model in {self.out / 'model'}"

@@ -1,15 +1,15 @@
-"""The learning rate over a run, and the exponential moving average of the weights."""
+"""The learning rate over a run, and the exponential moving average of what is learnt."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from genpercept.training.recipe import Ema, Optim
-from genpercept.training.run.sharding import like
+from genpercept.training.run.sharding import like, own
 
 
 def rate(options: Optim, step: int, progress: float) -> float:
@@ -29,12 +29,18 @@ def rate(options: Optim, step: int, progress: float) -> float:
 
 
 class Average:
-    """Moving average of the trained weights, float32, on their device. With decay 0 it is the weights themselves."""
+    """Moving average of what steps change, float32, on its device. With decay 0 it is the weights themselves.
 
-    def __init__(self, named: Iterable[tuple[str, nn.Parameter]], options: Ema) -> None:
-        self._live = {name: p for name, p in named if p.requires_grad}
+    Batch norms' running means and variances are averaged as the weights are. The statistics of the steps lag behind those of
+    the averaged weights as little as the average of the weights does; those of the last step belong to other weights, and are
+    those of a few small batches. Counts are not averaged.
+    """
+
+    def __init__(self, live: Mapping[str, Tensor], options: Ema) -> None:
+        """live: tensors by name, which change in place."""
+        self._live = {name: x for name, x in live.items() if x.is_floating_point()}
         self._options = options
-        self.shadow = {name: p.detach().float().clone() for name, p in self._live.items()} if options.decay else {}
+        self.shadow = {name: x.detach().float().clone() for name, x in self._live.items()} if options.decay else {}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -43,8 +49,8 @@ class Average:
         decay = self._options.decay
         if self._options.warmup:
             decay = min(decay, (1 + step) / (10 + step))
-        live = [p.detach().float() for p in self._live.values()]
-        torch._foreach_lerp_(list(self.shadow.values()), live, 1 - decay)
+        live = [own(x).detach().float() for x in self._live.values()]
+        torch._foreach_lerp_([own(x) for x in self.shadow.values()], live, 1 - decay)
 
     @torch.no_grad()
     def swap(self) -> None:

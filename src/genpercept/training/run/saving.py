@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 
-from genpercept.core.files import atomic_folder, write_text
+from genpercept.core.files import atomic_folder
 from genpercept.core.texts import one_line
-from genpercept.training import recipe as recipes
+from genpercept.training.networks import learning
 from genpercept.training.optim.schedule import Average
-from genpercept.training.recipe import Recipe
 from genpercept.training.run import sharding
+from genpercept.training.run.background import Background
 from genpercept.training.run.state import UNWRITABLE, Checkpoints, State
 from genpercept.training.stages.base import Stage
-
-
-def claim(out: Path, recipe: Recipe, resume: bool, begun: bool) -> None:
-    """Make the run's folder and write the recipe into it. ValueError when another run lives there."""
-    if begun and not resume:
-        raise ValueError(f"{out} has checkpoints of a run in it: go on with --resume, or choose another --out")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_text(out / "recipe.json", recipes.to_json(recipe))
-    except OSError as error:
-        raise ValueError(f"{out}: cannot be written: {error.strerror}") from None
 
 
 class Saving:
@@ -51,30 +42,43 @@ class Saving:
         self._accelerator, self._sharded, self._first = accelerator, sharded, accelerator.is_main_process
         self._optimiser, self._average, self._stage = optimiser, average, stage
         self._another, self._line = another, line
+        self._writer = Background()
         self._copy: Stage | None = None  # with whole parameters, where those in training are sharded
 
-    def save(self, state: State) -> Path:
+    def save(self, state: State) -> None:
         """A checkpoint from which --resume goes on, with whole tensors however they are spread; the first process writes it.
 
-        Where it cannot be written, a full disk for one, a line says so and the ones before are kept.
+        The step waits for a copy in the CPU's memory, and for the checkpoint before to be on the disk; the rest is done beside
+        it, see `wait`. Where it cannot be written, a full disk for one, a line says so and the ones before are kept.
         """
         if not (self._first or self._sharded):
-            return self.checkpoints.folder
-        held = dict(self._learning()), self._average.shadow, self._optimiser.state_dict()
-        weights, average, optimiser_state = sharding.whole(held)
+            return
+        self._writer.wait()  # before the copy is made, so that there is one at a time
+        held = self._learning(), self._average.shadow, self._optimiser.state_dict()
+        weights, average, optimiser_state = sharding.whole(held, self._first)
         if not self._first:
-            return self.checkpoints.folder
+            return
         scaler = self._accelerator.scaler
-        state.scaler = None if scaler is None else scaler.state_dict()
+        state = replace(state, scaler=None if scaler is None else dict(scaler.state_dict()))
+        self._writer.start(lambda: self._write(state, weights, average, optimiser_state))
+
+    def _write(
+        self, state: State, weights: dict[str, Tensor], average: dict[str, Tensor], optimiser: dict[str, Any]
+    ) -> None:
         try:
-            return self.checkpoints.save(state, weights, average, optimiser_state)
+            self.checkpoints.save(state, weights, average, optimiser)
         except UNWRITABLE as error:
             kept = self.checkpoints.list()
             self._line(
                 f"checkpoint of step {state.step} could not be written: {one_line(error)}; "
                 f"kept: {kept[-1].name if kept else 'none'}"
             )
-            return kept[-1] if kept else self.checkpoints.folder
+
+    def wait(self) -> Path:
+        """Until what is to be saved is on the disk. The newest checkpoint, or the folder that would have it."""
+        self._writer.wait()
+        kept = self.checkpoints.list()
+        return kept[-1] if kept else self.checkpoints.folder
 
     def restore(self) -> State:
         """Where the newest readable checkpoint stands, everything in place as it was; the beginning where there is none."""
@@ -83,14 +87,11 @@ class Saving:
             self._line(f"no checkpoint in {self.checkpoints.folder}: starting from the first step")
             return State()
         state, weights, average, optimiser_state = found
-        learning = self._learning()
-        if {name for name, _ in learning} != weights.keys():
-            raise ValueError(
-                f"{self.checkpoints.folder}: checkpoints of a run that trains other parts than this recipe"
-            )
+        held = self._learning()
+        self._check(weights.keys(), held)
         with torch.no_grad():
-            for name, p in learning:
-                p.copy_(sharding.like(weights[name], p))
+            for name, x in held.items():
+                x.copy_(sharding.like(weights[name], x))
         self._average.load(average)
         self._optimiser.load_state_dict(sharding.spread_state(optimiser_state, self._optimiser))
         if self._accelerator.scaler is not None and state.scaler:
@@ -98,8 +99,20 @@ class Saving:
         self._line(f"resumed at step {state.step}")
         return state
 
-    def _learning(self) -> list[tuple[str, nn.Parameter]]:
-        return [(name, p) for name, p in self._stage.net.named_parameters() if p.requires_grad]
+    def _check(self, found: Collection[str], held: Mapping[str, Tensor]) -> None:
+        """ValueError unless the checkpoint has just what this run changes."""
+        if found == held.keys():
+            return
+        missing = sorted(held.keys() - found)
+        if set(found) <= held.keys() and not any(isinstance(held[name], nn.Parameter) for name in missing):
+            raise ValueError(
+                f"{self.checkpoints.folder}: checkpoints of a version that did not save running statistics, such as "
+                f"{missing[0]}, and these cannot be made up: train anew, with another --out"
+            )
+        raise ValueError(f"{self.checkpoints.folder}: checkpoints of a run that trains other parts than this recipe")
+
+    def _learning(self) -> dict[str, Tensor]:
+        return learning.changing(self._stage.net)
 
     @contextmanager
     def averaged(self) -> Iterator[Stage | None]:
@@ -119,15 +132,14 @@ class Saving:
                 self._copy.net.cpu()  # the accelerator's memory is what sharding saves
 
     def _gathered(self) -> Stage | None:
-        weights = sharding.whole(dict(self._learning()))
+        held = sharding.whole(self._learning(), self._first)
         if not self._first:
             return None
         if self._copy is None:
             self._copy = self._another()
         with torch.no_grad():
-            for name, p in self._copy.net.named_parameters():
-                if name in weights:
-                    p.copy_(weights[name])
+            for name, x in learning.changing(self._copy.net).items():
+                x.copy_(held[name])
         self._copy.net.to(self._accelerator.device)
         return self._copy
 
@@ -137,7 +149,8 @@ class Saving:
             stage.save(folder)
 
     def finish(self) -> None:
-        """The averaged model as RUN/model. ValueError where it cannot be written."""
+        """The averaged model as RUN/model, once the last checkpoint is on the disk. ValueError where it cannot be written."""
+        self.wait()
         if not (self._first or self._sharded):
             return
         with self.averaged() as stage:

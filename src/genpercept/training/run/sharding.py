@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_map
 
+from genpercept.training.networks import learning
+
 
 def adopt(accelerator: Accelerator) -> bool:
     """Whether this run shards its parameters. ValueError for ways of sharding that are not supported.
@@ -43,24 +45,12 @@ def prepare(
     plugin: Any = accelerator.state.fsdp_plugin
     plugin.cpu_ram_efficient_loading = False  # every process has read the weights already
     net.to(accelerator.device)
-    with _hidden(list(_frozen(net))):
+    with _hidden(list(learning.frozen(net))):
         return cast(tuple[nn.Module, torch.optim.Optimizer], accelerator.prepare(net, optimiser))
 
 
-Place = tuple[nn.Module, str, nn.Module]
-
-
-def _frozen(net: nn.Module) -> Iterator[Place]:
-    """Parent, name and module of the largest parts in which nothing learns."""
-    for name, module in net.named_children():
-        if any(p.requires_grad for p in module.parameters()):
-            yield from _frozen(module)
-        elif next(module.parameters(), None) is not None:
-            yield net, name, module
-
-
 @contextmanager
-def _hidden(places: list[Place]) -> Iterator[None]:
+def _hidden(places: list[learning.Place]) -> Iterator[None]:
     """The modules out of sight of their parents, which keep their places in the order."""
     for parent, name, _ in places:
         parent._modules[name] = None
@@ -71,15 +61,24 @@ def _hidden(places: list[Place]) -> Iterator[None]:
             parent._modules[name] = module
 
 
-def whole(value: Any) -> Any:
-    """Every sharded tensor in a nest of containers in one piece, on the CPU. All processes must call it."""
+def whole(value: Any, keep: bool = True) -> Any:
+    """Copies on the CPU of all tensors in a nest of containers, sharded ones in one piece. All processes must call it.
+
+    Without `keep` this process takes part, and has None for each: one copy in memory is enough for all.
+    """
 
     def gather(x: Any) -> Any:
-        if isinstance(x, DTensor):
-            x = x.full_tensor()
-        return x.detach().cpu().contiguous() if isinstance(x, Tensor) else x
+        if not isinstance(x, Tensor):
+            return x
+        x = x.full_tensor() if isinstance(x, DTensor) else x
+        return torch.empty(x.shape, dtype=x.dtype).copy_(x.detach()) if keep else None
 
     return tree_map(gather, value)
+
+
+def own(tensor: Tensor) -> Tensor:
+    """This process's part of a tensor, which shares its memory; the tensor itself where it is whole."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def like(tensor: Tensor, pattern: Tensor) -> Tensor:
@@ -91,7 +90,7 @@ def like(tensor: Tensor, pattern: Tensor) -> Tensor:
 
 
 def spread_state(state: dict[str, Any], optimiser: torch.optim.Optimizer) -> dict[str, Any]:
-    """An optimiser's whole state_dict, its moments sharded as the parameters they belong to."""
+    """An optimiser's whole state_dict, its moments sharded as the parameters they belong to, its settings as they are now."""
     params = [p for group in optimiser.param_groups for p in group["params"]]
     spread = {
         number: {
@@ -100,4 +99,4 @@ def spread_state(state: dict[str, Any], optimiser: torch.optim.Optimizer) -> dic
         }
         for number, entry in state["state"].items()
     }
-    return {**state, "state": spread}
+    return {"state": spread, "param_groups": optimiser.state_dict()["param_groups"]}

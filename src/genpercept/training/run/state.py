@@ -40,16 +40,24 @@ class State:
     step: int = 0  # optimiser steps done, left-out ones included
     seconds: float = 0.0  # trained so far, over all sittings
     skipped: int = 0  # steps left out for a non-finite or exploding gradient
+    skipped_in_a_row: int = 0  # of them, those since the last one that was taken
     usual_norm: float = 0.0  # running mean of the gradient norm
     best: float | None = None  # best validation figure
     scaler: dict[str, Any] | None = None  # of fp16's loss scaling
 
 
 class Checkpoints:
-    """RUN/checkpoints/step-000123: weights and average as safetensors, optimiser by torch (weights_only), state as JSON."""
+    """RUN/checkpoints/step-0000123: weights and average as safetensors, optimiser by torch (weights_only), state as JSON.
+
+    Weights are all tensors that a step changes, batch norms' running statistics among them.
+    """
 
     def __init__(self, run: Path, keep: int) -> None:
         self.folder, self._keep = run / "checkpoints", keep
+
+    @staticmethod
+    def name(step: int) -> str:
+        return f"step-{step:07d}"
 
     def save(
         self, state: State, weights: dict[str, Tensor], average: dict[str, Tensor], optimiser: dict[str, Any]
@@ -58,7 +66,7 @@ class Checkpoints:
 
         Raises one of UNWRITABLE, with nothing left of the new checkpoint and the old ones as they were.
         """
-        final = self.folder / f"step-{state.step:07d}"
+        final = self.folder / self.name(state.step)
         files.sweep(self.folder)
         with files.atomic_folder(final) as part:
             self._write(part, state, weights, average, optimiser)

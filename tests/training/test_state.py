@@ -1,0 +1,323 @@
+"""A run's state: all of it comes back, on any number of processes; a finished run rests; another recipe is another run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from genpercept.training import loop
+from genpercept.training import recipe as recipes
+from genpercept.training.optim.schedule import Average
+from genpercept.training.recipe import Ema, Section
+from genpercept.training.run import claim
+from genpercept.training.run.background import Background
+from genpercept.training.run.state import Checkpoints, State, read_checkpoint
+from tests.support import normed
+from tests.support.processes import together
+
+FSDP = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_TRANSFORMER_CLS_TO_WRAP": "Dinov2Layer",
+}
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("state")
+
+
+@pytest.fixture(scope="module")
+def whole(work: Path) -> Path:
+    """An UperNet's run of six steps that nobody stopped, with checkpoints of steps 3 and 6."""
+    assert loop.main(normed.write(work, "upernet", 6, 3), [], work / "whole") == 0
+    return work / "whole"
+
+
+def recipe_of(work: Path) -> Path:
+    return work / "upernet.toml"
+
+
+def begun(whole: Path, out: Path) -> Path:
+    """The same run as it was after step 3, killed there."""
+    out.mkdir()
+    shutil.copy(whole / "recipe.json", out)
+    shutil.copytree(whole / "checkpoints" / "step-0000003", out / "checkpoints" / "step-0000003")
+    return out
+
+
+def tensors(run: Path) -> dict[str, Tensor]:
+    """All of the newest checkpoint and of the model, by name."""
+    _, weights, average, optimiser = read_checkpoint(Checkpoints(run, 2).list()[-1])
+    found = {f"weights {k}": v for k, v in weights.items()} | {f"average {k}": v for k, v in average.items()}
+    for number, moments in optimiser["state"].items():
+        found |= {f"optimiser {number} {k}": v for k, v in moments.items() if isinstance(v, Tensor)}
+    for path in sorted((run / "model").rglob("*.safetensors")):
+        found |= {f"{path.relative_to(run)} {k}": v for k, v in load_file(path).items()}
+    return found
+
+
+def files(run: Path) -> dict[str, tuple[bytes, int]]:
+    return {str(p.relative_to(run)): (p.read_bytes(), p.stat().st_mtime_ns) for p in run.rglob("*") if p.is_file()}
+
+
+# What comes back ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("head", sorted(normed.TASKS))
+def test_a_resumed_run_has_every_tensor_of_one_that_nobody_stopped(
+    work: Path, whole: Path, tmp_path: Path, head: str
+) -> None:
+    """Batch norms' running statistics among them: in the checkpoint, in its average and in the model."""
+    path = normed.write(work, head, 6, 3)
+    if head != "upernet":
+        whole = tmp_path / "whole"
+        assert loop.main(path, [], whole) == 0
+    out = begun(whole, tmp_path / "killed")
+    assert loop.main(path, [], out, resume=True) == 0
+    want, found = tensors(whole), tensors(out)
+    assert want.keys() == found.keys() and [k for k in want if not torch.equal(want[k], found[k])] == []
+    for end in ("running_mean", "running_var", "num_batches_tracked"):
+        kept = [name for name in want if name.endswith(end)]
+        assert {name.split()[0].split("/")[0] for name in kept} >= {"weights", "model"}
+        assert all(want[name].any() for name in kept)
+
+
+def test_checkpoints_without_statistics_are_refused(work: Path, whole: Path, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    out = begun(whole, tmp_path / "old")
+    path = out / "checkpoints" / "step-0000003" / "weights.safetensors"
+    save_file({k: v for k, v in load_file(path).items() if "running" not in k and "tracked" not in k}, path)
+    state = path.with_name("state.json")
+    state.write_text(json.dumps({k: v for k, v in json.loads(state.read_text()).items() if k != "checksums"}))
+    with pytest.raises(ValueError, match=r"did not save running statistics, such as head\..*train anew"):
+        loop.main(recipe_of(work), [], out, resume=True)
+
+
+def test_statistics_are_averaged_as_weights_are() -> None:
+    """decay 0.5 without warm-up: 0.5 x old + 0.5 x new; the count is the live one's; swapping twice changes nothing."""
+    norm = nn.BatchNorm1d(1)
+    average = Average(norm.state_dict(keep_vars=True), Ema(decay=0.5, warmup=False))
+    norm(torch.tensor([[2.0], [4.0]]))  # momentum 0.1: mean 0.1 x 3, variance 0.9 + 0.1 x 2
+    average.update(0)
+    assert norm.running_mean is not None and norm.running_var is not None
+    assert float(average.shadow["running_mean"]) == pytest.approx(0.15)
+    assert float(average.shadow["running_var"]) == pytest.approx(0.5 + 0.5 * 1.1)
+    assert "num_batches_tracked" not in average.shadow
+    average.swap()
+    assert float(norm.running_mean) == pytest.approx(0.15) and int(norm.num_batches_tracked or 0) == 1
+    average.swap()
+    assert float(norm.running_mean) == pytest.approx(0.3) and float(norm.running_var) == pytest.approx(1.1)
+
+
+def test_the_model_has_the_averaged_statistics(whole: Path) -> None:
+    checkpoint = Checkpoints(whole, 2).list()[-1]
+    average = load_file(checkpoint / "average.safetensors")
+    [saved] = [load_file(path) for path in (whole / "model" / "head").glob("*.safetensors")]
+    names = [name for name in saved if "running" in name]
+    assert names and all(torch.equal(saved[name], average[f"head.{name}"]) for name in names)
+
+
+def test_a_finished_run_is_left_as_it_is(work: Path, whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = files(whole)
+    assert loop.main(recipe_of(work), [], whole, resume=True) == 0
+    assert files(whole) == before
+    assert capsys.readouterr().err == f"{whole}: the run is done since step 6; nothing is changed\n"
+
+
+def test_a_finished_run_without_its_model_writes_it_again(work: Path, whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "model")
+    assert loop.main(recipe_of(work), [], tmp_path / "run", resume=True) == 0
+    want, found = tensors(whole), tensors(tmp_path / "run")
+    assert want.keys() == found.keys() and all(torch.equal(want[k], found[k]) for k in want)
+
+
+# Several processes --------------------------------------------------------------------------------------------------------
+
+
+def curve(path: Path, out: Path, overrides: list[str]) -> int:
+    """Train, and write each step's loss into OUT/losses.json."""
+    training = loop.Training(recipes.load(path, overrides), out, resume=False)
+    step, losses = training.step, []
+
+    def recorded(batches: Any) -> dict[str, float]:
+        figures = step(batches)
+        losses.append(figures["loss"])
+        return figures
+
+    training.step = recorded  # type: ignore[method-assign]
+    code = training.run()
+    if training.first:
+        (out / "losses.json").write_text(json.dumps(losses))
+    return code
+
+
+@pytest.mark.parametrize(
+    ("head", "processes", "environment"),
+    [
+        pytest.param("upernet", 2, {}, id="two"),
+        pytest.param("upernet", 4, {}, id="one sample each"),
+        pytest.param("pose", 2, {}, id="pose"),
+        pytest.param("upernet", 2, FSDP, id="sharded", marks=pytest.mark.slow),
+    ],
+)
+def test_processes_train_as_one(
+    work: Path, tmp_path: Path, head: str, processes: int, environment: dict[str, str]
+) -> None:
+    """Batches of four in one process and in several: losses, gradients' work on the weights, and statistics.
+
+    With SGD's scale-free cousin Adam a gradient of zero, as of a bias before a batch norm, is rounding and moves by lr: those
+    are left out by a large eps.
+    """
+    path = normed.write(work, head, 6, 3)
+    settings = ["optim.eps=1e-3", "checkpoint.every=0"]
+    assert curve(path, tmp_path / "one", settings) == 0
+    together(processes, lambda: curve(path, tmp_path / "several", settings), tmp_path / "several.log", environment)
+    one, several = (json.loads((tmp_path / run / "losses.json").read_text()) for run in ("one", "several"))
+    assert len(one) == 6 and several == pytest.approx(one, rel=1e-5)
+    want, found = tensors(tmp_path / "one"), tensors(tmp_path / "several")
+    assert want.keys() == found.keys() and sum("running_var" in name for name in want) > 2
+    for name in want:
+        torch.testing.assert_close(found[name], want[name], rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+    logs = [json.loads((tmp_path / run / "log.jsonl").read_text()) for run in ("one", "several")]
+    assert logs[1]["loss"] == pytest.approx(logs[0]["loss"], rel=1e-4)  # in eval mode: by the statistics
+
+
+# Changed recipes ----------------------------------------------------------------------------------------------------------
+
+
+OTHER_RUNS = [
+    *('task="depth"', "seed=1", "data.0.count=5", "loader.batch_size=2", 'optim.kind="adam"', "lora.rank=4"),
+    *("model.head_config={hidden_size = 16}", 'learn.denoiser="frozen"', "loss={cross_entropy = 2.0}", "ema.decay=0.5"),
+    *('task_options={classes = "nyu40"}', "augment.flip=0.0", "data.0.size=[42, 42]"),
+]
+
+
+@pytest.mark.parametrize("setting", OTHER_RUNS)
+def test_what_makes_another_run_is_refused(work: Path, whole: Path, setting: str) -> None:
+    key = setting.split("=")[0]
+    before = files(whole)
+    with pytest.raises(ValueError, match=rf"goes on with the recipe it began with, and {key}\S* .* -> .* another run"):
+        loop.main(recipe_of(work), [setting], whole, resume=True)
+    assert files(whole) == before
+
+
+def test_what_may_change_must_be_said_again(work: Path, whole: Path) -> None:
+    with pytest.raises(ValueError, match=r"steps 6 -> 9: changed since .* \(--set steps=9\), .* \(--set steps=6\)"):
+        loop.main(normed.write(work, "upernet", 9, 3), [], whole, resume=True)
+    normed.write(work, "upernet", 6, 3)
+
+
+def test_a_change_holds_from_its_step_on_and_is_recorded(
+    work: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = begun(whole, tmp_path / "run")
+    said = ["steps=5", "optim.weight_decay=0.5", 'validation={every=1, count=1, split="train"}']
+    assert loop.main(recipe_of(work), said, out, resume=True) == 0
+    lines = [json.loads(line) for line in (out / "changes.jsonl").read_text().splitlines()]
+    assert lines[0] == {"step": 3, "key": "steps", "was": 6, "now": 5} and {line["step"] for line in lines} == {3}
+    assert {line["key"] for line in lines} == {
+        *("steps", "optim.weight_decay", "validation.every", "validation.count", "validation.pictures")
+    }
+    assert "from here on steps 6 -> 5, " in capsys.readouterr().err
+    kept = json.loads((out / "recipe.json").read_text())
+    assert kept["steps"] == 5 and kept["seed"] == 0
+    optimiser = read_checkpoint(Checkpoints(out, 2).list()[-1])[3]
+    assert {group["weight_decay"] for group in optimiser["param_groups"]} == {0.5}
+    assert loop.main(recipe_of(work), said, out, resume=True) == 0  # done, by what was said
+
+
+def test_a_finished_run_goes_further_with_its_best_figure(work: Path, whole: Path, tmp_path: Path) -> None:
+    """The last validation comes after the last checkpoint: what it found is not forgotten."""
+    shutil.copytree(whole, tmp_path / "run")
+    done = json.loads((whole / "done.json").read_text())
+    last = json.loads((whole / "log.jsonl").read_text().splitlines()[-1])
+    assert done["best"] == last["loss"] and read_checkpoint(Checkpoints(whole, 2).list()[-1])[0].best is None
+    training = loop.Training(recipes.load(recipe_of(work), ["steps=7"]), tmp_path / "run", resume=True)
+    assert training.state.step == 6 and training.state.best == last["loss"]
+
+
+def test_the_keys_that_may_change_are_the_recipes() -> None:
+    for key in (*claim.MAY_CHANGE, *claim.UNHEEDED):
+        section: type[Section] = recipes.Recipe
+        for name in key.split("."):
+            if name == "N":
+                continue
+            field = section.model_fields[name]
+            section = recipes.section_of(field.annotation) or section
+
+
+def test_comparing_recipes() -> None:
+    a = {"seed": 0, "data": [{"root": "x", "count": 1}], "loss": {"l1": 1.0}, "name": "a"}
+    b = {"seed": 0, "data": [{"root": "y", "count": 1}, {"root": "z"}], "loss": {}, "name": "b"}
+    found = {change.key: (change.was, change.now) for change in claim.changes(a, b)}
+    assert found == {"data.0.root": ("x", "y"), "data.1.root": (None, "z"), "loss.l1": (1.0, None)}
+
+
+# Beside the step ----------------------------------------------------------------------------------------------------------
+
+
+def test_work_beside_the_step_is_one_at_a_time_and_its_errors_are_told() -> None:
+    gate, order = threading.Event(), []
+    background = Background()
+
+    def first() -> None:
+        gate.wait(30)
+        order.append("first")
+
+    background.start(first)
+    assert order == []  # it has not been waited for
+    threading.Timer(0.05, gate.set).start()
+    background.start(lambda: order.append("second"))
+    background.wait()
+    assert order == ["first", "second"]
+
+    def fails() -> None:
+        raise KeyError("x")
+
+    background.start(fails)
+    with pytest.raises(KeyError):
+        background.wait()
+    background.wait()  # told once
+
+
+def test_a_checkpoint_holds_the_step_at_which_it_was_asked_for(
+    work: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps go on while it is written; it is what was there when it was begun. The run's end waits for it."""
+    training = loop.Training(recipes.load(recipe_of(work), ["checkpoint.every=3"]), tmp_path / "run", resume=False)
+    gate, save, seen = threading.Event(), Checkpoints.save, []
+
+    def held(self: Checkpoints, state: State, *parts: Any) -> Path:
+        assert gate.wait(60)
+        return save(self, state, *parts)
+
+    step = training.step
+
+    def counted(batches: Any) -> dict[str, float]:
+        figures = step(batches)
+        seen.append((training.state.step, training.saving.checkpoints.list()))
+        if training.state.step == 5:
+            gate.set()
+        return figures
+
+    monkeypatch.setattr(Checkpoints, "save", held)
+    training.step = counted  # type: ignore[method-assign]
+    assert training.run() == 0
+    assert seen[4] == (5, [])  # the checkpoint of step 3 was still being written
+    one, other = (read_checkpoint(run / "checkpoints" / "step-0000003") for run in (whole, tmp_path / "run"))
+    assert other[0].step == 3 and all(torch.equal(one[1][k], other[1][k]) for k in one[1])
+    assert all(torch.equal(one[2][k], other[2][k]) for k in one[2])
+    want, found = tensors(whole), tensors(tmp_path / "run")
+    assert all(torch.equal(want[k], found[k]) for k in want)
