@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,8 +22,8 @@ from genpercept.training.dry_run import plan
 from genpercept.training.optim import build
 from genpercept.training.optim.schedule import Average, rate
 from genpercept.training.recipe import Recipe
-from genpercept.training.run import launch, sharding, signals, trackers
-from genpercept.training.run.batches import Split
+from genpercept.training.run import launch, memory, sharding, signals, trackers
+from genpercept.training.run.batches import Split, record, recorded
 from genpercept.training.run.log import Reporter
 from genpercept.training.run.meter import Meter
 from genpercept.training.run.saving import Saving, claim
@@ -111,11 +112,12 @@ class Training:
 
     def run(self) -> int:
         recipe, state = self.recipe, self.state
+        self._divide()
         parts = self.split.passes
         batches = Prefetch(self._make_batch, state.step * parts, recipe.loader.threads, recipe.loader.prefetch)
         self.reporter.open(state.step)
         self.reporter.line(
-            f"{recipe.stage}: {self.stage.samples} samples, {_trained(self.stage.net):,} trained parameters"
+            f"{recipe.stage}: {self.stage.samples} samples, {_trained(self.stage.net):,} trained parameters, {self.split}"
         )
         meter = Meter(recipe)
         saved_at = state.seconds
@@ -124,7 +126,8 @@ class Training:
                 stream = iter(batches)
                 while not self._finished():
                     begin = time.perf_counter()
-                    figures = self.step([next(stream) for _ in range(parts)])
+                    with memory.explained(state.step, self.split.at_once):
+                        figures = self.step([next(stream) for _ in range(parts)])
                     state.seconds += self._agree(time.perf_counter() - begin)
                     meter.add(figures, time.perf_counter() - begin, batches.waited)
                     self._tell(meter)
@@ -153,14 +156,9 @@ class Training:
         self.net.train()
         figures: dict[str, Tensor] = {}
         for part, batch in enumerate(batches):
-            batch = batch.to(self.accelerator.device, recipe.speed.channels_last)
-            with torch.no_grad(), self.accelerator.autocast():
-                encoded = self.stage.encode(batch)
-            pair = self.stage.training_pair(encoded)
             weight = self.split.weight(part)
             with self._exchange(part == len(batches) - 1):
-                output = self.net(*pair.inputs)
-                losses, terms = self.stage.loss(output, pair)
+                losses, terms = self._losses(batch)
                 self.accelerator.backward(losses.mean() * weight)
             for name, value in {"loss": losses, **terms}.items():
                 figures[name] = figures.get(name, 0.0) + value.detach().float().mean() * weight
@@ -183,6 +181,14 @@ class Training:
             "norm": norm,
             "lr": self.base_rates[0] * factor,
         }
+
+    def _losses(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Of one pass through the network, per sample, and their parts."""
+        batch = batch.to(self.accelerator.device, self.recipe.speed.channels_last)
+        with torch.no_grad(), self.accelerator.autocast():
+            encoded = self.stage.encode(batch)
+        pair = self.stage.training_pair(encoded)
+        return self.stage.loss(self.net(*pair.inputs), pair)
 
     def progress(self) -> float:
         """How far through the decay, 0 to 1. With a time budget the larger of the shares of steps and of time.
@@ -225,6 +231,29 @@ class Training:
                 f"lower optim.lr (now {self.recipe.optim.lr}), raise optim.warmup, or use precision bf16 or fp32"
             )
         return False
+
+    def _divide(self) -> None:
+        """Settle how many samples go through the network at once, where the recipe leaves that to the memory."""
+        if not self.split.micro and memory.limited(self.accelerator.device) and not self.sharded:
+            self.split = recorded(self.out, self.split) or replace(
+                self.split, micro=memory.largest(self._rehearse, self.split.largest, self._anywhere)
+            )
+        if self.first:
+            record(self.out, self.split)
+
+    def _rehearse(self, size: int) -> None:
+        """The passes of a step with so many samples at once, without the step. One of torch's errors where memory is short."""
+        step = self.stage.draw.heaviest(self.state.step)
+        batch = self.stage.make_batch(step, self.split.share[:size])
+        self.net.train()
+        with memory.rehearsal(self.net, self.optimiser, self.recipe.optim), self.accelerator.no_sync(self.net):
+            for _ in range(2):  # the second one beside the gradients of the first
+                self.accelerator.backward(self._losses(batch)[0].mean())
+
+    def _anywhere(self, here: bool) -> bool:
+        """Whether it is so in any process."""
+        told = torch.tensor([float(here)], device=self.accelerator.device)
+        return bool(cast(Tensor, self.accelerator.gather(told)).any())
 
     def _make_batch(self, number: int) -> Batch:
         step, part = divmod(number, self.split.passes)
