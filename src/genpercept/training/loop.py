@@ -6,11 +6,12 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
@@ -24,6 +25,7 @@ from genpercept.training.optim.schedule import Average, rate
 from genpercept.training.recipe import Recipe
 from genpercept.training.run import launch, memory, sharding, signals, trackers
 from genpercept.training.run.batches import Split, record, recorded
+from genpercept.training.run.judging import Judge
 from genpercept.training.run.log import Reporter
 from genpercept.training.run.meter import Meter
 from genpercept.training.run.saving import Saving, claim
@@ -63,7 +65,8 @@ class Training:
         # said outright: without an accelerator, accelerate does not see that there are several processes
         cpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
         mixed = recipe.precision if dtypes.autocast(recipe.precision) else "no"
-        self.accelerator = Accelerator(cpu=cpu, mixed_precision=mixed)
+        patient = InitProcessGroupKwargs(timeout=timedelta(hours=12))  # the others wait while the first one validates
+        self.accelerator = Accelerator(cpu=cpu, mixed_precision=mixed, kwargs_handlers=[patient])
         self.sharded = sharding.adopt(self.accelerator)
         if self.sharded and recipe.optim.kind == "muon":
             raise ValueError('optim.kind "muon" needs whole matrices, which FSDP does not leave: choose "fused"')
@@ -82,6 +85,7 @@ class Training:
             claim(out, recipe, resume, bool(checkpoints.list()))
         torch.manual_seed(recipe.seed)  # initial weights only: nothing in the loop reads torch's generator
         with self.accelerator.main_process_first():  # the first one fills the caches, the others find them full
+            self.judge = Judge(recipe, self.reporter.line) if self.first else None
             self.stage: Stage = stages.build(recipe, self.reporter.line)
         if recipe.speed.channels_last:
             self.stage.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -283,14 +287,15 @@ class Training:
 
     def _judge(self, stage: Stage) -> None:
         """Report the figures, and keep the model when it is the best one so far."""
+        judge = cast(Judge, self.judge)  # the first process has one, and the others do not come here
         with torch.no_grad(), self.accelerator.autocast():
             figures, picture = stage.validate(self.split.at_once)
+            figures |= judge.score(stage, self.split.at_once)
         self.reporter.validation(self.state.step, figures, picture)
-        value, best, sign = figures[stage.best], self.state.best, stage.best_sign
-        if best is None or sign * value > sign * best:
+        if judge.better(figures, self.state):
             try:
                 self.saving.export(stage, "best")
-                self.state.best = value
+                self.state.best, self.state.best_by = figures[judge.figure], judge.figure
             except UNWRITABLE as error:
                 self.reporter.line(f"the best model so far could not be written: {one_line(error)}")
 

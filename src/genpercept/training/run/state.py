@@ -42,6 +42,7 @@ class State:
     skipped: int = 0  # steps left out for a non-finite or exploding gradient
     usual_norm: float = 0.0  # running mean of the gradient norm
     best: float | None = None  # best validation figure
+    best_by: str = ""  # which figure that is
     scaler: dict[str, Any] | None = None  # of fp16's loss scaling
 
 

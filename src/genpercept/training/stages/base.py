@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from genpercept.core.rng import Rng, generator
 from genpercept.core.values import Sample, Target
+from genpercept.pipeline.pipeline import GenPerceptPipeline
 from genpercept.training.recipe import DataSet, Recipe
 from genpercept.training.samples.augment import augment
 from genpercept.training.samples.order import Order
@@ -78,8 +79,6 @@ Figures = Mapping[str, float]
 class Stage(Protocol):
     draw: Draw
     samples: int  # training samples there are
-    best: str  # the validation figure that says which model is best
-    best_sign: float  # 1 when larger is better, -1 when smaller is
 
     @property
     def net(self) -> nn.Module:
@@ -106,6 +105,15 @@ class Stage(Protocol):
 
     def save(self, folder: Path) -> None:
         """The network as it stands, complete, in diffusers' layout."""
+        ...
+
+
+@runtime_checkable
+class PredictorStage(Protocol):
+    """A stage whose network is a predictor's, or a part of one."""
+
+    def pipeline(self) -> GenPerceptPipeline:
+        """The predictor as it stands, over the modules in training."""
         ...
 
 

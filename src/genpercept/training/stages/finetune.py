@@ -20,6 +20,7 @@ from genpercept.core.values import Features, Geometry, Sample, Target
 from genpercept.imaging.kinds import KINDS
 from genpercept.metrics import METRICS, Metric
 from genpercept.models.backbones import as_backbone
+from genpercept.pipeline.pipeline import GenPerceptPipeline
 from genpercept.tasks import PreparedTask
 from genpercept.training import losses
 from genpercept.training.losses import LOSSES
@@ -75,8 +76,6 @@ class Net(nn.Module):
 
 
 class FinetuneStage:
-    best, best_sign = "loss", -1.0
-
     def __init__(self, recipe: Recipe, report: Callable[[str], None]) -> None:
         self.recipe = recipe
         self.task = predictor.find_task(recipe)
@@ -263,6 +262,9 @@ class FinetuneStage:
         truth = self.task.truth(sample)
         if "valid" not in truth or truth["valid"].any():
             metric.update(prediction.values, **truth, name=sample.name)
+
+    def pipeline(self) -> GenPerceptPipeline:
+        return self.parts.pipeline(self.recipe)
 
     def save(self, folder: Path) -> None:
         self.parts.save(self.recipe, folder)
