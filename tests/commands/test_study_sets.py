@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from genpercept.commands.evaluate import run, suites
-from genpercept.commands.study import measure
 from genpercept.commands.study import plan as study
 from genpercept.tasks import TASKS
+from genpercept.training.run import held_out
 from tests.commands.test_study import RECIPE
 from tests.support.paths import ROOT
 from tests.support.planes import planes
@@ -48,7 +48,7 @@ def test_the_sets_of_a_suite(file: Path) -> None:
     assert [t.root for t in found.test] == [file.parent / "sets" / p.dataset for p in parts]
     assert found.test[0].options["split_list"] == "eigen.txt"
     depth = TASKS.find("depth")
-    kinds = [measure.protocol_of(t, depth) for t in found.test]
+    kinds = [held_out.protocol_of(t, depth) for t in found.test]
     assert kinds == ["kitti", "nyu", "scannet", "diode", "eth3d"]  # as `evaluate` scores them
     few = study.load(file, ['study.suite.sets=["eth3d", "nyuv2"]'])
     assert [t.name for t in few.test] == ["nyuv2", "eth3d"]

@@ -131,7 +131,7 @@ def test_a_step_at_full_size_on_the_meta_device(path: Path) -> None:
     if recipe.learn.denoiser == "frozen":
         parts.denoiser.requires_grad_(False)
     losses = recipe.loss or find_task(recipe).losses[parts.head.space]
-    net = Net(parts, share=float(set(losses) != {"latent"})).train()
+    net = Net(parts, maps=set(losses) != {"latent"}).train()
     h, w = recipe.sizes()[0]
     tokens = 77 if recipe.prompt.padded else 2
     denoiser: Any = parts.denoiser

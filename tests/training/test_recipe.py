@@ -109,11 +109,13 @@ def test_every_key_is_described() -> None:
     """A sentence for each key and section, and no key of a recipe is forgotten."""
     assert [g.name for g in recipe_reference.groups() if not g.about.endswith(".")] == []
     assert [name for name, key in keys().items() if not key.meaning.endswith((".", '".'))] == []
-    table = recipe.parse({"stage": "autoencoder"}).resolved()
+    table = recipe.parse({"stage": "autoencoder", "validation": {"sets": [{}]}}).resolved()
     table["data"] = table["data"][0]
-    sections = {group.name for group in recipe_reference.groups()} - {""}
+    held_out = table["validation"].pop("sets")[0]
+    sections = {group.name for group in recipe_reference.groups()} - {"", "validation.sets"}
     assert sections == {name for name, info in Recipe.model_fields.items() if recipe.section_of(info.annotation)}
-    assert keys().keys() == {f"{s}.{key}" for s in sections for key in table[s]} | (table.keys() - sections)
+    known = {f"{s}.{key}" for s in sections for key in table[s]} | (table.keys() - sections)
+    assert keys().keys() == known | {f"validation.sets.{key}" for key in held_out.keys() - {"weight", "sizes"}}
 
 
 @pytest.mark.parametrize(
@@ -139,13 +141,18 @@ def test_types_ranges_and_defaults_in_words(name: str, takes: str, default: str)
     assert (keys()[name].takes, keys()[name].default) == (takes, default)
 
 
+def _placed(name: str) -> str:
+    """The key in the first table of its section, where there may be several."""
+    return name.replace("data.", "data.0.").replace("sets.", "sets.0.")
+
+
 def test_defaults_in_words_are_the_defaults() -> None:
     """Read as TOML they make the recipe that has none of them."""
-    plain = recipe.parse({"stage": "autoencoder", "data": [{}]})
-    table: dict[str, Any] = {"stage": "autoencoder", "data": [{}]}
+    plain = recipe.parse({"stage": "autoencoder", "data": [{}], "validation": {"sets": [{}]}})
+    table: dict[str, Any] = {"stage": "autoencoder", "data": [{}], "validation": {"sets": [{}]}}
     for name, key in keys().items():
-        if name not in ("stage", "data.root", "loader.cache_dir"):
-            recipe.override(table, f"{name.replace('data.', 'data.0.')}={key.default}")
+        if name not in ("stage", "data.root", "validation.sets.root", "loader.cache_dir"):
+            recipe.override(table, f"{_placed(name)}={key.default}")
     assert recipe.parse(table) == plain
 
 
@@ -163,11 +170,11 @@ def test_bounds_in_words_are_the_bounds() -> None:
         ):
             if word in key.takes and not key.takes.startswith(("one of", "list", "pair")):
                 bound = float(key.takes.partition(word)[2].split(",")[0].split(" ")[0])
-                with pytest.raises(ValueError, match=rf"{re.escape(name.replace('data.', 'data.0.'))}: .*than"):
-                    section, _, field = name.rpartition(".")
-                    value = {field: type(tomllib.loads(f"x = {key.default}")["x"])(bound + outside)}
-                    table = {section: [value] if section == "data" else value} if section else value
-                    recipe.parse({"stage": "autoencoder", **table})
+                value = type(tomllib.loads(f"x = {key.default}")["x"])(bound + outside)
+                table: dict[str, Any] = {"stage": "autoencoder", "data": [{}], "validation": {"sets": [{}]}}
+                recipe.override(table, f"{_placed(name)}={value}")
+                with pytest.raises(ValueError, match=rf"{re.escape(_placed(name))}: .*than"):
+                    recipe.parse(table)
                 checked += 1
     assert checked > 50
 

@@ -290,12 +290,14 @@ def test_time_budget_ends_the_run(codec_recipe: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(codec_recipe: Path, tmp_path: Path) -> None:
+def test_several_processes_train_as_one(codec_recipe: Path, tmp_path: Path) -> None:
+    """Three have 1, 1 and 2 of 4 samples; in passes of one, two of them have nothing left for the second."""
     settings = ["steps=10", "validation.every=0"]
-    for n in (1, 2):
-        assert loop.main(codec_recipe, [*settings, f"speed.processes={n}"], tmp_path / str(n)) == 0
-    one, two = (load_file(tmp_path / n / "checkpoints" / "step-0000010" / "weights.safetensors") for n in "12")
-    assert all(torch.allclose(one[k], two[k], rtol=1e-3, atol=1e-5) for k in one)
+    for n, micro in ((1, 0), (2, 0), (3, 1)):
+        asked = [f"speed.processes={n}", f"loader.micro_batch={micro}"]
+        assert loop.main(codec_recipe, [*settings, *asked], tmp_path / str(n)) == 0
+    one, *others = (load_file(tmp_path / n / "checkpoints" / "step-0000010" / "weights.safetensors") for n in "123")
+    assert all(torch.allclose(one[k], other[k], rtol=1e-3, atol=1e-5) for k in one for other in others)
 
 
 @pytest.mark.slow
@@ -452,9 +454,3 @@ def test_learning_rate() -> None:
     options = Optim(warmup=10, decay="cosine", final=0.1)
     assert rate(options, 0, 0.0) == pytest.approx(0.1) and rate(options, 10, 0.0) == 1
     assert rate(options, 100, 1.0) == pytest.approx(0.1) and rate(options, 100, 2.0) == pytest.approx(0.1)
-
-
-def test_a_batch_must_divide_between_processes(codec_recipe: Path) -> None:
-    assert recipes.load(codec_recipe).loader.batch_size == 4
-    with pytest.raises(ValueError, match="multiple of the 3 processes"):
-        loop._share(4, 3)

@@ -1,6 +1,12 @@
-"""Which device to run on."""
+"""Which device to run on, and whether its memory was short."""
 
 from __future__ import annotations
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether this is how Python, or torch on any device, says that memory was short."""
+    text = str(error)
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
 
 
 def pick_device(device: str) -> str:

@@ -23,6 +23,7 @@ from genpercept.training import losses
 from genpercept.training.losses import LOSSES
 from genpercept.training.networks import predictor
 from genpercept.training.recipe import DataSet, Recipe
+from genpercept.training.run import judging
 
 
 def plan(recipe: Recipe) -> str:
@@ -37,6 +38,7 @@ def plan(recipe: Recipe) -> str:
         predictor.check_task(task)
     for number, data in enumerate(recipe.data):
         _check_data(data, [data.split] if number else [data.split, recipe.validation.split], task)
+    judging.check(recipe)
     images = recipe.steps * recipe.loader.batch_size
     sets = ", ".join(f"{d.called} {d.count or 'all'} x {d.weight:g}" for d in recipe.data)
     lines = [

@@ -7,11 +7,13 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
@@ -24,8 +26,9 @@ from genpercept.training.networks import batch_norm, learning
 from genpercept.training.optim import build
 from genpercept.training.optim.schedule import Average, rate
 from genpercept.training.recipe import Recipe
-from genpercept.training.run import claim, launch, sharding, signals, trackers
-from genpercept.training.run.batches import Split
+from genpercept.training.run import claim, launch, memory, sharding, signals, trackers
+from genpercept.training.run.batches import Split, record, recorded
+from genpercept.training.run.judging import Judge
 from genpercept.training.run.log import Reporter
 from genpercept.training.run.meter import Meter
 from genpercept.training.run.saving import Saving
@@ -71,7 +74,8 @@ class Training:
         # said outright: without an accelerator, accelerate does not see that there are several processes
         cpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
         mixed = recipe.precision if dtypes.autocast(recipe.precision) else "no"
-        self.accelerator = Accelerator(cpu=cpu, mixed_precision=mixed)
+        patient = InitProcessGroupKwargs(timeout=timedelta(hours=12))  # the others wait while the first one validates
+        self.accelerator = Accelerator(cpu=cpu, mixed_precision=mixed, kwargs_handlers=[patient])
         self.sharded = sharding.adopt(self.accelerator)
         if self.sharded and recipe.optim.kind == "muon":
             raise ValueError('optim.kind "muon" needs whole matrices, which FSDP does not leave: choose "fused"')
@@ -89,6 +93,7 @@ class Training:
             claim.claim(out, recipe, resume)
         torch.manual_seed(recipe.seed)  # initial weights only: nothing in the loop reads torch's generator
         with self.accelerator.main_process_first():  # the first one fills the caches, the others find them full
+            self.judge = Judge(recipe, self.reporter.line) if self.first else None
             self.stage: Stage = stages.build(recipe, self.reporter.line)
         if recipe.speed.channels_last:
             self.stage.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -123,11 +128,12 @@ class Training:
 
     def run(self) -> int:
         recipe, state = self.recipe, self.state
+        self._divide()
         parts = self.split.passes
         batches = Prefetch(self._make_batch, state.step * parts, recipe.loader.threads, recipe.loader.prefetch)
         self.reporter.open(state.step)
         self.reporter.line(
-            f"{recipe.stage}: {self.stage.samples} samples, {_trained(self.stage.net):,} trained parameters"
+            f"{recipe.stage}: {self.stage.samples} samples, {_trained(self.stage.net):,} trained parameters, {self.split}"
         )
         meter = Meter(recipe)
         saved_at = state.seconds
@@ -136,7 +142,8 @@ class Training:
                 stream = iter(batches)
                 while not self._finished():
                     begin = time.perf_counter()
-                    figures = self.step([next(stream) for _ in range(parts)])
+                    with memory.explained(state.step, self.split.at_once):
+                        figures = self.step([next(stream) for _ in range(parts)])
                     state.seconds += self._agree(time.perf_counter() - begin)
                     meter.add(figures, time.perf_counter() - begin, batches.waited)
                     self._tell(meter)
@@ -169,14 +176,9 @@ class Training:
         learning.train(self.stage.net)
         figures: dict[str, Tensor] = {}
         for part, batch in enumerate(batches):
-            batch = batch.to(self.accelerator.device, recipe.speed.channels_last)
-            with torch.no_grad(), self.accelerator.autocast():
-                encoded = self.stage.encode(batch)
-            pair = self.stage.training_pair(encoded)
             weight = self.split.weight(part)
             with self._exchange(part == len(batches) - 1):
-                output = self.net(*pair.inputs)
-                losses, terms = self.stage.loss(output, pair)
+                losses, terms = self._losses(batch)
                 self.accelerator.backward(losses.mean() * weight)
             for name, value in {"loss": losses, **terms}.items():
                 figures[name] = figures.get(name, 0.0) + value.detach().float().mean() * weight
@@ -199,6 +201,14 @@ class Training:
             "norm": norm,
             "lr": self.base_rates[0] * factor,
         }
+
+    def _losses(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Of one pass through the network, per sample, and their parts."""
+        batch = batch.to(self.accelerator.device, self.recipe.speed.channels_last)
+        with torch.no_grad(), self.accelerator.autocast():
+            encoded = self.stage.encode(batch)
+        pair = self.stage.training_pair(encoded)
+        return self.stage.loss(self.net(*pair.inputs), pair)
 
     def progress(self) -> float:
         """How far through the decay, 0 to 1. With a time budget the larger of the shares of steps and of time.
@@ -241,6 +251,29 @@ class Training:
             )
         return False
 
+    def _divide(self) -> None:
+        """Settle how many samples go through the network at once, where the recipe leaves that to the memory."""
+        if not self.split.micro and memory.limited(self.accelerator.device) and not self.sharded:
+            self.split = recorded(self.out, self.split) or replace(
+                self.split, micro=memory.largest(self._rehearse, self.split.largest, self._anywhere)
+            )
+        if self.first:
+            record(self.out, self.split)
+
+    def _rehearse(self, size: int) -> None:
+        """The passes of a step with so many samples at once, without the step. One of torch's errors where memory is short."""
+        step = self.stage.draw.heaviest(self.state.step)
+        batch = self.stage.make_batch(step, self.split.share[:size])
+        self.net.train()
+        with memory.rehearsal(self.net, self.optimiser, self.recipe.optim), self.accelerator.no_sync(self.net):
+            for _ in range(2):  # the second one beside the gradients of the first
+                self.accelerator.backward(self._losses(batch)[0].mean())
+
+    def _anywhere(self, here: bool) -> bool:
+        """Whether it is so in any process."""
+        told = torch.tensor([float(here)], device=self.accelerator.device)
+        return bool(cast(Tensor, self.accelerator.gather(told)).any())
+
     def _make_batch(self, number: int) -> Batch:
         step, part = divmod(number, self.split.passes)
         return self.stage.make_batch(step, self.split.slots(part))
@@ -269,14 +302,15 @@ class Training:
 
     def _judge(self, stage: Stage) -> None:
         """Report the figures, and keep the model when it is the best one so far."""
+        judge = cast(Judge, self.judge)  # the first process has one, and the others do not come here
         with torch.no_grad(), self.accelerator.autocast():
             figures, picture = stage.validate(self.split.at_once)
+            figures |= judge.score(stage, self.split.at_once)
         self.reporter.validation(self.state.step, figures, picture)
-        value, best, sign = figures[stage.best], self.state.best, stage.best_sign
-        if best is None or sign * value > sign * best:
+        if judge.better(figures, self.state):
             try:
                 self.saving.export(stage, "best")
-                self.state.best = value
+                self.state.best, self.state.best_by = figures[judge.figure], judge.figure
             except UNWRITABLE as error:
                 self.reporter.line(f"the best model so far could not be written: {one_line(error)}")
 

@@ -30,9 +30,8 @@ from genpercept.training.recipe_fields import (
     Prompt,
     Section,
     Speed,
-    Validation,
 )
-from genpercept.training.recipe_samples import Augment, DataSet, Loader
+from genpercept.training.recipe_samples import Augment, DataSet, Loader, Validation
 
 Stage = Literal["autoencoder", "denoiser", "finetune", "distil"]
 STAGE_ALIASES = {"one_step": "finetune"}  # what the stage was called while it had one paradigm

@@ -217,20 +217,6 @@ class Ema(Section):
     warmup: bool = Field(default=True, description="The decay at step s is at most (1 + s) / (10 + s).")
 
 
-class Validation(Section):
-    """Figures and pictures during the run; the best model so far is kept."""
-
-    every: int = Field(default=500, ge=0, description="Steps between two validations. 0: only at the end.")
-    count: int = Field(default=32, ge=1, description="Samples scored, the first of the split.")
-    pictures: int = Field(default=6, ge=1, description="Samples drawn as pictures, of those scored.")
-    split: str = Field(default="val", description="Split of the first data set that is scored.")
-    domain: str = Field(default="", description='synthetic: what the scenes show. "": as the first data set\'s.')
-    steps: int = Field(default=0, ge=0, description="Steps of inference. 0: the paradigm's own.")
-    prompts: tuple[str, ...] = Field(
-        default=(), description="denoiser stage: what is drawn. []: captions of validation samples."
-    )
-
-
 class Checkpoint(Section):
     """What --resume goes on from."""
 

@@ -54,6 +54,8 @@ def groups() -> list[Group]:
         if section := recipe.section_of(info.annotation):
             many = info.annotation is not section
             found.append(_group(name, f"[[{name}]]" if many else f"[{name}]", section))
+            inner = {k: recipe.section_of(v.annotation) for k, v in section.model_fields.items()}
+            found += [_group(f"{name}.{k}", f"[[{name}.{k}]]", s) for k, s in inner.items() if s]
     return found
 
 
@@ -97,7 +99,10 @@ def markdown() -> str:
 
 
 def _group(name: str, heading: str, section: type[Section]) -> Group:
-    fields = {k: v for k, v in section.model_fields.items() if not recipe.section_of(v.annotation)}
+    left_out = getattr(section, "unread", ())
+    fields = {
+        k: v for k, v in section.model_fields.items() if k not in left_out and not recipe.section_of(v.annotation)
+    }
     keys = tuple(_key(f"{name}.{field}" if name else field, info) for field, info in fields.items())
     return Group(name, heading, " ".join((section.__doc__ or "").split()), keys)
 
@@ -197,7 +202,7 @@ def _own(values: Any, path: Sequence[str]) -> str:
     if not path:
         return _toml(values)
     if isinstance(values, list):
-        return ", ".join(_own(section, path) for section in values)
+        return ", ".join(_own(section, path) for section in values) or "none"
     return _own(values[path[0]], path[1:])
 
 

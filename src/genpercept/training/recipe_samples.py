@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from genpercept.core.labels import LABELS
 from genpercept.core.names import choose
@@ -93,6 +93,65 @@ class DataSet(Section):
     @classmethod
     def _can_be_asked_for(cls, having: str) -> str:
         return choose("label", having, ["", *(name for name, row in LABELS.items() if row.enough)])
+
+
+class HeldOut(DataSet):
+    """finetune, distil stage: a set that the model is scored on by the task's metric, each image at its own size, as
+    `genpercept evaluate` scores the saved model. Several are several tables."""
+
+    unread: ClassVar[tuple[str, ...]] = ("weight", "sizes")  # of what a data set has
+
+    title: str = Field(
+        default="",
+        description='What its figures are called: TITLE/abs_rel. "": the data set\'s name, or of rendered scenes their domain.',
+    )
+    split: str = Field(default="test", description="The part of the set, such as test or val.")
+    protocol: str = Field(
+        default="",
+        description='Named rules of the metric, such as nyu. "": the data set\'s own, where it has some, as in `evaluate`.',
+    )
+
+    @property
+    def label(self) -> str:
+        """What its figures are called."""
+        return self.title or (self.name if self.root else self.domain)
+
+    def data(self) -> DataSet:
+        """The set alone, as sources take it."""
+        return DataSet(**self.model_dump(exclude={"title", "protocol"}))
+
+    @model_validator(mode="after")
+    def _read(self) -> HeldOut:
+        if given := [key for key in self.unread if getattr(self, key) != type(self).model_fields[key].default]:
+            raise ValueError(f"{given[0]}: nothing is trained on {self.label}, which is only scored; leave it out")
+        return self
+
+
+class Validation(Section):
+    """Figures and pictures during the run; the best model so far is kept."""
+
+    every: int = Field(default=500, ge=0, description="Steps between two validations. 0: only at the end.")
+    count: int = Field(default=32, ge=1, description="Samples scored, the first of the split.")
+    pictures: int = Field(default=6, ge=1, description="Samples drawn as pictures, of those scored.")
+    split: str = Field(default="val", description="Split of the first data set that is scored.")
+    domain: str = Field(default="", description='synthetic: what the scenes show. "": as the first data set\'s.')
+    steps: int = Field(default=0, ge=0, description="Steps of inference. 0: the paradigm's own.")
+    best: str = Field(
+        default="",
+        description="The figure that says which model is best: loss or any other that validation reports, such as abs_rel, or "
+        'TITLE/abs_rel of one of its sets. "": the loss, or an autoencoder\'s psnr.',
+    )
+    prompts: tuple[str, ...] = Field(
+        default=(), description="denoiser stage: what is drawn. []: captions of validation samples."
+    )
+    sets: tuple[HeldOut, ...] = ()
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> Validation:
+        names = [data.label for data in self.sets]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"validation.sets: two are called {', '.join(repeated)}; give each a title of its own")
+        return self
 
 
 class Loader(Section):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from genpercept.core import files
+from genpercept.core.devices import out_of_memory
 from genpercept.core.texts import one_line
 from genpercept.imaging import write
 from genpercept.imaging.read import shown
@@ -79,7 +80,7 @@ def protect_inputs(jobs: Sequence[Job], task: str, formats: Iterable[str]) -> No
 def failure_line(job: Job, error: BaseException) -> str:
     """One line that names the file."""
     text = one_line(error)
-    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
+    if out_of_memory(error):
         text = "not enough memory; use a smaller --processing-resolution or --batch-size, or --vae-tiling"
     name = shown(job.path)
     return text if text.startswith(name) else f"{name}: {text}"

@@ -19,6 +19,7 @@ from genpercept.commands.predict.batching import Buckets, Item, Limits
 from genpercept.commands.predict.model import Model
 from genpercept.commands.predict.progress import Progress
 from genpercept.commands.predict.request import Outcome
+from genpercept.core.devices import out_of_memory
 from genpercept.imaging import write
 from genpercept.imaging.prediction import Prediction
 from genpercept.imaging.read import read
@@ -242,7 +243,7 @@ def _predicted(
             found = model.predict(copy, [item.image for item in part], [item.job.path for item in part], at_once)
         except _ONE_IMAGE as error:
             rows = at_once if model.in_parts else min(at_once, len(part) * model.request.ensemble_size)
-            if _memory(error) and rows > 1:
+            if out_of_memory(error) and rows > 1:
                 limits.shrink(rows, padded)
                 _free(error)
                 todo.appendleft(part)
@@ -253,11 +254,6 @@ def _predicted(
             continue
         done += [(item.job, item.image, p) for item, p in zip(part, found, strict=True)]
     return done, failed
-
-
-def _memory(error: BaseException) -> bool:
-    text = str(error)
-    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
 
 
 def _free(error: BaseException) -> None:

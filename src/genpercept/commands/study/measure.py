@@ -13,11 +13,12 @@ from pydantic import Field
 
 from genpercept.core.names import choose
 from genpercept.core.values import Sample
-from genpercept.data import DATASETS
 from genpercept.metrics import METRICS
 from genpercept.pipeline import loading
 from genpercept.tasks import TASKS, RegionTask, Task, given_boxes
-from genpercept.training.recipe import DataSet, Loader, Section
+from genpercept.training.recipe import Loader, Section
+from genpercept.training.recipe_samples import HeldOut
+from genpercept.training.run import held_out
 from genpercept.training.samples.records import Record, to_sample
 from genpercept.training.samples.sources import Source, open_source
 
@@ -42,47 +43,14 @@ class Inference(Section):
         return steps + (f", ensemble of {self.ensemble_size}" if self.ensemble_size > 1 else "")
 
 
-class HeldOut(DataSet):
-    """A set that arms are scored on. Every arm sees the same entries, so that figures can be compared image by image."""
-
-    title: str = ""  # default: the domain, or the name of a set of files
-    split: str = "test"
-    protocol: str = ""  # of the metric; default: the data set's own for the task, where it names one
-
-    @property
-    def label(self) -> str:
-        return self.title or (self.name if self.root else self.domain)
-
-    def data(self) -> DataSet:
-        """The set alone, as sources take it."""
-        return DataSet(**self.model_dump(exclude={"title", "protocol"}))
-
-
 def check_tests(sets: Sequence[HeldOut], tasks: Iterable[str], metrics: Sequence[str]) -> None:
-    """ValueError for a test set that can never be scored: of an unknown name, option, split or protocol, without the
-    labels of the tasks; and for metrics that the tasks' have no column for."""
+    """ValueError for a test set that can never be scored, and for metrics that the tasks' have no column for."""
     for task in map(TASKS.find, tasks):
         plugin = METRICS.find(task.metric)
         declared = [column.key for column in (*plugin.columns, *plugin.others)]
         for key in metrics if declared else ():
             choose(f"figure of metric {plugin.name!r}", key, declared)
-        for data in sets:
-            about = DATASETS.find(data.name).with_options(**data.options).about
-            plugin(protocol=protocol_of(data, task), **task.metric_options())
-            if about is None:
-                continue
-            choose(f"split of data set {data.name!r}", data.split, about.splits, f"test {data.label!r}: ")
-            if missing := [label for label in task.labels if label not in about.provides]:
-                raise ValueError(
-                    f"test {data.label!r}: data set {data.name!r} has no {', '.join(missing)}, which task {task.name!r} "
-                    f"needs; it provides {', '.join(about.provides)}"
-                )
-
-
-def protocol_of(data: HeldOut, task: Task) -> str | None:
-    """The protocol that a set is scored under, as `genpercept evaluate` has it; None: the metric's own rule."""
-    about = DATASETS.find(data.name).about
-    return data.protocol or (about.protocols.get(task.name) if about else None) or None
+        held_out.check(sets, task, "test")
 
 
 def measure(
@@ -117,7 +85,7 @@ def _score(
     batch_size: int,
 ) -> Figures:
     task: Task = pipe.task_plugin
-    metric = METRICS.find(task.metric)(protocol=protocol_of(data, task), **task.metric_options())
+    metric = METRICS.find(task.metric)(protocol=held_out.protocol_of(data, task), **task.metric_options())
     figures: Figures = {"name": [], **{key: [] for key in metrics}}
     for start, records in _chunks(source):
         images = [np.asarray(record["image"]) for record in records]

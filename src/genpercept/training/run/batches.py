@@ -6,7 +6,13 @@ are per sample, every sample weighs alike, and what a sample draws is keyed by i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from genpercept.core.files import read_json, write_text
+
+_FILE = "batches.json"  # in the run's folder
 
 
 @dataclass(frozen=True)
@@ -74,3 +80,23 @@ class Split:
     def uneven(self) -> bool:
         """Whether passes differ in their number of samples."""
         return self.batch % (self.processes * self.passes) > 0
+
+
+def record(run: Path, split: Split) -> None:
+    """Write RUN/batches.json: how the batches of this run are divided."""
+    found = {
+        "batch_size": split.batch,
+        "processes": split.processes,
+        "micro_batch": split.at_once,
+        "passes": split.passes,
+    }
+    write_text(run / _FILE, json.dumps(found) + "\n")
+
+
+def recorded(run: Path, split: Split) -> Split | None:
+    """As an earlier sitting of this run found the same batch to fit as many processes, so that it goes on bit by bit."""
+    path = run / _FILE
+    known = read_json(path) if path.is_file() else {}
+    if (known.get("batch_size"), known.get("processes")) != (split.batch, split.processes):
+        return None
+    return replace(split, micro=int(known["micro_batch"]))

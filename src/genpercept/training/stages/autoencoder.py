@@ -57,8 +57,6 @@ class Net(nn.Module):
 
 
 class AutoencoderStage:
-    best, best_sign = "psnr", 1.0
-
     def __init__(self, recipe: Recipe, report: Callable[[str], None]) -> None:
         self.recipe = recipe
         self.draw = Draw(recipe, report)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from genpercept.core.rng import Rng, generator
 from genpercept.core.values import Sample, Target
+from genpercept.pipeline.pipeline import GenPerceptPipeline
 from genpercept.training.recipe import DataSet, Recipe
 from genpercept.training.samples.augment import augment
 from genpercept.training.samples.order import Order
@@ -58,7 +60,8 @@ class Batch:
 class Pair:
     """What goes into the network and what should come out.
 
-    `weight` (B,) scales the sample's loss; `extra` is what losses are given beside maps (genpercept.training.losses.CONTEXT).
+    `weight` (B,) scales the sample's loss; `seen` (B,) is what it counts for in losses behind the decoder (None: 1);
+    `extra` is what losses are given beside maps (genpercept.training.losses.CONTEXT).
     """
 
     inputs: tuple[Tensor, ...]
@@ -66,6 +69,7 @@ class Pair:
     valid: Tensor | None = None
     label: Target | None = None
     weight: Tensor | None = None
+    seen: Tensor | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -73,9 +77,8 @@ Figures = Mapping[str, float]
 
 
 class Stage(Protocol):
+    draw: Draw
     samples: int  # training samples there are
-    best: str  # the validation figure that says which model is best
-    best_sign: float  # 1 when larger is better, -1 when smaller is
 
     @property
     def net(self) -> nn.Module:
@@ -105,6 +108,15 @@ class Stage(Protocol):
         ...
 
 
+@runtime_checkable
+class PredictorStage(Protocol):
+    """A stage whose network is a predictor's, or a part of one."""
+
+    def pipeline(self) -> GenPerceptPipeline:
+        """The predictor as it stands, over the modules in training."""
+        ...
+
+
 class Draw:
     """Augmented records for (step, slots), and the fixed ones for validation.
 
@@ -122,9 +134,23 @@ class Draw:
         self._validation: list[Record] | None = None
 
     def records(self, step: int, slots: Sequence[int]) -> list[Record]:
-        sizes = self.recipe.sizes(self.order[step, slots[0]][0])
-        size = sizes[int(generator(self.recipe.seed, step, _BATCH_KEY, "augment").integers(len(sizes)))]
+        size = self.size(step)
         return [self._record(step, slot, size) for slot in slots]
+
+    def size(self, step: int) -> tuple[int, int]:
+        """Height and width of all samples of a step: sets whose sizes differ take steps in turn."""
+        sizes = self.recipe.sizes(self.order[step, 0][0])
+        return sizes[int(generator(self.recipe.seed, step, _BATCH_KEY, "augment").integers(len(sizes)))]
+
+    def heaviest(self, step: int) -> int:
+        """The first step from this one on with the most pixels, of a thousand."""
+        most = max(h * w for number in range(len(self.recipe.data)) for h, w in self.recipe.sizes(number))
+        areas = {}
+        for later in range(step, step + 1000):
+            areas[later] = math.prod(self.size(later))
+            if areas[later] == most:
+                break
+        return max(areas, key=lambda later: areas[later])
 
     def _record(self, step: int, slot: int, size: tuple[int, int]) -> Record:
         which, index = self.order[step, slot]

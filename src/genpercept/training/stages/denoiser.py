@@ -92,8 +92,6 @@ class Net(nn.Module):
 
 
 class DenoiserStage:
-    best, best_sign = "loss", -1.0
-
     def __init__(self, recipe: Recipe, report: Callable[[str], None]) -> None:
         self.recipe = recipe
         self.draw = Draw(recipe, report)

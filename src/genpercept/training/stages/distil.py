@@ -64,8 +64,6 @@ def out_channels(recipe: Recipe) -> int:
 
 
 class DistilStage:
-    best, best_sign = "loss", -1.0
-
     def __init__(self, recipe: Recipe, report: Callable[[str], None]) -> None:
         self.recipe, self.part = recipe, recipe.distil.part
         self.base = _base(recipe)
@@ -205,13 +203,16 @@ class DistilStage:
 
     def save(self, folder: Path) -> None:
         """The predictor with the slim end, complete."""
+        self.pipeline().save_pretrained(folder)
+
+    def pipeline(self) -> GenPerceptPipeline:
         vae, slim = cast(nn.Module, self.base.vae), self.net.slim
         halves = {end: half(vae, end) for end in HALVES} | {self.part: slim}
         name, module = codec_swap.join(halves["encoder"], halves["decoder"])
         info = {k: v for k, v in self.base.info.items() if k not in ("model", "model_sha256")} | {"codec": name}
         info["distilled"] = {**(self.base.info.get("distilled") or {}), self.part: self._record()}
         base = self.base
-        GenPerceptPipeline(base.unet, module, base.prompt_embeds, info, base.head).save_pretrained(folder)
+        return GenPerceptPipeline(base.unet, module, base.prompt_embeds, info, base.head)
 
     def _record(self) -> dict[str, Any]:
         """What was pruned and distilled, for genpercept.json and a Prediction's meta."""

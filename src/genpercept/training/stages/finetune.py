@@ -20,6 +20,7 @@ from genpercept.core.values import Features, Geometry, Sample, Target
 from genpercept.imaging.kinds import KINDS
 from genpercept.metrics import METRICS, Metric
 from genpercept.models.backbones import as_backbone
+from genpercept.pipeline.pipeline import GenPerceptPipeline
 from genpercept.tasks import PreparedTask
 from genpercept.training import losses
 from genpercept.training.losses import LOSSES
@@ -35,27 +36,33 @@ from genpercept.training.stages.base import Batch, Draw, Pair
 class Net(nn.Module):
     """Network input, timestep, prompt -> denoiser's output (None with a pyramid head) and the head's maps (n, C, H, W).
 
-    n is the batch in eval mode, and `share` of it (rounded up) in training; no maps where `share` is 0.
+    The maps are those of the samples numbered in `rows` (n,), or of all; there are none where `maps` is False.
     """
 
-    def __init__(self, parts: predictor.Parts, share: float) -> None:
+    def __init__(self, parts: predictor.Parts, maps: bool) -> None:
         super().__init__()
         self.unet = parts.denoiser
         if parts.vae is not None:
             self.vae = parts.vae
         if parts.head_module is not None:
             self.head = parts.head_module
-        self._parts, self._share = parts, share
+        self._parts, self._maps = parts, maps
         self._latent = parts.head.consumes == "latent"
 
-    def forward(self, x: Tensor, t: Tensor, context: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def forward(
+        self, x: Tensor, t: Tensor, context: Tensor, rows: Tensor | None = None
+    ) -> tuple[Tensor | None, Tensor | None]:
         features = as_backbone(self.unet).forward_features(x, t, context, latent=self._latent)
-        if not self._share:
+        if not self._maps:
             return features.latent, None
-        n = math.ceil(len(x) * self._share) if self.training else len(x)
-        estimate = self._parts.paradigm.estimate(features.require_latent()[:n], x[:n], t[:n]) if self._latent else None
-        seen = Features(estimate, tuple(level[:n] for level in features.pyramid), features.size)
-        return features.latent, self._parts.head(seen, self._parts.codec)
+
+        def seen(level: Tensor) -> Tensor:
+            return level if rows is None else level[rows]
+
+        parts = self._parts
+        estimate = parts.paradigm.estimate(seen(features.require_latent()), seen(x), seen(t)) if self._latent else None
+        pyramid = tuple(seen(level) for level in features.pyramid)
+        return features.latent, parts.head(Features(estimate, pyramid, features.size), parts.codec)
 
     def predict(self, z_x: Tensor, context: Tensor, steps: int, rng: Rng) -> Tensor:
         """Image latents (B, 4, h, w) -> the head's maps, as the pipeline infers them."""
@@ -69,8 +76,6 @@ class Net(nn.Module):
 
 
 class FinetuneStage:
-    best, best_sign = "loss", -1.0
-
     def __init__(self, recipe: Recipe, report: Callable[[str], None]) -> None:
         self.recipe = recipe
         self.task = predictor.find_task(recipe)
@@ -94,7 +99,7 @@ class FinetuneStage:
             if recipe.speed.checkpointing:
                 pretrained(part).enable_gradient_checkpointing()
         self._pairs = self._open_pairs(report) if recipe.loader.latent_variants else None
-        self.net = Net(self.parts, recipe.pixel_share if self._pixel else 0.0)
+        self.net = Net(self.parts, self._pixel)
 
     def _open_pairs(self, report: Callable[[str], None]) -> list[latents.Pairs]:
         if self._pixel:
@@ -160,7 +165,20 @@ class FinetuneStage:
         x, t, target = self.parts.paradigm.training_pair(z_x, z_y, batch.rng)
         context = self.parts.prompts.draw(batch.rng).to(x.device)
         valid = latent_valid(label.valid, (target.shape[-2], target.shape[-1]))
-        return Pair((x, t, context), target, valid, label, extra={"rng": batch.rng} | batch.labels)
+        pair = Pair((x, t, context), target, valid, label, extra={"rng": batch.rng} | batch.labels)
+        if self.net.training and self._pixel and self.recipe.pixel_share < 1:
+            pair.seen = self._seen(batch.rng.samples).to(x.device)
+            pair.inputs += (_rows(pair.seen),)
+        return pair
+
+    def _seen(self, slots: Sequence[int]) -> Tensor:
+        """What each slot counts for in the losses behind the decoder: nothing, or more than 1 where it is one of `pixel_share`.
+
+        Those that count are spread evenly over the whole batch, and are the same however it is divided.
+        """
+        size = self.recipe.loader.batch_size
+        n = math.ceil(size * self.recipe.pixel_share)
+        return torch.tensor([size / n if (slot + 1) * n // size > slot * n // size else 0.0 for slot in slots])
 
     def loss(self, output: Any, pair: Pair) -> tuple[Tensor, dict[str, Tensor]]:
         """Weighted sum of the recipe's losses, per sample; on maps in float32 whatever the network ran in."""
@@ -179,12 +197,14 @@ class FinetuneStage:
 
     def _map_loss(self, name: str, loss: losses.Loss, maps: Tensor, pair: Pair) -> Tensor:
         """(B,), zero for samples whose maps were not made, with the others scaled up to keep the loss's weight."""
-        n, label = len(maps), cast(Target, pair.label)
-        context = {key: _first(pair.extra[key], n) for key in losses.needs(loss) if key in pair.extra}
+        label, rows = cast(Target, pair.label), None if pair.seen is None else _rows(pair.seen)
+        context = {key: _of(pair.extra[key], rows) for key in losses.needs(loss) if key in pair.extra}
         options = self.recipe.loss_options.get(name, {}) | context
-        part = loss(self._comparable(maps.float()), self._comparable(label.map[:n]), label.valid[:n], **options)
-        size = len(pair.target)
-        return F.pad(part, (0, size - n)) * (size / n)
+        target, valid = _of(label.map, rows), _of(label.valid, rows)
+        part = loss(self._comparable(maps.float()), self._comparable(target), valid, **options)
+        if pair.seen is None or rows is None:
+            return part
+        return torch.zeros_like(pair.seen).index_copy(0, rows, part) * pair.seen
 
     def _comparable(self, map_BCHW: Tensor) -> Tensor:
         return map_BCHW.mean(1, keepdim=True) if KINDS.find(self.task.kind).gray else map_BCHW
@@ -243,6 +263,9 @@ class FinetuneStage:
         if "valid" not in truth or truth["valid"].any():
             metric.update(prediction.values, **truth, name=sample.name)
 
+    def pipeline(self) -> GenPerceptPipeline:
+        return self.parts.pipeline(self.recipe)
+
     def save(self, folder: Path) -> None:
         self.parts.save(self.recipe, folder)
 
@@ -261,9 +284,18 @@ def _weights(recipe: Recipe, parts: predictor.Parts) -> dict[str, float]:
     return weights
 
 
-def _first(value: Any, n: int) -> Any:
-    """The part of a loss's context that belongs to the first n samples."""
-    return replace(value, samples=value.samples[:n]) if isinstance(value, Rng) else value[:n]
+def _rows(seen: Tensor) -> Tensor:
+    """Numbers of the samples that count. The first where none does: what learns behind the decoder must run in every pass."""
+    return seen.nonzero()[:, 0] if bool(seen.any()) else torch.zeros(1, dtype=torch.long, device=seen.device)
+
+
+def _of(value: Any, rows: Tensor | None) -> Any:
+    """The part of a label, or of a loss's context, that belongs to these samples; None: all of it."""
+    if rows is None:
+        return value
+    if isinstance(value, Rng):
+        return replace(value, samples=[value.samples[i] for i in rows.tolist()])
+    return value[rows]
 
 
 def latent_valid(valid_B1HW: Tensor, size: tuple[int, int]) -> Tensor:
