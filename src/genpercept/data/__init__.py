@@ -11,6 +11,7 @@ from typing import Any, Protocol, Self
 
 from genpercept.core.registry import Registry
 from genpercept.core.values import Sample
+from genpercept.data._entries import files_of, said_by
 from genpercept.data._files import (
     About,
     FileDataset,
@@ -28,12 +29,14 @@ __all__ = [
     "About",
     "Dataset",
     "FileDataset",
+    "files_of",
     "find",
     "images_in",
     "read_grey",
     "read_list",
     "read_rgb",
     "read_values",
+    "said_by",
     "same_size",
     "same_stem",
 ]
