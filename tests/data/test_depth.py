@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from genpercept.data import files_of
 from genpercept.data import hypersim as hypersim_module
 from genpercept.data import nyuv2 as nyuv2_module
 from genpercept.data.vkitti2 import CLASSES
@@ -40,6 +41,7 @@ from tests.support.depth_trees import (
     vkitti2,
     wall_distance,
 )
+from tests.support.opened import opened
 
 every_tree = pytest.mark.parametrize("build", TREES, ids=lambda f: f.__name__)
 
@@ -51,7 +53,9 @@ def test_a_layout_is_read(build: Builder, tmp_path: Path) -> None:
     tree = build(tmp_path)
     entries = tree.plugin.index(tree.root, tree.split)
     assert len(entries) == tree.count and entries[0].name
-    s = tree.plugin.load(pickle.loads(pickle.dumps(entries[0])))
+    with opened(tree.root) as read:
+        s = tree.plugin.load(pickle.loads(pickle.dumps(entries[0])))
+    assert read and read <= set(files_of(entries[0]))  # or cached latents would not see them change
     assert s.name == entries[0].name and s.image.shape == (3, H, W) and s.image.dtype == torch.float32
     assert float(s.image.min()) >= 0 and float(s.image.max()) <= 1
     if build not in (hypersim, nyuv2_mat):

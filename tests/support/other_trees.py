@@ -13,7 +13,8 @@ from PIL import Image
 from scipy.io import savemat
 
 from genpercept.core.values import Sample
-from genpercept.data import DATASETS
+from genpercept.data import DATASETS, files_of
+from tests.support.opened import opened
 
 DRAW = np.random.default_rng(0)
 
@@ -29,11 +30,15 @@ def photo(path: Path, h: int = 4, w: int = 6) -> np.ndarray:
 
 
 def load(name: str, root: Path, split: str, **options: Any) -> list[Sample]:
-    """Every sample of the split, from entries that went through pickle as a worker's do."""
+    """Every sample of the split, from entries that went through pickle as a worker's do, and that name all files they read."""
     plugin: Any = DATASETS.find(name)
     plugin = plugin.with_options(**options) if options else plugin
     entries = pickle.loads(pickle.dumps(list(plugin.index(root, split))))
-    samples = [plugin.load(e) for e in entries]
+    samples = []
+    for entry in entries:
+        with opened(root) as read:
+            samples.append(plugin.load(entry))
+        assert read and read <= set(files_of(entry))
     assert [e.name for e in entries] == [s.name for s in samples]
     for s in samples:
         assert s.image.dtype == torch.float32 and s.image.shape[0] == 3 and 0 <= s.image.min() <= s.image.max() <= 1

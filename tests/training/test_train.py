@@ -410,8 +410,8 @@ def test_scene_cache_is_complete_or_absent(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(shard_cache, "SHARD", 2)
     data = DataSet(count=2, size=(32, 32))
     shards = shard_cache.scenes(tmp_path, data, 1, report=lambda _: None)
-    folder = shard_cache.shard_folder(shards.folder, 0)
-    (shards.folder / ".shard-00000.1.part").mkdir()
+    folder = shard_cache.shard_folder(tmp_path / shards.key, 0)
+    (tmp_path / shards.key / ".shard-00000.1.part").mkdir()
     stamp = (folder / "image.npy").stat().st_mtime_ns
     again = shard_cache.scenes(tmp_path, data, 1, report=lambda _: None)
     assert (folder / "image.npy").stat().st_mtime_ns == stamp
@@ -425,7 +425,8 @@ def test_scene_cache_is_complete_or_absent(tmp_path: Path, monkeypatch: pytest.M
 def test_two_runs_share_the_rendering(tmp_path: Path) -> None:
     """What another run has made meanwhile is not made again, and both do not begin at the same end."""
     shard_cache.shard_folder(tmp_path, 3).mkdir()
-    orders = [shard_cache.missing_shards(tmp_path, 40) for _ in range(2)]
+    folders = [shard_cache.shard_folder(tmp_path, number) for number in range(40)]
+    orders = [shard_cache.missing_shards(folders) for _ in range(2)]
     assert orders[0] != orders[1] and all(sorted(o) == [n for n in range(40) if n != 3] for o in orders)
     assert shard_cache.render_shard(tmp_path, 3, {}) == 3 and not list(shard_cache.shard_folder(tmp_path, 3).iterdir())
 

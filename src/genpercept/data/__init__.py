@@ -11,6 +11,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 from genpercept.core.registry import Registry
 from genpercept.core.values import Sample
+from genpercept.data._entries import files_of, said_by
 from genpercept.data._files import (
     About,
     FileDataset,
@@ -29,12 +30,14 @@ __all__ = [
     "Dataset",
     "FileDataset",
     "GroupedDataset",
+    "files_of",
     "find",
     "images_in",
     "read_grey",
     "read_list",
     "read_rgb",
     "read_values",
+    "said_by",
     "same_size",
     "same_stem",
 ]

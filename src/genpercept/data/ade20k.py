@@ -42,6 +42,14 @@ class Entry:
     full: bool  # which of the two encodings the label has
     scene: str = ""
 
+    def files(self) -> tuple[Path, ...]:
+        return (self.names,) if self.full else ()
+
+    @property
+    def names(self) -> Path:
+        """Of the classes in the image, in the full data set."""
+        return self.image.with_suffix(".json")
+
 
 @dataclass(frozen=True)
 class Ade20k(FileDataset):
@@ -104,7 +112,7 @@ class Ade20k(FileDataset):
         same_size(entry.label, ids, image)
         meta: dict[str, object] = {"classes": "nyu40" if self.classes == "shared" else self.classes}
         if self.classes == "full":
-            meta["class_names"] = _present(entry.image.with_suffix(".json"), ids)
+            meta["class_names"] = _present(entry.names, ids)
         elif entry.full:
             ids = np.where(ids >= 0, _from_full()[np.maximum(ids, 0)], IGNORED)
         if self.classes == "shared":

@@ -50,6 +50,9 @@ class Entry:
     def normals(self) -> Path:
         return self.image.with_name(f"{self.image.stem}_normal.npy")
 
+    def files(self) -> tuple[Path, ...]:
+        return (self.normals,)
+
 
 @dataclass(frozen=True)
 class Diode(FileDataset):

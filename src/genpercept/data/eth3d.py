@@ -36,6 +36,9 @@ class Entry:
     depth: Path
     scenes: tuple[Path, ...]
 
+    def files(self) -> tuple[Path, ...]:
+        return tuple(p / _CALIBRATION / name for p in self.scenes for name in ("cameras.txt", "images.txt"))
+
 
 @dataclass(frozen=True)
 class Eth3d(FileDataset):

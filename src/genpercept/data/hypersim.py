@@ -80,6 +80,10 @@ class Entry:
         suffix = ".npy" if kind == "normal_cam" else ".png"
         return self.folder / f"{kind}_{self.camera}_fr{self.frame:04d}{suffix}"
 
+    def files(self) -> tuple[Path, ...]:
+        kinds = ("depth_meters", "semantic", "render_entity_id") if self.original else ("depth_plane",)
+        return (self.image, *(self.label(kind) for kind in (*kinds, "normal_cam")))
+
 
 @dataclass(frozen=True)
 class Hypersim(FileDataset):

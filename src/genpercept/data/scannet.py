@@ -56,6 +56,10 @@ class Entry:
     normals: Path | None = None
     mask: Path | None = None  # of FrameNet's normals
 
+    def files(self) -> tuple[Path, ...]:
+        calibration = self.image.parents[1] / "intrinsic"
+        return (calibration / "intrinsic_depth.txt", calibration / "intrinsic_color.txt")
+
 
 @dataclass(frozen=True)
 class ScanNet(FileDataset):

@@ -11,16 +11,19 @@ import numpy as np
 import torch
 from torch import nn
 
+from genpercept.core.modules import config_of
 from genpercept.core.rng import generator
 from genpercept.models import codecs
 from genpercept.tasks import TASKS
 from genpercept.training.recipe import DataSet, Recipe
-from genpercept.training.samples import encoding, shard_cache
+from genpercept.training.samples import encoding, identity, shard_cache
 from genpercept.training.samples.augment import augment, crop, mirror
 from genpercept.training.samples.records import Record, cut_off, image_tensor
 from genpercept.training.samples.shard_cache import SHARD, Shards
 from genpercept.training.samples.sources import Source
 
+# Whose code decides what a record becomes, beside its reader's, the task's and the codec's
+_CODE = ("genpercept.training.samples.augment", "genpercept.core.label_rules")
 _AHEAD = 32  # records made before they are encoded
 
 # A record -> image (3, H, W) and label map (3, H, W), both in [-1, 1], and the label's validity (1, h, w) at latent resolution.
@@ -80,8 +83,8 @@ def _open(recipe: Recipe, data: DataSet, source: Source, codec: codecs.Codec, re
     size, variants = recipe.sizes()[0], recipe.denoiser.variants
     precision = encoding.precision(recipe.precision, device_of(codec))
 
-    def encode_shard(folder: Path, number: int, rows: range) -> None:
-        _encode_shard(folder, number, source, rows, size, variants, codec, precision)
+    def encode_shard(folder: Path, rows: range) -> None:
+        _encode_shard(folder, source, rows, size, variants, codec, precision)
 
     key = {"size": size, "variants": variants, "precision": precision}
     return Latents(shards_of("latents", key, recipe, data, source, codec, encode_shard, report), variants)
@@ -94,37 +97,41 @@ def shards_of(
     data: DataSet,
     source: Source,
     codec: codecs.Codec,
-    encode_shard: Callable[[Path, int, range], None],
+    encode_shard: Callable[[Path, range], None],
     report: Callable[[str], None],
 ) -> Shards:
-    """The cache of one set's latents, complete: `encode_shard(folder, number, rows)` makes the shards that are missing.
+    """The cache of one set's latents, complete: `encode_shard(folder, rows)` makes the shards that are missing.
 
-    `key` is what the content depends on beside the data, the codec's weights and the number of samples.
+    `key` is what the content depends on beside the records and the codec. A shard's name says what its own records are made
+    from: where one image was changed, its shard alone is made anew, and the old one is found when it is put back.
     """
-    unread = {"weight", "skip_bad"} | {
-        k for k in ("options", "sizes", "fraction", "having") if getattr(data, k) in ({}, (), 1.0, "")
-    }
-    unread |= set() if data.drawn else {"count", "drawn"}  # of the first ones the length tells all
+    module = _weights(codec)
     key = {
-        "data": data.model_dump(mode="json", exclude=unread),
-        "folder": str(getattr(source, "folder", "")),
-        "length": len(source),
+        "source": source.key,
+        "far": data.far,
         **key,
-        "codec": shard_cache.fingerprint(_weights(codec)),
+        "codec": shard_cache.fingerprint(module),
+        "config": {name: value for name, value in config_of(module).items() if not name.startswith("_")},
+        "code": identity.code(type(codec).__module__, *_CODE),
     }
     folder = shard_cache.key_folder(recipe.loader.cache_dir, kind, key)
-    missing = shard_cache.missing_shards(folder, -(-len(source) // SHARD))
+    count = len(source)
+    rows = [range(start, min(start + SHARD, count)) for start in range(0, count, SHARD)]
+    folders = [
+        shard_cache.shard_folder(folder, number, identity.token([source.content(part), len(part)]))
+        for number, part in enumerate(rows)
+    ]
+    missing = shard_cache.missing_shards(folders)
     for done, number in enumerate(missing, 1):
-        if not shard_cache.shard_folder(folder, number).is_dir():
-            encode_shard(folder, number, range(number * SHARD, min((number + 1) * SHARD, len(source))))
+        if not folders[number].is_dir():
+            encode_shard(folders[number], rows[number])
         if done % 8 == 0 or done == len(missing):
             report(f"encoded {done * SHARD} of {len(missing) * SHARD} {kind} ({data.called}, {data.split})")
-    return Shards(folder, len(source))
+    return Shards(folders, count)
 
 
 def _encode_shard(
     folder: Path,
-    number: int,
     source: Source,
     rows: range,
     size: tuple[int, int],
@@ -148,7 +155,12 @@ def _encode_shard(
 
     latent = encoding.in_batches(codec.encode, images(), device_of(codec), precision)
     arrays = {"latent": latent.unflatten(0, (len(rows), -1)).numpy()}
-    shard_cache.write_shard(folder, number, arrays, {"caption": captions})
+    shard_cache.write_shard(folder, arrays, {"caption": captions})
+
+
+def task_code(task: str) -> str:
+    """Of what makes label maps: a new version of it does not read what an old one made."""
+    return identity.code(type(TASKS.find(task)).__module__)
 
 
 class Pairs:
@@ -183,12 +195,9 @@ def open_pairs(
         "size": recipe.sizes()[0],
         "variants": variants,
         "precision": precision,
-        "augment": recipe.augment.model_dump(mode="json", exclude=None if recipe.augment.centre else {"centre"}),
-        "task": recipe.task,
+        "augment": recipe.augment.model_dump(mode="json"),
+        "task": [recipe.task, recipe.task_options, task_code(recipe.task)],
         "seed": recipe.seed,
-        "task_options": TASKS.find(recipe.task)
-        .with_options(**recipe.task_options)
-        .options,  # defaults, too: they change
     }
 
     def pairs_of(data: DataSet, source: Source, row: int) -> list[_Pair]:
@@ -201,9 +210,9 @@ def open_pairs(
         return found
 
     def open_one(data: DataSet, source: Source) -> Pairs:
-        def encode_shard(folder: Path, number: int, rows: range) -> None:
+        def encode_shard(folder: Path, rows: range) -> None:
             records = encoding.made_ahead(lambda row: pairs_of(data, source, row), rows, _AHEAD)
-            _encode_pairs(folder, number, records, len(rows), codec, precision)
+            _encode_pairs(folder, records, len(rows), codec, precision)
 
         return Pairs(shards_of("pairs", key, recipe, data, source, codec, encode_shard, report), variants)
 
@@ -211,7 +220,7 @@ def open_pairs(
 
 
 def _encode_pairs(
-    folder: Path, number: int, records: Iterable[list[_Pair]], count: int, codec: codecs.Codec, precision: str
+    folder: Path, records: Iterable[list[_Pair]], count: int, codec: codecs.Codec, precision: str
 ) -> None:
     """One shard of `count` records: pair (N, variants, 2, 4, h, w) float16, valid (N, variants, 1, h, w) bool."""
     valid: list[torch.Tensor] = []
@@ -223,4 +232,4 @@ def _encode_pairs(
                 yield from (image, label)
 
     pair = encoding.in_batches(codec.encode, maps(), device_of(codec), precision).unflatten(0, (count, -1, 2))
-    shard_cache.write_shard(folder, number, {"pair": pair.numpy(), "valid": torch.stack(valid).numpy()}, {})
+    shard_cache.write_shard(folder, {"pair": pair.numpy(), "valid": torch.stack(valid).numpy()}, {})

@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import random
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from genpercept.core.files import atomic_folder, read_json, write_text
 from genpercept.core.labels import BESIDE, LABELS
 from genpercept.core.workers import end_with_parent
 from genpercept.training.recipe import DataSet
+from genpercept.training.samples import identity
 from genpercept.training.samples.records import TEXTS, Record
 
 SHARD = 256  # scenes
@@ -49,21 +50,27 @@ def fingerprint(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def write_shard(folder: Path, number: int, arrays: dict[str, np.ndarray], texts: dict[str, list[str]]) -> None:
+def write_shard(folder: Path, arrays: dict[str, np.ndarray], texts: dict[str, list[str]]) -> None:
     """One shard, complete or not at all; that of another process, if it was first."""
-    with atomic_folder(shard_folder(folder, number), replace=False) as part:
+    with atomic_folder(folder, replace=False) as part:
         for name, array in arrays.items():
             np.save(part / f"{name}.npy", array)
         (part / "texts.json").write_text(json.dumps(texts), encoding="utf-8")
 
 
-def shard_folder(folder: Path, number: int) -> Path:
-    return folder / f"shard-{number:05d}"
+def shard_folder(folder: Path, number: int, content: str = "") -> Path:
+    """content: a digest of what the shard is made from, where the folder's key does not say it."""
+    return folder / (f"shard-{number:05d}-{content[:16]}" if content else f"shard-{number:05d}")
 
 
-def missing_shards(folder: Path, count: int) -> list[int]:
+def shard_folders(folder: Path, count: int) -> list[Path]:
+    """Of so many records whose folder's key says all that they are made from."""
+    return [shard_folder(folder, number) for number in range(-(-count // SHARD))]
+
+
+def missing_shards(folders: Sequence[Path]) -> list[int]:
     """Shards that are not there yet, in random order: so two runs that begin together share the work, not repeat it."""
-    missing = [n for n in range(count) if not shard_folder(folder, n).is_dir()]
+    missing = [number for number, folder in enumerate(folders) if not folder.is_dir()]
     random.Random().shuffle(missing)  # not the run's own generator
     return missing
 
@@ -79,7 +86,7 @@ def render_shard(folder: Path, number: int, data: dict[str, Any]) -> int:
         list(indices), domain=data["domain"], split=data["split"], size=tuple(data["size"]), seed=data["seed"]
     )
     arrays = {name: _packed(name, np.asarray(getattr(scenes, name))) for name in synthetic.RECORDED}
-    write_shard(folder, number, arrays, {name: [str(t) for t in getattr(scenes, name)] for name in TEXTS})
+    write_shard(shard_folder(folder, number), arrays, {name: [str(t) for t in getattr(scenes, name)] for name in TEXTS})
     return number
 
 
@@ -93,11 +100,26 @@ def _unpacked(name: str, array: np.ndarray) -> np.ndarray:
 
 
 class Shards:
-    """Records of a folder of shards, memory-mapped. Thread-safe."""
+    """Records of shards, memory-mapped. Thread-safe; other processes open the files anew.
 
-    def __init__(self, folder: Path, count: int) -> None:
-        self.folder, self._count = folder, count
+    folders: of the shards in their order, SHARD records in each but the last.
+    """
+
+    def __init__(self, folders: Sequence[Path], count: int) -> None:
+        self._folders, self._count = list(folders), count
         self._open: dict[int, tuple[dict[str, np.ndarray], dict[str, list[str]]]] = {}
+
+    @property
+    def key(self) -> str:
+        """Of the folder in which they lie."""
+        return self._folders[0].parent.name
+
+    def content(self, rows: range) -> str:
+        """The key says all."""
+        return ""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_open": {}}
 
     def __len__(self) -> int:
         return self._count
@@ -124,7 +146,7 @@ class Shards:
     def _shard(self, number: int) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
         found = self._open.get(number)
         if found is None:
-            folder = shard_folder(self.folder, number)
+            folder = self._folders[number]
             arrays = {p.stem: _mapped(p) for p in sorted(folder.glob("*.npy"))}
             texts = read_json(folder / "texts.json")
             found = self._open[number] = (arrays, texts)
@@ -154,34 +176,35 @@ def scenes(root: Path, data: DataSet, workers: int, report: Callable[[str], None
         "split": data.split,
         "size": data.size,
         "seed": data.seed,
-        "world": _world_version(),
+        "world": world_version(),
     }
     folder = key_folder(root, "scenes", key)
     # Shards hold SHARD scenes whatever the count, so that a set of another count shares them.
-    shards = -(-data.count // SHARD)
-    missing = missing_shards(folder, shards)
+    folders = shard_folders(folder, data.count)
+    missing = missing_shards(folders)
     if missing:
         job = {
             "domain": data.domain,
             "split": data.split,
             "size": data.size,
             "seed": data.seed,
-            "count": shards * SHARD,
+            "count": len(folders) * SHARD,
         }
         _render_all(folder, missing, job, workers or os.cpu_count() or 1, report)
-    return Shards(folder, data.count)
+    return Shards(folders, data.count)
 
 
-def _world_version() -> str:
-    """What the pictures of the synthetic world depend on: its declared version, or else its source code."""
+def world_version() -> str:
+    """What the pictures of the synthetic world depend on: its declared version, and its code where that is another."""
     from genpercept.data import synthetic
 
-    declared = getattr(synthetic, "WORLD_VERSION", None)
-    if declared is not None:
-        return str(declared)
-    source = Path(synthetic.__file__)
-    files = [source, *sorted((source.parent / "_world").glob("*.py"))]
-    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
+    declared, found = str(synthetic.WORLD_VERSION), world_code()
+    return declared if found == synthetic.WORLD_CODE else f"{declared}-{found}"
+
+
+def world_code() -> str:
+    """SHA-256 of the code that renders the pictures."""
+    return identity.code("genpercept.world.stage")
 
 
 def _render_all(

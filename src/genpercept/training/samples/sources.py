@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from genpercept.core.labels import LABELS
 from genpercept.core.rng import generator
-from genpercept.data import DATASETS
+from genpercept.data import DATASETS, files_of, said_by
 from genpercept.training.recipe import DataSet, Loader
-from genpercept.training.samples import shard_cache
+from genpercept.training.samples import identity, shard_cache
 from genpercept.training.samples.records import TEXTS, Record, from_sample
 
 
 class Source(Protocol):
+    """Pickled, it is a worker process's own."""
+
+    @property
+    def key(self) -> str:
+        """What the records depend on: settings, options and code; not which there are, nor files."""
+        ...
+
+    def content(self, rows: range) -> str:
+        """A digest of what else these records are made from; "" where the key says all."""
+        ...
+
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Record: ...
@@ -26,6 +39,14 @@ class Rendered:
 
     def __init__(self, data: DataSet) -> None:
         self._data = data
+
+    @property
+    def key(self) -> str:
+        data = self._data
+        return f"{data.domain} {data.split} {data.size} {data.seed}, world {shard_cache.world_version()}"
+
+    def content(self, rows: range) -> str:
+        return ""
 
     def __len__(self) -> int:
         return self._data.count
@@ -42,9 +63,10 @@ class Rendered:
 class Files:
     """The entries of a data set plugin, read each time."""
 
-    def __init__(self, data: DataSet, report: Callable[[str], None]) -> None:
+    def __init__(self, data: DataSet, cache_dir: Path, report: Callable[[str], None]) -> None:
         plugin = DATASETS.find(data.name).with_options(**data.options)
-        self._load, self._skip, self._report = plugin.load, data.skip_bad, report
+        self._plugin, self._skip, self._report = plugin, data.skip_bad, report
+        self._cache_dir, self._tokens = cache_dir, tuple[str, ...]()
         entries: Sequence[Any] = plugin.index(data.root, data.split)
         if data.count:
             entries = _drawn(entries, data.count, data.seed) if data.drawn else entries[: data.count]
@@ -55,6 +77,21 @@ class Files:
         if not self._entries:
             raise ValueError(f"data set {data.name!r}, split {data.split!r} under {data.root}: no entries")
 
+    @property
+    def key(self) -> str:
+        return f"{self._plugin!r} {self._skip} {identity.code(type(self._plugin).__module__)}"
+
+    def content(self, rows: range) -> str:
+        """Of these rows' entries and the files that they name. With skip_bad, of all: any may take a bad one's place."""
+        if not self._tokens:
+            files = [files_of(entry) for entry in self._entries]
+            digests = identity.Contents(self._cache_dir, self._report).of(list(dict.fromkeys(chain(*files))))
+            self._tokens = tuple(
+                identity.token([said_by(entry), [digests[path] for path in mine]])
+                for entry, mine in zip(self._entries, files, strict=True)
+            )
+        return identity.token(self._tokens if self._skip else self._tokens[rows.start : rows.stop])
+
     def __len__(self) -> int:
         return len(self._entries)
 
@@ -64,7 +101,7 @@ class Files:
             if number in self._bad:
                 continue
             try:
-                return from_sample(self._load(self._entries[number]))
+                return from_sample(self._plugin.load(self._entries[number]))
             except ValueError as error:
                 if not self._skip:
                     raise
@@ -82,7 +119,7 @@ def _drawn(entries: Sequence[Any], count: int, seed: int) -> list[Any]:
 def open_source(data: DataSet, loader: Loader, report: Callable[[str], None] = print) -> Source:
     """The records of one set of a recipe. ValueError when there are none."""
     if data.name != "synthetic":
-        return Files(data, report)
+        return Files(data, loader.cache_dir, report)
     if data.fraction < 1:
         raise ValueError("data.fraction: the synthetic world has no end to take a share of; set data.count")
     if data.drawn:
@@ -111,12 +148,19 @@ class Chosen:
     """The cached scenes that have a label of note; see recipe.DataSet.having."""
 
     def __init__(self, shards: shard_cache.Shards, having: str) -> None:
-        self._shards, self.folder = shards, f"{shards.folder}#{having}"
+        self._shards, self._having = shards, having
         enough = LABELS.find(having).enough
         assert enough is not None  # recipe.DataSet sees to it
         self._indices = [i for i in range(len(shards)) if enough(shards.column(having, i))]
         if not self._indices:
             raise ValueError(f"data.having: none of the {len(shards)} scenes has {having}")
+
+    @property
+    def key(self) -> str:
+        return f"{self._shards.key}#{self._having} {identity.code('genpercept.core.labels')}"
+
+    def content(self, rows: range) -> str:
+        return ""
 
     def __len__(self) -> int:
         return len(self._indices)

@@ -15,7 +15,7 @@ from genpercept.models import codecs
 from genpercept.training.recipe import DataSet, Recipe
 from genpercept.training.samples import encoding, shard_cache
 from genpercept.training.samples.augment import augment
-from genpercept.training.samples.latents import PrepareRecord, device_of, shards_of
+from genpercept.training.samples.latents import PrepareRecord, device_of, shards_of, task_code
 from genpercept.training.samples.records import Record, cut_off, image_tensor
 from genpercept.training.samples.shard_cache import Shards
 from genpercept.training.samples.sources import Source
@@ -61,7 +61,7 @@ def open_answers(
         "size": recipe.sizes()[0],
         "variants": variants,
         "augment": recipe.augment.model_dump(mode="json"),
-        "task": recipe.task,
+        "task": [recipe.task, recipe.task_options, task_code(recipe.task)],
         "seed": recipe.seed,
         "precision": precision,
     }
@@ -73,13 +73,13 @@ def open_answers(
             rng = generator(recipe.seed, variant, index, "augment")
             return augment(prepared, recipe.sizes()[0], recipe.augment, rng)
 
-        def compute_shard(folder: Path, number: int, rows: range) -> None:
+        def compute_shard(folder: Path, rows: range) -> None:
             def images(row: int) -> list[Tensor]:
                 return [image_tensor(cut(row, variant)["image"]) * 2 - 1 for variant in range(variants)]
 
             stream = (image for made in encoding.made_ahead(images, rows, _AHEAD) for image in made)
             found = encoding.in_batches(answer, stream, device, precision)
-            shard_cache.write_shard(folder, number, {"answer": found.unflatten(0, (len(rows), variants)).numpy()}, {})
+            shard_cache.write_shard(folder, {"answer": found.unflatten(0, (len(rows), variants)).numpy()}, {})
 
         return Answers(shards_of("answers", key, recipe, data, source, codec, compute_shard, report), cut)
 
