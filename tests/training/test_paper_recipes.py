@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,12 +21,14 @@ from genpercept.models.codecs import CODECS
 from genpercept.models.codecs.kl import SD_VAE_CONFIG
 from genpercept.models.heads import HEADS, neck_config
 from genpercept.models.paradigms import PARADIGMS
-from genpercept.tasks import TASKS
+from genpercept.tasks import TASKS, PreparedTask
 from genpercept.training import loop
 from genpercept.training import recipe as recipes
 from genpercept.training.networks.predictor import Parts, find_task
+from genpercept.training.stages.base import Draw
 from genpercept.training.stages.finetune import Net
 from tests.support.bases import clip_base, dinov2_base, pixart_base
+from tests.support.other_trees import coco
 from tests.support.paths import ROOT, SD_TINY
 from tests.support.planes import planes
 
@@ -149,9 +152,82 @@ def test_a_step_at_full_size_on_the_meta_device(path: Path) -> None:
     if recipe.learn.denoiser != "frozen" and parts.backbone != "sd21":
         assert all((p.grad is not None) or id(p) in unread for p in denoiser.parameters())
         return
-    first = denoiser.conv_in.weight
     if recipe.learn.denoiser == "frozen":
-        assert first.grad is None and parts.head_module is not None
+        assert all(p.grad is None for p in denoiser.parameters()) and parts.head_module is not None
         assert all(p.grad is not None for p in parts.head_module.parameters())
         return
+    first = denoiser.conv_in.weight
     assert first.grad is not None and first.grad.shape == (320, channels, 3, 3)
+
+
+# ---- as the texts have them --------------------------------------------------------------------------------------------
+
+
+def differences(name: str, partner: str) -> set[str]:
+    """Keys, "section.key", in which two recipes differ, but for their names."""
+    ours, theirs = ({**recipes.load(ROOT / f"recipes/paper/{n}.toml").resolved(), "name": ""} for n in (name, partner))
+    flat: list[dict[str, Any]] = []
+    for table in (ours, theirs):
+        sections = {k: v for k, v in table.items() if isinstance(v, dict) and k != "loss"}
+        keys = {f"{s}.{k}": v for s, section in sections.items() for k, v in section.items()}
+        flat.append({k: v for k, v in table.items() if k not in sections} | keys)
+    return {key for key in flat[0].keys() | flat[1].keys() if flat[0].get(key) != flat[1].get(key)}
+
+
+TRANSFORMER = {"model.base", "precision"}
+PATCHES = TRANSFORMER | {"resolution", "augment.sizes"}  # 770 for 768
+
+
+@pytest.mark.parametrize(
+    ("name", "partner", "keys"),
+    [
+        ("depth_dinov2", "v1_depth_dpt_hypersim", PATCHES | {"paradigm", "prompt.padded"}),
+        ("depth_clip", "v1_depth_dpt_hypersim", PATCHES | {"paradigm", "prompt.padded", "optim.lr", "optim.lr_head"}),
+        ("depth_pixart", "v1_depth", TRANSFORMER | {"paradigm_options.prediction_type", "prompt.padded"}),
+        ("segmentation_dinov2", "segmentation", PATCHES),
+        ("segmentation_dinov2_frozen", "segmentation_frozen", PATCHES),
+        ("segmentation_frozen", "segmentation", {"learn.denoiser"}),
+        ("v1_depth_dpt_hypersim", "v1_depth_dpt", {"data"}),
+        ("v1_depth_dpt_hypersim", "v1_depth", {"loss", "model.head", "model.head_config"}),
+        ("dis_1024", "dis", {"resolution", "augment.sizes", "loader.micro_batch"}),
+        ("disparity_dpt", "disparity", {"model.head"}),
+    ],
+)
+def test_rows_of_a_table_differ_in_what_the_table_compares(name: str, partner: str, keys: set[str]) -> None:
+    assert differences(name, partner) == keys
+    for one in (name, partner):
+        recipe = recipes.load(ROOT / f"recipes/paper/{one}.toml")
+        assert all(abs(size - 768) <= 2 or one == "dis_1024" for sizes in recipe.sizes() for size in sizes)
+
+
+@pytest.mark.parametrize("path", FINETUNED, ids=lambda p: p.stem)
+def test_no_text_clips_gradients_or_leaves_out_steps(path: Path) -> None:
+    recipe = recipes.load(path)
+    assert recipe.optim.grad_clip == 0 and recipe.guard.spike == 0 and recipe.optim.weight_decay == 0
+    assert recipe.loader.batch_size == (16 if path.stem in SIXTEEN else 32) and recipe.ema.decay == 0
+
+
+# v1's depth and normals (section 3.1), its ablations (3.5); anomaly's is ours
+SIXTEEN = {path.stem for path in FINETUNED if path.stem.startswith(("v1_depth", "v1_normals", "depth_"))} - {
+    "depth_gaussian",
+    "depth_rgb_blending",
+} | {"anomaly"}
+
+
+def test_an_epoch_of_pose_sees_every_labelled_person_once(tmp_path: Path) -> None:
+    """Of three photographs one has two people with joints, one a person without, one nobody: two samples, not three."""
+    coco(tmp_path)
+    file = tmp_path / "annotations/person_keypoints_val2017.json"
+    table = json.loads(file.read_text())
+    table["annotations"].append(table["annotations"][0] | {"id": 15})
+    file.with_name("person_keypoints_train2017.json").write_text(json.dumps(table))
+    (tmp_path / "train2017").symlink_to(tmp_path / "val2017")
+    recipe = recipes.load(ROOT / "recipes/paper/pose.toml", [f'data.0.root="{tmp_path}"', "loader.batch_size=2"])
+    task = find_task(recipe)
+    assert isinstance(task, PreparedTask)
+    draw = Draw(recipe, print, task.prepare)
+    assert draw.samples == 2
+    for step in range(3):
+        names = {str(record["name"]) for record in draw.records(step, [0, 1])}
+        assert names == {"train2017/000000000007#11", "train2017/000000000007#15"}
+    assert all(record["image"].shape == (256, 192, 3) for record in draw.records(0, [0, 1]))

@@ -51,7 +51,10 @@ class Rates(Section):
 
 
 class Suite(Section):
-    """Sets of a suite of `genpercept evaluate` as tests, with the splits, options and protocols that it says."""
+    """Sets of a suite of `genpercept evaluate` as tests, with the splits, options and protocols that it says.
+
+    A study has it as a table, as the suite's name alone, or as a .toml file beside it that other studies share.
+    """
 
     name: str
     sets: tuple[str, ...] = ()  # ids or data sets; default: all
@@ -165,6 +168,8 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Study:
     ValueError in one line names file and key.
     """
     table = recipes.read_table(path)
+    if isinstance(suite := table.get("suite"), str):
+        table["suite"] = recipes.read_table(path.parent / suite) if suite.endswith(".toml") else {"name": suite}
     for text in overrides:
         if text.startswith(_OWN):
             recipes.override(table, text.removeprefix(_OWN))
