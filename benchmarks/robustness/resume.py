@@ -31,7 +31,7 @@ from genpercept.training.run.state import Checkpoints
 from genpercept.training.stages import autoencoder, finetune  # noqa: F401  # imported before the fork, not in each run
 from tests.support import normed
 
-STEPS, EVERY = 30, 3
+STEPS, EVERY = 20, 2
 
 
 @dataclass
@@ -157,8 +157,8 @@ def table(heads: list[str], rows: list[str]) -> str:
         "# Killed and resumed",
         "",
         f"{made(__file__)}. Runs of {STEPS} steps with a checkpoint every {EVERY}, killed by SIGKILL one to three times at"
-        " random moments and resumed. Compared, in every bit, with the run that nobody stopped: every tensor of the last checkpoint"
-        " (weights, batch norms' running statistics and counts, moving average, Adam's moments) and of the model.",
+        " random moments and resumed. Compared, in every bit, with the run that nobody stopped: every tensor of the last"
+        " checkpoint (weights, batch norms' running statistics and counts, moving average, Adam's moments) and of the model.",
         "",
         "| run | tensors | of them statistics | seconds uninterrupted | kills | while a checkpoint was written or dropped |"
         " equal in every tensor |",
