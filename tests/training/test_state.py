@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import select
 import shutil
+import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,7 @@ from genpercept.training import loop
 from genpercept.training import recipe as recipes
 from genpercept.training.optim.schedule import Average
 from genpercept.training.recipe import Ema, Section
-from genpercept.training.run import claim
+from genpercept.training.run import claim, launch
 from genpercept.training.run.background import Background
 from genpercept.training.run.state import Checkpoints, State, read_checkpoint
 from tests.support import normed
@@ -131,7 +135,7 @@ def test_a_finished_run_without_its_model_writes_it_again(work: Path, whole: Pat
 @pytest.mark.parametrize(
     ("head", "processes", "environment"),
     [
-        pytest.param("upernet", 2, {}, id="two"),
+        pytest.param("upernet", 2, {}, id="two", marks=pytest.mark.slow),
         pytest.param("upernet", 4, {}, id="one sample each"),
         pytest.param("pose", 2, {}, id="pose"),
         pytest.param("upernet", 2, normed.FSDP, id="sharded", marks=pytest.mark.slow),
@@ -210,9 +214,10 @@ def test_a_finished_run_goes_further_with_its_best_figure(work: Path, whole: Pat
     shutil.copytree(whole, tmp_path / "run")
     done = json.loads((whole / "done.json").read_text())
     last = json.loads((whole / "log.jsonl").read_text().splitlines()[-1])
-    assert done["best"] == last["loss"] and read_checkpoint(Checkpoints(whole, 2).list()[-1])[0].best is None
+    assert (done["best"], done["best_by"]) == (last["loss"], "loss")
+    assert read_checkpoint(Checkpoints(whole, 2).list()[-1])[0].best is None
     training = loop.Training(recipes.load(recipe_of(work), ["steps=7"]), tmp_path / "run", resume=True)
-    assert training.state.step == 6 and training.state.best == last["loss"]
+    assert training.state.step == 6 and (training.state.best, training.state.best_by) == (last["loss"], "loss")
 
 
 def test_the_keys_that_may_change_are_the_recipes() -> None:
@@ -230,6 +235,29 @@ def test_comparing_recipes() -> None:
     b = {"seed": 0, "data": [{"root": "y", "count": 1}, {"root": "z"}], "loss": {}, "name": "b"}
     found = {change.key: (change.was, change.now) for change in claim.changes(a, b)}
     assert found == {"data.0.root": ("x", "y"), "data.1.root": (None, "z"), "loss.l1": (1.0, None)}
+
+
+# Processes that are gone --------------------------------------------------------------------------------------------------
+
+
+def test_what_was_launched_ends_with_its_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A launcher killed outright cannot tell its processes, which would train on beside the resumed run."""
+    read, write = os.pipe()
+    launcher = os.fork()
+    if launcher == 0:
+        monkeypatch.setenv("GENPERCEPT_LAUNCHER", str(os.getpid()))
+        if os.fork() == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            launch.end_with_launcher()
+            os.write(write, b"x")
+        time.sleep(60)
+        os._exit(0)
+    os.close(write)  # the pipe ends when the last of the two is gone
+    assert os.read(read, 1) == b"x"
+    os.kill(launcher, signal.SIGKILL)
+    os.waitpid(launcher, 0)
+    assert select.select([read], [], [], 20)[0] and os.read(read, 1) == b""
+    os.close(read)
 
 
 # Beside the step ----------------------------------------------------------------------------------------------------------
