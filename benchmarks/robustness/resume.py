@@ -2,6 +2,8 @@
 
 python benchmarks/robustness/resume.py --runs 20 --out benchmarks/robustness/resume.md
 
+Three kinds of run: an autoencoder, and two whose heads have batch norms, UperNet and ViTPose's classic decoder. Every tensor of
+the last checkpoint (weights, running statistics, moving average, the optimiser's moments) and of the model is compared.
 Each run is killed (SIGKILL) one to three times, after a random time; the moments are drawn from --seed, where they fall depends
 on the machine. A run is a process forked from one that has imported everything; --fresh starts interpreters instead.
 """
@@ -20,25 +22,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
+from benchmarks import _tiny
 from benchmarks._page import made
-from benchmarks._tiny import write
 from genpercept.training import loop
-from genpercept.training.run.state import Checkpoints, read_checkpoint
-from genpercept.training.stages import autoencoder  # noqa: F401  # imported before the fork, not in each run
+from genpercept.training.run.state import Checkpoints
+from genpercept.training.stages import autoencoder, finetune  # noqa: F401  # imported before the fork, not in each run
+from tests.support import normed
 
-STEPS, EVERY = 30, 3
+STEPS, EVERY = 20, 2
 
 
 @dataclass
 class Row:
-    """One run: the last whole checkpoint at each kill, kills that fell into the writing of one, and the comparison."""
+    """One run: the last whole checkpoint at each kill, kills that fell into the writing of one, and the tensors that differ."""
 
     found: list[int] = field(default_factory=list)
     halves: int = 0
-    same: bool = False
+    differing: list[str] = field(default_factory=list)
 
 
 def start(recipe: Path, out: Path, resume: bool, fresh: bool) -> int:
@@ -86,29 +88,46 @@ def one(recipe: Path, out: Path, whole: Path, longest: float, draw: random.Rando
             break
         steps = [int(p.name[5:]) for p in Checkpoints(out, 2).list()]
         row.found.append(max(steps, default=0))
-        row.halves += len(list((out / "checkpoints").glob(".step-*")))
+        row.halves += any((out / "checkpoints").glob(".*"))
         resume = True
     wait(start(recipe, out, resume or (out / "model").exists(), fresh), None)
-    row.same = same(whole, out)
+    row.differing = differing(whole, out)
     return row
 
 
-def same(one: Path, other: Path) -> bool:
-    """Model, weights, average and optimiser: every tensor equal in every bit."""
-    name = "model/diffusion_pytorch_model.safetensors"
-    a, b = (read_checkpoint(Checkpoints(folder, 2).list()[-1]) for folder in (one, other))
-    pairs = [(load_file(one / name), load_file(other / name)), (a[1], b[1]), (a[2], b[2])]
-    moments = [(x, y) for x, y in zip(flat(a[3]), flat(b[3]), strict=True)]
-    tensors = [(x[k], y[k]) for x, y in pairs for k in x] + moments
-    return (
-        a[0].step == b[0].step
-        and all(x.keys() == y.keys() for x, y in pairs)
-        and all(torch.equal(x, y) for x, y in tensors)
+def differing(whole: Path, run: Path) -> list[str]:
+    """Names of the tensors that are not equal in every bit, or are in one of the runs alone."""
+    a, b = normed.tensors(whole), normed.tensors(run)
+    return [name for name in {**a, **b} if name not in a or name not in b or not torch.equal(a[name], b[name])]
+
+
+def write(kind: str, folder: Path) -> Path:
+    return _tiny.write(folder, STEPS, EVERY) if kind == "autoencoder" else normed.write(folder, kind, STEPS, EVERY)
+
+
+def case(kind: str, folder: Path, options: argparse.Namespace, draw: random.Random) -> tuple[str, list[str]]:
+    """Runs of one kind: the first line of their table and its rows."""
+    recipe, whole = write(kind, folder), folder / "whole"
+    wait(start(recipe, folder / "warm", False, options.fresh), None)
+    begin = time.monotonic()
+    wait(start(recipe, whole, False, options.fresh), None)
+    longest = time.monotonic() - begin
+    rows: list[Row] = []
+    for number in range(options.runs):
+        rows.append(one(recipe, folder / f"run{number}", whole, longest, draw, options.fresh))
+        print(f"{kind} {number + 1}: killed at {rows[-1].found}, differing: {rows[-1].differing}", flush=True)
+    names = list(normed.tensors(whole))
+    statistics = sum("running_" in name or "num_batches" in name for name in names)
+    equal = sum(not row.differing for row in rows)
+    head = (
+        f"| {kind} | {len(names)} | {statistics} | {longest:.1f} | {sum(len(row.found) for row in rows)} |"
+        f" {sum(row.halves for row in rows)} | {'**' if equal == len(rows) else ''}{equal} of {len(rows)}"
+        f"{'**' if equal == len(rows) else ''} |"
     )
-
-
-def flat(optimiser: dict) -> list[torch.Tensor]:
-    return [v for p in optimiser["state"].values() for v in p.values() if isinstance(v, torch.Tensor)]
+    return head, [
+        f"| {kind} {n} | {', '.join(map(str, row.found)) or 'ended first'} | {len(row.differing) or 'none'} |"
+        for n, row in enumerate(rows, 1)
+    ]
 
 
 def main() -> None:
@@ -118,47 +137,38 @@ def main() -> None:
     parser.add_argument("--fresh", action="store_true")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    draw, rows = random.Random(options.seed), []
-    with tempfile.TemporaryDirectory() as folder:
-        recipe = write(Path(folder), STEPS, EVERY)
-        whole = Path(folder) / "whole"
-        wait(start(recipe, Path(folder) / "warm", False, options.fresh), None)
-        begin = time.monotonic()
-        wait(start(recipe, whole, False, options.fresh), None)
-        longest = time.monotonic() - begin
-        for number in range(options.runs):
-            rows.append(one(recipe, Path(folder) / f"run{number}", whole, longest, draw, options.fresh))
-            print(
-                f"run {number + 1}: killed with checkpoints of steps {rows[-1].found}, same: {rows[-1].same}",
-                flush=True,
-            )
-    text = table(rows, longest)
+    draw = random.Random(options.seed)
+    heads: list[str] = []
+    rows: list[str] = []
+    for kind in ("autoencoder", *normed.TASKS):
+        with tempfile.TemporaryDirectory() as folder:
+            head, each = case(kind, Path(folder), options, draw)
+        heads.append(head)
+        rows += each
+    text = table(heads, rows)
     print(text)
     if options.out:
         options.out.write_text(text, encoding="utf-8")
-    sys.exit(0 if all(row.same for row in rows) else 1)
+    sys.exit(0 if all(row.endswith("| none |") for row in rows) else 1)
 
 
-def table(rows: list[Row], longest: float) -> str:
-    halves = sum(row.halves for row in rows)
-    kills, same_rows = sum(len(r.found) for r in rows), sum(r.same for r in rows)
+def table(heads: list[str], rows: list[str]) -> str:
     lines = [
         "# Killed and resumed",
         "",
-        f"{made(__file__)}. {len(rows)} runs of {STEPS} steps (checkpoint every"
-        f" {EVERY}, {longest:.1f} s uninterrupted), {kills} times killed by SIGKILL at random moments, {halves} of them while a"
-        " checkpoint was being written or dropped. Compared with the run that nobody stopped: model, weights, moving average,"
-        " Adam's moments.",
+        f"{made(__file__)}. Runs of {STEPS} steps with a checkpoint every {EVERY}, killed by SIGKILL one to three times at"
+        " random moments and resumed. Compared, in every bit, with the run that nobody stopped: every tensor of the last"
+        " checkpoint (weights, batch norms' running statistics and counts, moving average, Adam's moments) and of the model.",
         "",
-        f"**{same_rows} of {len(rows)} runs are equal to it in every bit.**",
+        "| run | tensors | of them statistics | seconds uninterrupted | kills | while a checkpoint was written or dropped |"
+        " equal in every tensor |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        *heads,
         "",
-        "| run | newest whole checkpoint at each kill (step) | equal in every bit |",
-        "| ---: | --- | --- |",
+        "| run | newest whole checkpoint at each kill (step) | tensors that differ |",
+        "| --- | --- | ---: |",
+        *rows,
     ]
-    for number, row in enumerate(rows, 1):
-        lines.append(
-            f"| {number} | {', '.join(map(str, row.found)) or 'ended first'} | {'yes' if row.same else 'NO'} |"
-        )
     return "\n".join(lines) + "\n"
 
 

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
+import select
 import shutil
+import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from genpercept.training import loop
 from genpercept.training import recipe as recipes
 from genpercept.training.optim.schedule import Average
 from genpercept.training.recipe import Ema, Section
-from genpercept.training.run import claim
+from genpercept.training.run import claim, launch
 from genpercept.training.run.background import Background
 from genpercept.training.run.state import Checkpoints, State, read_checkpoint
 from tests.support import normed
 from tests.support.processes import together
-
-FSDP = {
-    "ACCELERATE_USE_FSDP": "true",
-    "FSDP_VERSION": "2",
-    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
-    "FSDP_TRANSFORMER_CLS_TO_WRAP": "Dinov2Layer",
-}
 
 
 @pytest.fixture(scope="module")
@@ -55,17 +52,6 @@ def begun(whole: Path, out: Path) -> Path:
     return out
 
 
-def tensors(run: Path) -> dict[str, Tensor]:
-    """All of the newest checkpoint and of the model, by name."""
-    _, weights, average, optimiser = read_checkpoint(Checkpoints(run, 2).list()[-1])
-    found = {f"weights {k}": v for k, v in weights.items()} | {f"average {k}": v for k, v in average.items()}
-    for number, moments in optimiser["state"].items():
-        found |= {f"optimiser {number} {k}": v for k, v in moments.items() if isinstance(v, Tensor)}
-    for path in sorted((run / "model").rglob("*.safetensors")):
-        found |= {f"{path.relative_to(run)} {k}": v for k, v in load_file(path).items()}
-    return found
-
-
 def files(run: Path) -> dict[str, tuple[bytes, int]]:
     return {str(p.relative_to(run)): (p.read_bytes(), p.stat().st_mtime_ns) for p in run.rglob("*") if p.is_file()}
 
@@ -84,7 +70,7 @@ def test_a_resumed_run_has_every_tensor_of_one_that_nobody_stopped(
         assert loop.main(path, [], whole) == 0
     out = begun(whole, tmp_path / "killed")
     assert loop.main(path, [], out, resume=True) == 0
-    want, found = tensors(whole), tensors(out)
+    want, found = normed.tensors(whole), normed.tensors(out)
     assert want.keys() == found.keys() and [k for k in want if not torch.equal(want[k], found[k])] == []
     for end in ("running_mean", "running_var", "num_batches_tracked"):
         kept = [name for name in want if name.endswith(end)]
@@ -139,37 +125,20 @@ def test_a_finished_run_without_its_model_writes_it_again(work: Path, whole: Pat
     shutil.copytree(whole, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "model")
     assert loop.main(recipe_of(work), [], tmp_path / "run", resume=True) == 0
-    want, found = tensors(whole), tensors(tmp_path / "run")
+    want, found = normed.tensors(whole), normed.tensors(tmp_path / "run")
     assert want.keys() == found.keys() and all(torch.equal(want[k], found[k]) for k in want)
 
 
 # Several processes --------------------------------------------------------------------------------------------------------
 
 
-def curve(path: Path, out: Path, overrides: list[str]) -> int:
-    """Train, and write each step's loss into OUT/losses.json."""
-    training = loop.Training(recipes.load(path, overrides), out, resume=False)
-    step, losses = training.step, []
-
-    def recorded(batches: Any) -> dict[str, float]:
-        figures = step(batches)
-        losses.append(figures["loss"])
-        return figures
-
-    training.step = recorded  # type: ignore[method-assign]
-    code = training.run()
-    if training.first:
-        (out / "losses.json").write_text(json.dumps(losses))
-    return code
-
-
 @pytest.mark.parametrize(
     ("head", "processes", "environment"),
     [
-        pytest.param("upernet", 2, {}, id="two"),
+        pytest.param("upernet", 2, {}, id="two", marks=pytest.mark.slow),
         pytest.param("upernet", 4, {}, id="one sample each"),
         pytest.param("pose", 2, {}, id="pose"),
-        pytest.param("upernet", 2, FSDP, id="sharded", marks=pytest.mark.slow),
+        pytest.param("upernet", 2, normed.FSDP, id="sharded", marks=pytest.mark.slow),
     ],
 )
 def test_processes_train_as_one(
@@ -182,11 +151,13 @@ def test_processes_train_as_one(
     """
     path = normed.write(work, head, 6, 3)
     settings = ["optim.eps=1e-3", "checkpoint.every=0"]
-    assert curve(path, tmp_path / "one", settings) == 0
-    together(processes, lambda: curve(path, tmp_path / "several", settings), tmp_path / "several.log", environment)
+    assert normed.record(path, tmp_path / "one", settings) == 0
+    together(
+        processes, lambda: normed.record(path, tmp_path / "several", settings), tmp_path / "several.log", environment
+    )
     one, several = (json.loads((tmp_path / run / "losses.json").read_text()) for run in ("one", "several"))
     assert len(one) == 6 and several == pytest.approx(one, rel=1e-5)
-    want, found = tensors(tmp_path / "one"), tensors(tmp_path / "several")
+    want, found = normed.tensors(tmp_path / "one"), normed.tensors(tmp_path / "several")
     assert want.keys() == found.keys() and sum("running_var" in name for name in want) > 2
     for name in want:
         torch.testing.assert_close(found[name], want[name], rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
@@ -243,9 +214,10 @@ def test_a_finished_run_goes_further_with_its_best_figure(work: Path, whole: Pat
     shutil.copytree(whole, tmp_path / "run")
     done = json.loads((whole / "done.json").read_text())
     last = json.loads((whole / "log.jsonl").read_text().splitlines()[-1])
-    assert done["best"] == last["loss"] and read_checkpoint(Checkpoints(whole, 2).list()[-1])[0].best is None
+    assert (done["best"], done["best_by"]) == (last["loss"], "loss")
+    assert read_checkpoint(Checkpoints(whole, 2).list()[-1])[0].best is None
     training = loop.Training(recipes.load(recipe_of(work), ["steps=7"]), tmp_path / "run", resume=True)
-    assert training.state.step == 6 and training.state.best == last["loss"]
+    assert training.state.step == 6 and (training.state.best, training.state.best_by) == (last["loss"], "loss")
 
 
 def test_the_keys_that_may_change_are_the_recipes() -> None:
@@ -263,6 +235,29 @@ def test_comparing_recipes() -> None:
     b = {"seed": 0, "data": [{"root": "y", "count": 1}, {"root": "z"}], "loss": {}, "name": "b"}
     found = {change.key: (change.was, change.now) for change in claim.changes(a, b)}
     assert found == {"data.0.root": ("x", "y"), "data.1.root": (None, "z"), "loss.l1": (1.0, None)}
+
+
+# Processes that are gone --------------------------------------------------------------------------------------------------
+
+
+def test_what_was_launched_ends_with_its_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A launcher killed outright cannot tell its processes, which would train on beside the resumed run."""
+    read, write = os.pipe()
+    launcher = os.fork()
+    if launcher == 0:
+        monkeypatch.setenv("GENPERCEPT_LAUNCHER", str(os.getpid()))
+        if os.fork() == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            launch.end_with_launcher()
+            os.write(write, b"x")
+        time.sleep(60)
+        os._exit(0)
+    os.close(write)  # the pipe ends when the last of the two is gone
+    assert os.read(read, 1) == b"x"
+    os.kill(launcher, signal.SIGKILL)
+    os.waitpid(launcher, 0)
+    assert select.select([read], [], [], 20)[0] and os.read(read, 1) == b""
+    os.close(read)
 
 
 # Beside the step ----------------------------------------------------------------------------------------------------------
@@ -319,5 +314,5 @@ def test_a_checkpoint_holds_the_step_at_which_it_was_asked_for(
     one, other = (read_checkpoint(run / "checkpoints" / "step-0000003") for run in (whole, tmp_path / "run"))
     assert other[0].step == 3 and all(torch.equal(one[1][k], other[1][k]) for k in one[1])
     assert all(torch.equal(one[2][k], other[2][k]) for k in one[2])
-    want, found = tensors(whole), tensors(tmp_path / "run")
+    want, found = normed.tensors(whole), normed.tensors(tmp_path / "run")
     assert all(torch.equal(want[k], found[k]) for k in want)

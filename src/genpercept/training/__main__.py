@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from genpercept.training.loop import main
+from genpercept.training.run.launch import end_with_launcher
 
 
 def run(recipe: str, out: str, *rest: str) -> int:
@@ -23,6 +24,7 @@ def run(recipe: str, out: str, *rest: str) -> int:
 
 
 if __name__ == "__main__":
+    end_with_launcher()
     code = run(*sys.argv[1:])
     sys.stdout.flush()
     os._exit(code)  # the other processes may be gone: waiting for them in exit handlers would hang

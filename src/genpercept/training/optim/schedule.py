@@ -31,9 +31,8 @@ def rate(options: Optim, step: int, progress: float) -> float:
 class Average:
     """Moving average of what steps change, float32, on its device. With decay 0 it is the weights themselves.
 
-    Batch norms' running means and variances are averaged as the weights are. The statistics of the steps lag behind those of
-    the averaged weights as little as the average of the weights does; those of the last step belong to other weights, and are
-    those of a few small batches. Counts are not averaged.
+    Batch norms' running means and variances are averaged as the weights are: those of the last step belong to other weights,
+    and are those of a few small batches (benchmarks/quality/averaged_statistics.md). Counts are not averaged.
     """
 
     def __init__(self, live: Mapping[str, Tensor], options: Ema) -> None:

@@ -11,10 +11,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+_LAUNCHER = "GENPERCEPT_LAUNCHER"  # its process id, for those that it starts
 
 
 def wanted(processes: int) -> bool:
@@ -42,6 +45,7 @@ def launch(processes: int, recipe: Path, overrides: Sequence[str], out: Path, re
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
         "OMP_NUM_THREADS": threads,
+        _LAUNCHER: str(os.getpid()),
     }
     children = [
         subprocess.Popen(command, env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)})
@@ -59,6 +63,21 @@ def launch(processes: int, recipe: Path, overrides: Sequence[str], out: Path, re
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def end_with_launcher() -> None:
+    """Stop, as SIGTERM does, once the process that launched this one is gone: killed outright, it passes nothing on.
+
+    Otherwise a run would train on unseen, beside the one that is resumed in the same folder.
+    """
+    if launcher := os.environ.get(_LAUNCHER):
+        threading.Thread(target=_watch, args=(int(launcher),), daemon=True).start()
+
+
+def _watch(launcher: int) -> None:
+    while os.getppid() == launcher:
+        time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _wait(children: list[subprocess.Popen[bytes]]) -> int:
