@@ -22,7 +22,7 @@ from genpercept.core.values import Target
 from genpercept.training import recipe as recipes
 from genpercept.training import stages
 from genpercept.training.run.batches import Split
-from genpercept.training.samples.prefetch import Prefetch, Workers, ahead, light
+from genpercept.training.samples.prefetch import Prefetch, Workers, ahead, heavy, light
 from genpercept.training.stages.base import Batch, Making
 
 STAGES = {
@@ -75,20 +75,31 @@ def tensors(value: Any) -> list[Tensor]:
     return [value] if isinstance(value, Tensor) else []
 
 
+def same(a: Batch, b: Batch) -> bool:
+    found, expected = tensors(a), tensors(b)
+    assert len(found) == len(expected) > 0 and a.rng == b.rng
+    return all(torch.equal(x, y) for x, y in zip(found, expected, strict=True))
+
+
 @pytest.mark.parametrize("kind", STAGES)
-def test_the_same_bits_whoever_makes_them(kind: str, tmp_path: Path) -> None:
-    """From the number where a run goes on, of every kind of stage; what goes to a worker has no networks in it."""
+def test_a_stage_without_its_networks_makes_the_same_batches(kind: str, tmp_path: Path) -> None:
     make = making(write_recipe(tmp_path, kind, None if kind == "pose" else write_images(tmp_path / "data")))
-    assert len(light(make)) < 1_000_000
-    workers = ahead(make, 5, recipes.load(tmp_path / "r.toml", ["loader.workers=2", "loader.prefetch=2"]).loader)
-    threads = ahead(make, 5, recipes.load(tmp_path / "r.toml", ["loader.threads=2"]).loader)
+    pickled = light(make)
+    assert len(pickled) < 1_000_000
+    worker = heavy(pickled)
+    assert all(same(make(number), worker(number)) for number in (0, 5))
+
+
+def test_the_same_bits_whoever_makes_them(tmp_path: Path) -> None:
+    """From the number where a run goes on."""
+    path = write_recipe(tmp_path, "finetune", write_images(tmp_path / "data"))
+    make = making(path)
+    workers = ahead(make, 5, recipes.load(path, ["loader.workers=2", "loader.prefetch=2"]).loader)
+    threads = ahead(make, 5, recipes.load(path, ["loader.threads=2"]).loader)
     assert isinstance(workers, Workers) and isinstance(threads, Prefetch)
     state = torch.get_rng_state()
     try:
-        for a, b in itertools.islice(zip(workers, threads, strict=False), 4):
-            found, expected = tensors(a), tensors(b)
-            assert len(found) == len(expected) > 0 and a.rng == b.rng
-            assert all(torch.equal(x, y) for x, y in zip(found, expected, strict=True))
+        assert all(same(a, b) for a, b in itertools.islice(zip(workers, threads, strict=False), 4))
     finally:
         workers.close()
         threads.close()
@@ -127,6 +138,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_workers_end_with_their_run(tmp_path: Path, number: signal.Signals) -> None:
     recipe = write_recipe(tmp_path, "autoencoder", write_images(tmp_path / "data"))
@@ -147,6 +159,7 @@ def test_workers_end_with_their_run(tmp_path: Path, number: signal.Signals) -> N
         run.kill()
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_one_line(tmp_path: Path) -> None:
     make = making(write_recipe(tmp_path, "autoencoder", write_images(tmp_path / "data")))
     batches = Workers(make, 0, 1, 1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import itertools
 import multiprocessing
+import os
 import pickle
 import signal
 import time
@@ -153,7 +154,7 @@ class _Numbered(Dataset[Any]):
 
 
 def _numbered(pickled: bytes) -> _Numbered:
-    return _Numbered(_Unpickler(io.BytesIO(pickled)).load())
+    return _Numbered(heavy(pickled))
 
 
 def _as_it_is(item: T) -> T:
@@ -162,9 +163,11 @@ def _as_it_is(item: T) -> T:
 
 def _begin(_: int) -> None:
     end_with_parent()
-    # The parent is told to stop, finishes its step, for which it may need batches, and then ends its workers.
+    # Who stops the run with all its processes means the parent: it finishes its step, for which it may need batches, and ends
+    # its workers itself, by SIGTERM where it must.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if hasattr(os, "setsid"):
+        os.setsid()
 
 
 def light(value: Any) -> bytes:
@@ -172,6 +175,11 @@ def light(value: Any) -> bytes:
     buffer = io.BytesIO()
     _Pickler(buffer, pickle.HIGHEST_PROTOCOL).dump(value)
     return buffer.getvalue()
+
+
+def heavy(pickled: bytes) -> Any:
+    """What `light` pickled."""
+    return _Unpickler(io.BytesIO(pickled)).load()
 
 
 class _Pickler(pickle.Pickler):
