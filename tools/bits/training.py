@@ -21,7 +21,7 @@ _SMALL = {
     "data.0.count": 64,
     "data.0.size": [48, 64],
     "loader.batch_size": 4,
-    "loader.workers": 1,
+    "loader.render_workers": 1,
     "validation.every": 5,
     "validation.count": 4,
     "validation.pictures": 2,

@@ -58,6 +58,9 @@ class Entry:
     depth: Path | None = None
     normals: Path | None = None
 
+    def files(self) -> tuple[Path, ...]:
+        return (self.image.with_name(MAPPING),) if self.image.name == MAT else ()
+
 
 @dataclass(frozen=True)
 class NyuV2(FileDataset):

@@ -33,8 +33,8 @@ from genpercept.training.run.log import Reporter
 from genpercept.training.run.meter import Meter
 from genpercept.training.run.saving import Saving
 from genpercept.training.run.state import UNWRITABLE, Checkpoints, State
-from genpercept.training.samples.prefetch import Prefetch
-from genpercept.training.stages.base import Batch, Stage
+from genpercept.training.samples.prefetch import ahead
+from genpercept.training.stages.base import Batch, Making, Stage
 
 _NORM_MEMORY = 0.98  # of the running mean that a spike is told by
 _NORM_STEPS = 100  # before which no step counts as a spike
@@ -130,7 +130,7 @@ class Training:
         recipe, state = self.recipe, self.state
         self._divide()
         parts = self.split.passes
-        batches = Prefetch(self._make_batch, state.step * parts, recipe.loader.threads, recipe.loader.prefetch)
+        batches = ahead(Making(self.stage, self.split), state.step * parts, recipe.loader)
         self.reporter.open(state.step)
         self.reporter.line(
             f"{recipe.stage}: {self.stage.samples} samples, {_trained(self.stage.net):,} trained parameters, {self.split}"
@@ -273,10 +273,6 @@ class Training:
         """Whether it is so in any process."""
         told = torch.tensor([float(here)], device=self.accelerator.device)
         return bool(cast(Tensor, self.accelerator.gather(told)).any())
-
-    def _make_batch(self, number: int) -> Batch:
-        step, part = divmod(number, self.split.passes)
-        return self.stage.make_batch(step, self.split.slots(part))
 
     def _exchange(self, last: bool) -> Any:
         """Gradients are averaged over the processes once per step, in the last backward pass."""

@@ -181,9 +181,15 @@ class Loader(Section):
         "each sample (image and label; what the whole end is given or gives) are made once and kept on disk. 0: images are "
         "augmented and encoded in every step.",
     )
-    workers: int = Field(default=0, ge=0, description="Processes that render the cache. 0: one per core.")
-    threads: int = Field(default=1, ge=1, description="Threads that make batches beside the step.")
-    prefetch: int = Field(default=4, ge=1, description="Batches kept ready.")
+    workers: int = Field(
+        default=0,
+        ge=0,
+        description="Processes, for each one that trains, that read and augment beside the step: as many as keep it from "
+        "waiting. 0: threads do. The batches are the same bits.",
+    )
+    threads: int = Field(default=1, ge=1, description="Threads that make batches beside the step, without workers.")
+    prefetch: int = Field(default=4, ge=1, description="Batches kept ready; at least one per worker.")
+    render_workers: int = Field(default=0, ge=0, description="Processes that render the cache. 0: one per core.")
 
 
 class Augment(Section):

@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import random
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,10 @@ def fingerprint(module: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def silent(line: str) -> None:
+    """Reports to nobody."""
 
 
 def write_shard(folder: Path, arrays: dict[str, np.ndarray], texts: dict[str, list[str]]) -> None:
@@ -99,7 +103,20 @@ def _unpacked(name: str, array: np.ndarray) -> np.ndarray:
     return array if name in BESIDE else LABELS.find(name).unpacked(array)
 
 
-class Shards:
+class Whole:
+    """A source that leaves nothing out, and whose key says all."""
+
+    def content(self, rows: range) -> str:
+        return ""
+
+    def left_out(self) -> Mapping[int, str]:
+        return {}
+
+    def leave_out(self, number: int, problem: str) -> None:
+        raise ValueError(f"number {number}: {problem}")
+
+
+class Shards(Whole):
     """Records of shards, memory-mapped. Thread-safe; other processes open the files anew.
 
     folders: of the shards in their order, SHARD records in each but the last.
@@ -113,10 +130,6 @@ class Shards:
     def key(self) -> str:
         """Of the folder in which they lie."""
         return self._folders[0].parent.name
-
-    def content(self, rows: range) -> str:
-        """The key says all."""
-        return ""
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_open": {}}

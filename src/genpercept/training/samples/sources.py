@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,12 +29,20 @@ class Source(Protocol):
         """A digest of what else these records are made from; "" where the key says all."""
         ...
 
+    def left_out(self) -> Mapping[int, str]:
+        """Entries that could not be read so far, and why; the next ones took their place."""
+        ...
+
+    def leave_out(self, number: int, problem: str) -> None:
+        """Say so of an entry, once."""
+        ...
+
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Record: ...
 
 
-class Rendered:
+class Rendered(shard_cache.Whole):
     """Synthetic scenes made when they are asked for. The world needs no disk, but a scene is paid for each time."""
 
     def __init__(self, data: DataSet) -> None:
@@ -44,9 +52,6 @@ class Rendered:
     def key(self) -> str:
         data = self._data
         return f"{data.domain} {data.split} {data.size} {data.seed}, world {shard_cache.world_version()}"
-
-    def content(self, rows: range) -> str:
-        return ""
 
     def __len__(self) -> int:
         return self._data.count
@@ -73,7 +78,7 @@ class Files:
         if data.fraction < 1:
             entries = _drawn(entries, max(1, round(len(entries) * data.fraction)), data.seed)
         self._entries = entries
-        self._bad: set[int] = set()
+        self._bad: dict[int, str] = {}
         if not self._entries:
             raise ValueError(f"data set {data.name!r}, split {data.split!r} under {data.root}: no entries")
 
@@ -92,6 +97,17 @@ class Files:
             )
         return identity.token(self._tokens if self._skip else self._tokens[rows.start : rows.stop])
 
+    def left_out(self) -> Mapping[int, str]:
+        return self._bad
+
+    def leave_out(self, number: int, problem: str) -> None:
+        if number not in self._bad:
+            self._bad[number] = problem
+            self._report(f"left out ({len(self._bad)} of {len(self)} so far): {problem}")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_report": shard_cache.silent}  # a worker's parent says it
+
     def __len__(self) -> int:
         return len(self._entries)
 
@@ -105,8 +121,7 @@ class Files:
             except ValueError as error:
                 if not self._skip:
                     raise
-                self._bad.add(number)
-                self._report(f"left out ({len(self._bad)} of {len(self)} so far): {error}")
+                self.leave_out(number, str(error))
         raise ValueError(f"none of the {len(self)} samples of the data set can be read")
 
 
@@ -134,7 +149,7 @@ def open_source(data: DataSet, loader: Loader, report: Callable[[str], None] = p
         raise ValueError(
             f"data.having: the synthetic world has no {data.having}; leave it out, or choose another label"
         )
-    shards = shard_cache.scenes(loader.cache_dir, data, loader.workers, report)
+    shards = shard_cache.scenes(loader.cache_dir, data, loader.render_workers, report)
     return Chosen(shards, data.having) if data.having else shards
 
 
@@ -144,7 +159,7 @@ def _recorded() -> tuple[str, ...]:
     return synthetic.RECORDED
 
 
-class Chosen:
+class Chosen(shard_cache.Whole):
     """The cached scenes that have a label of note; see recipe.DataSet.having."""
 
     def __init__(self, shards: shard_cache.Shards, having: str) -> None:
@@ -158,9 +173,6 @@ class Chosen:
     @property
     def key(self) -> str:
         return f"{self._shards.key}#{self._having} {identity.code('genpercept.core.labels')}"
-
-    def content(self, rows: range) -> str:
-        return ""
 
     def __len__(self) -> int:
         return len(self._indices)

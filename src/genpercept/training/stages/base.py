@@ -16,9 +16,11 @@ from genpercept.core.rng import Rng, generator
 from genpercept.core.values import Sample, Target
 from genpercept.pipeline.pipeline import GenPerceptPipeline
 from genpercept.training.recipe import DataSet, Recipe
+from genpercept.training.run.batches import Split
 from genpercept.training.samples.augment import augment
 from genpercept.training.samples.order import Order
 from genpercept.training.samples.records import Record, cut_off, from_sample, to_sample
+from genpercept.training.samples.shard_cache import silent
 from genpercept.training.samples.sources import Source, open_source
 
 Prepare = Callable[[Sample, np.random.Generator | None], Sample]
@@ -89,7 +91,9 @@ class Stage(Protocol):
         """The optimiser's parameter groups, each with its lr."""
         ...
 
-    def make_batch(self, step: int, slots: Sequence[int]) -> Batch: ...
+    def make_batch(self, step: int, slots: Sequence[int]) -> Batch:
+        """One pass's data, by a thread or in a worker process, which has no networks (None in their place)."""
+        ...
 
     def encode(self, batch: Batch) -> Batch: ...
 
@@ -117,6 +121,22 @@ class PredictorStage(Protocol):
         ...
 
 
+@dataclass
+class Making:
+    """Makes the batches of one process, numbered through the passes of all steps."""
+
+    stage: Stage
+    split: Split
+
+    @property
+    def sources(self) -> list[Source]:
+        return self.stage.draw.sources
+
+    def __call__(self, number: int) -> Batch:
+        step, part = divmod(number, self.split.passes)
+        return self.stage.make_batch(step, self.split.slots(part))
+
+
 class Draw:
     """Augmented records for (step, slots), and the fixed ones for validation.
 
@@ -132,6 +152,9 @@ class Draw:
         self.samples = sum(lengths)
         self._report = report
         self._validation: list[Record] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_report": silent, "_validation": None}
 
     def records(self, step: int, slots: Sequence[int]) -> list[Record]:
         size = self.size(step)
