@@ -117,7 +117,7 @@ def test_the_gradient_is_that_of_the_whole_batch(data: Path, name: str) -> None:
     stage = build(recipes.parse(table(data, **LOSSES[name])), lambda line: None)
     whole = gradients(stage, 6, 1, 0)
     assert whole
-    for processes, micro in ((1, 1), (1, 4), (2, 2), (4, 1)):
+    for processes, micro in ((1, 4), (4, 1)):
         parts = gradients(stage, 6, processes, micro)
         assert parts.keys() == whole.keys()
         apart = sum(float((parts[key] - grad).square().sum()) for key, grad in whole.items())

@@ -24,6 +24,7 @@ from genpercept.training import recipe as recipes
 from genpercept.training.dry_run import plan
 from genpercept.training.networks.prune import Part, prune, slim_config
 from genpercept.training.networks.tiny import tiny_config
+from genpercept.training.stages.base import PredictorStage
 from genpercept.training.stages.distil import DistilStage
 from tests.support.commands import Call
 from tests.support.paths import ROOT, SD_TINY
@@ -271,6 +272,7 @@ def test_it_learns_and_the_rest_of_the_model_stays(
     start = open_stage(recipe, *overrides)
     start.net.eval()
     before = start.validate(2)[0]["loss"]
+    assert isinstance(start, PredictorStage) and np.isfinite(start.pipeline()(picture()).values).all()
     assert loop.main(recipe, overrides, tmp_path / "run") == 0
     assert logged(tmp_path / "run")["loss"] < 0.85 * before
     part = overrides[0].removeprefix("distil.part=")

@@ -18,6 +18,8 @@ from genpercept.models.paradigms import PARADIGMS
 from genpercept.tasks import TASKS
 from genpercept.training import recipe as recipes
 from genpercept.training.optim.build import build
+from genpercept.training.recipe_samples import HeldOut, Loader
+from genpercept.training.run.held_out import OpenSet
 from genpercept.training.stages.finetune import FinetuneStage
 from tests.support.paths import SD_TINY
 from tests.support.planes import planes
@@ -257,7 +259,8 @@ TAUGHT = [
 
 @pytest.mark.parametrize(("task", "table"), TAUGHT)
 def test_every_task_is_trained_here(task: str, table: dict[str, Any], tmp_path: Path) -> None:
-    """On scenes of the synthetic world: a step, a validation with the task's metric, a saved model that predicts."""
+    """On scenes of the synthetic world: a step, a validation with the task's metric, further scenes of another size scored as
+    `evaluate` would, a saved model that predicts."""
     table = dict(table)
     if task == "pose":
         table["model"] = {"head_config": {"hidden_size": 8}}
@@ -275,6 +278,9 @@ def test_every_task_is_trained_here(task: str, table: dict[str, Any], tmp_path: 
     assert "denoiser" in parts_of(changed)
     figures, picture = stage.validate(2)
     assert np.isfinite(figures["loss"]) and len(figures) > 1 and picture is not None
+    further = HeldOut(count=2, size=(40, 56), domain="closeup")
+    scored = OpenSet(further, stage.task, Loader(cache=False), lambda line: None).score(stage.pipeline(), 0, 2)
+    assert scored.keys() == figures.keys() - {"loss"}
     stage.save(tmp_path / "model")
     pipe = genpercept.load(tmp_path / "model")
     prediction = pipe(np.zeros((20, 30, 3), np.uint8))

@@ -293,10 +293,10 @@ def test_time_budget_ends_the_run(codec_recipe: Path, tmp_path: Path) -> None:
 def test_several_processes_train_as_one(codec_recipe: Path, tmp_path: Path) -> None:
     """Three have 1, 1 and 2 of 4 samples; in passes of one, two of them have nothing left for the second."""
     settings = ["steps=10", "validation.every=0"]
-    for n, micro in ((1, 0), (2, 0), (3, 1)):
+    for n, micro in ((1, 0), (2, 0), (3, 1), (4, 0)):
         asked = [f"speed.processes={n}", f"loader.micro_batch={micro}"]
         assert loop.main(codec_recipe, [*settings, *asked], tmp_path / str(n)) == 0
-    one, *others = (load_file(tmp_path / n / "checkpoints" / "step-0000010" / "weights.safetensors") for n in "123")
+    one, *others = (load_file(tmp_path / n / "checkpoints" / "step-0000010" / "weights.safetensors") for n in "1234")
     assert all(torch.allclose(one[k], other[k], rtol=1e-3, atol=1e-5) for k in one for other in others)
 
 

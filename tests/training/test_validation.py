@@ -15,7 +15,6 @@ from genpercept.training import recipe as recipes
 from genpercept.training.loop import Training
 from genpercept.training.run import judging
 from genpercept.training.run.judging import Judge
-from genpercept.training.run.state import State
 from tests.support.paths import SD_TINY
 from tests.support.planes import planes
 
@@ -64,7 +63,7 @@ def test_the_best_model_is_the_one_of_this_figure(
     assert [row["step"] for row in rows] == [1, 2, 3]
     assert {"loss", "abs_rel", "own/abs_rel", "own/delta1", "other/abs_rel", "other/delta1"} <= rows[0].keys()
     wanted = pick(row[best] for row in rows)
-    assert training.state.best == wanted and training.state.best_by == best
+    assert training.state.best == wanted
     root, count = (other, 3) if best.startswith("other") else (data, 2)
     model = str(tmp_path / "run" / "best")
     spec = {"workers": 0, "device": "cpu", "count": count}
@@ -79,13 +78,10 @@ def judge(data: Path, best: str) -> Judge:
 
 def test_better_is_what_the_metric_says(data: Path) -> None:
     less, more = judge(data, "s/abs_rel"), judge(data, "s/delta1")
-    before = State(best=0.5, best_by="s/abs_rel")
-    assert less.better({"s/abs_rel": 0.4}, before) and not less.better({"s/abs_rel": 0.6}, before)
-    before = State(best=0.5, best_by="s/delta1")
-    assert more.better({"s/delta1": 0.6}, before) and not more.better({"s/delta1": 0.4}, before)
-    assert more.better({"s/delta1": 0.4}, State(best=0.1, best_by="s/abs_rel"))  # of another figure: no comparison
-    assert not more.better({"s/delta1": float("nan")}, State())
-    assert judge(data, "").figure == "loss" and judge(data, "delta1").better({"delta1": 0.6}, State(best=0.5))
+    assert less.better({"s/abs_rel": 0.4}, 0.5) and not less.better({"s/abs_rel": 0.6}, 0.5)
+    assert more.better({"s/delta1": 0.6}, 0.5) and not more.better({"s/delta1": 0.4}, 0.5)
+    assert more.better({"s/delta1": 0.0}, None) and not more.better({"s/delta1": float("nan")}, None)
+    assert judge(data, "").figure == "loss" and judge(data, "delta1").better({"delta1": 0.6}, 0.5)
 
 
 def test_the_figures_of_each_stage(data: Path) -> None:

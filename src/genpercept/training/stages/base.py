@@ -71,7 +71,7 @@ class Pair:
     valid: Tensor | None = None
     label: Target | None = None
     weight: Tensor | None = None
-    seen: Tensor | None = None
+    seen: Sequence[float] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
 

@@ -167,18 +167,18 @@ class FinetuneStage:
         valid = latent_valid(label.valid, (target.shape[-2], target.shape[-1]))
         pair = Pair((x, t, context), target, valid, label, extra={"rng": batch.rng} | batch.labels)
         if self.net.training and self._pixel and self.recipe.pixel_share < 1:
-            pair.seen = self._seen(batch.rng.samples).to(x.device)
-            pair.inputs += (_rows(pair.seen),)
+            pair.seen = self._seen(batch.rng.samples)
+            pair.inputs += (torch.tensor(_rows(pair.seen), device=x.device),)
         return pair
 
-    def _seen(self, slots: Sequence[int]) -> Tensor:
+    def _seen(self, slots: Sequence[int]) -> list[float]:
         """What each slot counts for in the losses behind the decoder: nothing, or more than 1 where it is one of `pixel_share`.
 
         Those that count are spread evenly over the whole batch, and are the same however it is divided.
         """
         size = self.recipe.loader.batch_size
         n = math.ceil(size * self.recipe.pixel_share)
-        return torch.tensor([size / n if (slot + 1) * n // size > slot * n // size else 0.0 for slot in slots])
+        return [size / n if (slot + 1) * n // size > slot * n // size else 0.0 for slot in slots]
 
     def loss(self, output: Any, pair: Pair) -> tuple[Tensor, dict[str, Tensor]]:
         """Weighted sum of the recipe's losses, per sample; on maps in float32 whatever the network ran in."""
@@ -202,9 +202,10 @@ class FinetuneStage:
         options = self.recipe.loss_options.get(name, {}) | context
         target, valid = _of(label.map, rows), _of(label.valid, rows)
         part = loss(self._comparable(maps.float()), self._comparable(target), valid, **options)
-        if pair.seen is None or rows is None:
+        if pair.seen is None:
             return part
-        return torch.zeros_like(pair.seen).index_copy(0, rows, part) * pair.seen
+        weight = torch.tensor(pair.seen, device=part.device)
+        return torch.zeros_like(weight).index_copy(0, torch.tensor(rows, device=part.device), part) * weight
 
     def _comparable(self, map_BCHW: Tensor) -> Tensor:
         return map_BCHW.mean(1, keepdim=True) if KINDS.find(self.task.kind).gray else map_BCHW
@@ -284,17 +285,17 @@ def _weights(recipe: Recipe, parts: predictor.Parts) -> dict[str, float]:
     return weights
 
 
-def _rows(seen: Tensor) -> Tensor:
+def _rows(seen: Sequence[float]) -> list[int]:
     """Numbers of the samples that count. The first where none does: what learns behind the decoder must run in every pass."""
-    return seen.nonzero()[:, 0] if bool(seen.any()) else torch.zeros(1, dtype=torch.long, device=seen.device)
+    return [i for i, weight in enumerate(seen) if weight] or [0]
 
 
-def _of(value: Any, rows: Tensor | None) -> Any:
+def _of(value: Any, rows: list[int] | None) -> Any:
     """The part of a label, or of a loss's context, that belongs to these samples; None: all of it."""
     if rows is None:
         return value
     if isinstance(value, Rng):
-        return replace(value, samples=[value.samples[i] for i in rows.tolist()])
+        return replace(value, samples=[value.samples[i] for i in rows])
     return value[rows]
 
 
