@@ -27,7 +27,7 @@ _TEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "^": r"\textasciicircum{}",
     "\\": r"\textbackslash{}",
 }
-_WORDS = ("model", "set", "dataset", "split", "protocol", "task", "samples", "empty", "skipped")
+_WORDS = ("model", "set", "dataset", "split", "protocol", "task", "samples", "empty", "skipped", "post_processing")
 
 
 def versions(device: str) -> dict[str, str]:
@@ -47,12 +47,16 @@ def by_metric(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
     return found
 
 
-def lines(cells: Sequence[Cell], ablations: bool = False) -> Iterator[tuple[str, str, str, list[str]]]:
+Line = tuple[str, str, str, list[str]]
+
+
+def lines(cells: Sequence[Cell], ablations: bool = False) -> Iterator[Line]:
     """Of cells of one metric: set, model, number of samples, figures as text; after each set what papers report of it.
 
-    ablations: also the rows of papers that are no main results.
+    Where there is a choice of post-processing, it stands after the figures, in words. ablations: also the rows of papers that
+    are no main results.
     """
-    shown = columns(cells[0].metric, cells[0].scores.figures)
+    shown, processed = columns(cells[0].metric, cells[0].scores.figures), extra(cells)
     for title in dict.fromkeys(c.data.title for c in cells):
         group = [c for c in cells if c.data.title == title]
         for cell in group:
@@ -60,10 +64,20 @@ def lines(cells: Sequence[Cell], ablations: bool = False) -> Iterator[tuple[str,
                 title,
                 cell.model,
                 str(len(cell.scores.rows)),
-                [c.shown(cell.scores.figures.get(c.key)) for c in shown],
+                [*(c.shown(cell.scores.figures.get(c.key)) for c in shown), *(cell.post_processing for _ in processed)],
             )
         for said in (r for r in group[0].data.spec.reported if r.main or ablations):
-            yield title, f"{said.method} [{said.source}]", "", [c.shown(said.figures.get(c.key)) for c in shown]
+            yield (
+                title,
+                f"{said.method} [{said.source}]",
+                "",
+                [*(c.shown(said.figures.get(c.key)) for c in shown), *("–" for _ in processed)],
+            )
+
+
+def extra(cells: Sequence[Cell]) -> list[str]:
+    """Headers of what `lines` has after the figures."""
+    return ["post-processing"] if any(cell.post_processing for cell in cells) else []
 
 
 def header(cells: Sequence[Cell]) -> tuple[Column, ...]:
@@ -83,6 +97,8 @@ def show(cells: Sequence[Cell], width: int | None = None) -> None:
         table.add_column("model", overflow="fold", min_width=24)
         for name in ("n", *(f"{c.title}{c.arrow}" for c in header(group))):
             table.add_column(name, justify="right", no_wrap=True)
+        for name in extra(group):
+            table.add_column(name, overflow="fold", max_width=30)
         last = ""
         for title, model, count, figures in lines(group):
             if title != last:
@@ -127,7 +143,14 @@ def csv_of(cells: Sequence[Cell]) -> str:
         scores, data = cell.scores, cell.data
         words = [cell.model, data.title, data.spec.dataset, data.split, cell.protocol or "", cell.task]
         counts = [len(scores.rows), len(scores.empty), len(scores.skipped)]
-        table.writerow([*words, *counts, *(repr(scores.figures[k]) if k in scores.figures else "" for k in keys)])
+        table.writerow(
+            [
+                *words,
+                *counts,
+                cell.post_processing,
+                *(repr(scores.figures[k]) if k in scores.figures else "" for k in keys),
+            ]
+        )
     return stream.getvalue()
 
 
@@ -163,7 +186,7 @@ def markdown_of(cells: Sequence[Cell]) -> str:
     """The tables in Markdown, then those by class, category and part."""
     parts = []
     for metric, group in by_metric(cells).items():
-        head = ["set", "model", "n", *(f"{c.title} {c.arrow}".strip() for c in header(group))]
+        head = ["set", "model", "n", *(f"{c.title} {c.arrow}".strip() for c in header(group)), *extra(group)]
         rows = [[title, model, count, *figures] for title, model, count, figures in lines(group, ablations=True)]
         parts.append(f"## {metric.capitalize()}\n\n{_markdown(head, rows, 2)}")
     parts += [f"## {title}\n\n{_markdown(head, rows, 1)}" for title, head, rows in broken_down(cells)]
@@ -183,15 +206,17 @@ def tex_of(cells: Sequence[Cell]) -> str:
     for group in by_metric(cells).values():
         shown = header(group)
         marks = {True: r" $\uparrow$", False: r" $\downarrow$", None: ""}
-        head = " & ".join(["Set", "Model", *(f"{c.latex}{marks[c.higher]}" for c in shown)])
+        head = " & ".join(["Set", "Model", *(f"{c.latex}{marks[c.higher]}" for c in shown), *extra(group)])
         rows, last = [], ""
         for title, model, _, figures in lines(group):
             rule = [r"\hline"] if title != last else []
-            cells_of_row = [escaped(title), escaped(model), *("--" if f == "–" else f for f in figures)]
+            cells_of_row = [escaped(title), escaped(model), *("--" if f == "–" else escaped(f) for f in figures)]
             rows += [*rule, " & ".join(cells_of_row) + r" \\"]
             last = title
         body = "\n".join([head + r" \\", *rows])
-        parts.append(f"\\begin{{tabular}}{{ll{'r' * len(shown)}}}\n\\hline\n{body}\n\\hline\n\\end{{tabular}}\n")
+        parts.append(
+            f"\\begin{{tabular}}{{ll{'r' * len(shown)}{'l' * len(extra(group))}}}\n\\hline\n{body}\n\\hline\n\\end{{tabular}}\n"
+        )
     return "\n".join(parts)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from genpercept.commands.evaluate.cell import Cell, Example
 from genpercept.commands.evaluate.columns import Column
-from genpercept.commands.evaluate.output import broken_down, by_metric, header, lines
+from genpercept.commands.evaluate.output import broken_down, by_metric, extra, header, lines
 from genpercept.imaging import html
 from genpercept.metrics import METRICS
 
@@ -51,7 +51,7 @@ def _tables(cells: Sequence[Cell]) -> Iterator[str]:
             note += " Baselines look at no image; means and majorities are those of the very labels they are scored on."
         if any(c.data.spec.reported for c in group):
             note += " In brackets: where a paper says so; its figures are not measured here."
-        head = ("model", "set", "samples", *(f"{c.title} {c.arrow}" for c in shown))
+        head = ("model", "set", "samples", *(f"{c.title} {c.arrow}" for c in shown), *extra(group))
         rows = [(model, title, count, *figures) for title, model, count, figures in lines(group, ablations=True)]
         yield html.section(metric.capitalize(), note.strip(), html.table(head, rows))
 
