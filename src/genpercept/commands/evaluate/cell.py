@@ -136,8 +136,13 @@ def started(name: str, data: EvalSet, task: Task, key: str = "", done: str | Non
 
 
 def _post_processing(model: str, metric: Metric) -> str:
-    """What was done to predictions before they were compared, in words: by the model and by the metric."""
+    """What was done to predictions before they were compared, in words: by the model and by the metric.
+
+    A metric that begins with what the model has done (min-max of what is stretched changes nothing) speaks for both.
+    """
     said = {"model": model, "metric": metric.post_processing}
+    if said["metric"].startswith(f"{model}, then "):
+        return said["metric"]
     done = {who: words for who, words in said.items() if words not in ("", "none")}
     if len(set(done.values())) > 1:
         return "; ".join(f"{who}: {words}" for who, words in done.items())
