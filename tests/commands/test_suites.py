@@ -7,6 +7,7 @@ import html
 import json
 import math
 import re
+import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -15,12 +16,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from genpercept.commands.evaluate import predictions, stored, suites
+from genpercept.commands.evaluate import predictions, sets, stored, suites
+from genpercept.commands.files.inputs import name_results
 from genpercept.core import classes
 from genpercept.pipeline.loading import load
 from genpercept.pipeline.pipeline import GenPerceptPipeline
-from tests.support import suite_trees
+from tests.support import depth_trees, suite_trees
 from tests.support.commands import invoke
+from tests.support.other_trees import taskonomy
 from tests.support.paths import SD_TINY
 
 # Results of a suite's own set, which the title of a table tells.
@@ -284,3 +287,38 @@ def test_nothing_is_a_number_where_nothing_is_known() -> None:
     found = METRICS.find("segmentation").breakdown(details, TASKS.find("segmentation"))
     assert found is not None and list(found.rows) == list(classes.find("nyu40").names)
     assert math.isnan(found.rows["wall"]["acc"]) and math.isnan(found.rows["floor"]["iou"])
+
+
+REPEATED: dict[str, tuple[Callable[[Path], Any], str, str, str]] = {  # layout: tree, split, a folder of it, its twin
+    "kitti": (depth_trees.kitti, "val", "2011_09_26/2011_09_26_drive_0002_sync", "2011_09_26_drive_0005_sync"),
+    "vkitti2": (depth_trees.vkitti2, "all", "Scene01", "Scene06"),
+    "scannet": (depth_trees.scannet, "all", "scans/scene0406_02", "scene0011_00"),
+    "nyuv2": (depth_trees.nyuv2_pngs, "test", "test/kitchen_0004", "office_0001"),
+    "hypersim": (depth_trees.hypersim_pngs, "val", "val/ai_003_010", "ai_010_003"),
+    "diode": (depth_trees.diode, "val", "val/indoors/scene_00021", "scene_00022"),
+    "eth3d": (depth_trees.eth3d, "all", "office", "terrace"),
+    "taskonomy": (lambda root: [taskonomy(root, name, 3) for name in ("allensville", "beechwood")], "all", "", ""),
+    "mvtec_ad": (lambda root: suite_trees.anomaly(root), "test", "", ""),
+    "dis5k": (lambda root: suite_trees.dis5k(root), "test", "", ""),
+}
+
+
+@pytest.mark.parametrize("name", REPEATED)
+def test_results_of_repeated_stems_are_joined_with_their_samples(name: str, tmp_path: Path) -> None:
+    """Two scenes, drives or buildings with frames of the same names, as `predict` names them, in every data set."""
+    build, split, folder, twin = REPEATED[name]
+    build(tmp_path)
+    root = tmp_path / name if (tmp_path / name).is_dir() else tmp_path
+    if folder:
+        for path in [p for p in root.rglob(Path(folder).name) if p.is_dir()]:  # images and labels may lie apart
+            shutil.copytree(path, path.with_name(twin))
+    data = sets.open_set(sets.SetSpec(name, name, root, split))
+    images = [entry.image for entry in data.entries]
+    assert len({image.stem for image in images}) < len(images)
+    for image, result in zip(images, name_results(images), strict=True):
+        file = tmp_path / "files" / f"{result}_depth.npy"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(str(image))
+    _, found = stored.opened(tmp_path / "files", None)
+    joined = [path.read_text() for path in stored.joined(found, tmp_path / "files", data) if path is not None]
+    assert joined == [str(image) for image in images]
