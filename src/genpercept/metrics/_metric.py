@@ -158,7 +158,7 @@ class Breakdown:
 
     what: str
     columns: tuple[Column, ...]
-    rows: Mapping[str, Row]  # by name; figures that are not known are NaN
+    rows: Mapping[str, Row]  # by name, NaN where there is no figure; tables leave names without any out
 
 
 def _undeclared(key: str) -> Column:

@@ -188,11 +188,10 @@ class Segmentation(MetricPlugin[SegmentationMetric]):
     )
 
     def breakdown(self, details: Mapping[str, Any], task: Task) -> Breakdown | None:
-        """IoU and recall of each class that occurs, by name."""
+        """IoU and recall of each class, by name; NaN of those that do not occur."""
         names = cast("ClassTask", task).table.names
-        both = zip(details["iou_per_class"], details["acc_per_class"], strict=True)
-        pairs = {name: tuple(math.nan if v is None else v for v in one) for name, one in zip(names, both, strict=False)}
-        rows = {name: {"iou": iou, "acc": acc} for name, (iou, acc) in pairs.items() if not math.isnan(iou)}
+        each = zip(names, details["iou_per_class"], details["acc_per_class"], strict=True)
+        rows = {n: {k: math.nan if v is None else v for k, v in (("iou", i), ("acc", a))} for n, i, a in each}
         return Breakdown("class", (up("iou", "IoU"), up("acc", "recall")), rows)
 
     def observe(self, task: Task, sample: Sample) -> Known:

@@ -20,8 +20,8 @@ from genpercept.commands.evaluate.scoring import ONE_SAMPLE, Rules, Scorer, Scor
 from genpercept.commands.evaluate.sets import EvalSet
 from genpercept.core import files
 from genpercept.imaging.prediction import Prediction
-from genpercept.metrics import Breakdown
-from genpercept.tasks import Task
+from genpercept.metrics import Breakdown, Metric
+from genpercept.tasks import PostProcessedTask, Task
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ class Cell:
     about_model: dict[str, Any] = field(default_factory=dict)
     examples: list[Example] = field(default_factory=list)
     breakdowns: list[Breakdown] = field(default_factory=list)
+    post_processing: str = ""  # in words; "": there is no such choice
 
     def record(self) -> dict[str, Any]:
         """As results.json holds it."""
@@ -74,6 +75,7 @@ class Cell:
             "task": self.task,
             "metric": self.metric,
             "protocol": self.protocol,
+            "post_processing": self.post_processing,
             "count": len(scores.rows),
             "figures": scores.figures,
             "details": scores.details,
@@ -125,9 +127,26 @@ def of_model(
     return cell
 
 
-def started(name: str, data: EvalSet, task: Task, key: str = "") -> Cell:
-    """A cell that has no scores yet."""
-    return Cell(name, data, task.name, task.metric, data.protocol(task), Scores(), key=key)
+def started(name: str, data: EvalSet, task: Task, key: str = "", done: str | None = None) -> Cell:
+    """A cell that has no scores yet. done: the post-processing of its predictions, where that is not the task's."""
+    cell = Cell(name, data, task.name, task.metric, data.protocol(task), Scores(), key=key)
+    words = task.post_processing if isinstance(task, PostProcessedTask) else ""
+    cell.post_processing = _post_processing(words if done is None else done, rules_of(task, data).metric())
+    return cell
+
+
+def _post_processing(model: str, metric: Metric) -> str:
+    """What was done to predictions before they were compared, in words: by the model and by the metric.
+
+    A metric that begins with what the model has done (min-max of what is stretched changes nothing) speaks for both.
+    """
+    said = {"model": model, "metric": metric.post_processing}
+    if said["metric"].startswith(f"{model}, then "):
+        return said["metric"]
+    done = {who: words for who, words in said.items() if words not in ("", "none")}
+    if len(set(done.values())) > 1:
+        return "; ".join(f"{who}: {words}" for who, words in done.items())
+    return next(iter(done.values()), "none" if "none" in said.values() else "")
 
 
 def clocked(cell: Cell, predictor: Predictor) -> None:
@@ -190,7 +209,8 @@ def of_baselines(task: Task, data: EvalSet, how: Machinery) -> list[Cell]:
             for entry, name in zip(data.entries, data.names, strict=True):
                 scorer.add(entry, name, Source(known, title))
             scores = _in_order(scorer.finish(), data)
-        cell = Cell(f"baseline: {title}", data, task.name, task.metric, data.protocol(task), scores, baseline=True)
+        cell = started(f"baseline: {title}", data, task, done="")
+        cell.scores, cell.baseline = scores, True
         cell.timing = {"seconds": time.perf_counter() - begin, "metric_seconds": scores.seconds}
         cell.breakdowns = breakdowns(task, data.dataset, scores.details, scores.groups)
         cells.append(cell)

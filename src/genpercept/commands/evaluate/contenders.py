@@ -230,8 +230,9 @@ class Files:
 
     def on(self, data: EvalSet, said: Said) -> Cell:
         how, begin, task = self.run.how, time.perf_counter(), self.task_on(data)
-        made = cell.started(self.name, data, task)
         paths = stored.joined(self.found, self.folder, data)
+        first = next(path for path in paths if path is not None)
+        made = cell.started(self.name, data, task, done=stored.post_processing(first))
         with Scorer(cell.rules_of(task, data), how.workers, how.skip_bad) as scorer:
             for i, (entry, name, path) in enumerate(zip(data.entries, data.names, paths, strict=True)):
                 if path is None:

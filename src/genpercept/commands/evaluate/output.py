@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import importlib.metadata
 import io
+import math
 import os
 import platform
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ _TEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "^": r"\textasciicircum{}",
     "\\": r"\textbackslash{}",
 }
-_WORDS = ("model", "set", "dataset", "split", "protocol", "task", "samples", "empty", "skipped")
+_WORDS = ("model", "set", "dataset", "split", "protocol", "task", "samples", "empty", "skipped", "post_processing")
 
 
 def versions(device: str) -> dict[str, str]:
@@ -47,12 +48,15 @@ def by_metric(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
     return found
 
 
-def lines(cells: Sequence[Cell], ablations: bool = False) -> Iterator[tuple[str, str, str, list[str]]]:
+Line = tuple[str, str, str, list[str]]
+
+
+def lines(cells: Sequence[Cell]) -> Iterator[Line]:
     """Of cells of one metric: set, model, number of samples, figures as text; after each set what papers report of it.
 
-    ablations: also the rows of papers that are no main results.
+    Where there is a choice of post-processing, it stands after the figures, in words.
     """
-    shown = columns(cells[0].metric, cells[0].scores.figures)
+    shown, processed = header(cells), extra(cells)
     for title in dict.fromkeys(c.data.title for c in cells):
         group = [c for c in cells if c.data.title == title]
         for cell in group:
@@ -60,10 +64,31 @@ def lines(cells: Sequence[Cell], ablations: bool = False) -> Iterator[tuple[str,
                 title,
                 cell.model,
                 str(len(cell.scores.rows)),
-                [c.shown(cell.scores.figures.get(c.key)) for c in shown],
+                [*(c.shown(cell.scores.figures.get(c.key)) for c in shown), *(cell.post_processing for _ in processed)],
             )
-        for said in (r for r in group[0].data.spec.reported if r.main or ablations):
-            yield title, f"{said.method} [{said.source}]", "", [c.shown(said.figures.get(c.key)) for c in shown]
+        for said in (r for r in group[0].data.spec.reported if r.main):
+            yield (
+                title,
+                f"{said.method} [{said.source}]",
+                "",
+                [*(c.shown(said.figures.get(c.key)) for c in shown), *("–" for _ in processed)],
+            )
+
+
+def ablations(cells: Sequence[Cell]) -> list[list[str]]:
+    """Method, set and figures of what papers report beside their main results, for cells of one metric."""
+    specs = {cell.data.title: cell.data.spec for cell in cells}
+    return [
+        [f"{said.method} [{said.source}]", title, *(c.shown(said.figures.get(c.key)) for c in header(cells))]
+        for title, spec in specs.items()
+        for said in spec.reported
+        if not said.main
+    ]
+
+
+def extra(cells: Sequence[Cell]) -> list[str]:
+    """Headers of what `lines` has after the figures."""
+    return ["post-processing"] if any(cell.post_processing for cell in cells) else []
 
 
 def header(cells: Sequence[Cell]) -> tuple[Column, ...]:
@@ -83,6 +108,8 @@ def show(cells: Sequence[Cell], width: int | None = None) -> None:
         table.add_column("model", overflow="fold", min_width=24)
         for name in ("n", *(f"{c.title}{c.arrow}" for c in header(group))):
             table.add_column(name, justify="right", no_wrap=True)
+        for name in extra(group):
+            table.add_column(name, overflow="fold", max_width=44)
         last = ""
         for title, model, count, figures in lines(group):
             if title != last:
@@ -98,10 +125,8 @@ def show(cells: Sequence[Cell], width: int | None = None) -> None:
             for row in rows:
                 table.add_row(*map(escape, row))
             console.print(table)
-    if left_out := sum(
-        not r.main for spec in {c.data.title: c.data.spec for c in cells}.values() for r in spec.reported
-    ):
-        console.print(f"{left_out} rows of the paper's ablations are in report.html and results.md", style="dim")
+    if left_out := sum(len(ablations(group)) for group in by_metric(cells).values()):
+        console.print(f"{left_out} further rows of papers are in report.html and results.md", style="dim")
 
 
 def save(out: Path, cells: Sequence[Cell], settings: dict[str, Any], about: dict[str, str]) -> None:
@@ -127,7 +152,14 @@ def csv_of(cells: Sequence[Cell]) -> str:
         scores, data = cell.scores, cell.data
         words = [cell.model, data.title, data.spec.dataset, data.split, cell.protocol or "", cell.task]
         counts = [len(scores.rows), len(scores.empty), len(scores.skipped)]
-        table.writerow([*words, *counts, *(repr(scores.figures[k]) if k in scores.figures else "" for k in keys)])
+        table.writerow(
+            [
+                *words,
+                *counts,
+                cell.post_processing,
+                *(repr(scores.figures[k]) if k in scores.figures else "" for k in keys),
+            ]
+        )
     return stream.getvalue()
 
 
@@ -139,33 +171,47 @@ def breakdowns_csv(cells: Sequence[Cell]) -> str:
     table.writerow(["model", "set", "what", "name", *keys])
     for cell in cells:
         for one in cell.breakdowns:
-            for name, row in one.rows.items():
+            for name, row in ((n, r) for n, r in one.rows.items() if _known(r)):
                 figures = (repr(row[k]) if k in row else "" for k in keys)
                 table.writerow([cell.model, cell.data.title, one.what, name, *figures])
     return stream.getvalue()
 
 
 def broken_down(cells: Sequence[Cell]) -> Iterator[tuple[str, list[str], list[list[str]]]]:
-    """(title, header, rows) of a table per set and breakdown: names down, the models' figures side by side."""
+    """(title, header, rows) of a table per set and breakdown: names down, the models' figures side by side.
+
+    Baselines, which would take most of its width, are in breakdowns.csv alone.
+    """
+    cells = [cell for cell in cells if not cell.baseline]
+    one_model = len({cell.model for cell in cells}) == 1
     for title in dict.fromkeys(c.data.title for c in cells):
         group = [(c, one) for c in cells if c.data.title == title for one in c.breakdowns]
         for what in dict.fromkeys(one.what for _, one in group):
             shown = [(c, one, column) for c, one in group if one.what == what for column in one.columns]
-            head = [what, *(f"{c.model}: {column.title} {column.arrow}".strip() for c, _, column in shown)]
-            names = dict.fromkeys(name for _, one, _ in shown for name in one.rows)
+            heads = [(c.model, f"{column.title} {column.arrow}".strip()) for c, _, column in shown]
+            head = [what, *(figure if one_model else f"{model}: {figure}" for model, figure in heads)]
+            every = dict.fromkeys(name for _, one, _ in shown for name in one.rows)
+            names = [n for n in every if any(_known(one.rows.get(n, {})) for _, one, _ in shown)]
             rows = [
                 [n, *(column.shown(one.rows.get(n, {}).get(column.key)) for _, one, column in shown)] for n in names
             ]
             yield f"{title}, by {what}", head, rows
 
 
+def _known(row: Mapping[str, float]) -> bool:
+    return any(math.isfinite(value) for value in row.values())
+
+
 def markdown_of(cells: Sequence[Cell]) -> str:
-    """The tables in Markdown, then those by class, category and part."""
+    """The tables in Markdown, what else papers report, and the tables by class, category and part."""
     parts = []
     for metric, group in by_metric(cells).items():
-        head = ["set", "model", "n", *(f"{c.title} {c.arrow}".strip() for c in header(group))]
-        rows = [[title, model, count, *figures] for title, model, count, figures in lines(group, ablations=True)]
+        head = ["set", "model", "n", *(f"{c.title} {c.arrow}".strip() for c in header(group)), *extra(group)]
+        rows = [[title, model, count, *figures] for title, model, count, figures in lines(group)]
         parts.append(f"## {metric.capitalize()}\n\n{_markdown(head, rows, 2)}")
+        if further := ablations(group):
+            head = ["method", "set", *(f"{c.title} {c.arrow}".strip() for c in header(group))]
+            parts.append(f"## {metric.capitalize()}: further rows of papers\n\n{_markdown(head, further, 2)}")
     parts += [f"## {title}\n\n{_markdown(head, rows, 1)}" for title, head, rows in broken_down(cells)]
     return "\n".join(parts)
 
@@ -183,15 +229,17 @@ def tex_of(cells: Sequence[Cell]) -> str:
     for group in by_metric(cells).values():
         shown = header(group)
         marks = {True: r" $\uparrow$", False: r" $\downarrow$", None: ""}
-        head = " & ".join(["Set", "Model", *(f"{c.latex}{marks[c.higher]}" for c in shown)])
+        head = " & ".join(["Set", "Model", *(f"{c.latex}{marks[c.higher]}" for c in shown), *extra(group)])
         rows, last = [], ""
         for title, model, _, figures in lines(group):
             rule = [r"\hline"] if title != last else []
-            cells_of_row = [escaped(title), escaped(model), *("--" if f == "–" else f for f in figures)]
+            cells_of_row = [escaped(title), escaped(model), *("--" if f == "–" else escaped(f) for f in figures)]
             rows += [*rule, " & ".join(cells_of_row) + r" \\"]
             last = title
         body = "\n".join([head + r" \\", *rows])
-        parts.append(f"\\begin{{tabular}}{{ll{'r' * len(shown)}}}\n\\hline\n{body}\n\\hline\n\\end{{tabular}}\n")
+        parts.append(
+            f"\\begin{{tabular}}{{ll{'r' * len(shown)}{'l' * len(extra(group))}}}\n\\hline\n{body}\n\\hline\n\\end{{tabular}}\n"
+        )
     return "\n".join(parts)
 
 

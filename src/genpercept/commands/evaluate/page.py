@@ -8,7 +8,7 @@ from typing import Any
 
 from genpercept.commands.evaluate.cell import Cell, Example
 from genpercept.commands.evaluate.columns import Column
-from genpercept.commands.evaluate.output import broken_down, by_metric, header, lines
+from genpercept.commands.evaluate.output import ablations, broken_down, by_metric, header, lines
 from genpercept.imaging import html
 from genpercept.metrics import METRICS
 
@@ -26,7 +26,7 @@ def document(cells: Sequence[Cell], settings: Mapping[str, Any], about: Mapping[
     sets = list(dict.fromkeys(c.data.title for c in cells))
     lead = f"{', '.join(models) or 'baselines'} on {', '.join(sets)}."
     parts = (html.section(title, "", html.table(head, rows)) for title, head, rows in broken_down(cells))
-    sections = [*_tables(cells), *parts, *_sets(cells), *_skipped(cells)]
+    sections = [*_tables(cells), *parts, *_sets(cells), *_skipped(cells), *_further(cells)]
     sections.append(html.section("Time", "", _time(cells)))
     sections.append(html.section("Settings", "", html.facts(_plain(settings))))
     sections.append(html.section("Versions", "", html.facts(about)))
@@ -51,9 +51,27 @@ def _tables(cells: Sequence[Cell]) -> Iterator[str]:
             note += " Baselines look at no image; means and majorities are those of the very labels they are scored on."
         if any(c.data.spec.reported for c in group):
             note += " In brackets: where a paper says so; its figures are not measured here."
+        note += _processed(group)
         head = ("model", "set", "samples", *(f"{c.title} {c.arrow}" for c in shown))
-        rows = [(model, title, count, *figures) for title, model, count, figures in lines(group, ablations=True)]
+        rows = [(model, title, count, *figures[: len(shown)]) for title, model, count, figures in lines(group)]
         yield html.section(metric.capitalize(), note.strip(), html.table(head, rows))
+
+
+def _processed(cells: Sequence[Cell]) -> str:
+    """A sentence about the post-processing; a column of it would lie beyond the edge of the page."""
+    by_words: dict[str, dict[str, None]] = {}
+    for cell in cells:
+        if cell.post_processing:
+            by_words.setdefault(cell.post_processing, {})[cell.model] = None
+    said = "; ".join(f"{words} ({', '.join(models)})" for words, models in by_words.items())
+    return f" Post-processing: {said}." if said else ""
+
+
+def _further(cells: Sequence[Cell]) -> Iterator[str]:
+    for metric, group in by_metric(cells).items():
+        if rows := ablations(group):
+            head = ("method", "set", *(f"{c.title} {c.arrow}" for c in header(group)))
+            yield html.section(f"{metric.capitalize()}: further rows of papers", "", html.table(head, rows))
 
 
 def _sets(cells: Sequence[Cell]) -> Iterator[str]:

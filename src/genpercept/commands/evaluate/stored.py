@@ -12,6 +12,7 @@ from pathlib import Path, PurePath
 from typing import Any, cast
 
 from genpercept.commands.evaluate.sets import EvalSet, classes_of
+from genpercept.core import files
 from genpercept.core.names import choose
 from genpercept.core.texts import listed
 from genpercept.imaging.prediction import Prediction
@@ -59,8 +60,8 @@ def joined(found: Mapping[str, Path], folder: Path, data: EvalSet) -> list[Path 
             )
     if not owner:
         raise ValueError(
-            f"{shown(folder)}: no prediction of data set {data.spec.dataset!r}, such as "
-            f"{listed(list(names(data.entries[0])), 3)}; it has {listed(sorted(found), 3)}"
+            f"{shown(folder)}: no prediction of data set {data.spec.dataset!r}, such as {data.names[0]}; it has "
+            f"{listed(sorted(found), 3)}"
         )
     return paths
 
@@ -83,6 +84,17 @@ def missing(folder: Path, name: str) -> str:
 def with_classes(task: Task, data: EvalSet) -> Task:
     """The task with the classes that the data set labels: files do not say which theirs are."""
     return task.with_options(classes=classes_of(data.dataset)) if isinstance(task, ClassTask) else task
+
+
+def post_processing(path: Path) -> str:
+    """What the program that made a prediction says it did to it, in the file or beside it; "" where nothing is said."""
+    try:
+        meta = (
+            Prediction.load(path).meta if path.suffix == ".npz" else files.read_json(path.with_suffix(".json"))["meta"]
+        )
+        return str(meta.get("post_processing", ""))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ""  # some other program's
 
 
 def read(task: Task, path: Path | None) -> Prediction:
