@@ -50,9 +50,9 @@ def overlap_curve(maps: np.ndarray, masks: np.ndarray, limit: float = 0.3) -> fl
     regions = []
     for p, g in zip(maps, masks, strict=True):
         labels: Any = ndimage.label(g, np.ones((3, 3)))
-        regions += [p[labels[0] == k] for k in range(1, labels[1] + 1)]
+        regions += [np.sort(p[labels[0] == k]) for k in range(1, labels[1] + 1)]
     normal = np.sort(maps[~masks])
-    share = np.array([np.mean([(r > t).mean() for r in regions]) for t in normal])
+    share = np.mean([1 - np.searchsorted(r, normal, "right") / r.size for r in regions], axis=0)
     rate = 1 - np.arange(1, normal.size + 1) / normal.size
     x, y = np.append(rate[::-1], 1.0), np.append(share[::-1], 1.0)
     grid = np.append(x[x < limit], limit)
@@ -68,7 +68,7 @@ def predicted(root: Path, out: Path, category: str, split: str) -> tuple[np.ndar
         paths = [paths[i] for i in (0, 3, 5, 8)]
     masks = [root / category / "ground_truth" / p.parent.name / f"{p.stem}_mask.png" for p in paths]
     pipe = genpercept.load(out / category / "model")
-    maps = [pipe(np.asarray(Image.open(p))).values for p in paths]
+    maps = [p.values for p in pipe([np.asarray(Image.open(p)) for p in paths], batch_size=4)]
     truth = [np.asarray(Image.open(m)) > 0 if m.is_file() else np.zeros((64, 64), bool) for m in masks]
     return np.stack(maps), np.stack(truth)
 
@@ -76,9 +76,9 @@ def predicted(root: Path, out: Path, category: str, split: str) -> tuple[np.ndar
 def test_every_figure_is_that_of_an_independent_calculation(fitted: tuple[Path, Path, str]) -> None:
     root, out, printed = fitted
     results = files.read_json(out / "fit.json")
-    assert list(results["categories"]) == list(mvtec_tree.CATEGORIES)
+    assert results["categories"] == {name: f"{name}/model" for name in mvtec_tree.CATEGORIES}
     found: dict[str, list[float]] = {}
-    for category, row in results["categories"].items():
+    for category, row in results["results"].items():
         maps, masks = predicted(root, out, category, "test")
         assert maps.shape == masks.shape == (12, 64, 64) and row["test_images"] == {"good": 4, "anomalous": 8}
         scores, bad = maps.max((1, 2)), masks.any((1, 2))
@@ -139,7 +139,7 @@ def test_a_finished_category_is_left_as_it_is(fitted: tuple[Path, Path, str], mo
 def test_predict_says_whether_an_image_is_anomalous(fitted: tuple[Path, Path, str], tmp_path: Path) -> None:
     """Score, threshold and verdict beside the map, and an overlay that outlines what is above the pixels' threshold."""
     root, out, _ = fitted
-    limits = files.read_json(out / "fit.json")["categories"]["wood"]["thresholds"]
+    limits = files.read_json(out / "fit.json")["results"]["wood"]["thresholds"]
     result = invoke("predict", root / "wood/test/blot", "--model", out / "wood/model", "--out", tmp_path, "--format",
                     "npy,overlay")  # fmt: skip
     assert result.exception is None, result.output
@@ -154,3 +154,34 @@ def test_predict_says_whether_an_image_is_anomalous(fitted: tuple[Path, Path, st
         above = values > limits["pixel_threshold"]
         rim = above & ~ndimage.binary_erosion(above, border_value=1)
         assert np.array_equal((over == (60, 255, 255)).all(-1), rim)
+
+
+def test_the_whole_folder_predicts_and_is_evaluated(fitted: tuple[Path, Path, str], tmp_path: Path) -> None:
+    """Each image by the model of its category; joined with the ground truth and evaluated, the figures are fit's own."""
+    root, out, _ = fitted
+    results = files.read_json(out / "fit.json")
+    wanted = {key: results["mean"][key] for key in KEYS}
+    pattern = str(root / "*/test/*/*.png")
+    result = invoke("predict", pattern, "--model", out, "--out", tmp_path / "maps", "--format", "npy")
+    assert result.exception is None and result.return_value == 0, result.output
+    for category, row in results["results"].items():
+        meta = files.read_json(tmp_path / f"maps/{category}/test/good/000_anomaly.json")["meta"]
+        assert meta["image_threshold"] == row["thresholds"]["image_threshold"]
+        assert meta["request"]["model"] == str(out / category / "model")
+    scored = invoke("score", "anomaly", "--pred", tmp_path / "maps", "--gt", root)
+    assert scored.exception is None, scored.output
+    figures = json.loads(scored.output)
+    assert {key: figures[key] for key in KEYS} == pytest.approx(wanted, abs=1e-9)
+    stray = tmp_path / "elsewhere/a.png"
+    stray.parent.mkdir()
+    stray.write_bytes((root / "wood/test/good/000.png").read_bytes())
+    result = invoke("predict", stray, "--model", out, "--out", tmp_path / "stray")
+    assert (
+        result.return_value == 2 and "lies in no folder named after a category of --model: cable, grid" in result.output
+    )
+
+    words = ("--dataset", "mvtec_ad", "--root", root, "--split", "test", "--workers", "0", "--out", tmp_path / "table")
+    table = invoke("evaluate", "--model", out, *words)
+    assert table.exception is None, table.output
+    (cell,) = files.read_json(tmp_path / "table/results.json")["results"]
+    assert {key: cell["figures"][key] for key in KEYS} == pytest.approx(wanted, abs=1e-9)
