@@ -68,7 +68,7 @@ def predicted(root: Path, out: Path, category: str, split: str) -> tuple[np.ndar
         paths = [paths[i] for i in (0, 3, 5, 8)]
     masks = [root / category / "ground_truth" / p.parent.name / f"{p.stem}_mask.png" for p in paths]
     pipe = genpercept.load(out / category / "model")
-    maps = [p.values for p in pipe([np.asarray(Image.open(p)) for p in paths], batch_size=4)]
+    maps = [p.values for p in pipe([np.asarray(Image.open(p)) for p in paths])]
     truth = [np.asarray(Image.open(m)) > 0 if m.is_file() else np.zeros((64, 64), bool) for m in masks]
     return np.stack(maps), np.stack(truth)
 
