@@ -14,7 +14,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from genpercept.core import classes
-from genpercept.data import composition1k
+from genpercept.data import DATASETS, composition1k
 from tests.support.other_trees import DRAW, cityscapes, coco, load, mhp, photo, put, taskonomy
 
 # Taskonomy ----------------------------------------------------------------------------------------------------------------
@@ -320,3 +320,20 @@ def test_poses_that_are_not_mhps(tmp_path: Path, table: dict[str, Any], says: st
     savemat(tmp_path / "val/pose_annos/9.mat", table)
     with pytest.raises(ValueError, match=says):
         load("mhp", tmp_path, "val")
+
+
+def test_mvtec_holds_good_images_out(tmp_path: Path) -> None:
+    """Evenly spaced, by category; all of them are trained on where nothing is held out."""
+    for category in ("a", "b"):
+        for i in range(10):
+            photo(tmp_path / category / f"train/good/{i:03d}.png")
+    mvtec = DATASETS.find("mvtec_ad")
+    part = mvtec.with_options(held_out=0.2)
+    held = [e.name for e in part.index(tmp_path, "val")]
+    assert held == [f"{c}/train/good/{i:03d}" for c in "ab" for i in (0, 5)]
+    left = [e.name for e in part.index(tmp_path, "train")]
+    assert len(left) == 16 and sorted(left + held) == [e.name for e in mvtec.index(tmp_path, "train")]
+    with pytest.raises(ValueError, match='no split "val" of its own: set the option held_out'):
+        mvtec.index(tmp_path, "val")
+    with pytest.raises(ValueError, match="held_out=1 of mvtec_ad: must be a share from 0 to below 1"):
+        mvtec.with_options(held_out=1)

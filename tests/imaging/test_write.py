@@ -14,6 +14,7 @@ from genpercept.commands.files.inputs import gather, name_results
 from genpercept.imaging.colour import INVALID, colourise
 from genpercept.imaging.encode import png16_bytes
 from genpercept.imaging.painters import palette, spectral
+from genpercept.imaging.prediction import Prediction
 
 
 def decode_png(path: Path) -> np.ndarray:
@@ -138,3 +139,26 @@ def test_keypoints_are_drawn_where_they_are() -> None:
 def test_unknown_kind() -> None:
     with pytest.raises(ValueError, match="has no colours"):
         colourise(np.zeros((2, 2)), "colour")
+
+
+def test_an_overlay_is_the_image_where_nothing_is_strange(tmp_path: Path) -> None:
+    """Heat covers the image by the score; what is above the threshold is outlined, and only that."""
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    scores = np.zeros((20, 30), np.float32)
+    scores[5:12, 8:18] = 0.8
+    prediction = Prediction(scores, "anomaly", meta={"pixel_threshold": 0.5})
+    path, _ = prediction.save(tmp_path / "a", ["overlay"], image=image)
+    over = np.asarray(Image.open(path))
+    assert path.name == "a_overlay.png" and np.array_equal(over[scores == 0], image[scores == 0])
+    rim = np.zeros((20, 30), bool)
+    rim[5:12, 8:18] = True
+    rim[6:11, 9:17] = False
+    assert np.array_equal((over == (60, 255, 255)).all(-1), rim)
+    heat = np.asarray(prediction.colourise())[8, 12].astype(float)
+    np.testing.assert_allclose(over[8, 12], 0.4 * image[8, 12] + 0.6 * heat, atol=1)
+    plain = Prediction(scores, "anomaly").save(tmp_path / "b", ["overlay"], image=image)[0]
+    assert not (np.asarray(Image.open(plain)) == (60, 255, 255)).all(-1).any()
+    with pytest.raises(ValueError, match="format overlay needs the image"):
+        prediction.save(tmp_path / "c", ["overlay"])
+    with pytest.raises(ValueError, match="format overlay cannot hold mask"):
+        Prediction(scores, "mask").save(tmp_path / "d", ["overlay"], image=image)

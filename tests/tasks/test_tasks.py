@@ -12,7 +12,7 @@ import torch
 from genpercept.core.values import Geometry, Sample
 from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import METRICS
-from genpercept.tasks import TASKS, PostProcessedTask, _keypoints
+from genpercept.tasks import TASKS, JudgingTask, PostProcessedTask, _keypoints
 from genpercept.tasks.disparity import normalise
 from tests.support.paths import GOLDEN
 
@@ -371,3 +371,26 @@ def test_synthetic_defects() -> None:
     assert task.prepare(s, None) is s  # type: ignore[union-attr]
     s.defect[3, 3] = True
     assert task.prepare(s, np.random.default_rng(0)) is s  # type: ignore[union-attr]
+
+
+def test_thresholds_are_the_least_that_so_few_good_ones_exceed() -> None:
+    task, rng = TASKS.find("anomaly"), np.random.default_rng(5)
+    assert isinstance(task, JudgingTask)
+    good = [Prediction(rng.random((6, 7)).astype(np.float32) * 0.8, "anomaly") for _ in range(20)]
+    scores, pixels = [p.values.max() for p in good], np.concatenate([p.values.ravel() for p in good])
+    for image_rate, pixel_rate in ((0.0, 0.0), (0.05, 0.01), (0.3, 0.5)):
+        options = task.fitted(good, image_rate, pixel_rate).options
+        for values, rate, limit in ((scores, image_rate, "image_threshold"), (pixels, pixel_rate, "pixel_threshold")):
+            above = int((np.asarray(values) > options[limit]).sum())
+            assert above == int(rate * len(values)) and options[limit] in values, (limit, rate)
+    fitted = task.fitted(good, 0.0, 0.0)
+    strange = Prediction(np.full((2, 2), 0.9, np.float32), "anomaly")
+    assert fitted.judge(strange)["anomalous"] and not fitted.judge(good[0])["anomalous"]
+    assert fitted.judge(strange)["defect_share"] == 1 and fitted.judge(good[0])["defect_share"] == 0
+    assert list(task.judge(strange)) == ["image_score"], "no verdict without thresholds"
+    with pytest.raises(ValueError, match="thresholds need good images"):
+        task.fitted([], 0.1, 0.1)
+    with pytest.raises(ValueError, match="a false positive rate of 1: must be at least 0 and below 1"):
+        task.fitted(good, 1.0, 0.1)
+    with pytest.raises(ValueError, match="image_threshold=2: must be a number from 0 to 1"):
+        task.with_options(image_threshold=2)

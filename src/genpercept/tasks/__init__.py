@@ -129,6 +129,8 @@ class PreparedTask(Protocol):
 class JudgingTask(Protocol):
     """A task whose predictions carry a verdict on the whole image, by thresholds that are set on good ones."""
 
+    verdict: tuple[str, ...]  # its options that are these thresholds; values of predictions do not depend on them
+
     def judge(self, prediction: Prediction) -> dict[str, Any]:
         """What the `meta` of a prediction says of the image as a whole."""
         ...

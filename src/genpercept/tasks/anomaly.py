@@ -44,10 +44,11 @@ class Anomaly(ScalarTask):
         "affine": {"mse": 1.0, "l1": 0.5},
     }
     metric = "anomaly"
+    verdict = ("image_threshold", "pixel_threshold")
 
     def __post_init__(self) -> None:
         check_fraction("synthetic", self.synthetic)
-        for name in ("image_threshold", "pixel_threshold"):
+        for name in self.verdict:
             if getattr(self, name) is not None:
                 check_fraction(name, getattr(self, name))
 

@@ -14,13 +14,12 @@ from genpercept.commands.evaluate.cell import Cell, Machinery, Said
 from genpercept.commands.evaluate.predictions import ModelSpec, Predictor, Way
 from genpercept.commands.evaluate.scoring import Scorer, Source
 from genpercept.commands.evaluate.sets import EvalSet
-from genpercept.core import files
+from genpercept.commands.files import fitted
 from genpercept.core.names import hint
 from genpercept.core.values import Sample
 from genpercept.imaging.prediction import Prediction
-from genpercept.tasks import Task
+from genpercept.tasks import JudgingTask, Task
 
-FIT = "fit.json"  # in a folder with a model per category: {"categories": {NAME: folder of its model, from here}}
 _PLACE = "{category}"
 
 
@@ -102,17 +101,8 @@ def categories_of(spec: ModelSpec) -> dict[str, ModelSpec] | None:
         if not found:
             raise ValueError(f"{spec.name}: no folder fits it; put {_PLACE} where the category's name stands")
         return {name: replace(spec, name=path) for name, path in sorted(found.items())}
-    file = Path(spec.name).expanduser() / FIT
-    if not file.is_file():
-        return None
-    try:
-        named = files.read_json(file)["categories"]
-        found = {str(name): str(file.parent / path) for name, path in named.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f'{file}: expected {{"categories": {{NAME: FOLDER}}}}: {error}') from None
-    if not found:
-        raise ValueError(f"{file}: names no category; fit some first")
-    return {name: replace(spec, name=path) for name, path in found.items()}
+    fit = fitted.read(Path(spec.name))
+    return None if fit is None else {name: replace(spec, name=str(path)) for name, path in fit.items()}
 
 
 def _matching(pattern: str) -> Iterator[tuple[str, Path]]:
@@ -193,7 +183,7 @@ class PerCategory:
 
     def _predictor(self, category: str, part: EvalSet) -> Predictor:
         pipe = self._pipe(category)
-        if (pipe.task, pipe.task_plugin.options) != (self.task.name, self.task.options):
+        if (pipe.task, _unjudged(pipe.task_plugin)) != (self.task.name, _unjudged(self.task)):
             raise ValueError(
                 f"{self.specs[category].name}: another task, or other options of it, than the first model has"
             )
@@ -205,6 +195,12 @@ class PerCategory:
         pipe, how = self._pipe(category), self.run.how
         nowhere = Cache(how.out / "predictions")
         return Predictor(pipe, self.run.way, data, nowhere, how.batch_size).predict([sample])[0]
+
+
+def _unjudged(task: Task) -> dict[str, Any]:
+    """The options without those of the verdict, which each category's model has of its own and no figure reads."""
+    verdict = task.verdict if isinstance(task, JudgingTask) else ()
+    return {key: value for key, value in task.options.items() if key not in verdict}
 
 
 # ---- predictions in files --------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """Each category of a data set in turn: train, set thresholds on good images, measure. DIR/fit.json says what came out.
 
+Its `categories` say which model is whose, for `predict` and `evaluate`; its `results` what each of them reaches.
+
 A category's thresholds go into its model, where every prediction reads them; the held-out good images that they are set on
 are neither trained on nor measured on.
 """
@@ -15,6 +17,7 @@ from typing import Any
 
 import click
 
+from genpercept.commands.files.fitted import FIT
 from genpercept.commands.fit.table import table
 from genpercept.core import files
 from genpercept.core.devices import pick_device
@@ -30,7 +33,6 @@ from genpercept.tasks import TASKS, JudgingTask
 from genpercept.training import recipe as recipes
 
 SET = "mvtec_ad"
-RESULTS = "fit.json"
 _CHUNK = 16  # images handed to the pipeline at once
 
 
@@ -78,15 +80,16 @@ def main(
         raise ValueError(f"{path}: trains {task.name}, which judges no images: give a recipe of a task that does")
     results = _claim(out, settings, resume)
     for name in names:
-        if name in results["categories"]:
+        if name in results["results"]:
             click.echo(f"{name}: done before")
             continue
         if code := _train(out / name, settings, name):
             return code
-        results["categories"][name] = _measured(out / name / "model", settings, name, pick_device(device), batch_size)
+        results["results"][name] = _measured(out / name / "model", settings, name, pick_device(device), batch_size)
+        results["categories"][name] = f"{name}/model"
         _write(out, results)
     click.echo(table(results, METRICS.find(task.metric).columns))
-    click.echo(f"{shown(out / RESULTS)}: thresholds and figures; {shown(out)}/CATEGORY/model: the models")
+    click.echo(f"{shown(out / FIT)}: thresholds and figures; {shown(out)}/CATEGORY/model: the models")
     return 0
 
 
@@ -128,8 +131,8 @@ def _overrides(settings: Settings, category: str) -> list[str]:
 
 def _claim(out: Path, settings: Settings, resume: bool) -> dict[str, Any]:
     """What `out` holds of these settings, an empty result where it is new. ValueError where it holds something else."""
-    fresh = {"settings": asdict(settings), "categories": {}, "mean": {}}
-    path = out / RESULTS
+    fresh = {"settings": asdict(settings), "categories": {}, "results": {}, "mean": {}}
+    path = out / FIT
     if not path.is_file():
         return json.loads(files.to_json(fresh))
     if not resume:
@@ -169,8 +172,7 @@ def _measured(model: Path, settings: Settings, category: str, device: str, batch
         metric.update(prediction, **truth, name=sample.name)
         verdicts[bool(truth["gt"].any())].append(fitted.judge(prediction)["anomalous"])
     return {
-        "model": f"{model.parent.name}/{model.name}",
-        "thresholds": {k: v for k, v in fitted.options.items() if k.endswith("_threshold")},
+        "thresholds": {key: fitted.options[key] for key in fitted.verdict},
         "held_out_images": len(good),
         "test_images": {"good": len(verdicts[False]), "anomalous": len(verdicts[True])},
         "figures": metric.compute() | {"false_alarms": _share(verdicts[False]), "found": _share(verdicts[True])},
@@ -191,9 +193,9 @@ def _share(said: Sequence[bool]) -> float:
 
 
 def _write(out: Path, results: dict[str, Any]) -> None:
-    rows = [row["figures"] for row in results["categories"].values()]
+    rows = [row["figures"] for row in results["results"].values()]
     results["mean"] = {key: _mean([row[key] for row in rows]) for key in rows[0]}
-    files.write_json(out / RESULTS, results)
+    files.write_json(out / FIT, results)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -12,7 +12,7 @@ VERDICTS = (down("false_alarms", "false alarms"), up("found", "found"))
 
 def table(results: Mapping[str, Any], columns: Sequence[Column]) -> str:
     """`fit.json` as fixed-width text. columns: of the metric."""
-    rows, shown = results["categories"], (*columns, *VERDICTS)
+    rows, shown = results["results"], (*columns, *VERDICTS)
     lines = [["", *(f"{column.title} {column.arrow}" for column in shown), "threshold"]]
     for name, row in rows.items():
         limit = f"{row['thresholds']['image_threshold']:.3f}"

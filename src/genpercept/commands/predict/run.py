@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from genpercept.commands.files import fitted
 from genpercept.commands.files.inputs import gather, name_results
 from genpercept.commands.files.results import Job, prepare_folder
 from genpercept.commands.predict import local, processes
@@ -13,6 +15,7 @@ from genpercept.commands.predict.progress import Progress, say
 from genpercept.commands.predict.request import ENGINES, Machine, Outcome, Pipeline, Request, check
 from genpercept.core.names import choose
 from genpercept.imaging import write
+from genpercept.imaging.read import shown
 
 __all__ = ["Machine", "Outcome", "Pipeline", "Progress", "Request", "run", "write"]
 
@@ -36,8 +39,8 @@ def run(
     not at all; formats None: those of the kind (png and color; coco and color of keypoints). `resume` skips images
     whose files are there and were made from the same file by the same request. engine "ray": by the workers of a Ray
     cluster. Started by accelerate or torchrun, each process does its share. Either way `out`/manifest.jsonl says what is
-    done. `load` stands in for genpercept.load. Raises ValueError for what concerns all images: folders, formats, model,
-    device.
+    done. Of a folder with a model per category (fit.json) each image has that of the category in whose folder it lies.
+    `load` stands in for genpercept.load. Raises ValueError for what concerns all images: folders, formats, model, device.
     """
     request, machine = request or Request(), machine or Machine()
     chosen = check(request, machine, formats)
@@ -49,16 +52,9 @@ def run(
         prepare_folder(out, inputs)
         for folder in dict.fromkeys(job.stem.parent for job in jobs):
             prepare_folder(folder, inputs)
-    model = Model(request, processes.own_device(machine), load)
     try:
-        if jobs and engine == "ray":
-            from genpercept.commands.predict import ray
-
-            ray.predict(jobs, model, chosen, resume, outcome, out)
-        elif jobs and processes.several():
-            processes.predict(jobs, model, chosen, resume, outcome, out)
-        else:
-            local.predict(jobs, model, chosen, resume, outcome)
+        for asked, part in _by_model(jobs, request, outcome):
+            _predict(part, Model(asked, processes.own_device(machine), load), chosen, resume, outcome, out, engine)
     except KeyboardInterrupt:
         say(f"genpercept: interrupted; {outcome.done} images are done and whole, --resume continues with the rest")
         return 130
@@ -70,3 +66,42 @@ def run(
         ):
             say(f"genpercept: error: {failure}")
     return outcome.exit_code
+
+
+def _predict(
+    jobs: list[Job],
+    model: Model,
+    formats: tuple[str, ...] | None,
+    resume: bool,
+    outcome: Outcome,
+    out: Path,
+    engine: str,
+) -> None:
+    if jobs and engine == "ray":
+        from genpercept.commands.predict import ray
+
+        ray.predict(jobs, model, formats, resume, outcome, out)
+    elif jobs and processes.several():
+        processes.predict(jobs, model, formats, resume, outcome, out)
+    else:
+        local.predict(jobs, model, formats, resume, outcome)
+
+
+def _by_model(jobs: list[Job], request: Request, outcome: Outcome) -> Iterator[tuple[Request, list[Job]]]:
+    """The images of each model: all of them, or, of a folder with a model per category, those that lie in its folder.
+
+    An image of no category has failed.
+    """
+    categories = None if request.model is None else fitted.read(Path(request.model))
+    if categories is None:
+        yield request, jobs
+        return
+    found: dict[str, list[Job]] = {}
+    for job in jobs:
+        if (category := fitted.category_of(job.path, categories)) is None:
+            names = ", ".join(categories)
+            outcome.failed[job] = f"{shown(job.path)}: lies in no folder named after a category of --model: {names}"
+        else:
+            found.setdefault(category, []).append(job)
+    for category, part in found.items():
+        yield replace(request, model=str(categories[category])), part
