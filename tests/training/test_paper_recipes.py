@@ -12,33 +12,25 @@ import torch
 from PIL import Image
 
 from genpercept.data import DATASETS
-from genpercept.models.backbones import BACKBONES
-from genpercept.models.backbones.clip import BIGG_CONFIG
-from genpercept.models.backbones.dinov2 import GIANT_CONFIG
-from genpercept.models.backbones.pixart_alpha import PIXART_512_CONFIG
-from genpercept.models.backbones.sd21 import SD21_CONFIG
-from genpercept.models.codecs import CODECS
-from genpercept.models.codecs.kl import SD_VAE_CONFIG
-from genpercept.models.heads import HEADS, neck_config
-from genpercept.models.paradigms import PARADIGMS
-from genpercept.tasks import TASKS, PreparedTask
+from genpercept.tasks import PreparedTask
 from genpercept.training import loop
 from genpercept.training import recipe as recipes
-from genpercept.training.networks.predictor import Parts, find_task
+from genpercept.training.networks.predictor import find_task
 from genpercept.training.stages.base import Draw
 from genpercept.training.stages.finetune import Net
 from tests.support.bases import clip_base, dinov2_base, pixart_base
+from tests.support.full_size import full_size
 from tests.support.other_trees import coco
 from tests.support.paths import ROOT, SD_TINY
 from tests.support.planes import planes
 
 PAPER = sorted((ROOT / "recipes" / "paper").glob("*.toml"))
 FINETUNED = [path for path in PAPER if recipes.load(path).stage == "finetune"]
-# base of a recipe -> backbone, its full size, and a small base; Stable Diffusion 2.1 for the others
-OTHERS: dict[str, tuple[str, dict[str, Any], Any]] = {
-    "PixArt-alpha/PixArt-XL-2-512x512": ("pixart_alpha", PIXART_512_CONFIG | {"out_channels": 4}, pixart_base),
-    "facebook/dinov2-giant": ("dinov2", GIANT_CONFIG, dinov2_base),
-    "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k": ("clip", BIGG_CONFIG, clip_base),
+# base of a recipe -> its small stand-in; Stable Diffusion 2.1's for the others
+SMALL = {
+    "PixArt-alpha/PixArt-XL-2-512x512": pixart_base,
+    "facebook/dinov2-giant": dinov2_base,
+    "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k": clip_base,
 }
 
 
@@ -85,13 +77,13 @@ def test_a_step_on_tiny_shapes(path: Path, data: Path, tmp_path: Path) -> None:
         "speed.threads": "1",
     }
     if recipe.stage == "finetune":
-        other = OTHERS.get(recipe.model.base)
-        small |= {"model.base": f'"{other[2](tmp_path / "base") if other else SD_TINY}"', "resolution": "40"}
+        make = SMALL.get(recipe.model.base)
+        small |= {"model.base": f'"{make(tmp_path / "base") if make else SD_TINY}"', "resolution": "40"}
     else:
         small |= {
             "model.codec_config": "{block_out_channels = [8, 8], layers_per_block = 1, norm_num_groups = 4}",
         }
-    if recipe.model.base in OTHERS:
+    if recipe.model.base in SMALL:
         small["augment.sizes"] = "[[28, 42]]" if recipe.paradigm == "direct" else "[[32, 48]]"
     sizes = {"dpt": "fusion_hidden_size", "upernet": "hidden_size"}
     if recipe.task == "pose":  # the folder of pictures has no people
@@ -103,26 +95,6 @@ def test_a_step_on_tiny_shapes(path: Path, data: Path, tmp_path: Path) -> None:
     assert loop.main(path, [f"{key}={value}" for key, value in small.items()], tmp_path / "run") == 0
     assert '"step": 1' in (tmp_path / "run" / "log.jsonl").read_text()
     assert any((tmp_path / "run" / "model").rglob("*.safetensors"))
-
-
-def full_size(recipe: recipes.Recipe) -> Parts:
-    """The networks of a recipe at full size, without memory."""
-    paradigm = PARADIGMS.find(recipe.paradigm).with_options(**recipe.paradigm_options)
-    backbone, config, _ = OTHERS.get(recipe.model.base, ("sd21", SD21_CONFIG, None))
-    pixels = BACKBONES.find(backbone).input == "pixels"
-    codec_name = "pixels" if pixels else "kl"
-    with torch.device("meta"):
-        vae = None if pixels else CODECS.find("kl").build(SD_VAE_CONFIG).requires_grad_(False)
-        codec = CODECS.find(codec_name).wrap(vae)
-        channels = paradigm.input_channels(codec.channels)
-        unet: Any = BACKBONES.find(backbone).build(config if pixels else config | {"in_channels": channels})
-        name = recipe.model.head or TASKS.find(recipe.task).head
-        plugin, task = HEADS.find(name), find_task(recipe)
-        outputs = {"out_channels": task.outputs(next(s for s in plugin.spaces if s in task.spaces))}
-        neck = neck_config(unet.pyramid_channels, unet.pyramid_strides)
-        module = plugin.build(neck | outputs | recipe.model.head_config) if plugin.class_name else None
-    nothing = cast(Any, None)  # prompts are given to forward
-    return Parts(unet, vae, module, codec, plugin.wrap(module), paradigm, nothing, backbone, codec_name, name)
 
 
 @pytest.mark.parametrize("path", FINETUNED, ids=lambda p: p.stem)

@@ -59,6 +59,7 @@ class Suite(Section):
     name: str
     sets: tuple[str, ...] = ()  # ids or data sets; default: all
     root: Path = Path("data")  # has a folder for each data set
+    roots: dict[str, Path] = Field(default_factory=dict)  # id or data set -> another folder
     options: dict[str, dict[str, Any]] = Field(default_factory=dict)  # id or data set -> options beside the suite's
 
 
@@ -193,9 +194,10 @@ def _sets(study: Study, suite: Suite) -> list[HeldOut]:
     chosen = suites.load(suite.name)
     choose(f"task of suite {suite.name!r}", _task(study), chosen.tasks)
     called = [name for part in chosen.set for name in (part.id, part.dataset)]
-    for name in suite.options:
+    for name in (*suite.options, *suite.roots):
         choose(f"set of suite {suite.name!r}", name, called)
     options = [f"{name}.{key}={toml(value)}" for name, table in suite.options.items() for key, value in table.items()]
+    roots = [str(suite.root), *(f"{name}={root}" for name, root in suite.roots.items())]
     return [
         HeldOut(
             name=spec.dataset,
@@ -205,7 +207,7 @@ def _sets(study: Study, suite: Suite) -> list[HeldOut]:
             protocol=spec.protocol or "",
             options=dict(spec.options),
         )
-        for spec in suites.specs(chosen, suite.sets, [str(suite.root)], options, None)
+        for spec in suites.specs(chosen, suite.sets, roots, options, None)
     ]
 
 
