@@ -12,12 +12,14 @@ measured on its study's sets. Exit code 1 when one of them failed.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -31,11 +33,12 @@ from tests.support.miniature.runs import Row
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("only", nargs="*", help="only cases whose names contain one of these")
+    parser.add_argument("only", nargs="*", help="only cases of these names, or whose names begin with one that ends in *")
     parser.add_argument("--recipes", type=Path, default=Path(__file__).parents[2] / "recipes")
     parser.add_argument("--work", type=Path, help="folder of the miniatures and the runs [a temporary one]")
     parser.add_argument("--jobs", type=int, default=2, help="cases side by side")
     parser.add_argument("--out", type=Path, help="the page")
+    parser.add_argument("--json", type=Path, help="the rows, for programs")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="really_runs_") as temp:
         begin = time.monotonic()
@@ -43,10 +46,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         work = world.build((args.work or Path(temp)).resolve())
         known, rows = runs.read(args.recipes.resolve())
         chosen = runs.match(known, args.only)
-        rows = [row for row in rows if not args.only or any(text in row.name for text in args.only)]
+        rows = [row for row in rows if runs.meant(row.name, args.only)]
         rows += runs.run_all(chosen, known, work, args.jobs, _say)
         text = page(rows, time.monotonic() - begin)
     print(text.partition("\n## ")[0])
+    if args.json:
+        args.json.write_text(json.dumps([asdict(row) for row in rows]), encoding="utf-8")
     if args.out:
         args.out.write_text(text, encoding="utf-8")
     return int(any(not row.done for row in rows))

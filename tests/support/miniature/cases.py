@@ -119,7 +119,7 @@ def shrunk(case: Case, bases: Path) -> list[str]:
     if large := _smaller(recipe.augment.sizes, patch):
         found["augment.sizes"] = large
     for key in ("height", "width"):
-        if key in recipe.task_options:
+        if key in recipe.task_options and large:
             found[f"task_options.{key}"] = found["augment.sizes"][0][key == "width"]
     if key := WIDTHS.get(recipe.model.head):
         found[f"model.head_config.{key}"] = min(32, recipe.model.head_config.get(key, 32))

@@ -120,29 +120,31 @@ def taskonomy(root: Path) -> None:
                 png(root / domain / building / f"{stem}{domain}.png", values)
             info = root / "point_info" / building / f"{stem}point_info.json"
             text(info, json.dumps({"field_of_view_rads": np.pi / 3}))
-    text(root / "splits_taskonomy" / "train_val_test_tiny.csv", "\n".join(rows) + "\n")
-    text(root / "train_val_test_tiny.csv", "\n".join(rows) + "\n")
+    for subset in ("tiny", "fullplus"):
+        text(root / f"train_val_test_{subset}.csv", "\n".join(rows) + "\n")
 
 
 def cityscapes(root: Path) -> None:
-    """A city a split, classes and disparity."""
+    """A city a split, classes and disparity, and two frames of each snippet around an annotated one, which is its twentieth."""
     for number, (split, city, frames) in enumerate((("train", "aachen", 5), ("val", "bonn", 3), ("test", "berlin", 2))):
-        for frame in range(frames):
-            s = scene(400 + 10 * number + frame, (96, 192), street=True)
-            stem = f"{split}/{city}/{city}_{frame:06d}_000019"
-            png(root / f"leftImg8bit/{stem}_leftImg8bit.png", s.image)
-            ids = np.array([7, 11, 11, 26, 24, 23], np.uint8)[s.parts]  # road, building, car, person, sky
-            png(root / f"gtFine/{stem}_gtFine_labelIds.png", ids)
-            baseline = 0.2
-            disparity = np.where(np.isfinite(s.depth), baseline * s.focal / s.depth * 256 + 1, 0)
-            png(root / f"disparity/{stem}_disparity.png", disparity.astype(np.uint16))
-            camera = {"fx": s.focal, "fy": s.focal, "u0": 96.0, "v0": 48.0}
-            about = {"extrinsic": {"baseline": baseline}, "intrinsic": camera}
-            text(root / f"camera/{stem}_camera.json", json.dumps(about))
+        for sequence in range(frames):
+            snippet = f"{split}/{city}/{city}_{sequence:06d}"
+            for frame, kind in ((19, ""), (18, "_sequence"), (19, "_sequence")):
+                s = scene(400 + 30 * number + 5 * sequence + frame, (96, 192), street=True)
+                stem = f"{snippet}_{frame:06d}"
+                png(root / f"leftImg8bit{kind}/{stem}_leftImg8bit.png", s.image)
+                d = np.where(np.isfinite(s.depth), 0.2 * s.focal / s.depth * 256 + 1, 0)
+                png(root / f"disparity{kind}/{stem}_disparity.png", d.astype(np.uint16))
+                if not kind:
+                    ids = np.array([7, 11, 11, 26, 24, 23], np.uint8)[s.parts]  # road, building, car, person, sky
+                    png(root / f"gtFine/{stem}_gtFine_labelIds.png", ids)
+                    camera = {"fx": s.focal, "fy": s.focal, "u0": 96.0, "v0": 48.0}
+                    about = {"extrinsic": {"baseline": 0.2}, "intrinsic": camera}
+                    text(root / f"camera/{stem}_camera.json", json.dumps(about))
 
 
 def kitti(root: Path) -> None:
-    """Recordings with the annotated depth of train and val, and for test the public evaluation's archive. LiDAR is sparse."""
+    """Recordings with the annotated depth of train and val, for test the public evaluation's archive and list. LiDAR is sparse."""
     bases = (("data_depth_annotated/train/", "0001", 4), ("data_depth_annotated/val/", "0002", 2), ("", "0009", 2))
     for number, (base, drive, frames) in enumerate(bases):
         name = f"{_DAY}_drive_{drive}_sync"
@@ -152,6 +154,9 @@ def kitti(root: Path) -> None:
             hit = np.random.default_rng(frame).random(_FRAME) < 0.05
             depth = np.where(hit, stored(s.depth, 256), 0).astype(np.uint16)
             png(root / f"{base}{name}/proj_depth/groundtruth/image_02/{frame:010d}.png", depth)
+    name = f"{_DAY}_drive_0009_sync"
+    frames = [f"{_DAY}/{name}/image_02/data/{i:010d}.png {name}/proj_depth/groundtruth/image_02/{i:010d}.png" for i in (0, 1)]
+    text(root / "eigen_test_files_with_gt.txt", "\n".join(f"{frame} 721.5377" for frame in frames) + "\n")
     f, (h, w) = 721.5, _FRAME
     text(root / f"{_DAY}/calib_cam_to_cam.txt", f"P_rect_02: {f} 0 {w / 2} 45 0 {f} {h / 2} 0.2 0 0 1 0.003\n")
 

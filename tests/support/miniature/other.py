@@ -121,6 +121,27 @@ def _person(number: int, image: int, size: tuple[int, int]) -> dict[str, Any]:
     }
 
 
+def mhp(root: Path) -> None:
+    """LV-MHP v2: two people in each photograph; of the 16 joints one is hidden, one not in the picture."""
+    from scipy.io import savemat
+
+    for split, frames in (("train", 5), ("val", 3)):
+        for i in range(frames):
+            number, people = 10 * i + len(split), {}
+            png(root / f"LV-MHP-v2/{split}/images/{number}.jpg", scene(1700 + number, (96, 128)).image)
+            for j in range(2):
+                draw = np.random.default_rng(10 * number + j)
+                top, left = draw.integers(2, 30), draw.integers(2, 90)
+                points = np.stack([left + draw.uniform(2, 28, 16), top + draw.uniform(2, 58, 16), np.zeros(16)], -1)
+                points[4, 2], points[5, 2] = 1, 2
+                corners = [[left + 8, top, 0], [left + 22, top + 12, 0], [left, top, 0], [left + 30, top + 60, 0]]
+                people[f"person_{j}"] = np.concatenate([points, corners])
+            (root / f"LV-MHP-v2/{split}/pose_annos").mkdir(parents=True, exist_ok=True)
+            savemat(root / f"LV-MHP-v2/{split}/pose_annos/{number}.mat", people)
+        numbers = "\n".join(str(10 * i + len(split)) for i in range(frames))
+        text(root / f"LV-MHP-v2/list/{split}.txt", numbers + "\n")
+
+
 CATEGORIES = ("bottle", "carpet", "hazelnut")
 
 

@@ -325,6 +325,14 @@ def read(root: Path) -> tuple[list[Case], list[Row]]:
     return found, broken
 
 
+def meant(name: str, only: Sequence[str]) -> bool:
+    """Whether `only` names a case, or begins its name (paper/depth*); all are meant without one."""
+    return not only or any(name == text or (text[-1:] == "*" and name.startswith(text[:-1])) for text in only)
+
+
 def match(found: Iterable[Case], only: Sequence[str]) -> list[Case]:
-    """Those whose names contain one of `only`; all without one."""
-    return [case for case in found if not only or any(text in case.name for text in only)]
+    """The cases that are meant. ValueError for a name that is none's."""
+    chosen = list(found)
+    if unknown := [text for text in only if not any(meant(case.name, [text]) for case in chosen)]:
+        raise ValueError(f"no case {', '.join(unknown)}; they are called as paper/depth, or studies/heads: DPT, identity")
+    return [case for case in chosen if meant(case.name, only)]

@@ -25,6 +25,7 @@ TREES: dict[str, Callable[[Path], None]] = {
     "p3m10k": other.p3m10k,
     "composition1k": other.composition1k,
     "coco_keypoints": other.coco_keypoints,
+    "mhp": other.mhp,
     "mvtec_ad": other.mvtec_ad,
 }
 # What a recipe's model.base names -> the folder in bases/ that stands for it
