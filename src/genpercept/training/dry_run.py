@@ -35,7 +35,6 @@ from genpercept.training.run.batches import Split
 from genpercept.training.samples.order import Order
 from genpercept.training.stages.finetune import FinetuneStage
 
-
 LACKING = 3  # exit code: it would work, but for what this machine lacks
 
 
@@ -74,7 +73,8 @@ def plan(recipe: Recipe, out: Path = Path()) -> Plan:
     _check_mixture(recipe)
     split = _division(recipe)
     lacks = list(dict.fromkeys(lacking.of_recipe(recipe, task.labels if task else ())))
-    stage = _shapes(recipe) if recipe.stage == "finetune" and lacking.here(recipe.model.base) else None
+    there = all(lacking.here(name) for name in (recipe.model.base, recipe.model.codec) if name)
+    stage = shapes_of(recipe) if recipe.stage == "finetune" and there else None
     images = recipe.steps * recipe.loader.batch_size
     sets = ", ".join(f"{d.called} {d.count or 'all'} x {d.weight:g}" for d in recipe.data)
     lines = [
@@ -92,7 +92,7 @@ def plan(recipe: Recipe, out: Path = Path()) -> Plan:
     return Plan(tuple(lines), tuple(lacks))
 
 
-def _shapes(recipe: Recipe) -> FinetuneStage:
+def shapes_of(recipe: Recipe) -> FinetuneStage:
     """The stage of a recipe whose base is here, without memory. ValueError for parts, losses and sizes that do not fit.
 
     Sets that are not here, or that would be rendered, are left to others: scenes stand in for them.

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from genpercept.models.backbones import as_backbone
-from genpercept.training.recipe import Recipe
 from genpercept.training.stages.finetune import FinetuneStage
 
 _FLOAT = 4  # bytes: weights, gradients, averages and the optimiser's means are float32
-_MEANS = {"muon": 1, "8bit": 0.5}  # of the gradient and its square that an optimiser keeps, in float32; 2 for the others
+_MEANS = {
+    "muon": 1,
+    "8bit": 0.5,
+}  # of the gradient and its square that an optimiser keeps, in float32; 2 for the others
 _GIB = 2**30
 
 
@@ -48,8 +50,8 @@ class Footprint:
         return (
             f"memory: about {(self.fixed + self.activations) / _GIB:.1f} GiB a process, an estimate: {said}, activations of "
             f"{self.passed} at once {self.activations / _GIB:.1f}\n"
-            f"disk: about {self.disk / _GIB:.1f} GiB: {self.keep} checkpoints of {self.checkpoint / _GIB:.1f}, the best and the "
-            f"last model of {self.model / _GIB:.1f}, and room to write the next of each"
+            f"disk: about {self.disk / _GIB:.1f} GiB: {self.keep} checkpoints of {self.checkpoint / _GIB:.1f}, the best and "
+            f"the last model of {self.model / _GIB:.1f}, and room to write the next of each"
         )
 
 

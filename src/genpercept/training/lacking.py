@@ -1,4 +1,4 @@
-"""What this machine lacks for a recipe: data, packages, weights, room. A line each; what no machine could run is a ValueError."""
+"""What this machine lacks for a recipe: data, packages, weights, room. A line each; a ValueError for what no machine has."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def of_recipe(recipe: Recipe, labels: Sequence[str]) -> Iterator[str]:
             yield f"{key}: no folder {name}, and no such model among those downloaded or embedded"
     for number, data in enumerate(recipe.data):
         yield from of_set(data, recipe.loader, labels, f"data.{number}")
-    yield from of_set(validation_set(recipe), recipe.loader, labels, "validation", at_least=1)
+    first = recipe.data[0].root
+    if first is None or first.expanduser().is_dir():  # else it has been said
+        yield from of_set(validation_set(recipe), recipe.loader, labels, "validation", at_least=1)
 
 
 def validation_set(recipe: Recipe) -> DataSet:
@@ -131,7 +133,7 @@ def of_disk(out: Path, needed: int) -> Iterator[str]:
         place = place.parent
     free = shutil.disk_usage(place).free
     if needed > free:
-        yield f"disk: {free / _GIB:.1f} GiB are free at {place}, and the run needs about {needed / _GIB:.1f}: set checkpoint.keep"
+        yield f"disk: {free / _GIB:.1f} GiB are free at {place}, the run needs {needed / _GIB:.1f}; see checkpoint.keep"
 
 
 def of_memory(needed: int) -> Iterator[str]:

@@ -26,7 +26,7 @@ REPLACED = {
     "model.base": "a published base: its stand-in of random weights in the same layout",
     "steps": f"{STEPS}",
     "validation.every": f"{EVERY}",
-    "validation.count": "2",
+    "validation.count": f"2; {_SCENES} where only scenes with some label count",
     "checkpoint.every": f"{EVERY}",
     "checkpoint.keep": "at least 2, so that a run can be taken up in its middle",
     "loader.batch_size": "at most 4",
@@ -99,7 +99,7 @@ def needs(case: Case, names: Sequence[str]) -> list[str]:
 
 
 def run_of(text: str) -> str | None:
-    """"runs/depth" of "runs/depth/model"."""
+    """ "runs/depth" of "runs/depth/model"."""
     match = _RUN.search(text)
     return None if match is None else f"runs/{match[1]}"
 
@@ -109,7 +109,12 @@ def shrunk(case: Case, bases: Path) -> list[str]:
     recipe = recipes.load(case.recipe, case.overrides)
     stand_in = STAND_INS.get(recipe.model.base)
     patch = PATCHES.get(stand_in or "", 16 if stand_in == "pixart" else 8)
-    found: dict[str, Any] = {"steps": STEPS, "validation.every": EVERY, "validation.count": 2, "checkpoint.every": EVERY}
+    found: dict[str, Any] = {
+        "steps": STEPS,
+        "validation.every": EVERY,
+        "validation.count": 2,
+        "checkpoint.every": EVERY,
+    }
     if stand_in:
         found["model.base"] = str(bases / stand_in)
     if recipe.checkpoint.keep < 2:
@@ -138,7 +143,7 @@ def shrunk(case: Case, bases: Path) -> list[str]:
 
 
 def _batch(recipe: Recipe) -> dict[str, int]:
-    """At most 4 samples a step in at most 2 parts. Recipes of before `loader.micro_batch` name the part, later ones the whole."""
+    """At most 4 samples a step. Recipes of before `loader.micro_batch` name a part of it, of which there are at most 2."""
     if "micro_batch" in Loader.model_fields:
         return {"loader.batch_size": min(recipe.loader.batch_size, 4)}
     return {

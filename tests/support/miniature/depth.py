@@ -144,7 +144,7 @@ def cityscapes(root: Path) -> None:
 
 
 def kitti(root: Path) -> None:
-    """Recordings with the annotated depth of train and val, for test the public evaluation's archive and list. LiDAR is sparse."""
+    """Recordings, annotated depth of train and val, for test the public evaluation's archive and list. LiDAR is sparse."""
     bases = (("data_depth_annotated/train/", "0001", 4), ("data_depth_annotated/val/", "0002", 2), ("", "0009", 2))
     for number, (base, drive, frames) in enumerate(bases):
         name = f"{_DAY}_drive_{drive}_sync"
@@ -155,7 +155,9 @@ def kitti(root: Path) -> None:
             depth = np.where(hit, stored(s.depth, 256), 0).astype(np.uint16)
             png(root / f"{base}{name}/proj_depth/groundtruth/image_02/{frame:010d}.png", depth)
     name = f"{_DAY}_drive_0009_sync"
-    frames = [f"{_DAY}/{name}/image_02/data/{i:010d}.png {name}/proj_depth/groundtruth/image_02/{i:010d}.png" for i in (0, 1)]
+    frames = [
+        f"{_DAY}/{name}/image_02/data/{i:010d}.png {name}/proj_depth/groundtruth/image_02/{i:010d}.png" for i in (0, 1)
+    ]
     text(root / "eigen_test_files_with_gt.txt", "\n".join(f"{frame} 721.5377" for frame in frames) + "\n")
     f, (h, w) = 721.5, _FRAME
     text(root / f"{_DAY}/calib_cam_to_cam.txt", f"P_rect_02: {f} 0 {w / 2} 45 0 {f} {h / 2} 0.2 0 0 1 0.003\n")

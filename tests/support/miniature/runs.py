@@ -48,7 +48,7 @@ def preload() -> None:
     import h5py  # noqa: F401
     import tensorboard.compat.proto  # noqa: F401
     import torch
-    import torch.utils.tensorboard  # noqa: F401
+    import torch.utils.tensorboard
     from diffusers import AutoencoderKL, PixArtTransformer2DModel, UNet2DConditionModel  # noqa: F401
     from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer, Dinov2Model  # noqa: F401
 
@@ -164,6 +164,11 @@ def _fork(words: Words, work: Path, log: Path) -> int:
         file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, 1)
         os.dup2(file, 2)
+        if words[0] == "@starts":  # as far as the command starts its runs
+            from genpercept.commands.study import execute
+
+            execute.execute = lambda *_, **__: sys.exit(0)
+            words = words[1:]
         sys.argv = ["genpercept", *words]
         os.environ |= {"HF_HUB_OFFLINE": "1", "GENPERCEPT_CACHE": str(work / "cache"), "OMP_NUM_THREADS": "1"}
         if words[0] == "@measure":
@@ -193,6 +198,9 @@ def _script(case: Case, row: Row, work: Path, brief: bool) -> Script:
     if case.study is not None:
         out = out / case.folder
     shutil.rmtree(work / out, ignore_errors=True)
+    if case.study is not None:
+        row.stage = "study starts"
+        _well((yield ["@starts", *_study(case, row, out), "--resume"]))
     row.stage = "dry run"
     code, said = yield ["train", str(case.recipe), *sets, "--dry-run"]
     row.accepted = code == 0
@@ -242,9 +250,7 @@ def _used(case: Case, row: Row, recipe: recipes.Recipe, work: Path, out: Path) -
         words = ["predict", picture, "--model", model, "--task", "depth", "--processing-resolution", "64"]
         _well((yield [*words, "--out", str(out / "predicted")]))
     if case.study is not None:
-        sets = _cases.of_study(case, row.replaced)
-        study = ["study", str(case.study), "--arms", case.arm, "--out", str(out.parent), "--scale", "full"]
-        study += [word for text in sets for word in ("--set", text)]
+        study, sets = _study(case, row, out), _cases.of_study(case, row.replaced)
         row.stage = "study dry run"
         _well((yield [*study, "--dry-run"]))
         row.stage = "measure"
@@ -253,6 +259,12 @@ def _used(case: Case, row: Row, recipe: recipes.Recipe, work: Path, out: Path) -
         _well((yield [*study, "--resume"]))
         if not list((work / out.parent).glob("*.md")):
             raise Failed("the study wrote no report")
+
+
+def _study(case: Case, row: Row, out: Path) -> Words:
+    """The command of the arm's study for this arm alone."""
+    sets = [word for text in _cases.of_study(case, row.replaced) for word in ("--set", text)]
+    return ["study", str(case.study), "--arms", case.arm, "--out", str(out.parent), "--scale", "full", *sets]
 
 
 def _well(answer: tuple[int, str], before: str = "") -> None:
@@ -334,5 +346,7 @@ def match(found: Iterable[Case], only: Sequence[str]) -> list[Case]:
     """The cases that are meant. ValueError for a name that is none's."""
     chosen = list(found)
     if unknown := [text for text in only if not any(meant(case.name, [text]) for case in chosen)]:
-        raise ValueError(f"no case {', '.join(unknown)}; they are called as paper/depth, or studies/heads: DPT, identity")
+        raise ValueError(
+            f"no case {', '.join(unknown)}; they are called as paper/depth, or studies/heads: DPT, identity"
+        )
     return [case for case in chosen if meant(case.name, only)]

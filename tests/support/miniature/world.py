@@ -38,7 +38,7 @@ STAND_INS = {
 }
 
 
-def build(folder: Path, sets: tuple[str, ...] = ()) -> Path:
+def build(folder: Path, sets: tuple[str, ...] = (), bases: bool = True) -> Path:
     """`folder`/data and `folder`/bases, or of the data only `sets`; what is there already stays."""
     for name in sets or TREES:
         root = folder / "data" / name
@@ -48,7 +48,8 @@ def build(folder: Path, sets: tuple[str, ...] = ()) -> Path:
             part.mkdir(parents=True)
             TREES[name](part)
             part.rename(root)
-    _bases(folder / "bases")
+    if bases:
+        _bases(folder / "bases")
     return folder
 
 
