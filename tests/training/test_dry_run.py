@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from genpercept.checkpoints.shapes import shapes_only
-from genpercept.training import dry_run, footprint, lacking, loop
+from genpercept.training import dry_run, footprint, lacking
 from genpercept.training import recipe as recipes
 from genpercept.training.dry_run import LACKING, Plan, plan
 from genpercept.training.networks import predictor
@@ -55,13 +55,25 @@ def test_a_machine_that_has_all(data: Path, tmp_path: Path) -> None:
     [
         ({"data.0.root": '"nowhere"'}, "data.0: no folder nowhere, for data set 'hypersim'"),
         ({"data.1.count": "50000"}, "data.1: split 'train' in {data}/vkitti2 has 8 entries, and count asks for 50000"),
-        ({"data.1.options": '{ conditions = ["rain"] }'}, "data.1: unknown condition of vkitti2 'rain': choose one of clone, fog"),
+        (
+            {"data.1.options": '{ conditions = ["rain"] }'},
+            "data.1: unknown condition of vkitti2 'rain': choose one of clone, fog",
+        ),
         ({"data.1.root": '"{data}"'}, "data.1: {data}: not the layout of Virtual KITTI 2: expected "),
         ({"data.1.options": '{ split_list = "none.txt" }'}, "data.1: none.txt: "),
-        ({"model.base": '"stable-diffusion-2-1"'}, "model.base: no folder stable-diffusion-2-1, and no such model among"),
+        (
+            {"model.base": '"stable-diffusion-2-1"'},
+            "model.base: no folder stable-diffusion-2-1, and no such model among",
+        ),
         ({"model.codec": '"runs/own_vae/model"'}, "model.codec: no folder runs/own_vae/model, and no such model among"),
-        ({"optim.kind": '"8bit"'}, 'optim.kind "8bit": the package bitsandbytes: pip install bitsandbytes, or choose "fused"'),
-        ({"logging.trackers": '["trackio"]'}, "logging.trackers: the package trackio: pip install trackio, or leave it out"),
+        (
+            {"optim.kind": '"8bit"'},
+            'optim.kind "8bit": the package bitsandbytes: pip install bitsandbytes, or choose "fused"',
+        ),
+        (
+            {"logging.trackers": '["trackio"]'},
+            "logging.trackers: the package trackio: pip install trackio, or leave it out",
+        ),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -78,7 +90,9 @@ def test_files_that_are_not_whole(data: Path, tmp_path: Path) -> None:
     for path in root.glob("ai_001_001/images/*geometry*/frame.0000.depth_meters.hdf5"):
         path.unlink()
     (line,) = planned(data, {"data.0.root": f'"{root}"', "data.0.skip_bad": "false"}).lacking
-    assert line.startswith("data.0: ") and line.endswith("frame.0000.depth_meters.hdf5: no such file; the data set is incomplete")
+    assert line.startswith("data.0: ") and line.endswith(
+        "frame.0000.depth_meters.hdf5: no such file; the data set is incomplete"
+    )
     assert not planned(data, {"data.0.root": f'"{root}"'}).lacking  # skip_bad: others take its place
     csv = root / "metadata_images_split_scene_v1.csv"
     csv.write_text("\n".join(row for row in csv.read_text().splitlines() if not row.endswith("val")))
@@ -110,14 +124,26 @@ def test_a_full_disk(data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ("changes", "says"),
     [
         ({"loss": "{latent = 1}", "model.head": '"dpt"'}, "loss.latent: head 'dpt' reads the denoiser's features"),
-        ({"learn.decoder": '"scratch"', "loss": "{latent = 1}"}, "learn.decoder: only a loss behind the decoder can train it"),
+        (
+            {"learn.decoder": '"scratch"', "loss": "{latent = 1}"},
+            "learn.decoder: only a loss behind the decoder can train it",
+        ),
         ({"loader.latent_variants": "2"}, "loader.latent_variants: cached latents serve the latent loss alone"),
         ({"learn.denoiser": '"frozen"'}, "nothing learns: set learn.denoiser, learn.decoder or learn.head"),
-        ({"lora.targets": '["nose"]', "learn.denoiser": '"lora"'}, "lora.targets ['nose']: the denoiser has no linear layer"),
-        ({"paradigm": '"stochastic_multi_step"', "paradigm_options": "{}", "learn.denoiser": '"lora"'}, "must learn: choose"),
+        (
+            {"lora.targets": '["nose"]', "learn.denoiser": '"lora"'},
+            "lora.targets ['nose']: the denoiser has no linear layer",
+        ),
+        (
+            {"paradigm": '"stochastic_multi_step"', "paradigm_options": "{}", "learn.denoiser": '"lora"'},
+            "must learn: choose",
+        ),
         ({"speed.processes": "64"}, "loader.batch_size 32: fewer samples than processes (64)"),
         ({"data.1.weight": "1e-6"}, "the smallest share must be at least 1 in 1000"),
-        ({"data.0.name": '"taskonomy"', "data.0.options": "{}"}, "taskonomy: split 'train' needs the option splits_file"),
+        (
+            {"data.0.name": '"taskonomy"', "data.0.options": "{}"},
+            "taskonomy: split 'train' needs the option splits_file",
+        ),
         ({"data.0.name": '"vkitti2"', "data.0.options": '{ crop = "x" }'}, "crop of vkitti2 'x'"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

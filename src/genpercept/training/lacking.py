@@ -37,16 +37,9 @@ def of_recipe(recipe: Recipe, labels: Sequence[str]) -> Iterator[str]:
         yield from of_set(data, recipe.loader, labels, f"data.{number}")
     first = recipe.data[0].root
     if first is None or first.expanduser().is_dir():  # else it has been said
-        yield from of_set(validation_set(recipe), recipe.loader, labels, "validation", at_least=1)
-
-
-def validation_set(recipe: Recipe) -> DataSet:
-    """What `Draw.validation` opens."""
-    chosen = recipe.validation
-    domain = chosen.domain or recipe.data[0].domain
-    return recipe.data[0].model_copy(
-        update={"split": chosen.split, "count": chosen.count, "fraction": 1.0, "domain": domain}
-    )
+        yield from of_set(recipe.held_out(), recipe.loader, labels, "validation", at_least=1)
+    for held in recipe.validation.sets:
+        yield from of_set(held.data(), recipe.loader, labels, f"validation.sets {held.label!r}")
 
 
 def of_set(

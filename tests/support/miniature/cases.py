@@ -112,7 +112,7 @@ def shrunk(case: Case, bases: Path) -> list[str]:
     found: dict[str, Any] = {
         "steps": STEPS,
         "validation.every": EVERY,
-        "validation.count": 2,
+        "validation.count": _SCENES if recipe.data[0].having else 2,
         "checkpoint.every": EVERY,
     }
     if stand_in:
