@@ -198,13 +198,14 @@ def _script(case: Case, row: Row, work: Path, brief: bool) -> Script:
     if case.study is not None:
         out = out / case.folder
     shutil.rmtree(work / out, ignore_errors=True)
-    if case.study is not None:
+    sweep = _study(case, row, out) if case.study is not None else []
+    if sweep:
         row.stage = "study starts"
-        _well((yield ["@starts", *_study(case, row, out), "--resume"]))
+        _well((yield ["@starts", *sweep, "--resume"]))
     row.stage = "dry run"
-    code, said = yield ["train", str(case.recipe), *sets, "--dry-run"]
+    code, said = yield [*([*sweep] if sweep else ["train", str(case.recipe), *sets]), "--dry-run"]
     row.accepted = code == 0
-    refused = "" if row.accepted else f"dry run: {_last(said)}"
+    refused = "" if row.accepted else f"dry run: {_refusal(said)}"
     row.stage = "train"
     train = ["train", str(case.recipe), *sets, "--out", str(out)]
     _well((yield train), before=refused)
@@ -245,14 +246,10 @@ def _used(case: Case, row: Row, recipe: recipes.Recipe, work: Path, out: Path) -
             words = ["evaluate", "--model", model, "--suite", name, "--workers", "0"]
             _well((yield [*words, *_roots(name, recipe.task), "--out", str(out / f"suite-{name}")]))
     elif recipe.stage == "denoiser":
-        row.stage = "predict"
-        picture = str(next((work / "data").glob("diode/val/indoors/*/*/*.png")))
-        words = ["predict", picture, "--model", model, "--task", "depth", "--processing-resolution", "64"]
-        _well((yield [*words, "--out", str(out / "predicted")]))
+        row.stage = "inspect"
+        _well((yield ["inspect", model]))
     if case.study is not None:
         study, sets = _study(case, row, out), _cases.of_study(case, row.replaced)
-        row.stage = "study dry run"
-        _well((yield [*study, "--dry-run"]))
         row.stage = "measure"
         _well((yield ["@measure", str(case.study), case.arm, str(out), *sets]))
         row.stage = "study"
@@ -278,6 +275,12 @@ def _last(said: str) -> str:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     told = [line for line in lines if line.startswith("genpercept: error:")]
     return (told or lines or ["no message"])[-1]
+
+
+def _refusal(said: str) -> str:
+    """Why a dry run does not say yes: its error, or the first thing that is lacking."""
+    lines = [line for line in said.splitlines() if line.startswith(("genpercept: error:", "not on this machine:"))]
+    return lines[0] if lines else _last(said)
 
 
 def _check_run(out: Path, stage: str) -> None:
