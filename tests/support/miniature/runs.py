@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from genpercept.commands.evaluate import suites
@@ -341,8 +342,8 @@ def read(root: Path) -> tuple[list[Case], list[Row]]:
 
 
 def meant(name: str, only: Sequence[str]) -> bool:
-    """Whether `only` names a case, or begins its name (paper/depth*); all are meant without one."""
-    return not only or any(name == text or (text[-1:] == "*" and name.startswith(text[:-1])) for text in only)
+    """Whether `only` has a case's name, or a pattern of it such as paper/depth*; all are meant without one."""
+    return not only or any(name == text or fnmatchcase(name, text) for text in only)
 
 
 def match(found: Iterable[Case], only: Sequence[str]) -> list[Case]:
