@@ -424,7 +424,8 @@ def test_recipes_take_a_step_and_say_what_they_would_do(path: Path, data: Path, 
     small += ['validation={split = "all", count = 2, pictures = 1}', "logging.tensorboard=false"]
     small += [f"loader.cache_dir={tmp_path / 'cache'}"]
     settings = recipes.load(path, small)
-    assert " -> " in plan(settings) and f"({settings.task}, {settings.distil.part}: width" in plan(settings)
-    assert "not here yet" in plan(recipes.load(path)) or settings.model.base != recipes.load(path).model.base
+    said = str(plan(settings))
+    assert " -> " in said and f"({settings.task}, {settings.distil.part}: width" in said
+    assert "not here yet" in str(plan(recipes.load(path))) or settings.model.base != recipes.load(path).model.base
     assert loop.main(path, small, tmp_path / "run") == 0
     assert loaded(tmp_path / "run" / "model")(picture()).values.shape == (33, 45)

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from genpercept.checkpoints import pickles, stand_ins
+from genpercept.checkpoints import pickles, shapes, stand_ins
 from genpercept.checkpoints.stand_ins import read_json
 from genpercept.checkpoints.weights import SUFFIX, is_pickle, pickle_refused, weight_files
 from genpercept.core import dtypes
@@ -150,25 +150,27 @@ def load_part(
     """Build the plugin's module from `folder`/config.json and fill it. Evaluation mode; float32 unless `dtype`.
 
     The module is built on the meta device, so nothing is initialised twice. config: in place of the file's. extra: tensors
-    that the folder is known not to hold. allow_pickle: .bin and .ckpt too, read as tensors only. ValueError lists what does
-    not fit.
+    that the folder is known not to hold. allow_pickle: .bin and .ckpt too, read as tensors only. Within `shapes.shapes_only` it
+    stays on the meta device. ValueError lists what does not fit.
     """
     config = read_json(folder / "config.json") if config is None else config
     module = skeleton(part, folder, config)
     files = weight_files(folder, allow_pickle=allow_pickle)
     stored = {k: tuple(v.shape) for k, v in (extra or {}).items()}
     for path in files:
-        shapes = todays_shapes(part, tensor_shapes(path, allow_pickle=allow_pickle), rename)
-        if twice := sorted(shapes.keys() & stored.keys()):
+        there = todays_shapes(part, tensor_shapes(path, allow_pickle=allow_pickle), rename)
+        if twice := sorted(there.keys() & stored.keys()):
             raise ValueError(f"{path}: holds {listed(twice)}, which another file of the part has too; copy it again")
-        stored.update(shapes)
+        stored.update(there)
     check_shapes(folder, {k: tuple(v.shape) for k, v in module.state_dict().items()}, stored)
+    if shapes.wanted():
+        return module.eval()
     tensors = dict(extra or {})
     for path in files:
         tensors.update(_todays(part, read_tensors(path, allow_pickle=allow_pickle), rename))
     check_finite(folder, tensors)
-    shapes = {k: v.shape for k, v in module.state_dict().items()}
-    tensors = {k: t.reshape(shapes[k]).to(dtype or torch.float32) for k, t in tensors.items()}
+    own = {k: v.shape for k, v in module.state_dict().items()}
+    tensors = {k: t.reshape(own[k]).to(dtype or torch.float32) for k, t in tensors.items()}
     module.load_state_dict(tensors, strict=True, assign=True)
     return module.eval()
 

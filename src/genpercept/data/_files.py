@@ -70,6 +70,11 @@ class FileDataset:
             choose(f"option of data set {self.name!r}", key, known)
         return replace(self, **options)
 
+    def check(self, split: str) -> None:
+        """ValueError for a split that there is not, or that needs other options, wherever the files are."""
+        if split not in self.about.splits:
+            raise ValueError(f"{self.name}: split {split!r}: choose one of {', '.join(self.about.splits)}")
+
     def index(self, root: Path | None, split: str) -> Sequence[Any]:
         raise NotImplementedError
 
@@ -79,9 +84,8 @@ class FileDataset:
     # ---- checks --------------------------------------------------------------------------------------------------------
 
     def folder(self, root: Path | None, split: str) -> Path:
-        """The root as a folder that exists, after checking the split's name. ValueError otherwise."""
-        if split not in self.about.splits:
-            raise ValueError(f"{self.name}: split {split!r}: choose one of {', '.join(self.about.splits)}")
+        """The root as a folder that exists, after checking the split. ValueError otherwise."""
+        self.check(split)
         if root is None:
             raise ValueError(f"data set {self.name!r} needs its folder: set root (--root). {self.about.obtain}")
         root = Path(root).expanduser()

@@ -59,6 +59,14 @@ class Taskonomy(FileDataset):
 
     splits_file: str = ""
 
+    def check(self, split: str) -> None:
+        super().check(split)
+        if split != "all" and not self.splits_file:
+            raise ValueError(
+                f"{self.name}: split {split!r} needs the option splits_file, such as train_val_test_tiny.csv of "
+                "splits_taskonomy.zip in the Taskonomy repository; or take split all"
+            )
+
     def index(self, root: Path | None, split: str) -> Sequence[Entry]:
         """Views by building, point and view. train, val and test need splits_file; absent buildings are left out."""
         root = self.folder(root, split)
@@ -104,11 +112,6 @@ class Taskonomy(FileDataset):
         return sample
 
     def _buildings(self, split: str) -> set[str]:
-        if not self.splits_file:
-            raise ValueError(
-                f"{self.name}: split {split!r} needs the option splits_file, such as train_val_test_tiny.csv of "
-                "splits_taskonomy.zip in the Taskonomy repository; or take split all"
-            )
         path = Path(self.splits_file).expanduser()
         rows = read_csv(path, " as a split file", encoding="utf-8-sig")
         if not rows or not {"id", split} <= set(rows[0]):

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from genpercept.checkpoints import stand_ins
+from genpercept.checkpoints import shapes, stand_ins
 from genpercept.checkpoints.weights import SUFFIX, TRANSFORMERS, weight_files
 from genpercept.core.files import read_json
 from genpercept.core.texts import one_line
@@ -30,7 +30,7 @@ def embed(tokenizer: Any, text_encoder: Any, prompt: str = "", *, pad: bool = Fa
 
     Not padded unless asked: the empty prompt is 2 tokens (begin, end) as in the released v2 models; v1 padded to 77. T5, of
     PixArt, gives 1 (end): its padding to 120 is masked in both networks, so that leaving it out changes nothing. ValueError
-    where it is asked for all the same.
+    where it is asked for all the same. Zeros of an encoder that is shapes alone.
     """
     masked = text_encoder.config.model_type == _T5
     if masked and pad:
@@ -44,17 +44,17 @@ def embed(tokenizer: Any, text_encoder: Any, prompt: str = "", *, pad: bool = Fa
         truncation=True,
         return_tensors="pt",
     ).input_ids
-    return text_encoder(ids.to(text_encoder.device))[0].float().clone()
+    found = text_encoder(ids.to(text_encoder.device))[0].float()
+    return torch.zeros(found.shape) if found.is_meta else found.clone()
 
 
 def load(folder: Path, *, allow_pickle: bool = False) -> tuple[Any, Any]:
     """Tokenizer and text encoder (evaluation mode, float32) of a model folder in StableDiffusionPipeline layout.
 
-    CLIP's, or the T5 of PixArt.
+    CLIP's, or the T5 of PixArt. Within `shapes.shapes_only` the encoder is on the meta device.
     ValueError for an incomplete folder, and for weights that lack tensors: transformers would draw those at random.
     """
     import transformers
-    from transformers.utils import logging
 
     for part in ("tokenizer", "text_encoder"):
         if not (folder / part).is_dir():
@@ -69,6 +69,29 @@ def load(folder: Path, *, allow_pickle: bool = False) -> tuple[Any, Any]:
     for path in part.iterdir():
         if path.is_file():
             stand_ins.refuse_stand_in(path)
+    try:
+        read = _read_shapes if shapes.wanted() else _read
+        encoder, wrong = read(kind, part, files[0].suffix == SUFFIX)
+    except _UNREADABLE as error:
+        reason = one_line(error)
+        raise ValueError(f"{part}: not a readable text encoder ({reason}); copy or download it again") from None
+    if wrong:
+        raise ValueError(f"{part}: missing or misshaped {', '.join(sorted(wrong)[:4])}; copy or download it again")
+    values = {} if shapes.wanted() else encoder.state_dict()
+    if bad := [name for name, t in values.items() if not bool(torch.isfinite(t).all())]:
+        raise ValueError(f"{part}: NaN or infinite values in {', '.join(bad[:4])}; the file is damaged")
+    try:
+        tokenizer = reader.from_pretrained(folder / "tokenizer")
+    except _UNREADABLE as error:
+        reason = one_line(error)
+        raise ValueError(f"{folder / 'tokenizer'}: not a readable tokenizer ({reason}); copy it again") from None
+    return tokenizer, encoder.eval()
+
+
+def _read(kind: Any, part: Path, safetensors: bool) -> tuple[Any, list[str]]:
+    """The encoder, and tensors that its files lack or have in another shape. One of _UNREADABLE for what is no encoder."""
+    from transformers.utils import logging
+
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # a bar for a few tensors would cut through the caller's own output
     level = logging.get_verbosity()
@@ -79,25 +102,19 @@ def load(folder: Path, *, allow_pickle: bool = False) -> tuple[Any, Any]:
             dtype=torch.float32,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
-            use_safetensors=files[0].suffix == SUFFIX,
+            use_safetensors=safetensors,
         )
-    except _UNREADABLE as error:
-        reason = one_line(error)
-        raise ValueError(f"{part}: not a readable text encoder ({reason}); copy or download it again") from None
     finally:
         logging.set_verbosity(level)
         if shown:
             logging.enable_progress_bar()
-    if wrong := [*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])]:
-        raise ValueError(f"{part}: missing or misshaped {', '.join(sorted(wrong)[:4])}; copy or download it again")
-    if bad := [name for name, t in encoder.state_dict().items() if not bool(torch.isfinite(t).all())]:
-        raise ValueError(f"{part}: NaN or infinite values in {', '.join(bad[:4])}; the file is damaged")
-    try:
-        tokenizer = reader.from_pretrained(folder / "tokenizer")
-    except _UNREADABLE as error:
-        reason = one_line(error)
-        raise ValueError(f"{folder / 'tokenizer'}: not a readable tokenizer ({reason}); copy it again") from None
-    return tokenizer, encoder.eval()
+    return encoder, [*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])]
+
+
+def _read_shapes(kind: Any, part: Path, safetensors: bool) -> tuple[Any, list[str]]:
+    """As `_read`, without the weights."""
+    with shapes.memory():
+        return kind(kind.config_class.from_pretrained(part)), []
 
 
 def _model_type(part: Path) -> str:

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from genpercept.checkpoints import lowrank
+from genpercept.checkpoints import lowrank, shapes
 from genpercept.checkpoints import parts as checkpoint
 from genpercept.checkpoints.weights import weight_files
 from genpercept.core.files import atomic_folder, write_json
@@ -65,12 +65,13 @@ def read_model(folder: Path, torch_dtype: torch.dtype | None, *, allow_pickle: b
     paths = {part: _part_path(folder, part, parts) for part in names}
     load_part = partial(checkpoint.load_part, allow_pickle=allow_pickle)
     unet = load_part(BACKBONES.find(info["backbone"]), paths["unet"], torch_dtype)
-    if DIFFERENCE in paths:
+    if DIFFERENCE in paths and not shapes.wanted():
         lowrank.add(unet, checkpoint.read_tensors(paths[DIFFERENCE]), str(paths[DIFFERENCE]))
     vae = load_part(CODECS.find(info["codec"]), paths["vae"], torch_dtype) if "vae" in paths else None
     head = load_part(HEADS.find(info["head"]), paths["head"], torch_dtype) if "head" in paths else None
     prompt_embeds = _read_prompt(paths["prompt_embeds"]) if "prompt_embeds" in paths else NO_TEXT
-    _check_hashes(paths, parts, allow_pickle)
+    if not shapes.wanted():
+        _check_hashes(paths, parts, allow_pickle)
     info["model_sha256"] = checkpoint.joint_sha256([parts[k]["sha256"] for k in sorted(parts)])
     return Parts(unet, vae, head, prompt_embeds, info)
 

@@ -1,33 +1,64 @@
-"""What `--dry-run` says a recipe would do; nothing is rendered, trained or written."""
+"""What `--dry-run` says a recipe would do; nothing is rendered, trained or written.
+
+What a run resolves is resolved: plugins and their options, splits, lists of files, samples, the networks' shapes. What can
+never work is a ValueError; what would work on a machine that has it all is said line by line.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from genpercept.checkpoints import hub
+from genpercept.checkpoints import hub, shapes
 from genpercept.checkpoints.parts import MANIFEST, PartPlugin, read_json
 from genpercept.core.names import choose
 from genpercept.data import DATASETS
+from genpercept.data._files import FileDataset
 from genpercept.models.backbones import BACKBONES
 from genpercept.models.codecs import CODECS
 from genpercept.models.heads import HEADS
 from genpercept.models.paradigms import PARADIGMS
 from genpercept.pipeline.folder import base_backbone, predictor_backbone, read_manifest
 from genpercept.tasks import TASKS, Task
-from genpercept.training import losses
+from genpercept.training import footprint, lacking, losses
 from genpercept.training.losses import LOSSES
 from genpercept.training.networks import predictor
 from genpercept.training.recipe import DataSet, Recipe
 from genpercept.training.run import judging
+from genpercept.training.run.batches import Split
+from genpercept.training.samples.order import Order
+from genpercept.training.stages.finetune import FinetuneStage
+
+LACKING = 3  # exit code: it would work, but for what this machine lacks
 
 
-def plan(recipe: Recipe) -> str:
-    """Parameters, steps, images and data in a few lines. ValueError for plugins, or options of theirs, that do not exist."""
+@dataclass(frozen=True)
+class Plan:
+    """lines: what would be done. lacking: what of it this machine has not, a line each."""
+
+    lines: tuple[str, ...]
+    lacking: tuple[str, ...] = ()
+
+    @property
+    def code(self) -> int:
+        """The command's exit code."""
+        return LACKING if self.lacking else 0
+
+    def __str__(self) -> str:
+        return "\n".join([*self.lines, *(f"not on this machine: {line}" for line in self.lacking)])
+
+
+def plan(recipe: Recipe, out: Path = Path()) -> Plan:
+    """Parameters, steps, images, data and what they take. ValueError for a recipe that no machine can run.
+
+    out: where the run would be written.
+    """
     for name in recipe.loss:
         losses.check_options(name, LOSSES.find(name), recipe.loss_options.get(name, {}))
     task = None
@@ -39,16 +70,52 @@ def plan(recipe: Recipe) -> str:
     for number, data in enumerate(recipe.data):
         _check_data(data, [data.split] if number else [data.split, recipe.validation.split], task)
     judging.check(recipe)
+    _check_mixture(recipe)
+    split = _division(recipe)
+    lacks = list(dict.fromkeys(lacking.of_recipe(recipe, task.labels if task else ())))
+    there = all(lacking.here(name) for name in (recipe.model.base, recipe.model.codec) if name)
+    stage = shapes_of(recipe) if recipe.stage == "finetune" and there else None
     images = recipe.steps * recipe.loader.batch_size
     sets = ", ".join(f"{d.called} {d.count or 'all'} x {d.weight:g}" for d in recipe.data)
     lines = [
         f"stage {recipe.stage}{_what(recipe)}: {recipe.steps} steps, {images:,} images",
         f"parameters: {_parameters(recipe)}",
         f"data: {sets}; sizes {', '.join(f'{h}x{w}' for h, w in recipe.sizes())}",
+        str(split),
     ]
     if recipe.max_minutes:
         lines.append(f"stops after {recipe.max_minutes:g} min if that is sooner")
-    return "\n".join(lines)
+    if stage is not None:
+        takes = footprint.of_stage(stage, split.at_once)
+        lines.append(str(takes))
+        lacks += [*lacking.of_disk(out, takes.disk), *lacking.of_memory(takes.fixed)]
+    return Plan(tuple(lines), tuple(lacks))
+
+
+def shapes_of(recipe: Recipe) -> FinetuneStage:
+    """The stage of a recipe whose base is here, without memory. ValueError for parts, losses and sizes that do not fit.
+
+    Sets that are not here, or that would be rendered, are left to others: scenes stand in for them.
+    """
+    scenes = tuple(DataSet(count=1, size=data.size, sizes=data.sizes) for data in recipe.data)
+    loader = recipe.loader.model_copy(update={"cache": False, "latent_variants": 0})
+    with shapes.shapes_only():
+        stage = FinetuneStage(recipe.model_copy(update={"data": scenes, "loader": loader}), lambda _: None)
+    if recipe.loader.latent_variants:
+        stage.check_cacheable()
+    return stage
+
+
+def _division(recipe: Recipe) -> Split:
+    """How a step's samples are divided over the processes that there will be. ValueError for fewer samples than processes."""
+    processes = int(os.environ.get("WORLD_SIZE", "0")) or recipe.speed.processes
+    return Split(recipe.loader.batch_size, processes, 0, recipe.loader.micro_batch)
+
+
+def _check_mixture(recipe: Recipe) -> None:
+    """ValueError for sets that are drawn too seldom."""
+    weights = [data.weight for data in recipe.data]
+    Order([1] * len(weights), weights, recipe.seed, recipe.loader.batch_size, recipe.loader.one_set_per_batch)
 
 
 def _check_data(data: DataSet, splits: Sequence[str], task: Task | None) -> None:
@@ -56,11 +123,14 @@ def _check_data(data: DataSet, splits: Sequence[str], task: Task | None) -> None
 
     Of data sets that say what they have; what the others' files hold, a run finds out.
     """
-    about = DATASETS.find(data.name).with_options(**data.options).about
+    plugin = DATASETS.find(data.name).with_options(**data.options)
+    about = plugin.about
     if about is None:
         return
     for split in splits:
         choose(f"split of data set {data.name!r}", split, about.splits)
+        if isinstance(plugin, FileDataset):
+            plugin.check(split)
     if missing := [label for label in (task.labels if task else ()) if label not in about.provides]:
         assert task is not None
         raise ValueError(

@@ -43,15 +43,17 @@ _NORM_STEPS = 100  # before which no step counts as a spike
 def main(
     recipe: Path, overrides: Sequence[str] = (), out: Path = Path("run"), resume: bool = False, dry_run: bool = False
 ) -> int:
-    """Train what `recipe` describes into folder `out`; returns the exit status (130 or 143 when interrupted).
+    """Train what `recipe` describes into folder `out`; returns the exit status: 130 or 143 when interrupted, of a dry run 3
+    where this machine lacks something.
 
     Raises ValueError for a recipe that cannot be run, an output folder that has another run in it, or a run that diverged.
     """
     settings = recipes.load(recipe, overrides)
     if dry_run:
+        planned = plan(settings, out)
         print(recipes.to_json(settings))
-        print(plan(settings))
-        return 0
+        print(planned)
+        return planned.code
     changes = claim.compare(out, settings, overrides) if resume else []
     if resume and (last := claim.done(out, settings)) is not None:
         if os.environ.get("RANK", "0") == "0":

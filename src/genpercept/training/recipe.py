@@ -177,6 +177,12 @@ class Recipe(Section):
         """Training sizes (height, width), one of which each batch (of set `which`, where sets differ) has."""
         return self.data[which].sizes or self.augment.sizes or (self.data[0].size,)
 
+    def held_out(self) -> DataSet:
+        """The first data set as validation opens it."""
+        data, chosen = self.data[0], self.validation
+        changes = {"split": chosen.split, "count": chosen.count, "domain": chosen.domain or data.domain}
+        return data.model_copy(update={**changes, "drawn": False, "fraction": 1.0})
+
     def resolved(self) -> dict[str, Any]:
         """Everything, defaults included, as JSON types."""
         return self.model_dump(mode="json")

@@ -16,7 +16,9 @@ from genpercept.commands.study.job import JOB, LOG, SCORES
 from genpercept.commands.study.measure import HeldOut, Inference
 from genpercept.core import files
 from genpercept.core.texts import read_lines
-from genpercept.training.dry_run import plan
+from genpercept.tasks import TASKS
+from genpercept.training import lacking
+from genpercept.training.dry_run import Plan, plan
 from genpercept.training.recipe import Recipe
 from genpercept.training.run.log import clock
 from genpercept.training.samples.sources import open_source
@@ -83,16 +85,23 @@ _HOW = ("base", "overrides", "keep_models")  # keys of job.json that leave the f
 # ---- before ----------------------------------------------------------------------------------------------------------
 
 
-def summary(jobs: Sequence[Job], images_per_second: float, passes_per_second: float, at_once: int) -> str:
-    """A line per arm and number of labels, and the time it would take. ValueError for a recipe that cannot be run."""
-    lines, seen = [], set()
+def summary(
+    jobs: Sequence[Job], images_per_second: float, passes_per_second: float, at_once: int, out: Path = Path()
+) -> Plan:
+    """A line per arm and number of labels, the sets they are scored on, and the time it would take; what this machine lacks.
+
+    ValueError for a recipe that cannot be run.
+    """
+    lines: list[str] = []
+    lacks: list[str] = []
+    seen: set[str] = set()
     groups: dict[tuple[str, int | None], list[Job]] = {}
     for job in jobs:
         groups.setdefault((job.arm, job.labels), []).append(job)
     for (arm, labels), group in groups.items():
         if arm not in seen:
             seen.add(arm)
-            plan(group[0].recipe)
+            lacks += plan(group[0].recipe, out / group[0].folder).lacking
         seconds = group[0].seconds(images_per_second, passes_per_second)
         time_each = f", {clock(seconds)} each" if seconds else ""
         count = "" if labels is None else f", {labels} labels"
@@ -105,7 +114,12 @@ def summary(jobs: Sequence[Job], images_per_second: float, passes_per_second: fl
         )
     else:
         lines.append("no estimate of the time: the study has no [rates]")
-    return "\n".join(lines)
+    for job in jobs[:1]:
+        lines.append(f"scored on {', '.join(held.label for held in job.test)}")
+        for held in job.test:
+            labels_read = TASKS.find(job.recipe.task).labels
+            lacks += lacking.of_set(held.data(), job.recipe.loader, labels_read, f"test {held.label!r}")
+    return Plan(tuple(lines), tuple(dict.fromkeys(lacks)))
 
 
 def wall_seconds(jobs: Sequence[Job], images_per_second: float, passes_per_second: float, at_once: int) -> float:

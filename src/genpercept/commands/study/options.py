@@ -29,7 +29,8 @@ from genpercept.commands import shared_options as shared
 def study(**options: Any) -> int:
     """Train and compare the arms of a study: NAME.md, NAME.json and NAME.png in RUN.
 
-    Exit code 0 when all runs went well, 1 when some failed, 2 when all did.
+    Exit code 0 when all runs went well, 1 when some failed, 2 when all did; of a dry run 3 where the runs are sound, but this
+    machine lacks something for them: it is listed.
     """
     from genpercept.commands.study.plan import main
 

@@ -98,12 +98,6 @@ class Study(Section):
         return self.reference or self.arm[0].name
 
 
-def _scored_on(test: Sequence[HeldOut]) -> str:
-    absent = sorted({str(data.root) for data in test if data.root and not data.root.is_dir()})
-    here = f"; not here: {', '.join(absent)}" if absent else ""
-    return f"scored on {', '.join(data.label for data in test)}{here}"
-
-
 def _all_different(names: Sequence[str], what: str) -> None:
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"{what} {', '.join(repeated)}")
@@ -120,7 +114,8 @@ def main(
     at_once: int = 1,
     dry_run: bool = False,
 ) -> int:
-    """Run the study called `name` (or in that file) into folder `out`. Exit status: 0 done, 1 some runs failed, 2 all did.
+    """Run the study called `name` (or in that file) into folder `out`. Exit status: 0 done, 1 some runs failed, 2 all did;
+    of a dry run 3 where this machine lacks something.
 
     arms, seeds: comma-separated, those to run now; default: all. overrides: `key=value` for the recipe of every arm, or
     `study.key=value` for the study itself. at_once: runs side by side. ValueError for settings that cannot be run, and
@@ -131,9 +126,9 @@ def main(
     chosen = select(study, jobs, arms, seeds)
     check_tests(study.test, {job.recipe.task for job in jobs}, study.metrics)
     if dry_run:
-        print(execute.summary(chosen, study.rates.images, study.rates.passes, at_once))
-        print(_scored_on(study.test))
-        return 0
+        planned = execute.summary(chosen, study.rates.images, study.rates.passes, at_once, out)
+        print(planned)
+        return planned.code
     execute.claim(out, jobs, resume)
     failed = execute.execute(out, chosen, at_once, study.rates.images, study.rates.passes)
     settings = study.model_dump(mode="json", exclude={"arm", "base", "rates", "suite"})

@@ -14,7 +14,7 @@ from genpercept.commands import shared_options as shared
 @shared.override(help="Override a key, such as optim.lr=1e-4. Repeatable.")
 @shared.out(metavar="RUN", help="Folder of the run.")
 @shared.resume(help="Go on from the run's last checkpoint.")
-@shared.dry_run(help="Print the resolved recipe and stop; needs no --out.")
+@shared.dry_run(help="Check all, print the resolved recipe and stop; needs no --out.")
 @click.option(
     "--explain",
     is_flag=False,
@@ -31,7 +31,11 @@ def train(
     dry_run: bool,
     explain: str | None,
 ) -> int:
-    """Train what RECIPE.toml describes: an autoencoder, a denoiser, or a predictor."""
+    """Train what RECIPE.toml describes: an autoencoder, a denoiser, or a predictor.
+
+    A dry run resolves all that a run does. Its exit code: 0 it would run here, 2 it can never work, 3 it would, but for what
+    this machine lacks (data, weights, packages, room), which is listed.
+    """
     if explain is not None:
         if recipe is None and explain.endswith(".toml"):  # `--explain R.toml`: the recipe, not a key
             recipe, explain = Path(explain), ""

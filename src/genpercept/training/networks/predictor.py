@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from genpercept.checkpoints import hub
+from genpercept.checkpoints import hub, shapes
 from genpercept.checkpoints.parts import MANIFEST
 from genpercept.core.labels import LABELS
 from genpercept.core.modules import config_of, pretrained
@@ -101,31 +101,40 @@ def build(recipe: Recipe) -> Parts:
     """The parts that a recipe asks for, over those of its base. ValueError for what cannot be paired or cannot learn."""
     start = _start(recipe)
     codec_name, backbone = str(start.info["codec"]), str(start.info["backbone"])
-    vae = _codec(recipe, start.vae, codec_name)
+    with shapes.memory():
+        vae = _codec(recipe, start.vae, codec_name)
     codec = CODECS.find(codec_name).wrap(vae)
     # a base's own prediction type is among its options, a predictor's belong to what it was trained for
     options = recipe.paradigm_options if start.info["task"] else start.info["paradigm_options"]
     paradigm = PARADIGMS.find(recipe.paradigm).with_options(**options)
-    denoiser = _denoiser(recipe, start.unet, backbone, paradigm.input_channels(codec.channels))
+    channels = paradigm.input_channels(codec.channels)
     head_name = recipe.model.head or TASKS.find(recipe.task).head
-    head_module = _head(recipe, start, head_name, denoiser)
+    with shapes.memory():
+        denoiser = _denoiser(recipe, start.unet, backbone, channels)
+        head_module = _head(recipe, start, head_name, denoiser)
+        backbone, denoiser = _with_adapters(recipe, backbone, denoiser)
     head = HEADS.find(head_name).wrap(head_module)
+    prompts = open_prompts(recipe.prompt, hub.resolve(recipe.model.base), start.prompt_embeds, recipe.seed)
+    parts = Parts(denoiser, vae, head_module, codec, head, paradigm, prompts, backbone, codec_name, head_name)
+    _select(recipe, parts)
+    _check_sizes(recipe, parts.pipeline(recipe).stride, parts)  # refuses, too, what cannot be paired
+    return parts
+
+
+def _with_adapters(recipe: Recipe, backbone: str, denoiser: nn.Module) -> tuple[str, nn.Module]:
+    """The backbone's name and the denoiser, with the ControlNet or the adapters that learn.denoiser names, if any."""
     if recipe.learn.denoiser == "controlnet":
         controlled = BACKBONES.find(backbone).controlled
         if not controlled:
             raise ValueError(
                 f'learn.denoiser "controlnet": a ControlNet copies a U-Net\'s encoder, which {backbone} has not'
             )
-        backbone, denoiser = controlled, BACKBONES.find(controlled).control(denoiser)
+        return controlled, BACKBONES.find(controlled).control(denoiser)
     if recipe.learn.denoiser == "lora":
         lora = recipe.lora
         targets = lora.targets or BACKBONES.find(backbone).lora_targets
         adapters.add_lora(denoiser, lora.rank, lora.alpha, targets, recipe.seed)
-    prompts = open_prompts(recipe.prompt, hub.resolve(recipe.model.base), start.prompt_embeds, recipe.seed)
-    parts = Parts(denoiser, vae, head_module, codec, head, paradigm, prompts, backbone, codec_name, head_name)
-    _select(recipe, parts)
-    _check_sizes(recipe, parts.pipeline(recipe).stride, parts)  # refuses, too, what cannot be paired
-    return parts
+    return backbone, denoiser
 
 
 def _check_sizes(recipe: Recipe, stride: int, parts: Parts) -> None:

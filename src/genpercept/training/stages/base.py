@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from genpercept.core.rng import Rng, generator
 from genpercept.core.values import Sample, Target
 from genpercept.pipeline.pipeline import GenPerceptPipeline
-from genpercept.training.recipe import DataSet, Recipe
+from genpercept.training.recipe import Recipe
 from genpercept.training.run.batches import Split
 from genpercept.training.samples.augment import augment
 from genpercept.training.samples.order import Order
@@ -191,15 +191,7 @@ class Draw:
         """The first `validation.count` records of the validation split, cut to the first training size."""
         if self._validation is None:
             options = self.recipe.validation
-            data: DataSet = self.recipe.data[0].model_copy(
-                update={
-                    "split": options.split,
-                    "count": options.count,
-                    "drawn": False,
-                    "fraction": 1.0,
-                    "domain": options.domain or self.recipe.data[0].domain,
-                }
-            )
+            data = self.recipe.held_out()
             source = open_source(data, self.recipe.loader, self._report)
             plain = self.recipe.augment.model_copy(
                 update={"flip": 0, "crop": (1.0, 1.0), "colour": 0, "grayscale": 0, "blur": 0, "noise": 0, "jpeg": 0}

@@ -101,12 +101,16 @@ class FinetuneStage:
         self._pairs = self._open_pairs(report) if recipe.loader.latent_variants else None
         self.net = Net(self.parts, self._pixel)
 
-    def _open_pairs(self, report: Callable[[str], None]) -> list[latents.Pairs]:
+    def check_cacheable(self) -> None:
+        """ValueError for losses that need more of a sample than its latents."""
         if self._pixel:
             raise ValueError(
                 "loader.latent_variants: cached latents serve the latent loss alone, but loss has"
                 f" {', '.join(n for n in self._weights if n != 'latent')}; leave those out, or set it to 0"
             )
+
+    def _open_pairs(self, report: Callable[[str], None]) -> list[latents.Pairs]:
+        self.check_cacheable()
         cast(nn.Module, self.parts.vae).to(own_device())  # a latent loss has one
         return latents.open_pairs(
             self.recipe, self.draw.sources, self.parts.codec, self.draw.prepared, self._encode_pair, report
