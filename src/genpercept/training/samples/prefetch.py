@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import nn
@@ -91,7 +91,7 @@ class Workers(Generic[T]):
         self._loader: DataLoader[Any] | None = DataLoader(
             _Numbered(make),
             batch_size=None,
-            sampler=cast(Any, itertools.count(start)),
+            sampler=itertools.count(start),
             num_workers=workers,
             prefetch_factor=max(1, -(-ahead // workers)),
             collate_fn=_as_it_is,
