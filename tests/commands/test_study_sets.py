@@ -11,9 +11,9 @@ from genpercept.commands.evaluate import run, suites
 from genpercept.commands.study import plan as study
 from genpercept.tasks import TASKS
 from genpercept.training.run import held_out
-from tests.commands.test_study import RECIPE
 from tests.support.paths import ROOT
 from tests.support.planes import planes
+from tests.support.study_recipe import RECIPE
 from tests.support.zero_shot import zero_shot
 
 STUDY = """
@@ -93,7 +93,7 @@ def test_a_study_without_sets_is_refused(file: Path) -> None:
 @pytest.mark.parametrize("path", FULL, ids=lambda p: p.stem)
 def test_the_studies_of_the_paper_can_be_scored(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every arm's recipe and every test set of them resolves, but for what is not on this machine."""
-    assert study.main(str(path), Path("unused"), "full", dry_run=True) == 0
+    assert study.main(str(path), Path("unused"), "full", dry_run=True) in (0, 3)  # 3: where the data are not here
     assert "scored on " in capsys.readouterr().out
 
 
