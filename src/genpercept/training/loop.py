@@ -256,7 +256,8 @@ class Training:
     def _divide(self) -> None:
         """Settle how many samples go through the network at once, where the recipe leaves that to the memory."""
         if not self.split.micro and memory.limited(self.accelerator.device) and not self.sharded:
-            self.split = recorded(self.out, self.split) or replace(
+            known = recorded(self.out, self.split) if self.state.step else None
+            self.split = known or replace(
                 self.split, micro=memory.largest(self._rehearse, self.split.largest, self._anywhere)
             )
         if self.first:
