@@ -16,6 +16,7 @@ import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from genpercept.core import dtypes
 from genpercept.core.texts import one_line
@@ -262,6 +263,11 @@ class Training:
             )
         if self.first:
             record(self.out, self.split)
+        if self.split.passes > 1 and any(isinstance(module, _BatchNorm) for module in self.stage.net.modules()):
+            self.reporter.line(
+                f"batch normalisation sees {self.split.at_once * self.split.processes} samples of a batch at a time:"
+                " loader.micro_batch decides how many"
+            )
 
     def _rehearse(self, size: int) -> None:
         """The passes of a step with so many samples at once, without the step. One of torch's errors where memory is short."""
