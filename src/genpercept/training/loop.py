@@ -312,10 +312,10 @@ class Training:
             figures, picture = stage.validate(self.split.at_once)
             figures |= judge.score(stage, self.split.at_once)
         self.reporter.validation(self.state.step, figures, picture)
-        if judge.better(figures, self.state.best):
+        if judge.better(figures, self.state):
             try:
                 self.saving.export(stage, "best")
-                self.state.best = figures[judge.figure]
+                self.state.best, self.state.best_by = figures[judge.figure], judge.figure
             except UNWRITABLE as error:
                 self.reporter.line(f"the best model so far could not be written: {one_line(error)}")
 
