@@ -212,3 +212,14 @@ def test_errors_that_are_not_of_memory_stay_as_they_are() -> None:
     sizes: list[int] = []
     # another process is the one that runs out
     assert memory.largest(sizes.append, 5, lambda here: sizes[-1] > 2) == 2 and sizes == [5, 3, 2]
+
+
+def test_what_batch_normalisation_sees_is_said(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for micro, said in ((2, "batch normalisation sees 2 samples of a batch at a time"), (6, "")):
+        codec = table(data, **LOSSES["codec"])
+        training = Training(
+            recipes.parse(codec | {"loader": codec["loader"] | {"micro_batch": micro}}), tmp_path / str(micro), False
+        )
+        training.stage.net.add_module("norm", torch.nn.BatchNorm2d(3))
+        training._divide()
+        assert (said and said in capsys.readouterr().err) or not (said or capsys.readouterr().err)

@@ -15,6 +15,7 @@ from genpercept.training import recipe as recipes
 from genpercept.training.loop import Training
 from genpercept.training.run import judging
 from genpercept.training.run.judging import Judge
+from genpercept.training.run.state import State
 from tests.support.paths import SD_TINY
 from tests.support.planes import planes
 
@@ -63,7 +64,7 @@ def test_the_best_model_is_the_one_of_this_figure(
     assert [row["step"] for row in rows] == [1, 2, 3]
     assert {"loss", "abs_rel", "own/abs_rel", "own/delta1", "other/abs_rel", "other/delta1"} <= rows[0].keys()
     wanted = pick(row[best] for row in rows)
-    assert training.state.best == wanted
+    assert training.state.best == wanted and training.state.best_by == best
     root, count = (other, 3) if best.startswith("other") else (data, 2)
     model = str(tmp_path / "run" / "best")
     spec = {"workers": 0, "device": "cpu", "count": count}
@@ -78,10 +79,13 @@ def judge(data: Path, best: str) -> Judge:
 
 def test_better_is_what_the_metric_says(data: Path) -> None:
     less, more = judge(data, "s/abs_rel"), judge(data, "s/delta1")
-    assert less.better({"s/abs_rel": 0.4}, 0.5) and not less.better({"s/abs_rel": 0.6}, 0.5)
-    assert more.better({"s/delta1": 0.6}, 0.5) and not more.better({"s/delta1": 0.4}, 0.5)
-    assert more.better({"s/delta1": 0.0}, None) and not more.better({"s/delta1": float("nan")}, None)
-    assert judge(data, "").figure == "loss" and judge(data, "delta1").better({"delta1": 0.6}, 0.5)
+    before = State(best=0.5, best_by="s/abs_rel")
+    assert less.better({"s/abs_rel": 0.4}, before) and not less.better({"s/abs_rel": 0.6}, before)
+    assert more.better({"s/delta1": 0.1}, before)  # of another figure: no comparison
+    before = State(best=0.5, best_by="s/delta1")
+    assert more.better({"s/delta1": 0.6}, before) and not more.better({"s/delta1": 0.4}, before)
+    assert more.better({"s/delta1": 0.0}, State()) and not more.better({"s/delta1": float("nan")}, State())
+    assert judge(data, "").figure == "loss" and judge(data, "delta1").better({"delta1": 0.6}, State(best=0.5))
 
 
 def test_the_figures_of_each_stage(data: Path) -> None:
@@ -140,7 +144,7 @@ def test_a_dry_run_knows_them(data: Path, tmp_path: Path) -> None:
     path.write_text(f'stage = "finetune"\nmodel = {{ base = "{SD_TINY}" }}\n[validation]\nbest = "nyu/abs_rel"\n')
     with pytest.raises(ValueError, match=r"validation.best 'nyu/abs_rel': no figure of this run"):
         loop.main(path, [], tmp_path / "run", dry_run=True)
-    good = 'validation.sets=[{name = "nyuv2", title = "nyu"}]'
+    good = f'validation.sets=[{{name = "folder", root = "{data}", split = "all", title = "nyu"}}]'
     assert loop.main(path, [good], tmp_path / "run", dry_run=True) == 0
 
 

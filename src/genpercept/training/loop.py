@@ -16,6 +16,7 @@ import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from genpercept.core import dtypes
 from genpercept.core.texts import one_line
@@ -256,11 +257,17 @@ class Training:
     def _divide(self) -> None:
         """Settle how many samples go through the network at once, where the recipe leaves that to the memory."""
         if not self.split.micro and memory.limited(self.accelerator.device) and not self.sharded:
-            self.split = recorded(self.out, self.split) or replace(
+            known = recorded(self.out, self.split) if self.state.step else None
+            self.split = known or replace(
                 self.split, micro=memory.largest(self._rehearse, self.split.largest, self._anywhere)
             )
         if self.first:
             record(self.out, self.split)
+        if self.split.passes > 1 and any(isinstance(module, _BatchNorm) for module in self.stage.net.modules()):
+            self.reporter.line(
+                f"batch normalisation sees {self.split.at_once * self.split.processes} samples of a batch at a time:"
+                " loader.micro_batch decides how many"
+            )
 
     def _rehearse(self, size: int) -> None:
         """The passes of a step with so many samples at once, without the step. One of torch's errors where memory is short."""
@@ -305,10 +312,10 @@ class Training:
             figures, picture = stage.validate(self.split.at_once)
             figures |= judge.score(stage, self.split.at_once)
         self.reporter.validation(self.state.step, figures, picture)
-        if judge.better(figures, self.state.best):
+        if judge.better(figures, self.state):
             try:
                 self.saving.export(stage, "best")
-                self.state.best = figures[judge.figure]
+                self.state.best, self.state.best_by = figures[judge.figure], judge.figure
             except UNWRITABLE as error:
                 self.reporter.line(f"the best model so far could not be written: {one_line(error)}")
 

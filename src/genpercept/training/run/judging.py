@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from genpercept.training.networks.predictor import find_task
 from genpercept.training.recipe import Recipe
 from genpercept.training.run import held_out
+from genpercept.training.run.state import State
 from genpercept.training.stages.base import PredictorStage, Stage
 
 _PREDICTORS = ("finetune", "distil")  # stages whose model predicts
@@ -67,9 +68,9 @@ class Judge:
             for key, value in opened.score(pipe, self._steps, at_once).items()
         }
 
-    def better(self, found: Mapping[str, float], best: float | None) -> bool:
-        """Whether these figures are of the best model so far, which had `best`. What is not finite never is."""
-        value = found[self.figure]
+    def better(self, found: Mapping[str, float], state: State) -> bool:
+        """Whether these figures are of the best model so far. What is not finite never is."""
+        value, best = found[self.figure], state.best if state.best_by in ("", self.figure) else None
         if not math.isfinite(value):
             return False
         return best is None or (value > best if self._higher else value < best)

@@ -43,6 +43,7 @@ class State:
     skipped_in_a_row: int = 0  # of them, those since the last one that was taken
     usual_norm: float = 0.0  # running mean of the gradient norm
     best: float | None = None  # best validation figure
+    best_by: str = ""  # which figure that is
     scaler: dict[str, Any] | None = None  # of fp16's loss scaling
 
 
