@@ -51,6 +51,21 @@ def test_folders_matched_by_stem_give_what_arrays_give(folders: tuple[Path, Path
     assert list(got["per_image"]) == ["img.0", "img.1", "img.2"]
 
 
+def test_folders_of_folders_are_matched_by_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Frames of one number in several scenes stay apart."""
+    for i, scene in enumerate(("a/cam", "b/cam", "b/left")):
+        for kind, array in (("pred", PRED[i]), ("gt", TRUTH[i])):
+            (tmp_path / kind / scene).mkdir(parents=True)
+            np.save(tmp_path / kind / scene / f"0001{'_depth' * (kind == 'pred')}.npy", array)
+    got = run(capsys, "depth", tmp_path / "pred", tmp_path / "gt", per_image=True)
+    expected = score_arrays("depth", list(PRED), list(TRUTH))
+    assert {k: got[k] for k in expected} == pytest.approx(expected)
+    assert list(got["per_image"]) == ["a/cam/0001", "b/cam/0001", "b/left/0001"]
+    (tmp_path / "gt/b/left/0001.npy").unlink()
+    with pytest.raises(ValueError, match=r"prediction without a partner .*: b/left/0001_depth.npy"):
+        main("depth", tmp_path / "pred", tmp_path / "gt")
+
+
 def test_one_file_each_under_a_protocol_with_an_option(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]):
     pred, gt = folders
     files = pred / "img.0_depth.npy", gt / "img.1.npy"
@@ -312,7 +327,7 @@ def test_anomaly_maps_in_png_and_their_partners(tmp_path: Path, capsys: pytest.C
     file = run(capsys, "anomaly", tmp_path / "p" / "hole" / "002_anomaly.npy", tmp_path / "g" / "hole" / "002_mask.png")
     assert file["pixel_auroc"] == pytest.approx(score_arrays("anomaly", maps[2], masks[2])["pixel_auroc"])
     (tmp_path / "g" / "crack" / "000_mask.png").unlink()
-    with pytest.raises(ValueError, match=r"prediction without a partner .*: 000_anomaly.npy"):
+    with pytest.raises(ValueError, match=r"prediction without a partner .*: crack/000_anomaly.npy"):
         main("anomaly", tmp_path / "p", tmp_path / "g")
     with pytest.raises(ValueError, match="anomaly takes no --valid"):
         main("anomaly", tmp_path / "p", tmp_path / "g", tmp_path / "g")

@@ -38,10 +38,10 @@ class Matcher:
         return self._match_tree(pred, gt, extras) if self._tree_layout else self._match_stems(pred, gt, extras)
 
     def _match_stems(self, pred: Path, gt: Path, extras: dict[str, Path]) -> list[Pair]:
-        preds, gts = self.by_stem(pred), self.by_stem(gt)
+        preds, gts = self.by_path(pred), self.by_path(gt)
         _require_partners(preds, gts, "prediction", gt)
         _require_partners(gts, preds, "ground truth", pred)
-        found = {key: self.by_stem(folder) for key, folder in extras.items()}
+        found = {key: self.by_path(folder) for key, folder in extras.items()}
         for key, files in found.items():
             _require_partners(gts, files, "ground truth", extras[key])
         return [
@@ -89,6 +89,15 @@ class Matcher:
             raise ValueError(f"{root}: no {', '.join(EXTENSIONS)} files in it")
         return found
 
+    def by_path(self, folder: Path) -> dict[str, Path]:
+        """`by_stem`; of a folder that has only folders in it, theirs, each name with its folders before it."""
+        if any(_files(folder)):
+            return self.by_stem(folder)
+        below = [p for p in sorted(folder.rglob("*")) if p.is_dir() and any(_files(p))]
+        names = {p: p.relative_to(folder).as_posix() for p in below}
+        found = {f"{names[p]}/{stem}": path for p in below for stem, path in self.by_stem(p).items()}
+        return found or self.by_stem(folder)  # which says that there is nothing
+
     def by_stem(self, folder: Path) -> dict[str, Path]:
         """Samples of a folder by their name without suffix and extension, sorted; npy before npz before png."""
         found: dict[str, Path] = {}
@@ -131,7 +140,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _require_partners(these: dict[str, Path], those: dict[str, Path], what: str, where: Path) -> None:
-    alone = [these[stem].name for stem in these if stem not in those]
+    alone = [f"{stem.rpartition('/')[0]}/{path.name}".lstrip("/") for stem, path in these.items() if stem not in those]
     if alone:
         more = f" and {len(alone) - _LISTED} more" if len(alone) > _LISTED else ""
         raise ValueError(f"{what} without a partner of the same stem in {where}: {', '.join(alone[:_LISTED])}{more}")

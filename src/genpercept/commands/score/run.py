@@ -29,6 +29,8 @@ def main(
 ) -> int:
     """Score files, or folders matched by stem, by the metric `task`, or the task's; print one JSON object.
 
+    Folders that hold only folders are matched by path, so that equal stems in several of them stay apart.
+
     In it: figures, `images`, `empty`, and what they were made with.
 
     Files are npy, npz and png, read as the metric reads them (`help(genpercept.metrics.find(task).read_gt)`). `pred_scale`,
