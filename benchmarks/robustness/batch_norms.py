@@ -71,7 +71,7 @@ def main() -> None:
         "",
         f"{made(__file__)}. {STEPS} steps of batches of 4 in float32 over gloo, against one process with the whole batch."
         " Largest differences: of a step's loss, relative; of a weight, in the checkpoint, its average and the model; of a"
-        " running mean, variance or count there; of the validation loss at the end, by averaged weights and statistics, relative.",
+        " running mean, variance or count there; of the validation loss at the end, by what is averaged, relative.",
         "",
         f"**Largest of all: {worst:.1e}** (bound {BOUND:.0e}).",
         "",
@@ -79,8 +79,8 @@ def main() -> None:
         "| --- | --- | ---: | ---: | ---: | ---: |",
         *lines,
         "",
-        "A ReLU whose input lies as near to zero as rounding reaches may open in one arrangement and not in another. With seed 0"
-        " that happened in one channel behind the keypoint head's first batch norm, at step 5 in two processes: losses then"
+        "A ReLU whose input lies as near to zero as rounding reaches may open in one arrangement and not in another. With seed"
+        " 0 that happened in one channel behind the keypoint head's first batch norm, at step 5 in two processes: losses then"
         " differed by up to 1.5e-4, while in four they were equal to 1.7e-7 throughout.",
     ]
     text = "\n".join(page) + "\n"
