@@ -25,6 +25,7 @@ from genpercept.training.run import claim, launch
 from genpercept.training.run.background import Background
 from genpercept.training.run.state import Checkpoints, State, read_checkpoint
 from tests.support import normed
+from tests.support.bases import edit
 from tests.support.processes import together
 
 
@@ -44,11 +45,12 @@ def recipe_of(work: Path) -> Path:
     return work / "upernet.toml"
 
 
-def begun(whole: Path, out: Path) -> Path:
-    """The same run as it was after step 3, killed there."""
+def begun(whole: Path, out: Path, step: int = 3) -> Path:
+    """The same run as it was after so many steps, killed there."""
     out.mkdir()
     shutil.copy(whole / "recipe.json", out)
-    shutil.copytree(whole / "checkpoints" / "step-0000003", out / "checkpoints" / "step-0000003")
+    name = Checkpoints.name(step)
+    shutil.copytree(whole / "checkpoints" / name, out / "checkpoints" / name)
     return out
 
 
@@ -76,6 +78,21 @@ def test_a_resumed_run_has_every_tensor_of_one_that_nobody_stopped(
         kept = [name for name in want if name.endswith(end)]
         assert {name.split()[0].split("/")[0] for name in kept} >= {"weights", "model"}
         assert all(want[name].any() for name in kept)
+
+
+def test_a_resumed_run_drops_out_as_one_that_nobody_stopped(tmp_path: Path) -> None:
+    """torch's generator is keyed by the step, for bases that have dropout."""
+    path = normed.write(tmp_path, "pose", 4, 2)
+    edit(tmp_path / "dinov2" / "config.json", hidden_dropout_prob=0.5)
+    assert loop.main(path, [], tmp_path / "whole") == 0
+    out = begun(tmp_path / "whole", tmp_path / "killed", 2)
+    torch.rand(7)
+    assert loop.main(path, [], out, resume=True) == 0
+    want, found = normed.tensors(tmp_path / "whole"), normed.tensors(out)
+    assert all(torch.equal(want[k], found[k]) for k in want)
+    edit(tmp_path / "dinov2" / "config.json", hidden_dropout_prob=0.0)
+    assert loop.main(path, [], tmp_path / "plain") == 0
+    assert not all(torch.equal(want[k], x) for k, x in normed.tensors(tmp_path / "plain").items())
 
 
 def test_checkpoints_without_statistics_are_refused(work: Path, whole: Path, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ PURPOSES = (
     "multires",
     "loss",
     "prepare",
+    "dropout",
 )
 
 

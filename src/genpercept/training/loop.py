@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from genpercept.core import dtypes
+from genpercept.core.rng import generator
 from genpercept.core.texts import one_line
 from genpercept.training import recipe as recipes
 from genpercept.training import stages
@@ -94,7 +95,7 @@ class Training:
         self.reporter = Reporter(out, recipe.logging, recipe.steps, not self.first, recipe.resolved())
         if self.first:
             claim.claim(out, recipe, resume)
-        torch.manual_seed(recipe.seed)  # initial weights only: nothing in the loop reads torch's generator
+        torch.manual_seed(recipe.seed)  # of the initial weights
         with self.accelerator.main_process_first():  # the first one fills the caches, the others find them full
             self.judge = Judge(recipe, self.reporter.line) if self.first else None
             self.stage: Stage = stages.build(recipe, self.reporter.line)
@@ -177,6 +178,10 @@ class Training:
         """One optimiser step over the passes that this process's share takes. Returns the figures of the whole batch."""
         state, recipe = self.state, self.recipe
         learning.train(self.stage.net)
+        # torch's own generator, which dropout reads where a base has it
+        torch.manual_seed(
+            int(generator(recipe.seed, state.step, self.accelerator.process_index, "dropout").integers(2**63))
+        )
         figures: dict[str, Tensor] = {}
         for part, batch in enumerate(batches):
             weight = self.split.weight(part)

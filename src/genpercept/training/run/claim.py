@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -110,9 +111,12 @@ def adopt(out: Path, recipe: Recipe, found: Sequence[Change], state: State) -> N
         return
     if any(change.key.startswith("validation.") and not _under(change.key, _SAME_FIGURES) for change in found):
         state.best = None
-    with (out / CHANGES).open("a", encoding="utf-8") as log:
-        log.writelines(json.dumps({"step": state.step, **asdict(change)}) + "\n" for change in found)
-    files.write_text(out / RECIPE, recipes.to_json(recipe))
+    try:
+        with (out / CHANGES).open("a", encoding="utf-8") as log:
+            log.writelines(json.dumps({"step": state.step, **asdict(change)}) + "\n" for change in found)
+        files.write_text(out / RECIPE, recipes.to_json(recipe))
+    except OSError as error:
+        raise ValueError(f"{out}: cannot be written: {error.strerror}") from None
 
 
 def finished(recipe: Recipe, state: State) -> bool:
@@ -123,7 +127,8 @@ def finished(recipe: Recipe, state: State) -> bool:
 
 def conclude(out: Path, state: State) -> None:
     """Note that the run is done and its model written, and the best figure, which the last validation may have moved."""
-    files.write_json(out / DONE, {key: asdict(state)[key] for key in ("step", "seconds", "best", "best_by")})
+    with suppress(OSError):  # a full disk: without the note, --resume writes the model again
+        files.write_json(out / DONE, {key: asdict(state)[key] for key in ("step", "seconds", "best", "best_by")})
 
 
 def _concluded(out: Path) -> State | None:
