@@ -4,9 +4,9 @@
     python benchmarks/speed/prepare.py --frames 2 --rounds 1 --out check.md
 
 Frames of 1024 x 768 pixels are made up in the original layout: five HDF5 files each, of the published types, compressed by
-gzip. `genpercept data prepare` makes the prepared trees. One process, PyTorch on one thread; CPU seconds, which other programs on
-the machine do not change much; every value of a sample is read. All forms in turns, so none is favoured by a quiet moment. The
-files are in the system's memory: what a disk adds is not in it.
+gzip. `genpercept data prepare` makes the prepared trees. One process, PyTorch on one thread; CPU seconds, which other programs
+on the machine do not change much; every value of a sample is read. All forms in turns, so none is favoured by a quiet moment.
+The files are in the system's memory: what a disk adds is not in it.
 """
 
 from __future__ import annotations
