@@ -105,7 +105,7 @@ def adopt(out: Path, recipe: Recipe, found: Sequence[Change], state: State) -> N
     """
     ended = _concluded(out)
     if ended is not None and ended.step == state.step:
-        state.best, state.best_by = ended.best, ended.best_by  # of a run that was done, and is to go further
+        state.best = ended.best  # of a run that was done, and is to go further
     if not found:
         return
     if any(change.key.startswith("validation.") and not _under(change.key, _SAME_FIGURES) for change in found):
@@ -123,7 +123,7 @@ def finished(recipe: Recipe, state: State) -> bool:
 
 def conclude(out: Path, state: State) -> None:
     """Note that the run is done and its model written, and the best figure, which the last validation may have moved."""
-    files.write_json(out / DONE, {key: asdict(state)[key] for key in ("step", "seconds", "best", "best_by")})
+    files.write_json(out / DONE, {key: asdict(state)[key] for key in ("step", "seconds", "best")})
 
 
 def _concluded(out: Path) -> State | None:
