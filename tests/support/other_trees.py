@@ -13,8 +13,9 @@ from PIL import Image
 from scipy.io import savemat
 
 from genpercept.core.values import Sample
-from genpercept.data import DATASETS, files_of
+from genpercept.data import DATASETS, files_of, prepared
 from tests.support.opened import opened
+from tests.support.same import assert_same
 
 DRAW = np.random.default_rng(0)
 
@@ -30,7 +31,7 @@ def photo(path: Path, h: int = 4, w: int = 6) -> np.ndarray:
 
 
 def load(name: str, root: Path, split: str, **options: Any) -> list[Sample]:
-    """Every sample of the split, from entries that went through pickle as a worker's do, and that name all files they read."""
+    """Every sample of the split, from entries that went through pickle as a worker's do, that name all files they read."""
     plugin: Any = DATASETS.find(name)
     plugin = plugin.with_options(**options) if options else plugin
     entries = pickle.loads(pickle.dumps(list(plugin.index(root, split))))
@@ -38,6 +39,9 @@ def load(name: str, root: Path, split: str, **options: Any) -> list[Sample]:
     for entry in entries:
         with opened(root) as read:
             samples.append(plugin.load(entry))
+        (root / "packed").write_bytes(prepared.pack(samples[-1]))
+        assert_same(samples[-1], prepared.load(prepared.PreparedEntry(entry.name, root / "packed")))
+        (root / "packed").unlink()
         assert read and read <= set(files_of(entry))
     assert [e.name for e in entries] == [s.name for s in samples]
     for s in samples:

@@ -12,7 +12,7 @@ import torch
 from genpercept.core.values import Geometry, Sample
 from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import METRICS
-from genpercept.tasks import TASKS, JudgingTask, PostProcessedTask, _keypoints
+from genpercept.tasks import TASKS, JudgingTask, PostProcessedTask, _keypoints, depth
 from genpercept.tasks.disparity import normalise
 from tests.support.paths import GOLDEN
 
@@ -394,3 +394,15 @@ def test_thresholds_are_the_least_that_so_few_good_ones_exceed() -> None:
         task.fitted(good, 1.0, 0.1)
     with pytest.raises(ValueError, match="image_threshold=2: must be a number from 0 to 1"):
         task.with_options(image_threshold=2)
+
+
+def test_quantiles_of_depth_are_torch_s() -> None:
+    """Without sorting, the same bits, also where neighbours are equal or infinite."""
+    for n in (1, 2, 49, 50, 51, 1000, 12345):
+        for values in (
+            torch.rand(n) * 100,
+            torch.rand(n).mul(9).round(),
+            torch.rand(n).masked_fill(torch.rand(n) < 0.3, torch.inf),
+        ):
+            expected = torch.quantile(values, torch.tensor(depth.QUANTILES))
+            assert torch.equal(depth.quantiles(values).nan_to_num(-1), expected.nan_to_num(-1))

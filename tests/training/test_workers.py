@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -18,9 +19,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from genpercept.commands.data import prepare
 from genpercept.core.values import Target
+from genpercept.training import loop, stages
 from genpercept.training import recipe as recipes
-from genpercept.training import stages
 from genpercept.training.run.batches import Split
 from genpercept.training.samples.prefetch import Prefetch, Workers, ahead, heavy, light
 from genpercept.training.stages.base import Batch, Making
@@ -171,3 +173,18 @@ def test_a_killed_worker_is_one_line(tmp_path: Path) -> None:
             time.sleep(0.1)
     assert "\n" not in str(error.value)
     batches.close()
+
+
+def test_training_on_prepared_data_is_training_on_the_original(tmp_path: Path) -> None:
+    """The same losses, step by step."""
+    published = write_images(tmp_path / "data")
+    prepare.main("folder", published, tmp_path / "prepared", splits=["all"], processes=1)
+    losses = []
+    for root in (published, tmp_path / "prepared"):
+        path = write_recipe(tmp_path, "finetune", root)
+        quick = ["steps=2", "checkpoint.every=0", "logging.every=1", "validation.split=all"]
+        out = tmp_path / f"run-{root.name}"
+        assert loop.main(path, [*quick, "validation.count=1"], out) == 0
+        rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+        losses.append([row["loss"] for row in rows if "loss" in row and "step" in row])
+    assert losses[0] == losses[1] and len(losses[0]) >= 2

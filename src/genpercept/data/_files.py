@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import wraps
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Self, cast
 
@@ -18,6 +19,7 @@ from genpercept.core.labels import LABELS
 from genpercept.core.names import choose
 from genpercept.core.texts import listed, one_line, read_numbered
 from genpercept.core.values import Sample
+from genpercept.data import _prepared
 from genpercept.imaging.read import SUFFIXES, read, shown
 
 _SHOWN = 6  # names listed of what a folder holds
@@ -56,6 +58,11 @@ class FileDataset:
 
     name: ClassVar[str]
     about: ClassVar[About]
+
+    def __init_subclass__(cls) -> None:
+        """Every adapter reads its published layout, or a tree that `genpercept data prepare` made of it."""
+        super().__init_subclass__()
+        _also_prepared(cls)
 
     @property
     def licence(self) -> str:
@@ -102,6 +109,23 @@ class FileDataset:
             f"{shown(root)}: not the layout of {self.about.title}: expected {expected}; found {found or 'nothing'}. "
             f"Layout: {layout}"
         )
+
+
+def _also_prepared(cls: type[FileDataset]) -> None:
+    index, load = cls.index, cls.load
+
+    @wraps(index)
+    def index_either(self: Any, root: Path | None, split: str) -> Sequence[Any]:
+        manifest = _prepared.manifest_of(root)
+        if manifest is None or root is None:
+            return index(self, root, split)
+        return _prepared.entries(self.name, _prepared.changed_options(self), root, manifest, split)
+
+    @wraps(load)
+    def load_either(self: Any, entry: Any) -> Sample:
+        return _prepared.load(entry) if isinstance(entry, _prepared.PreparedEntry) else load(self, entry)
+
+    cls.index, cls.load = index_either, load_either  # type: ignore[method-assign]
 
 
 # Reading ------------------------------------------------------------------------------------------------------------------

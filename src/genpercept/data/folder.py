@@ -23,6 +23,7 @@ from genpercept.core.labels import LABELS
 from genpercept.core.names import hint
 from genpercept.core.texts import one_line, read_csv, read_lines, read_numbered
 from genpercept.core.values import Sample
+from genpercept.data import _prepared
 from genpercept.imaging.read import SUFFIXES, read, shown
 
 SPLITS = ("train", "val", "test")
@@ -77,13 +78,15 @@ class Folder:
         _checked(Options(), options, "data.options")
         return replace(self, overrides=options)
 
-    def index(self, root: Path | None, split: str) -> Sequence[Entry]:
+    def index(self, root: Path | None, split: str) -> Sequence[Any]:
         """Entries of "train", "val", "test" or "all". Where no split is declared, every 20th is for "val", none for "test".
 
         Declared: in a manifest by its `split`, in a folder by ROOT/SPLIT.txt, one name a line.
         """
         if root is None:
             raise ValueError("data set 'folder' needs its folder or manifest: set root")
+        if (made := _prepared.manifest_of(root)) is not None:
+            return _prepared.entries(self.name, _prepared.changed_options(self), root, made, split)
         if split not in (*SPLITS, "all"):
             raise ValueError(f"split {split!r}: choose one of {', '.join(SPLITS)}, all")
         manifest = _manifest(Path(root))
@@ -101,8 +104,10 @@ class Folder:
             raise ValueError(f"{shown(Path(root))}: no samples of split {split!r}; there are {', '.join(there)}, all")
         return chosen
 
-    def load(self, entry: Entry) -> Sample:
+    def load(self, entry: Entry | _prepared.PreparedEntry) -> Sample:
         """The image and its labels. ValueError that names the file, for what is missing, unreadable or does not fit."""
+        if isinstance(entry, _prepared.PreparedEntry):
+            return _prepared.load(entry)
         image = read(entry.image)
         pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
         pixels = pixels.float() / 255 if image.dtype == np.uint8 else pixels.float()

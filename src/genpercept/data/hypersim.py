@@ -200,7 +200,7 @@ class Hypersim(FileDataset):
         """A frame with the labels whose files are there. ValueError for broken frames, see the class."""
         sample = _original_image(entry) if entry.original else Sample(entry.name, read_rgb(entry.image))
         size = (int(sample.image.shape[-2]), int(sample.image.shape[-1]))
-        rays = camera_rays(entry.rays, size)
+        rays, cosine = _lens(entry.rays, size)
         (fx, _, cx), (_, fy, cy), (_, tilt, z) = entry.rays
         w, h = size[1] / 2, size[0] / 2
         # With a tilted lens, pixels are no pinhole's: these are those of the nearest one, the rays above are exact.
@@ -208,7 +208,7 @@ class Hypersim(FileDataset):
         if tilt or entry.rays[2][0]:
             sample.meta["lens"] = "tilted"
         if "depth" in self.labels:
-            self._add_depth(sample, entry, rays)
+            self._add_depth(sample, entry, cosine)
         normals = entry.label("normal_cam")
         if "normals" in self.labels and normals.is_file():
             n = (
@@ -226,12 +226,12 @@ class Hypersim(FileDataset):
             sample.class_ids = torch.from_numpy(np.where(ids > 0, ids - 1, -1))
         return sample
 
-    def _add_depth(self, sample: Sample, entry: Entry, rays: np.ndarray) -> None:
+    def _add_depth(self, sample: Sample, entry: Entry, cosine: np.ndarray) -> None:
         path = entry.label("depth_meters" if entry.original else "depth_plane")
         if entry.original:
             distance = read_hdf5(path)
             same_size(path, distance, sample.image)
-            metres = distance * -rays[..., 2] / np.sqrt(np.einsum("hwc,hwc->hw", rays, rays))
+            metres = distance * cosine
             broken = int((~np.isfinite(metres)).sum())
             if broken and self.nan_depth == "refuse":
                 raise ValueError(
@@ -251,6 +251,16 @@ def camera_rays(matrix: Matrix, size: tuple[int, int]) -> np.ndarray:
     v = 1 - 2 * (np.arange(size[0]) + 0.5) / size[0]
     m = np.array(matrix)
     return u[None, :, None] * m[:, 0] + v[:, None, None] * m[:, 1] + m[:, 2]
+
+
+@lru_cache(maxsize=4)  # nearly all scenes have one lens: a tenth of a second of each frame's reading
+def _lens(matrix: Matrix, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Rays (H, W, 3), and of each the cosine to the optical axis (H, W)."""
+    rays = camera_rays(matrix, size)
+    cosine = -rays[..., 2] / np.sqrt(np.einsum("hwc,hwc->hw", rays, rays))
+    for array in (rays, cosine):
+        array.setflags(write=False)
+    return rays, cosine
 
 
 def tone_map(colour: np.ndarray, hit: np.ndarray | None = None) -> np.ndarray:

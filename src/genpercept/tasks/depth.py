@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,12 +34,22 @@ def normalise(depth_HW: Tensor, valid_HW: Tensor, invalid: str = "published") ->
     if values.numel() == 0:
         return torch.where(torch.isinf(depth), 1.0, fill) if invalid == "published" else fill
     stride = -(-values.numel() // _MAX_QUANTILE_PIXELS)
-    low, high = torch.quantile(values[::stride], torch.tensor(QUANTILES, device=values.device))
+    low, high = quantiles(values[::stride])
     spread = high - low
     scaled = ((depth - low) / spread * 2 - 1).clamp(-1, 1) if spread > 0 else (depth - low).sign()
     if invalid == "published":
         fill = scaled
     return torch.where(valid_HW, scaled if spread > 0 else 0.0, fill)
+
+
+def quantiles(values: Tensor) -> Tensor:
+    """What torch.quantile gives at QUANTILES for float32 without NaN, the same bits; CPUs take a tenth of its time."""
+    if values.device.type != "cpu":
+        return torch.quantile(values, torch.tensor(QUANTILES, device=values.device))
+    ranks = torch.tensor(QUANTILES) * (values.numel() - 1)
+    below, above = ranks.floor().long(), ranks.ceil().long()
+    ordered = torch.from_numpy(np.partition(values.numpy(), sorted({*below.tolist(), *above.tolist()})))
+    return torch.lerp(ordered[below], ordered[above], ranks - below)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The options of `genpercept data` and its commands; the work is done by `list.py` and `check.py`,
+"""The options of `genpercept data` and its commands; the work is done by `list.py`, `check.py` and `prepare.py`,
 imported when a command runs."""
 
 from __future__ import annotations
@@ -76,3 +76,38 @@ def data_preview(name: str, root: Path | None, split: str | None, pairs: tuple[s
     from genpercept.commands.data import check
 
     return check.preview(name, root, split, out, count, check.options_of(pairs))
+
+
+@data.command("prepare")
+@click.argument("name")
+@shared.root(type=shared.PATH, help="The data set's folder, in its published layout.")
+@shared.out(required=True, help="Folder to write; a new one, an empty one, or one that an earlier call has begun.")
+@click.option(
+    "--split",
+    "splits",
+    multiple=True,
+    metavar="SPLIT",
+    help="Only this one. Repeatable.  [default: those that are there]",
+)
+@shared.dataset_option("pairs", help="Option of the data set. Repeatable.")
+@click.option("--processes", type=click.IntRange(0), default=0, metavar="N", help="0: one per core.", show_default=True)
+@click.option("--eight-bits", is_flag=True, help="Round images to 8 bits, as training does; other values stay equal.")
+@shared.skip_bad(help="Samples that cannot be read are named, but are no failure.")
+@shared.debuggable
+def data_prepare(
+    name: str,
+    root: Path | None,
+    out: Path,
+    splits: tuple[str, ...],
+    pairs: tuple[str, ...],
+    processes: int,
+    eight_bits: bool,
+    skip_bad: bool,
+) -> int:
+    """Turn the data set NAME once into a form that is quick to read, with equal values: give OUT as its root afterwards.
+
+    Stopped, it goes on when it is called again. Exit code 0, or 1 when samples could not be read (they are named).
+    """
+    from genpercept.commands.data import check, prepare
+
+    return prepare.main(name, root, out, check.options_of(pairs), splits, processes, eight_bits, skip_bad)

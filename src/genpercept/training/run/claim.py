@@ -25,7 +25,7 @@ MAY_CHANGE = (
     *("optim.lr", "optim.lr_decoder", "optim.lr_head", "optim.betas", "optim.weight_decay", "optim.eps"),
     *("optim.warmup", "optim.decay", "optim.final", "optim.decay_steps", "optim.grad_clip"),
     *("loader.micro_batch", "loader.threads", "loader.prefetch", "loader.workers", "loader.cache", "denoiser.text_lr"),
-    *("denoiser.sample_steps", "denoiser.guidance", "data.N.root", "data.N.skip_bad"),
+    *("loader.render_workers", "denoiser.sample_steps", "denoiser.guidance", "data.N.root", "data.N.skip_bad"),
 )
 UNHEEDED = ("name", "loader.cache_dir")  # a remark, and what depends on the user's environment
 # of those that may change, what leaves the figure of the best model comparable

@@ -107,6 +107,7 @@ class Contents:
         for (path, stamp, newest), digest in zip(files, digests, strict=True):
             if newest < begin - _DOUBTFUL:
                 self._known[str(path.absolute())] = [*stamp, digest]
+        self._file.parent.mkdir(parents=True, exist_ok=True)
         write_text(self._file, json.dumps(self._known))
         return {path: digest for (path, _, _), digest in zip(files, digests, strict=True)}
 
