@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 from genpercept.commands.files.fitted import FIT
+from genpercept.commands.files.results import prepare_folder
 from genpercept.commands.fit.table import table
 from genpercept.core import files
 from genpercept.core.devices import pick_device
@@ -130,18 +131,19 @@ def _overrides(settings: Settings, category: str) -> list[str]:
 
 
 def _claim(out: Path, settings: Settings, resume: bool) -> dict[str, Any]:
-    """What `out` holds of these settings, an empty result where it is new. ValueError where it holds something else."""
-    fresh = {"settings": asdict(settings), "categories": {}, "results": {}, "mean": {}}
+    """Make `out` the folder of these settings; what it holds already. ValueError where it holds something else."""
     path = out / FIT
-    if not path.is_file():
-        return json.loads(files.to_json(fresh))
-    if not resume:
-        raise ValueError(f"{shown(path)}: is there already: go on with --resume, or choose another --out")
-    known = files.read_json(path)
-    new = json.loads(files.to_json(fresh["settings"]))
-    if changed := sorted(key for key in new if known["settings"].get(key) != new[key]):
-        raise ValueError(f"{shown(path)}: has results of other settings ({', '.join(changed)}): choose another --out")
-    return known
+    fresh = json.loads(files.to_json({"settings": asdict(settings), "categories": {}, "results": {}, "mean": {}}))
+    if path.is_file() and any(out.glob("*/recipe.json")):  # something was begun
+        if not resume:
+            raise ValueError(f"{shown(path)}: is there already: go on with --resume, or choose another --out")
+        known, new = files.read_json(path), fresh["settings"]
+        if changed := sorted(key for key in new if known["settings"].get(key) != new[key]):
+            raise ValueError(f"{shown(path)}: of other settings ({', '.join(changed)}): choose another --out")
+        return known
+    prepare_folder(out)
+    files.write_json(path, fresh)
+    return fresh
 
 
 # ---- one category ----------------------------------------------------------------------------------------------------
