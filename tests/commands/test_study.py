@@ -22,29 +22,8 @@ from genpercept.commands.study.measure import Inference, _predict
 from genpercept.training import recipe as recipes
 from tests.support.paths import SD_TINY
 from tests.support.planes import planes
+from tests.support.studies import RECIPE
 
-RECIPE = f"""
-stage = "finetune"
-steps = 2
-loss = {{ latent = 1.0 }}
-[model]
-base = "{SD_TINY}"
-[[data]]
-name = "folder"
-root = "DATA"
-split = "all"
-size = [16, 16]
-[loader]
-batch_size = 2
-[validation]
-every = 1
-count = 2
-split = "all"
-[speed]
-threads = 1
-[logging]
-tensorboard = false
-"""
 STUDY = """
 name = "tiny"
 about = "Two arms."

@@ -11,9 +11,9 @@ from genpercept.commands.evaluate import run, suites
 from genpercept.commands.study import plan as study
 from genpercept.tasks import TASKS
 from genpercept.training.run import held_out
-from tests.commands.test_study import RECIPE
 from tests.support.paths import ROOT
 from tests.support.planes import planes
+from tests.support.studies import RECIPE
 from tests.support.zero_shot import zero_shot
 
 STUDY = """
