@@ -66,12 +66,14 @@ def read(name: str, root: Path | None, split: str, number: int, size: tuple[int,
     plugin = plugin.with_options(size=size) if root is None else plugin
     sample = plugin.load(plugin.index(root, split)[number])
     depth, valid = sample.label("depth"), sample.label("valid")
-    resized = {
-        "image": torch.nn.functional.interpolate(sample.image[None], size, mode="bilinear", antialias=True)[0],
-        "depth": torch.nn.functional.interpolate(depth[None, None], size)[0, 0],
-        "valid": torch.nn.functional.interpolate(valid[None, None].float(), size)[0, 0] > 0,
-    }
-    return Sample(sample.name, **resized)
+    resize = torch.nn.functional.interpolate
+    image = resize(sample.image[None], size, mode="bilinear", antialias=True)[0]
+    return Sample(
+        sample.name,
+        image,
+        depth=resize(depth[None, None], size)[0, 0],
+        valid=resize(valid[None, None].float(), size)[0, 0] > 0,
+    )
 
 
 @torch.no_grad()

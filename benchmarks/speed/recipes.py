@@ -91,7 +91,8 @@ def _key(recipe: Recipe, size: tuple[int, int]) -> str:
         "speed",
         "prompt",
     }
-    table = recipe.model_dump(mode="json", include=same) | {"augment": {"sizes": [size]}}
+    table: dict[str, Any] = recipe.model_dump(mode="json", include=same)
+    table["augment"] = {"sizes": [size]}
     table["paradigm_options"] = {}
     if table["model"]["codec"]:
         table["model"]["codec"] = "of the same size"

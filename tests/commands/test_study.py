@@ -22,7 +22,7 @@ from genpercept.commands.study.measure import Inference, _predict
 from genpercept.training import recipe as recipes
 from tests.support.paths import SD_TINY
 from tests.support.planes import planes
-from tests.support.study_recipe import RECIPE
+from tests.support.studies import RECIPE
 
 STUDY = """
 name = "tiny"

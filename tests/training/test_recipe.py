@@ -241,7 +241,7 @@ def test_dry_run_prints_the_resolved_recipe_and_writes_nothing(
 
 
 RECIPES = [p for p in sorted((ROOT / "recipes").rglob("*.toml")) if "studies" not in p.parts]
-STUDIES = [p for p in sorted((ROOT / "recipes" / "studies").rglob("*.toml")) if "suites" not in p.parts]
+STUDIES = [p for p in sorted((ROOT / "recipes" / "studies").rglob("*.toml")) if p.parent.name != "suites"]
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: f"{p.parent.name}/{p.stem}")
@@ -321,8 +321,7 @@ def test_studies_of_the_repository(path: Path) -> None:
 
 def test_an_arm_differs_where_it_says(tmp_path: Path) -> None:
     write(tmp_path, 'stage = "autoencoder"\n[[data]]\ncount = 5\n[optim]\nlr = 1e-3')
-    text = 'name = "s"\nbase = "r.toml"\nseeds = [4]\nset = { steps = 9 }\n[[test]]\ncount = 2\n'
-    text += '[[arm]]\nname = "a"\n[[arm]]\nname = "b"\n'
+    text = 'name = "s"\nbase = "r.toml"\nseeds = [4]\nset = { steps = 9 }\n[[arm]]\nname = "a"\n[[arm]]\nname = "b"\n'
     path = tmp_path / "s.toml"
     path.write_text(text + 'set = { "optim.lr" = 2e-3, "data.0.count" = 7 }\n')
     arms = study.arms(study.load(path))
@@ -342,7 +341,7 @@ def test_an_arm_differs_where_it_says(tmp_path: Path) -> None:
 def test_wrong_studies(tmp_path: Path, text: str, says: str) -> None:
     write(tmp_path, 'stage = "autoencoder"\n[[data]]\ncount = 5\n')
     path = tmp_path / "s.toml"
-    path.write_text(f"name = 's'\nbase = 'r.toml'\n[[test]]\ncount = 2\n{text}\n")
+    path.write_text(f"name = 's'\nbase = 'r.toml'\n{text}\n")
     with pytest.raises(ValueError) as error:
         study.arms(study.load(path))
     assert says in str(error.value) and "\n" not in str(error.value)

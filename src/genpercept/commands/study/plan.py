@@ -124,6 +124,10 @@ def main(
     study = load(find(name, scale), overrides)
     jobs = plan(study, [text for text in overrides if not text.startswith(_OWN)])
     chosen = select(study, jobs, arms, seeds)
+    if not study.test:
+        raise ValueError(
+            f"study {study.name!r}: names no [suite] and no [[test]] sets, so there is nothing to measure the arms on"
+        )
     check_tests(study.test, {job.recipe.task for job in jobs}, study.metrics)
     if dry_run:
         planned = execute.summary(chosen, study.rates.images, study.rates.passes, at_once, out)
@@ -175,8 +179,6 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Study:
     if study.suite:
         study = study.model_copy(update={"test": (*_sets(study, study.suite), *study.test)})
         _all_different([data.label for data in study.test], f"{path}: test: two sets are called")
-    if not study.test:
-        raise ValueError(f"{path}: names no [suite] and no [[test]] sets, so there is nothing to measure the arms on")
     return study if study.metrics else study.model_copy(update={"metrics": _first_figures(study)})
 
 

@@ -1,6 +1,4 @@
-"""The recipe that the arms of a study in the tests change: two steps of the tiny Stable Diffusion, on a folder."""
-
-from __future__ import annotations
+"""A recipe of two steps on a folder DATA of slanted planes, for studies."""
 
 from tests.support.paths import SD_TINY
 
