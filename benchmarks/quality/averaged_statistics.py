@@ -21,6 +21,7 @@ from benchmarks._page import made
 from genpercept.training import recipe as recipes
 from genpercept.training.loop import Training
 from genpercept.training.networks import learning
+from genpercept.training.stages.base import Making
 from tests.support import normed
 
 STEPS = (30, 60, 120, 240)
@@ -93,9 +94,10 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             recipe = normed.write(Path(folder), "upernet", max(STEPS), 0)
             training = Training(recipes.load(recipe, [*SETTINGS, f"seed={seed}"]), Path(folder) / "run", resume=False)
+            making = Making(training.stage, training.split)
             for step in range(1, max(STEPS) + 1):
                 passes = training.split.passes
-                training.step([training._make_batch((step - 1) * passes + part) for part in range(passes)])
+                training.step([making((step - 1) * passes + part) for part in range(passes)])
                 if step in STEPS:
                     lines.append(f"| {seed} | {step} | " + " | ".join(f"{x:.4f}" for x in row(training)) + " |")
     page = [

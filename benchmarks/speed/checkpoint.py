@@ -22,6 +22,7 @@ from benchmarks._tiny import write
 from genpercept.training import recipe as recipes
 from genpercept.training.loop import Training
 from genpercept.training.networks import learning
+from genpercept.training.stages.base import Making
 
 SIZES = "model.codec_config={block_out_channels = [128, 256, 256], layers_per_block = 2, norm_num_groups = 8}"
 
@@ -49,7 +50,8 @@ def main() -> None:
         recipe = write(Path(folder), 1000, every=0, batch=4)
         training = Training(recipes.load(recipe, [SIZES]), Path(folder) / "run", resume=False)
         state = training.state
-        batches = [training._make_batch(number) for number in range(training.split.passes)]
+        making = Making(training.stage, training.split)
+        batches = [making(number) for number in range(training.split.passes)]
         step = lambda: training.step(batches)  # noqa: E731
         step(), step()
         found: dict[str, list[float]] = {name: [] for name in ("alone", "before", "still", "beside", "written")}

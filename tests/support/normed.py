@@ -27,7 +27,7 @@ size = [28, 42]
 [loader]
 batch_size = 4
 cache_dir = "{cache}"
-workers = 1
+render_workers = 1
 [optim]
 lr = 1e-3
 warmup = 2
