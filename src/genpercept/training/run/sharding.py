@@ -89,12 +89,25 @@ def like(tensor: Tensor, pattern: Tensor) -> Tensor:
     return distribute_tensor(part, pattern.device_mesh, pattern.placements, src_data_rank=None)
 
 
+def _laid_out(tensor: Tensor, pattern: Tensor) -> Tensor:
+    """The tensor with the strides of `pattern`, which has its shape."""
+    if isinstance(pattern, DTensor) or tensor.stride() == pattern.stride():
+        return tensor
+    return torch.empty_like(pattern, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
+
+
 def spread_state(state: dict[str, Any], optimiser: torch.optim.Optimizer) -> dict[str, Any]:
-    """An optimiser's whole state_dict, its moments sharded as the parameters they belong to, its settings as they are now."""
+    """An optimiser's whole state_dict, its moments sharded as the parameters they belong to, its settings as they are now.
+
+    Moments lie in memory as their parameters do: fused kernels go through both in the order of storage, so that moments of
+    another memory format would be those of other weights.
+    """
     params = [p for group in optimiser.param_groups for p in group["params"]]
     spread = {
         number: {
-            key: like(x, params[number]) if isinstance(x, Tensor) and x.shape == params[number].shape else x
+            key: _laid_out(like(x, params[number]), params[number])
+            if isinstance(x, Tensor) and x.shape == params[number].shape
+            else x
             for key, x in entry.items()
         }
         for number, entry in state["state"].items()
