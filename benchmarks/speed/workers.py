@@ -1,6 +1,6 @@
 """Samples per second of the batches that a training step takes, by threads of its process and by worker processes.
 
-    python benchmarks/speed/workers.py                 # workers.md beside it
+    python benchmarks/speed/workers.py                 # the page beside it
     python benchmarks/speed/workers.py --batches 4 --rounds 1 --out check.md
 
 Frames of Hypersim's size, published and prepared, as in prepare.py; batches of four 768 x 768 pieces with the depth task's
@@ -23,6 +23,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
 from benchmarks._page import made
 from benchmarks.speed.prepare import write_frames
+from genpercept.training.run.batches import Split
+from genpercept.training.stages.base import Making
 
 BATCH = 4
 RECIPE = """
@@ -42,17 +44,21 @@ batch_size = {batch}
 """
 
 
-def rate(recipe: Path, workers: int, batches: int) -> float:
-    """Samples per second; workers 0: one thread."""
+def opened(file: Path, root: Path) -> Making:
+    """A stage on the tree, and one pass a step."""
     from genpercept.training import recipe as recipes
     from genpercept.training import stages
-    from genpercept.training.run.batches import Split
-    from genpercept.training.samples.prefetch import ahead
-    from genpercept.training.stages.base import Making
 
-    settings = recipes.load(recipe, [f"loader.workers={workers}", "loader.prefetch=2"])
-    making = Making(stages.build(settings, lambda line: None), Split(BATCH))
-    stream = ahead(making, 0, settings.loader)
+    file.write_text(RECIPE.format(root=root, batch=BATCH), encoding="utf-8")
+    return Making(stages.build(recipes.load(file), lambda line: None), Split(BATCH))
+
+
+def rate(making: Making, workers: int, batches: int) -> float:
+    """Samples per second; workers 0: one thread."""
+    from genpercept.training.recipe import Loader
+    from genpercept.training.samples.prefetch import ahead
+
+    stream = ahead(making, 0, Loader(workers=workers, prefetch=2))
     try:
         taken = iter(stream)
         next(taken)
@@ -80,12 +86,11 @@ def main() -> None:
         trees = {"published": Path(temp, "published"), "prepared": Path(temp, "prepared")}
         write_frames(trees["published"], 4)
         prepare.main("hypersim", trees["published"], trees["prepared"], {"labels": ("depth",)}, ["all"], processes=1)
-        for name, root in trees.items():
-            (Path(temp) / f"{name}.toml").write_text(RECIPE.format(root=root, batch=BATCH))
+        makings = {name: opened(Path(temp) / f"{name}.toml", root) for name, root in trees.items()}
         for _ in range(args.rounds):
             for name in trees:
                 for workers in args.workers:
-                    found = rate(Path(temp) / f"{name}.toml", workers, args.batches)
+                    found = rate(makings[name], workers, args.batches)
                     figures.setdefault((name, workers), []).append(found)
     rows = [
         f"| {name} | {workers or 'one thread'} | {statistics.median(found):.1f} | {min(found):.1f} to {max(found):.1f} |"
