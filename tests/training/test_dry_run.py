@@ -46,7 +46,7 @@ def test_a_machine_that_has_all(data: Path, tmp_path: Path) -> None:
     assert found.lacking == () and found.code == 0
     said = str(found)
     assert "stage finetune (depth, one_step, denoiser finetune): 30000 steps, 960,000 images" in said
-    assert "batch of 32: 1 pass of 32" in said and "memory: about" in said and "disk: about" in said
+    assert "batch of 32: 8 passes of 4" in said and "memory: about" in said and "disk: about" in said
     assert not (tmp_path / "run").exists()
 
 

@@ -164,7 +164,7 @@ def load_part(
         stored.update(there)
     check_shapes(folder, {k: tuple(v.shape) for k, v in module.state_dict().items()}, stored)
     if shapes.wanted():
-        return module.eval()
+        return module.to("meta").eval()  # tables that are computed, not stored, too
     tensors = dict(extra or {})
     for path in files:
         tensors.update(_todays(part, read_tensors(path, allow_pickle=allow_pickle), rename))
