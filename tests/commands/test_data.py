@@ -157,10 +157,10 @@ def put_folder(path: Path) -> Path:
     ("arguments", "says"),
     [
         (["check", "mvtecad"], "'mvtecad' is neither a data set nor a folder: did you mean 'mvtec_ad'?"),
-        (["check", "mvtec_ad", "--root", "."], "say which split (--split): train, test"),
+        (["check", "mvtec_ad", "--root", "."], "say which split (--split): train, val, test"),
         (["check", "mvtec_ad", "--root", "nowhere", "--split", "test"], "nowhere: no such folder"),
         (["check", "mvtec_ad", "--split", "test"], "needs its folder"),
-        (["check", "mvtec_ad", "--root", ".", "--split", "tests"], "choose one of train, test"),
+        (["check", "mvtec_ad", "--root", ".", "--split", "tests"], "choose one of train, val, test"),
         (["check", "mvtec_ad", "--root", ".", "--split", "test", "--option", "categry=x"], "did you mean 'category'?"),
         (["check", "mvtec_ad", "--root", ".", "--split", "test", "--option", "category"], "write key=value"),
         (["preview", "synthetic", "--split", "test:2", "--out", "x.png"], "write SPLIT"),

@@ -82,13 +82,7 @@ def data_preview(name: str, root: Path | None, split: str | None, pairs: tuple[s
 @click.argument("name")
 @shared.root(type=shared.PATH, help="The data set's folder, in its published layout.")
 @shared.out(required=True, help="Folder to write; a new one, an empty one, or one that an earlier call has begun.")
-@click.option(
-    "--split",
-    "splits",
-    multiple=True,
-    metavar="SPLIT",
-    help="Only this one. Repeatable.  [default: those that are there]",
-)
+@shared.split("splits", multiple=True, help="Only this one. Repeatable.  [default: those that are there]")
 @shared.dataset_option("pairs", help="Option of the data set. Repeatable.")
 @click.option("--processes", type=click.IntRange(0), default=0, metavar="N", help="0: one per core.", show_default=True)
 @click.option("--eight-bits", is_flag=True, help="Round images to 8 bits, as training does; other values stay equal.")
