@@ -398,8 +398,8 @@ def test_a_strangers_label_is_painted_and_cached_and_leaves_the_world_alone(
     (record, *_) = training_records(root)
     torch.testing.assert_close(paint("albedo", record), to_sample(record).image * 2 - 1, atol=2.02 / 255, rtol=0)
     arrays = {"image": record["image"][None], "albedo": record["albedo"][None], "glow": record["glow"][None]}
-    shard_cache.write_shard(tmp_path / "own", 0, arrays, {})
-    assert np.array_equal(shard_cache.Shards(tmp_path / "own", 1)[0]["albedo"], record["albedo"])
+    shard_cache.write_shard(tmp_path / "own", arrays, {})
+    assert np.array_equal(shard_cache.Shards([tmp_path / "own"], 1)[0]["albedo"], record["albedo"])
     monkeypatch.setattr(shard_cache, "SHARD", 2)
     data = DataSet(count=2, size=(32, 32))
     scene = shard_cache.scenes(tmp_path / "cache", data, 1, report=lambda _: None)[1]
