@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -32,7 +34,7 @@ def gather(inputs: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
 
 
 def name_results(files: Sequence[Path]) -> list[str]:
-    """A name per file, all different: its stem; with its suffix where that tells two files of a folder apart.
+    """A name per file, all different: its stem; with its suffix where two files of a folder share that, or a hash of both.
 
     Where stems of different folders meet (000.png of every kind of defect), all names are paths below the folder that the
     files have in common, "crack/000": names that only some files got could not be joined with a ground truth. Compared
@@ -40,16 +42,19 @@ def name_results(files: Sequence[Path]) -> list[str]:
     """
     folders = [Path(os.path.abspath(file)).parent for file in files]  # noqa: PTH100 (no link is followed: trees keep shape)
     stems: dict[str, set[Path]] = {}
-    siblings: dict[tuple[Path, str], int] = {}
+    siblings: Counter[tuple[Path, str]] = Counter()
     for file, folder in zip(files, folders, strict=True):
-        stem = file.stem.casefold()
-        stems.setdefault(stem, set()).add(folder)
-        siblings[folder, stem] = siblings.get((folder, stem), 0) + 1
+        stems.setdefault(file.stem.casefold(), set()).add(folder)
+        siblings.update([(folder, file.stem.casefold()), (folder, f"{file.name.casefold()}/")])
     spread = any(len(homes) > 1 for homes in stems.values())
     common = Path(os.path.commonpath(folders)) if spread else Path()
     names = []
     for file, folder in zip(files, folders, strict=True):
-        name = file.stem if siblings[folder, file.stem.casefold()] == 1 else f"{file.stem}_{file.suffix[1:]}"
+        name = file.stem
+        if siblings[folder, f"{file.name.casefold()}/"] > 1:  # x.jpg and X.jpg
+            name += f"_{hashlib.sha256(file.name.encode()).hexdigest()[:8]}"
+        elif siblings[folder, file.stem.casefold()] > 1:
+            name += f"_{file.suffix[1:]}"
         names.append((folder.relative_to(common) / name).as_posix() if spread else name)
     owner: dict[str, Path] = {}
     for file, name in zip(files, names, strict=True):
