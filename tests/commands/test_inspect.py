@@ -20,6 +20,7 @@ from genpercept.commands.inspect.show import inspect, main
 from genpercept.models import adapters
 from genpercept.models.backbones import BACKBONES
 from genpercept.models.backbones.sd21 import SD21_CONFIG
+from tests.support.bases import pixart_base
 from tests.support.paths import GOLDEN
 
 BASE, UNET8 = GOLDEN / "sd-tiny", GOLDEN / "marigold-unet8"
@@ -138,3 +139,18 @@ def test_doctor_names_the_base(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert any("predicts epsilon" in line.text for line in found)
     monkeypatch.setenv("GENPERCEPT_BASE", "nobody/here")
     assert "it would be downloaded from" in lines()[0].text or "HF_HUB_OFFLINE" in lines()[0].text
+
+
+def test_a_base_with_a_transformer(tmp_path: Path) -> None:
+    """PixArt's published layout; its null caption stands in for the text encoder."""
+    base = pixart_base(tmp_path / "base")
+    (base / "model_index.json").write_text('{"_class_name": "PixArtAlphaPipeline"}')
+    report = inspect(base)
+    assert report.kind == "base" and report.problems == []
+    assert [part.name for part in report.parts] == ["transformer", "vae"]
+    assert (
+        report.facts["shape"] == "a PixArtTransformer2DModel" and report.facts["paradigm"] == "text to image, epsilon"
+    )
+    shutil.rmtree(base / "transformer")
+    with pytest.raises(ValueError, match=r"no base: it needs unet/ or transformer/, and vae/"):
+        inspect(base)

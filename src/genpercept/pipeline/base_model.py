@@ -14,6 +14,7 @@ from genpercept.checkpoints.weights import weight_files
 from genpercept.core.texts import one_line
 from genpercept.models.backbones import BACKBONES
 from genpercept.models.codecs import CODECS
+from genpercept.pipeline.folder import base_backbone
 
 VARIABLE = "GENPERCEPT_BASE"
 # Repositories that people have in their cache: the first is a mirror of the second, which was taken down (docs/checkpoints.md).
@@ -74,7 +75,7 @@ def which(config: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Base:
-    """A base's facts. problems: what is damaged, missing, or does not belong together."""
+    """A base's facts. plugins: of its parts, by name. problems: what is damaged, missing, or does not belong together."""
 
     class_name: str
     prediction_type: str
@@ -83,6 +84,7 @@ class Base:
     scaling_factor: float | None
     which: str
     parts: dict[str, Weights]
+    plugins: Mapping[str, PartPlugin]
     problems: tuple[str, ...]
 
     @property
@@ -104,34 +106,41 @@ class Base:
 
 def read_base(folder: Path, *, allow_pickle: bool = False) -> Base:
     """ValueError where the folder is no base at all; what is wrong with one is in its `problems`."""
-    if not (folder / "unet").is_dir() or not (folder / "vae").is_dir():
-        raise ValueError(f"{folder}: no base: it needs unet/ and vae/ (and scheduler/, text_encoder/, tokenizer/)")
+    name, path = base_backbone(folder)
+    if path == folder or not path.is_dir() or not (folder / "vae").is_dir():
+        raise ValueError(
+            f"{folder}: no base: it needs unet/ or transformer/, and vae/ (and scheduler/, text_encoder/, tokenizer/)"
+        )
     problems: list[str] = []
-    unet = _json(folder / "unet" / "config.json", problems)
+    backbone = BACKBONES.find(name)
+    unet = _json(path / "config.json", problems)
     vae = _json(folder / "vae" / "config.json", problems)
     scheduler = _json(folder / "scheduler" / "scheduler_config.json", problems)
     index = _json(folder / "model_index.json", []) if (folder / "model_index.json").is_file() else {}
     parts: dict[str, Weights] = {}
-    plugins_of: dict[str, PartPlugin] = {"unet": BACKBONES.find("sd21"), "vae": CODECS.find("kl")}
-    for name in ("unet", "vae", "text_encoder"):
-        parts[name], found = weights(folder / name, allow_pickle=allow_pickle)
-        problem = parts[name].problem
-        if not problem and name in plugins_of:
-            problem = problem_of(plugins_of[name], folder / name, found)
+    plugins: dict[str, PartPlugin] = {path.name: backbone, "vae": CODECS.find("kl")}
+    # with the empty prompt among its weights a base can do without what reads prompts
+    texts = ["text_encoder"] if (folder / "text_encoder").is_dir() or not backbone.null_caption else []
+    for part in (path.name, "vae", *texts):
+        parts[part], found = weights(folder / part, allow_pickle=allow_pickle)
+        problem = parts[part].problem
+        if not problem and part in plugins:
+            problem = problem_of(plugins[part], folder / part, found)
         problems += [problem] if problem else []
-    if not (folder / "tokenizer").is_dir():
+    if texts and not (folder / "tokenizer").is_dir():
         problems.append(f"{folder}: has no tokenizer/, which the prompt needs")
     kind = str(scheduler.get("prediction_type", "epsilon"))
     if unet.get("in_channels", 4) != vae.get("latent_channels", 4):
-        problems.append(f"{folder}: its U-Net takes {unet.get('in_channels')} channels, not the VAE's latent's")
+        problems.append(f"{folder}: its {path.name} takes {unet.get('in_channels')} channels, not the VAE's latent's")
     return Base(
         str(index.get("_class_name", "?")),
         kind,
         unet.get("in_channels"),
         unet.get("cross_attention_dim"),
         vae.get("scaling_factor"),
-        which(unet),
+        which(unet) if "block_out_channels" in unet else f"a {backbone.class_name}",
         parts,
+        plugins,
         tuple(dict.fromkeys(problems)),
     )
 

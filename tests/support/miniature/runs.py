@@ -232,7 +232,7 @@ def _script(case: Case, row: Row, work: Path, brief: bool) -> Script:
 
 
 def _used(case: Case, row: Row, recipe: recipes.Recipe, work: Path, out: Path) -> Script:
-    """Predict, export, evaluate or measure with the model."""
+    """Predict, export, evaluate on its task's suites or the world that it was trained on, or measure with the model."""
     model = str(out / "model")
     if recipe.stage in ("finetune", "distil") and case.study is None:
         picture = str(next((work / "data").glob("diode/val/indoors/*/*/*.png")))
@@ -244,10 +244,16 @@ def _used(case: Case, row: Row, recipe: recipes.Recipe, work: Path, out: Path) -
         code, said = yield ["export", model, "--to", "diffusers", "--out", str(out / "exported")]
         if code and "genpercept: error:" not in said:
             raise Failed(_last(said))
+        words = ["evaluate", "--model", model, "--workers", "0"]
+        if all(data.root is None for data in recipe.data):  # the world's classes, for one, are those of no suite
+            row.stage = "evaluate the world"
+            world = ["--dataset", "synthetic", "--split", "test/mixed:2"]
+            _well((yield [*words, *world, "--out", str(out / "world")]))
+            return
         for name in _suites(recipe.task):
             row.stage = f"evaluate {name}"
-            words = ["evaluate", "--model", model, "--suite", name, "--workers", "0"]
-            _well((yield [*words, *_roots(name, recipe.task), "--out", str(out / f"suite-{name}")]))
+            suite = ["--suite", name, *_roots(name, recipe.task)]
+            _well((yield [*words, *suite, "--out", str(out / f"suite-{name}")]))
     elif recipe.stage == "denoiser":
         row.stage = "inspect"
         _well((yield ["inspect", model]))

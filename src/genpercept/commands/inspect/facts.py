@@ -219,8 +219,7 @@ def _base(folder: Path, report: Report, given: Given) -> None:
         "paradigm": f"text to image, {base.prediction_type}",
     }
     for name in base.parts:
-        plugin = {"unet": BACKBONES.find("sd21"), "vae": CODECS.find("kl")}.get(name)
-        report.parts.append(_part(folder, name, name, given, plugin)[0])
+        report.parts.append(_part(folder, name, name, given, base.plugins.get(name))[0])
     report.problems += base.problems
 
 
