@@ -79,9 +79,9 @@ def main() -> None:
         "| --- | --- | ---: | ---: | ---: | ---: |",
         *lines,
         "",
-        "A ReLU whose input lies as near to zero as rounding reaches may open in one arrangement and not in another. That may"
-        " be what was seen with seed 0, in one channel behind the keypoint head's first batch norm, at step 5 in two processes: losses then"
-        " differed by up to 1.5e-4, while in four they were equal to 1.7e-7 throughout.",
+        "A ReLU whose input lies as near to zero as rounding reaches may open in one arrangement and not in another. That"
+        " may be what was seen with seed 0, in one channel behind the keypoint head's first batch norm, at step 5 in two"
+        " processes: losses then differed by up to 1.5e-4, while in four they were equal to 1.7e-7 throughout.",
     ]
     text = "\n".join(page) + "\n"
     print(text)
