@@ -167,6 +167,11 @@ def _fork(words: Words, work: Path, log: Path) -> int:
         file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, 1)
         os.dup2(file, 2)
+        import torch
+
+        torch.set_num_threads(
+            1
+        )  # torch renews its pool in the first call after a fork: two threads at once would trip over it
         if words[0] == "@starts":  # as far as the command starts its runs
             from genpercept.commands.study import execute
 
