@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,3 +24,11 @@ def made(file: str, threads: int = 0, argv: Sequence[str] | None = None) -> str:
     """The command, the date, the processor's cores and PyTorch; and the threads, unless 0."""
     machine = cores() + (f", {threads} threads" if threads else "")
     return f"`{command(file, argv)}`, {time.strftime('%Y-%m-%d')}; {machine}; torch {version('torch')}"
+
+
+def show(lines: Iterable[str], out: Path | None) -> None:
+    """Print a page, and write it to `out`, if any."""
+    text = "\n".join(lines) + "\n"
+    print(text)
+    if out:
+        out.write_text(text, encoding="utf-8")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
-from benchmarks._page import made
+from benchmarks._page import made, show
 from genpercept.training import recipe as recipes
 from genpercept.training.loop import Training
 from genpercept.training.networks import learning
@@ -111,10 +111,7 @@ def main() -> None:
         "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
         *lines,
     ]
-    text = "\n".join(page) + "\n"
-    print(text)
-    if options.out:
-        options.out.write_text(text, encoding="utf-8")
+    show(page, options.out)
 
 
 if __name__ == "__main__":

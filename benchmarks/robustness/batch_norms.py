@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
-from benchmarks._page import made
+from benchmarks._page import made, show
 from tests.support import normed
 from tests.support.processes import together
 
@@ -83,10 +83,7 @@ def main() -> None:
         " may be what was seen with seed 0, in one channel behind the keypoint head's first batch norm, at step 5 in two"
         " processes: losses then differed by up to 1.5e-4, while in four they were equal to 1.7e-7 throughout.",
     ]
-    text = "\n".join(page) + "\n"
-    print(text)
-    if options.out:
-        options.out.write_text(text, encoding="utf-8")
+    show(page, options.out)
     sys.exit(0 if worst <= BOUND else 1)
 
 

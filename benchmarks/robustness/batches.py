@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
-from benchmarks._page import made
+from benchmarks._page import made, show
 
 ROOT = Path(__file__).parents[2]
 STEPS, BATCH = 20, 8
@@ -125,10 +125,7 @@ def main() -> None:
         f"**Largest relative difference of the loss over {STEPS} steps and {len(WAYS) - 1} ways: {worst:.1e}** (asked for:"
         " 1e-4).",
     ]
-    text = "\n".join([*lines, *(line for _, table in found.values() for line in table)]) + "\n"
-    print(text)
-    if options.out:
-        options.out.write_text(text, encoding="utf-8")
+    show([*lines, *(line for _, table in found.values() for line in table)], options.out)
     sys.exit(0 if worst <= 1e-4 else 1)
 
 

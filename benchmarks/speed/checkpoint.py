@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
-from benchmarks._page import made
+from benchmarks._page import made, show
 from benchmarks._tiny import write
 from genpercept.training import recipe as recipes
 from genpercept.training.loop import Training
@@ -88,10 +88,7 @@ def main() -> None:
         f"| a step while a checkpoint is written (last one included, which outlasts it) | {middle['beside']:.2f} |",
         f"| from the beginning of the copy to the checkpoint on the disk, steps beside it | {middle['written']:.2f} |",
     ]
-    text = "\n".join(lines) + "\n"
-    print(text)
-    if options.out:
-        options.out.write_text(text, encoding="utf-8")
+    show(lines, options.out)
 
 
 if __name__ == "__main__":

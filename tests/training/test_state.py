@@ -243,6 +243,7 @@ def test_the_keys_that_may_change_are_the_recipes() -> None:
         for name in key.split("."):
             if name == "N":
                 continue
+            assert name in section.model_fields, key
             field = section.model_fields[name]
             section = recipes.section_of(field.annotation) or section
 

@@ -42,18 +42,20 @@ def name_results(files: Sequence[Path]) -> list[str]:
     """
     folders = [Path(os.path.abspath(file)).parent for file in files]  # noqa: PTH100 (no link is followed: trees keep shape)
     stems: dict[str, set[Path]] = {}
-    siblings: Counter[tuple[Path, str]] = Counter()
+    same_stem: Counter[tuple[Path, str]] = Counter()
+    same_name: Counter[tuple[Path, str]] = Counter()  # x.jpg and X.jpg
     for file, folder in zip(files, folders, strict=True):
         stems.setdefault(file.stem.casefold(), set()).add(folder)
-        siblings.update([(folder, file.stem.casefold()), (folder, f"{file.name.casefold()}/")])
+        same_stem[folder, file.stem.casefold()] += 1
+        same_name[folder, file.name.casefold()] += 1
     spread = any(len(homes) > 1 for homes in stems.values())
     common = Path(os.path.commonpath(folders)) if spread else Path()
     names = []
     for file, folder in zip(files, folders, strict=True):
         name = file.stem
-        if siblings[folder, f"{file.name.casefold()}/"] > 1:  # x.jpg and X.jpg
+        if same_name[folder, file.name.casefold()] > 1:
             name += f"_{hashlib.sha256(file.name.encode()).hexdigest()[:8]}"
-        elif siblings[folder, file.stem.casefold()] > 1:
+        elif same_stem[folder, file.stem.casefold()] > 1:
             name += f"_{file.suffix[1:]}"
         names.append((folder.relative_to(common) / name).as_posix() if spread else name)
     owner: dict[str, Path] = {}
