@@ -7,7 +7,6 @@ never work is a ValueError; what would work on a machine that has it all is said
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +16,12 @@ from torch import nn
 
 from genpercept.checkpoints import hub, shapes
 from genpercept.checkpoints.parts import MANIFEST, PartPlugin, read_json
-from genpercept.core.names import choose
-from genpercept.data import DATASETS
-from genpercept.data._files import FileDataset
 from genpercept.models.backbones import BACKBONES
 from genpercept.models.codecs import CODECS
 from genpercept.models.heads import HEADS
 from genpercept.models.paradigms import PARADIGMS
 from genpercept.pipeline.folder import base_backbone, predictor_backbone, read_manifest
-from genpercept.tasks import TASKS, Task
+from genpercept.tasks import TASKS
 from genpercept.training import footprint, lacking, losses
 from genpercept.training.losses import LOSSES
 from genpercept.training.networks import predictor
@@ -33,6 +29,7 @@ from genpercept.training.recipe import DataSet, Recipe
 from genpercept.training.run import judging
 from genpercept.training.run.batches import Split
 from genpercept.training.samples.order import Order
+from genpercept.training.samples.sources import check_declared
 from genpercept.training.stages.finetune import FinetuneStage
 
 LACKING = 3  # exit code: it would work, but for what this machine lacks
@@ -68,7 +65,7 @@ def plan(recipe: Recipe, out: Path = Path()) -> Plan:
         task = predictor.find_task(recipe)
         predictor.check_task(task)
     for number, data in enumerate(recipe.data):
-        _check_data(data, [data.split] if number else [data.split, recipe.validation.split], task)
+        check_declared(data, [data.split] if number else [data.split, recipe.validation.split], task)
     judging.check(recipe)
     _check_mixture(recipe)
     split = _division(recipe)
@@ -116,27 +113,6 @@ def _check_mixture(recipe: Recipe) -> None:
     """ValueError for sets that are drawn too seldom."""
     weights = [data.weight for data in recipe.data]
     Order([1] * len(weights), weights, recipe.seed, recipe.loader.batch_size, recipe.loader.one_set_per_batch)
-
-
-def _check_data(data: DataSet, splits: Sequence[str], task: Task | None) -> None:
-    """ValueError for a data set, or an option or split of it, that there is not, and for one without the task's labels.
-
-    Of data sets that say what they have; what the others' files hold, a run finds out.
-    """
-    plugin = DATASETS.find(data.name).with_options(**data.options)
-    about = plugin.about
-    if about is None:
-        return
-    for split in splits:
-        choose(f"split of data set {data.name!r}", split, about.splits)
-        if isinstance(plugin, FileDataset):
-            plugin.check(split)
-    if missing := [label for label in (task.labels if task else ()) if label not in about.provides]:
-        assert task is not None
-        raise ValueError(
-            f"data set {data.name!r} has no {', '.join(missing)}, which task {task.name!r} needs; it provides "
-            f"{', '.join(about.provides)}"
-        )
 
 
 def _what(recipe: Recipe) -> str:

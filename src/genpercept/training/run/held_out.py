@@ -9,7 +9,6 @@ from zlib import crc32
 
 import torch
 
-from genpercept.core.names import choose
 from genpercept.core.values import Sample
 from genpercept.data import DATASETS
 from genpercept.metrics import METRICS
@@ -17,7 +16,7 @@ from genpercept.pipeline.pipeline import GenPerceptPipeline
 from genpercept.tasks import RegionTask, Task, given_boxes
 from genpercept.training.recipe_samples import HeldOut, Loader
 from genpercept.training.samples.records import cut_off, to_sample
-from genpercept.training.samples.sources import Source, open_source
+from genpercept.training.samples.sources import Source, check_declared, open_source
 
 _READERS = 2  # threads that read images
 
@@ -28,16 +27,8 @@ def check(sets: Sequence[HeldOut], task: Task, where: str) -> None:
     No file is looked for. where: what the sets are called, in the line.
     """
     for data in sets:
-        about = DATASETS.find(data.name).with_options(**data.options).about
         METRICS.find(task.metric)(protocol=protocol_of(data, task), **task.metric_options())
-        if about is None:
-            continue
-        choose(f"split of data set {data.name!r}", data.split, about.splits, f"{where} {data.label!r}: ")
-        if missing := [label for label in task.labels if label not in about.provides]:
-            raise ValueError(
-                f"{where} {data.label!r}: data set {data.name!r} has no {', '.join(missing)}, which task {task.name!r} "
-                f"needs; it provides {', '.join(about.provides)}"
-            )
+        check_declared(data, [data.split], task, f"{where} {data.label!r}: ")
 
 
 def protocol_of(data: HeldOut, task: Task) -> str | None:

@@ -10,8 +10,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from genpercept.core.labels import LABELS
+from genpercept.core.names import choose
 from genpercept.core.rng import generator
 from genpercept.data import DATASETS, files_of, said_by
+from genpercept.data._files import FileDataset
+from genpercept.tasks import Task
 from genpercept.training.recipe import DataSet, Loader
 from genpercept.training.samples import identity, shard_cache
 from genpercept.training.samples.records import TEXTS, Record, from_sample
@@ -129,6 +132,28 @@ def _drawn(entries: Sequence[Any], count: int, seed: int) -> list[Any]:
     """So many of them, in their order."""
     order = generator(seed, 0, 0, "data").permutation(len(entries))
     return [entries[i] for i in sorted(order[:count])]
+
+
+def check_declared(data: DataSet, splits: Sequence[str], task: Task | None, where: str = "") -> None:
+    """ValueError for a data set, or an option or split of it, that there is not, and for one without the task's labels.
+
+    Of data sets that say what they have; what the others' files hold, a run finds out. No file is looked for. where: how the
+    line begins.
+    """
+    plugin = DATASETS.find(data.name).with_options(**data.options)
+    about = plugin.about
+    if about is None:
+        return
+    for split in splits:
+        choose(f"split of data set {data.name!r}", split, about.splits, where)
+        if isinstance(plugin, FileDataset):
+            plugin.check(split)
+    if missing := [label for label in (task.labels if task else ()) if label not in about.provides]:
+        assert task is not None
+        raise ValueError(
+            f"{where}data set {data.name!r} has no {', '.join(missing)}, which task {task.name!r} needs; it provides "
+            f"{', '.join(about.provides)}"
+        )
 
 
 def open_source(data: DataSet, loader: Loader, report: Callable[[str], None] = print) -> Source:
