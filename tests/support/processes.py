@@ -10,6 +10,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
+from multiprocessing import forkserver
 from pathlib import Path
 
 from accelerate.state import AcceleratorState
@@ -49,6 +50,7 @@ def _fork(work: Callable[[], object], log: Path, environment: Mapping[str, str])
             os.dup2(said, stream)
         sys.stdout, sys.stderr = (os.fdopen(stream, "w", buffering=1, closefd=False) for stream in (1, 2))
         os.environ.update(environment)
+        forkserver._forkserver.__init__()  # type: ignore[attr-defined]  # the parent's is no child of this process
         AcceleratorState._reset_state(True)  # what this process was before is no process of a group
         code = int(work() or 0)  # type: ignore[call-overload]
     except BaseException:  # noqa: BLE001  the child must not return into pytest

@@ -182,6 +182,50 @@ def test_processes_train_as_one(
     assert logs[1]["loss"] == pytest.approx(logs[0]["loss"], rel=1e-4)  # in eval mode: by the statistics
 
 
+SETS = """[[validation.sets]]
+domain = "outdoor"
+count = 3
+size = [28, 42]
+[[validation.sets]]
+title = "rooms"
+domain = "indoor"
+count = 2
+size = [28, 42]
+[checkpoint]
+"""
+
+
+@pytest.mark.slow
+def test_processes_with_workers_and_sets_go_on_as_they_were(work: Path, tmp_path: Path) -> None:
+    """Two processes, each fed by a process, and zero-shot sets: as one process; and killed after step 3, as if nobody had."""
+    path = normed.write(tmp_path, "upernet", 6, 3)
+    path.write_text(path.read_text().replace("[checkpoint]\n", SETS, 1))
+    settings = ["optim.eps=1e-3", "loader.workers=1", "validation.every=2"]
+    assert normed.record(path, tmp_path / "one", settings) == 0
+    together(2, lambda: normed.record(path, tmp_path / "two", settings), tmp_path / "two.log")
+    out = begun(tmp_path / "two", tmp_path / "killed")
+    together(2, lambda: loop.main(path, settings, out, resume=True), tmp_path / "killed.log")
+    one, two, again = (normed.tensors(tmp_path / run) for run in ("one", "two", "killed"))
+    assert two.keys() == again.keys() and all(torch.equal(two[name], again[name]) for name in two)
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+    figures = [validated(tmp_path / run) for run in ("one", "two", "killed")]
+    assert {"outdoor/miou", "rooms/miou"} <= figures[0][6].keys()
+    assert figures[1].keys() == {2, 4, 6} and figures[2] == {step: figures[1][step] for step in (4, 6)}
+    for step in (2, 4, 6):
+        assert figures[1][step] == pytest.approx(figures[0][step], rel=1e-4, abs=1e-6)
+
+
+def validated(run: Path) -> dict[int, dict[str, float]]:
+    """The figures of each validation, by its step."""
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return {
+        line["step"]: {k: v for k, v in line.items() if isinstance(v, float) and "second" not in k}
+        for line in lines
+        if any(k.startswith("rooms/") for k in line)
+    }
+
+
 # Changed recipes ----------------------------------------------------------------------------------------------------------
 
 
