@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 import torch
 from hypothesis import given, settings
@@ -30,6 +31,8 @@ def gradient(h: int = 7, w: int = 11) -> np.ndarray:
 def test_every_suffix_is_read(tmp_path: Path, suffix: str) -> None:
     smooth = np.repeat(np.linspace(0, 255, 32, dtype=np.uint8)[None, :, None], 3, 2).repeat(24, 0)
     path = tmp_path / f"x{suffix}"
+    if suffix in (".heic", ".heif"):
+        pillow_heif.register_heif_opener()
     Image.fromarray(smooth).save(path)
     found = read(path)
     assert found.shape == (24, 32, 3) and found.dtype == np.uint8
