@@ -19,7 +19,12 @@ def picture(size: tuple[int, int]) -> np.ndarray:
     """(H, W, 4) uint8 of a size (width, height): ramps with some noise, nowhere black."""
     w, h = size
     x, y = (np.arange(n, dtype=np.uint32) for n in (w, h))
-    ramps = [x[None] * 3 // 7 + y[:, None] // 5, x[None] // 2 + y[:, None] // 3, y[:, None] + 0 * x[None], x[None] + y[:, None] // 9]
+    ramps = [
+        x[None] * 3 // 7 + y[:, None] // 5,
+        x[None] // 2 + y[:, None] // 3,
+        y[:, None] + 0 * x[None],
+        x[None] + y[:, None] // 9,
+    ]
     noise = np.random.default_rng(0).integers(0, 16, (h, 1, 1), np.uint8)
     return (np.stack([ramp % 199 for ramp in ramps], -1).astype(np.uint8) + 16) + noise
 

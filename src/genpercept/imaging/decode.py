@@ -7,6 +7,7 @@ for each pixel) there is the decoder's image (1 to 4), and what some decoders ne
 from __future__ import annotations
 
 import os
+import stat
 import threading
 from pathlib import Path
 
@@ -29,8 +30,8 @@ MAX_PIXELS = 178_956_970  # where Pillow refuses, too; a 16k x 8k image is withi
 VARIABLE = "GENPERCEPT_MAX_PIXELS"
 
 BYTES_PER_PIXEL = 8  # at the peak of reading, of ordinary formats: what a limit in pixels counts with
-_COSTLY = {"WEBP": 16, "AVIF": 12, "JPEG2000": 24, "HEIF": 12}  # measured: benchmarks/memory/reading.md
-_PROGRESSIVE = 11  # a JPEG whose coefficients are all kept until its last scan
+_COSTLY = {"WEBP": 16, "AVIF": 12, "JPEG2000": 20, "HEIF": 9}  # measured: benchmarks/memory/reading.md
+_TEXT = 11  # of numbers as text
 
 _EXIF_ORIENTATION = 0x0112
 _pillow_limit = threading.Lock()
@@ -89,7 +90,11 @@ def from_pil(image: Image.Image, name: str, path: Path | None = None) -> np.ndar
 def cost(image: Image.Image) -> int:
     """Bytes for each pixel at the peak of reading an opened image, by what its header says."""
     if image.format in ("JPEG", "MPO") and "progressive" in image.info:
-        return _PROGRESSIVE
+        shares = [h * v for _, h, v, _ in getattr(image, "layer", ())]  # of a block of pixels, by component
+        coefficients = 2 * sum(shares) / max(shares, default=1)  # of all scans are kept until the last one
+        return max(BYTES_PER_PIXEL, 5 + round(coefficients))
+    if any(tile[0] == "ppm_plain" for tile in getattr(image, "tile", ())):
+        return _TEXT
     return _COSTLY.get(str(image.format), BYTES_PER_PIXEL)
 
 
@@ -116,9 +121,9 @@ def _check_file(path: Path, name: str) -> None:
         raise ValueError(f"{name}: a path with a null character; check the path")
     try:
         found = path.stat()
-        if path.is_dir():
+        if stat.S_ISDIR(found.st_mode):
             raise ValueError(f"{name}: a folder, not an image; name a file in it")
-        if not path.is_file():
+        if not stat.S_ISREG(found.st_mode):
             raise ValueError(f"{name}: not a regular file; save the image to a file first")
         if found.st_size == 0:
             raise ValueError(f"{name}: an empty file (0 bytes); get or export it again")

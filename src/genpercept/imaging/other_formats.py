@@ -39,7 +39,9 @@ def open_heif(path: Path, name: str) -> Image.Image:
     try:
         import pillow_heif
     except ImportError:
-        raise Refused(f"{name}: HEIC is read by an extra: pip install 'genpercept[heic]', or convert it to JPEG") from None
+        raise Refused(
+            f"{name}: HEIC is read by an extra: pip install 'genpercept[heic]', or convert it to JPEG"
+        ) from None
     return pillow_heif.HeifImageFile(path)
 
 

@@ -24,8 +24,9 @@ def to_rgb(image: Image.Image, name: str, orientation: int = 1) -> np.ndarray:
     w, h = image.size
     out = np.empty((w, h, 3) if orientation in (5, 6, 7, 8) else (h, w, 3), np.uint8)
     as_stored, convert = _as_stored(out, orientation), _converter(image, name)
-    for left, top, right, bottom in blocks(image.size):
-        as_stored[top:bottom, left:right] = convert(image.crop((left, top, right, bottom)))
+    for box in blocks(image.size):
+        left, top, right, bottom = box
+        as_stored[top:bottom, left:right] = convert(image if box == (0, 0, w, h) else image.crop(box))
     return out
 
 

@@ -38,7 +38,7 @@ def read(path: Path, name: str, check: Callable[[tuple[int, int], int], None]) -
             raise Refused(f"{name}: a TIFF without a page; get or export it again")
         size, channels = (page.imagelength, page.imagewidth), _channels(page, name)
         each = 3 + -(-_scratch(page) // max(1, size[0] * size[1]))
-        check(size[::-1], each)
+        check((size[1], size[0]), each)
         with READING.take(size[0] * size[1] * each):
             return _rgb(page, path, name, size, channels)
 
@@ -108,4 +108,7 @@ def _segments(page: Any, name: str) -> Iterator[tuple[tuple[int, int, int], np.n
     for values, (sample, _, top, left, first), _ in page.segments(maxworkers=1):
         if values is None:
             raise Refused(f"{name}: a truncated TIFF; get or export it again")
-        yield (top, left, sample + first), values[0][: page.imagelength - top, : page.imagewidth - left]  # tiles may jut out
+        yield (
+            (top, left, sample + first),
+            values[0][: page.imagelength - top, : page.imagewidth - left],
+        )  # tiles may jut out

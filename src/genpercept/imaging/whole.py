@@ -11,7 +11,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -48,14 +48,14 @@ def check_header(image: Image.Image, path: Path, name: str) -> None:
 def check_pixels(image: Image.Image, path: Path, name: str) -> None:
     """After decoding. Refused where the last pixels look filled up, and are."""
     w, h = image.size
-    if image.format == "PNG" and (image.info.get("interlace") or _constant(image, (0, h - 1, w, h), (0,))):
+    if image.format == "PNG" and (image.info.get("interlace") or _within(image, (0, h - 1, w, h), 0, 0)):
         with path.open("rb") as file:
             there, wanted = _png_bytes(file)
         if there < wanted:
             raise _short(image, name, f"but holds {there / wanted:.1%} of them")
     if image.format in _JPEG:
         corner = (w - 1) // 8 * 8, (h - 1) // 8 * 8, w, h
-        if _constant(image, corner, (127, 128)) and _jpeg_takes_more(image, path):
+        if _within(image, corner, 127, 128) and _jpeg_takes_more(image, path):
             raise _short(image, name, "but ends before the last of them")
 
 
@@ -64,11 +64,15 @@ def _short(image: Image.Image, name: str, what: str) -> Refused:
     return Refused(f"{name}: a truncated {image.format}: claims {w} x {h} pixels, {what}; get or export it again")
 
 
-def _constant(image: Image.Image, box: tuple[int, int, int, int], values: tuple[int, ...]) -> bool:
+def _within(image: Image.Image, box: tuple[int, int, int, int], low: int, high: int) -> bool:
+    """Whether all values in the box are between `low` and `high`."""
     left, top, right, bottom = box
+    last: Any = image.getpixel((right - 1, bottom - 1))  # which nearly always says it
+    if not all(low <= value <= high for value in (last if isinstance(last, tuple) else (last,))):
+        return False
     for x, y, to_x, to_y in blocks((right - left, bottom - top)):
         part = np.asarray(image.crop((left + x, top + y, left + to_x, top + to_y)))
-        if not np.isin(part, values).all():
+        if part.min() < low or part.max() > high:
             return False
     return True
 
