@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -59,9 +60,11 @@ def encode16(result: Result) -> tuple[np.ndarray, str]:
     if row.ids:
         return _encode_ids(values, keep, row.item)
     low, high = row.limits or _span(values[keep])
-    scaled = np.clip((np.nan_to_num(values) - low) / (high - low), 0, 1)
-    pixels = np.rint(scaled * _TOP).astype(np.uint16)
-    pixels[~keep] = 0
+    pixels = np.empty(values.shape, np.uint16)
+    for part in bands(values.shape):
+        scaled = np.clip((np.nan_to_num(values[part]) - low) / (high - low), 0, 1)
+        pixels[part] = np.rint(scaled * _TOP)
+        pixels[part][~keep[part]] = 0
     words = f"pixel / {_TOP}" if (low, high) == (0, 1) else f"{low:.9g} + pixel / {_TOP} * {high - low:.9g}"
     if row.layout == "stack":
         pixels = np.concatenate(np.split(pixels, pixels.shape[-1] // 3, axis=-1), axis=1)
@@ -86,18 +89,36 @@ def decode16(pixels: np.ndarray, words: str) -> np.ndarray:
 def png16_bytes(pixels: np.ndarray, text: str = "") -> bytes:
     """(H, W) or (H, W, 3) uint16 -> a PNG of 16 bits per channel (Pillow writes no 16-bit RGB)."""
     h, w = pixels.shape[:2]
-    rows = np.ascontiguousarray(pixels, dtype=">u2").reshape(h, -1).view(np.uint8)
-    filtered = np.full((h, rows.shape[1] + 1), 2, np.uint8)  # filter type 2: the difference to the row above
-    filtered[0, 1:] = rows[0]
-    filtered[1:, 1:] = rows[1:] - rows[:-1]  # modulo 256, as uint8 wraps
     header = struct.pack(">IIBBBBB", w, h, 16, 2 if pixels.ndim == 3 else 0, 0, 0, 0)
     chunks = [(b"IHDR", header)]
     if text:
         chunks.append((b"tEXt", b"Description\0" + text.encode("latin-1", "replace")))
-    chunks += [(b"IDAT", zlib.compress(filtered.tobytes(), 4)), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
-    )
+    chunks += [(b"IDAT", _deflated(pixels)), (b"IEND", b"")]
+    pieces = [b"\x89PNG\r\n\x1a\n"]
+    for name, body in chunks:
+        pieces += [struct.pack(">I", len(body)), name, body, struct.pack(">I", zlib.crc32(body, zlib.crc32(name)))]
+    return b"".join(pieces)
+
+
+def _deflated(pixels: np.ndarray) -> bytes:
+    """Rows by filter type 2, the difference to the row above, compressed band by band."""
+    deflate, pieces = zlib.compressobj(4), []
+    for part in bands(pixels.shape):
+        above = pixels[max(part.start - 1, 0) : part.stop]
+        rows = np.ascontiguousarray(above, dtype=">u2").reshape(len(above), -1).view(np.uint8)
+        first = rows[:1] if part.start == 0 else rows[:0]  # which has no row above it
+        filtered = np.full((part.stop - part.start, rows.shape[1] + 1), 2, np.uint8)
+        filtered[: len(first), 1:] = first
+        filtered[len(first) :, 1:] = rows[1:] - rows[:-1]  # modulo 256, as uint8 wraps
+        pieces.append(deflate.compress(filtered.data))
+    return b"".join([*pieces, deflate.flush()])
+
+
+def bands(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Slices of rows of about a million values each: what is made of them in between stays small beside a large map."""
+    rows = max(1, 2**20 // max(1, math.prod(shape[1:])))
+    for start in range(0, shape[0], rows):
+        yield slice(start, min(start + rows, shape[0]))
 
 
 def _encode_ids(ids: np.ndarray, keep: np.ndarray, item: str) -> tuple[np.ndarray, str]:

@@ -31,6 +31,7 @@ _SIDES = ((250, 210, 60), (60, 200, 250), (250, 110, 80))
 _SEEN = 0.3  # a keypoint's score from which it is drawn
 _COVER = 0.75  # opacity of heat over an image at the highest score
 _OUTLINE = (60, 255, 255)  # of what is above a threshold
+_PART = 2**18
 _GAMMA = 1 / 2.2  # as Marigold shows linear light
 
 
@@ -41,7 +42,8 @@ def per_pixel(colours: Colours) -> Painter:
         keep = np.ones(values.shape[:2], bool) if valid is None else np.asarray(valid, bool)
         if np.issubdtype(values.dtype, np.floating):
             keep = keep & np.isfinite(values if values.ndim == 2 else values.sum(-1))
-            values = np.where(keep if values.ndim == 2 else keep[..., None], values, 0)
+            if not keep.all():
+                values = np.where(keep if values.ndim == 2 else keep[..., None], values, 0)
         rgb = colours(values, keep, legend)
         rgb[~keep] = INVALID
         return rgb
@@ -116,8 +118,13 @@ def _lookup(stops: str, x: np.ndarray) -> np.ndarray:
     fine = np.linspace(0, len(anchors) - 1, 1024)
     steps = np.arange(len(anchors))
     table = np.stack([np.interp(fine, steps, anchors[:, c]) for c in range(3)], -1)
-    index = np.rint(np.clip(x, 0, 1) * 1023).astype(np.intp)
-    return np.rint(table).astype(np.uint8)[index]
+    table = np.rint(table).astype(np.uint8)
+    out = np.empty((*x.shape, 3), np.uint8)
+    flat, into = x.reshape(-1), out.reshape(-1, 3)
+    for start in range(0, flat.size, _PART):  # indices are wide: those of a large map at once would be gigabytes
+        part = slice(start, start + _PART)
+        into[part] = table[np.rint(np.clip(flat[part], 0, 1) * 1023).astype(np.intp)]
+    return out
 
 
 def _unit(x: np.ndarray, keep: np.ndarray) -> np.ndarray:

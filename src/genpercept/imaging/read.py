@@ -70,7 +70,9 @@ def to_tensor(image_HWC: np.ndarray) -> Tensor:
     import torch
 
     x = torch.from_numpy(image_HWC).permute(2, 0, 1)[None]
-    return (x.float() / 255 if image_HWC.dtype == np.uint8 else x.float()).contiguous()
+    out = torch.empty(x.shape)  # one copy: of a large image two would be gigabytes
+    out.copy_(x)
+    return out.div_(255) if image_HWC.dtype == np.uint8 else out
 
 
 def _from_tensor(tensor: Any) -> np.ndarray:

@@ -111,7 +111,7 @@ class GenPerceptPipeline(DiffusionPipeline):
         resolution = self.resolution if processing_resolution is None else processing_resolution
 
         sources, single = read_many(image)
-        images = [to_tensor(source) for source in sources]
+        images = [to_tensor(sources.pop(0)) for _ in range(len(sources))]  # large ones are not kept twice
         regions = self._regions(images, boxes_by_image(boxes, len(images), single))
         seeds = seeds_of(generator, len(images))
         run = Run(chosen, steps, seeds, ensemble_size, batch_size, flip_test)
