@@ -6,6 +6,7 @@ or, first, the name of the parameter that the value goes to.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
+MAX_PIXELS_VARIABLE = "GENPERCEPT_MAX_PIXELS"  # of imaging.decode, which brings numpy and Pillow: no help should wait for them
 
 
 def _shared(*names: str, **usual: Any) -> Callable[..., Callable[[F], F]]:
@@ -91,6 +93,26 @@ dtype = _shared(
     help="Of the network's weights.",
 )
 batch_size = _shared("--batch-size", type=click.IntRange(min=1), default=1, show_default=True, help="Images at once.")
+
+
+
+def _set_max_pixels(ctx: click.Context, _: click.Parameter, value: int | None) -> None:
+    """For this process and those that it starts, as the variable does; a caller within Python gets its own one back."""
+    if value is not None:
+        before = os.environ.get(MAX_PIXELS_VARIABLE)
+        os.environ[MAX_PIXELS_VARIABLE] = str(value)
+        restore = os.environ.pop if before is None else os.environ.__setitem__
+        ctx.call_on_close(lambda: restore(MAX_PIXELS_VARIABLE, before))  # type: ignore[arg-type]
+
+
+max_pixels = _shared(
+    "--max-pixels",
+    type=click.IntRange(min=1),
+    metavar="N",
+    callback=_set_max_pixels,
+    expose_value=False,
+    help=f"Refuse larger images unread: N pixels of 8 bytes.  [default: {MAX_PIXELS_VARIABLE}, or 178,956,970]",
+)
 
 # Data sets ----------------------------------------------------------------------------------------------------------------
 

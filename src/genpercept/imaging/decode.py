@@ -70,7 +70,7 @@ def from_file(path: Path, max_pixels: int | None) -> np.ndarray:
 def from_pil(image: Image.Image, name: str, path: Path | None = None) -> np.ndarray:
     """A PIL image of any mode; with `path`, of the file that it was opened from, it is checked to be there in full."""
     if image.width < 1 or image.height < 1:
-        raise ValueError(f"{name}: {image.width} x {image.height} pixels; both edges must be at least 1")
+        raise Refused(f"{name}: {image.width} x {image.height} pixels; both edges must be at least 1")
     try:
         if path is not None:
             whole.check_header(image, path, name)
@@ -79,12 +79,12 @@ def from_pil(image: Image.Image, name: str, path: Path | None = None) -> np.ndar
             whole.check_pixels(image, path, name)
         return to_rgb(image, name, _orientation(image))
     except MemoryError as error:
-        raise _no_memory(image.size, name) from error
+        raise Refused(f"{name}: {image.width} x {image.height} pixels do not fit in memory; shrink it") from error
     except Refused:
         raise
     except Exception as error:
         kind = image.format or "image"
-        raise ValueError(f"{name}: damaged or truncated {kind} ({reason(error)}); get or export it again") from error
+        raise Refused(f"{name}: damaged or truncated {kind} ({reason(error)}); get or export it again") from error
 
 
 def cost(image: Image.Image) -> int:
@@ -102,11 +102,11 @@ def check_size(size: tuple[int, int], bytes_each: int, kind: str, limit: int, na
     """ValueError for an empty image, and for one that takes more memory than `limit` pixels of an ordinary format."""
     w, h = size
     if w < 1 or h < 1:
-        raise ValueError(f"{name}: {w} x {h} pixels; both edges must be at least 1")
+        raise Refused(f"{name}: {w} x {h} pixels; both edges must be at least 1")
     most = limit * BYTES_PER_PIXEL // max(bytes_each, BYTES_PER_PIXEL)
     if w * h > most:
         why = "" if most == limit else f" for this {kind}, whose decoder takes {bytes_each} bytes for each"
-        raise ValueError(
+        raise Refused(
             f"{name}: {w} x {h} pixels, over the limit of {most:,}{why}; shrink it, or raise --max-pixels or {VARIABLE}"
         )
 
@@ -163,7 +163,7 @@ def _not_pillows(path: Path, name: str, limit: int) -> np.ndarray:
         other_formats.check_known(head, path, name)
         if tiff.is_tiff(head):
             return tiff.read(path, name, lambda size, each: check_size(size, each, "TIFF", limit, name))
-    except ValueError:
+    except Refused:
         raise
     except MemoryError as error:
         raise ValueError(f"{name}: does not fit in memory; shrink it") from error
@@ -171,10 +171,6 @@ def _not_pillows(path: Path, name: str, limit: int) -> np.ndarray:
         raise ValueError(f"{name}: damaged or truncated ({reason(error)}); get or export it again") from error
     kinds = " ".join(s[1:] for s in SUFFIXES)
     raise ValueError(f"{name}: not an image, whatever its name says; these are read: {kinds}")
-
-
-def _no_memory(size: tuple[int, int], name: str) -> ValueError:
-    return ValueError(f"{name}: {size[0]} x {size[1]} pixels do not fit in memory; shrink it")
 
 
 def _orientation(image: Image.Image) -> int:

@@ -42,6 +42,7 @@ def data_list(as_json: bool) -> int:
     "--depth-scale", type=float, metavar="X", help="FOLDER: units of 16-bit depth per metre.  [default: 1000]"
 )
 @click.option("--normals-axes", type=click.Choice(["ours", "opencv"]), help="FOLDER: axes of normals.  [default: ours]")
+@shared.max_pixels()
 @shared.debuggable
 def data_check(
     name: str,
@@ -70,6 +71,7 @@ def data_check(
 @_data_set
 @shared.out(required=True, metavar="FILE.png", help="The sheet; its folder is made if missing.")
 @shared.count(type=click.IntRange(1, 200), default=12, show_default=True, help="Samples, evenly spaced.")
+@shared.max_pixels()
 @shared.debuggable
 def data_preview(name: str, root: Path | None, split: str | None, pairs: tuple[str, ...], out: Path, count: int) -> int:
     """Draw a contact sheet of the data set NAME: images beside their labels."""
@@ -87,6 +89,7 @@ def data_preview(name: str, root: Path | None, split: str | None, pairs: tuple[s
 @click.option("--processes", type=click.IntRange(0), default=0, metavar="N", help="0: one per core.", show_default=True)
 @click.option("--eight-bits", is_flag=True, help="Round images to 8 bits, as training does; other values stay equal.")
 @shared.skip_bad(help="Samples that cannot be read are named, but are no failure.")
+@shared.max_pixels()
 @shared.debuggable
 def data_prepare(
     name: str,

@@ -27,7 +27,7 @@ _EXTRAS = {
     "tensorboard": "train",
     "sklearn": "demo",
 }
-_EXTRAS["OpenEXR"] = "exr"
+_EXTRAS |= {"OpenEXR": "exr", "pillow_heif": "heic", "tifffile": "tiff"}
 
 
 class Line(NamedTuple):

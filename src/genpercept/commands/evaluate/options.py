@@ -48,6 +48,7 @@ from genpercept.commands import shared_options as shared
 @shared.skip_bad(help="Samples that cannot be used are counted and listed; exit code 1.")
 @click.option("--keep-predictions/--no-keep-predictions", "keep", default=True, help="In DIR/predictions, once scored.")
 @shared.out(required=True, help="Folder of results.json and report.html.")
+@shared.max_pixels()
 @shared.debuggable
 def evaluate(
     processing_resolution: int | None,

@@ -60,6 +60,7 @@ def fit() -> None:
 @shared.resume(help="Go on: finished categories are left as they are.")
 @shared.device()
 @shared.batch_size()
+@shared.max_pixels()
 @shared.debuggable
 def anomaly(categories: str, root: str, out: Path, **options: Any) -> int:
     """Train a detector for each category of MVTec AD, set its thresholds on good images, and print its figures.

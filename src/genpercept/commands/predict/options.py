@@ -64,6 +64,7 @@ class _BatchSize(click.ParamType):
 @shared.vae_tiling()
 @shared.strips(help="--specialised, its codec in strips: less memory for large images, no seams.")
 @shared.resume(help="Skip images whose results are there and whole.")
+@shared.max_pixels()
 @shared.debuggable
 def predict(
     inputs: tuple[str, ...],

@@ -22,6 +22,7 @@ from genpercept.commands import shared_options as shared
     metavar="[KEY]",
     help="Print what KEY, such as optim.lr or optim, means and stop; all keys without one. With RECIPE.toml: its values too.",
 )
+@shared.max_pixels()
 @shared.debuggable
 def train(
     recipe: Path | None,
