@@ -57,10 +57,11 @@ def _is_pillows(path: Path) -> bool:
 def page(rows: list[tuple[str, str, list[float | None]]], args: argparse.Namespace) -> list[str]:
     w, h = args.size
     names = ["before", "now"][args.before is None :]
+    asked = ["--size", str(w), str(h), *(["--before", "OTHER/src"] if args.before else [])]
     out = [
         "# Memory while an image is read",
         "",
-        made(__file__) + ".",
+        made(__file__, argv=asked) + ".",
         "",
         (__doc__ or "").strip().split("\n\n")[-1],
         f"Images of {w} x {h} pixels. The result itself takes 3 bytes for each pixel; a decoder's own image 1 to 4. `counted`",

@@ -36,7 +36,9 @@ def test_sixteen_bits(shape: tuple[int, ...]) -> None:
 def test_png_of_sixteen_bits(shape: tuple[int, ...]) -> None:
     """The same file as of one piece: what resumed runs and checksums rely on."""
     ramp = np.add.outer(np.arange(shape[0]) * 37, np.arange(shape[1]) * 3)
-    pixels = (ramp if len(shape) == 2 else ramp[..., None] + (0, 5, 9)).astype(np.uint16) ^ (noise(shape) * 4).astype(np.uint16)
+    pixels = (ramp if len(shape) == 2 else ramp[..., None] + (0, 5, 9)).astype(np.uint16) ^ (noise(shape) * 4).astype(
+        np.uint16
+    )
     rows = np.ascontiguousarray(pixels, dtype=">u2").reshape(shape[0], -1).view(np.uint8)
     filtered = np.full((shape[0], rows.shape[1] + 1), 2, np.uint8)
     filtered[0, 1:] = rows[0]

@@ -219,21 +219,25 @@ def page(tally: Tally, args: argparse.Namespace) -> list[str]:
         "",
         (__doc__ or "").strip().split("\n\n")[-1],
         "",
-        f"{tally.done:,} mutants{asked}, {len(PIXEL_TYPES)} kinds of files, seed {args.seed}, {tally.seconds / 60:.1f} minutes. "
-        f"{len(tally.bad)} were neither an image nor refused in one line.",
-        f"The slowest took {seconds:.2f} s ({kind}, number {n}). While it read one file, a worker grew by {tally.peak / 2**20:.0f} "
-        f"MiB at most, with a limit of {MAX_PIXELS:,} pixels;",
+        f"{tally.done:,} mutants{asked}, {len(PIXEL_TYPES)} kinds of files, seed {args.seed}, {tally.seconds / 60:.1f} minutes.",
+        f"{len(tally.bad)} were neither an image nor refused in one line. The slowest took {seconds:.2f} s ({kind}, number {n}).",
+        f"While it read one file, a worker grew by {tally.peak / 2**20:.0f} MiB at most, with a limit of {MAX_PIXELS:,} pixels;",
         f"from its first {_WARM} mutants to its last one by {growth:.1f} MiB at most.",
         "",
     ]
     names = sorted({name for counts in tally.outcomes.values() for name in counts} - set(GOOD))
-    out += [f"| format | mutants | {' | '.join((*GOOD, *names))} |", "| --- |" + " ---: |" * (len(GOOD) + len(names) + 1)]
+    out += [
+        f"| format | mutants | {' | '.join((*GOOD, *names))} |",
+        "| --- |" + " ---: |" * (len(GOOD) + len(names) + 1),
+    ]
     for group, counts in sorted(tally.outcomes.items()):
         cells = [sum(counts.values()), *(counts[name] for name in (*GOOD, *names))]
         out.append(f"| {group} | {' | '.join(f'{cell:,}' for cell in cells)} |")
     if tally.bad:
         out += ["", "| number | kind | outcome | message |", "| ---: | --- | --- | --- |"]
-        out += [f"| {n} | {kind} | {outcome} | {words[:160].replace('|', '/')} |" for n, kind, outcome, words in tally.bad]
+        out += [
+            f"| {n} | {kind} | {outcome} | {words[:160].replace('|', '/')} |" for n, kind, outcome, words in tally.bad
+        ]
     return out
 
 
@@ -244,7 +248,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[2] / "benchmarks/robustness/fuzz_reader.md")
-    parser.add_argument("--found", type=Path, default=Path("reader_found"), help="folder for mutants that are not as promised")
+    parser.add_argument(
+        "--found", type=Path, default=Path("reader_found"), help="folder for mutants that are not as promised"
+    )
     args = parser.parse_args(argv)
     tally = run(args.mutants, args.seed, args.workers, args.minutes, args.found)
     show(page(tally, args), args.out)

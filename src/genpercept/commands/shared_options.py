@@ -15,7 +15,9 @@ import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
-MAX_PIXELS_VARIABLE = "GENPERCEPT_MAX_PIXELS"  # of imaging.decode, which brings numpy and Pillow: no help should wait for them
+MAX_PIXELS_VARIABLE = (
+    "GENPERCEPT_MAX_PIXELS"  # of imaging.decode, which brings numpy and Pillow: no help should wait for them
+)
 
 
 def _shared(*names: str, **usual: Any) -> Callable[..., Callable[[F], F]]:
@@ -93,7 +95,6 @@ dtype = _shared(
     help="Of the network's weights.",
 )
 batch_size = _shared("--batch-size", type=click.IntRange(min=1), default=1, show_default=True, help="Images at once.")
-
 
 
 def _set_max_pixels(ctx: click.Context, _: click.Parameter, value: int | None) -> None:

@@ -60,7 +60,7 @@ def encode16(result: Result) -> tuple[np.ndarray, str]:
     if row.ids:
         return _encode_ids(values, keep, row.item)
     low, high = row.limits or _span(values[keep])
-    pixels = np.empty(values.shape, np.uint16)
+    pixels: np.ndarray = np.empty(values.shape, np.uint16)
     for part in bands(values.shape):
         scaled = np.clip((np.nan_to_num(values[part]) - low) / (high - low), 0, 1)
         pixels[part] = np.rint(scaled * _TOP)
