@@ -15,8 +15,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # a script's own folder is all that Python looks into
@@ -37,7 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = []
     with tempfile.TemporaryDirectory(prefix="hundred_") as temp:
         photograph = Path(temp) / "photograph.jpg"
-        Image.fromarray(picture((w, h))[..., :3].copy()).save(photograph, quality=90)
+        maker = get_context("spawn").Process(target=make, args=(photograph, w, h))
+        maker.start()  # elsewhere: a process's peak begins with that of the one that starts it
+        maker.join()
         for name, source in (("before", args.before), ("now", None)):
             if name == "now" or source is not None:
                 peak, seconds = predict(photograph, Path(temp) / name, source)
@@ -57,6 +61,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
     show(lines, args.out)
     return 0 if rows[-1][1] <= _BOUND else 1
+
+
+def make(photograph: Path, w: int, h: int) -> None:
+    strip = picture((w, 300))[..., :3]
+    image = np.concatenate([np.roll(strip, 37 * i, 1) for i in range(-(-h // 300))])[:h]
+    Image.fromarray(image).save(photograph, quality=90)
 
 
 def predict(photograph: Path, out: Path, source: Path | None) -> tuple[int, float]:

@@ -1,6 +1,6 @@
 """Damaged image files against the reader: an image or a ValueError of one line, within ten seconds, in little memory.
 
-    python tools/campaigns/reader.py                                   # 100,000 mutants, into benchmarks/robustness/fuzz_reader.md
+    python tools/campaigns/reader.py                       # 100,000, into benchmarks/robustness/fuzz_reader.md
     python tools/campaigns/reader.py --mutants 2000 --out page.md --found DIR
 
 Small files of every format and pixel type are damaged: bits flipped, bytes overwritten, cut out, doubled, taken from another
@@ -219,9 +219,9 @@ def page(tally: Tally, args: argparse.Namespace) -> list[str]:
         "",
         (__doc__ or "").strip().split("\n\n")[-1],
         "",
-        f"{tally.done:,} mutants{asked}, {len(PIXEL_TYPES)} kinds of files, seed {args.seed}, {tally.seconds / 60:.1f} minutes.",
-        f"{len(tally.bad)} were neither an image nor refused in one line. The slowest took {seconds:.2f} s ({kind}, number {n}).",
-        f"While it read one file, a worker grew by {tally.peak / 2**20:.0f} MiB at most, with a limit of {MAX_PIXELS:,} pixels;",
+        f"{tally.done:,} mutants{asked}, {len(PIXEL_TYPES)} kinds, seed {args.seed}; {tally.seconds / 60:.1f} minutes.",
+        f"{len(tally.bad)} were neither an image nor refused in a line. The slowest took {seconds:.2f} s ({kind}, number {n}).",
+        f"While it read one file, a worker grew by up to {tally.peak / 2**20:.0f} MiB, with a limit of {MAX_PIXELS:,} pixels;",
         f"from its first {_WARM} mutants to its last one by {growth:.1f} MiB at most.",
         "",
     ]
