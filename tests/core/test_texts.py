@@ -22,27 +22,107 @@ def test_lists_have_the_lines_that_say_something(tmp_path: Path) -> None:
     assert texts.read_numbered(path) == [(1, "# heading"), (2, "a b"), (4, "  # ü "), (6, "last")]
 
 
-def test_encodings_are_as_asked_for(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
     marked = written(tmp_path, "\ufeffid,name\n1,ü\n")
-    assert texts.read_numbered(marked, encoding="utf-8-sig")[0] == (1, "id,name")
-    assert texts.read_csv(marked, encoding="utf-8-sig") == [{"id": "1", "name": "ü"}]
+    assert texts.read_numbered(marked)[0] == (1, "id,name")
+    assert texts.read_csv(marked) == [{"id": "1", "name": "ü"}]
+    assert texts.read_toml(written(tmp_path, "\ufeffa = 1\r\nb = 2\rc = 3\n")) == {"a": 1, "b": 2, "c": 3}
+    assert texts.read_json(written(tmp_path, '\ufeff{"a": 1}')) == {"a": 1}
+    assert texts.read_log(written(tmp_path, '\ufeff{"a": 1}\n')) == [{"a": 1}]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_end_as_editors_end_them_and_nowhere_else(end: str, tmp_path: Path) -> None:
+    names = ["a\u2028b", "c\u2029d", "e\x85f", "g\x0ch", "i\x0bj", "k\x1cl"]  # all of which str.splitlines splits
+    path = written(tmp_path, end.join([names[0], "", *names[1:]]))
+    assert texts.read_lines(path) == names
+    assert [number for number, _ in texts.read_numbered(path)] == [1, 3, 4, 5, 6, 7]
+    rows = texts.read_table(written(tmp_path, end.join(["image", *names])))
+    assert rows == [(number, {"image": name}) for number, name in enumerate(names, 2)]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"caf\xe9\n", "line 1, column 4: byte 0xe9 is not UTF-8; save it as UTF-8"),
+        ("ü\r\nab".encode() + b"\xff", "line 2, column 3: byte 0xff is not UTF-8"),
+        ("a\n".encode("utf-16"), "UTF-16, not UTF-8; save it as UTF-8"),
+        (b"\xfe\xff" + "a\n".encode("utf-16-be"), "UTF-16, not UTF-8"),
+        ("a\n".encode("utf-32"), "UTF-32, not UTF-8"),
+        ("a\nb".encode("utf-16-le"), "line 1: a null character: UTF-16, or no text"),
+    ],
+)
+def test_other_encodings_are_said(content: bytes, says: str, tmp_path: Path) -> None:
+    for read in (texts.read_lines, texts.read_csv, texts.read_toml, texts.read_json):
+        with pytest.raises(ValueError) as error:
+            read(written(tmp_path, content), " as a split list")
+        assert f"list.txt: cannot be read as a split list: {says}" in str(error.value)
+        assert "\n" not in str(error.value)
     latin = written(tmp_path, b"caf\xe9\n")
     assert texts.read_lines(latin, errors="replace") == ["caf\ufffd"]
-    with pytest.raises(ValueError, match=r"list\.txt: cannot be read as a split list: 'utf-8' codec") as error:
-        texts.read_lines(latin, " as a split list")
-    assert "\n" not in str(error.value)
 
 
 def test_tables_have_a_row_for_each_line_that_is_not_quoted(tmp_path: Path) -> None:
     path = written(tmp_path, 'image,caption\n\na.jpg,"two\nlines"\nb.jpg\n')
-    assert texts.read_csv(path) == [{"image": "a.jpg", "caption": "two\nlines"}, {"image": "b.jpg", "caption": None}]
+    assert texts.read_table(path) == [
+        (3, {"image": "a.jpg", "caption": "two\nlines"}),
+        (5, {"image": "b.jpg", "caption": ""}),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "image,depth\na b.jpg,d.png\n",
+        "image;depth\na b.jpg;d.png",
+        "image\tdepth\r\na b.jpg\td.png\r\n\t\r\n",
+        " image , depth \n  a b.jpg ,\td.png \n , \n\n",
+        '"image","depth"\n"a b.jpg","d.png"\n',
+        'image; "depth"\na b.jpg; "d.png"\n',
+        "image,depth,\na b.jpg,d.png,\n,,\n",
+        "\n\nimage,depth\na b.jpg,d.png,,,\n",
+    ],
+)
+def test_tables_are_read_as_programs_write_them(text: str, tmp_path: Path) -> None:
+    assert texts.read_csv(written(tmp_path, text)) == [{"image": "a b.jpg", "depth": "d.png"}]
+
+
+def test_a_separator_in_quotes_is_a_part_of_the_cell(tmp_path: Path) -> None:
+    path = written(tmp_path, '"image";caption\na.jpg;"one; two, ""three"""\n')
+    assert texts.read_csv(path) == [{"image": "a.jpg", "caption": 'one; two, "three"'}]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("image,caption\na.jpg,one, two\n", "line 2, column 3: 'two' has no name in the first line"),
+        ("image,,\n\na.jpg,x,\n", "line 3, column 2: 'x' has no name"),
+        ("image,depth,image\n", "line 1, column 3: a second column 'image'"),
+    ],
+)
+def test_a_wrong_table_says_line_and_column(text: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=says):
+        texts.read_csv(written(tmp_path, text))
+
+
+def test_wrong_toml_and_json_say_line_and_column(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"list\.txt: not a TOML file: .*line 2, column 5"):
+        texts.read_toml(written(tmp_path, "a = 1\r\nb = \r\n"))
+    with pytest.raises(ValueError, match=r"list\.txt: not JSON: .*line 2 column 1"):
+        texts.read_json(written(tmp_path, '{"a": 1,\r}'))
+    with pytest.raises(ValueError, match=r"not JSON: nested too deeply"):
+        texts.read_json(written(tmp_path, "[" * 200_000))
+
+
+def test_paths_are_written_with_either_slash() -> None:
+    assert texts.slashes(" .\\images\\a b.jpg\t") == texts.slashes("./images/a b.jpg") == "images/a b.jpg"
 
 
 @pytest.mark.parametrize("reader", [texts.read_lines, texts.read_numbered, texts.read_csv])
 def test_what_is_not_there_is_one_line(reader: object, tmp_path: Path) -> None:
     assert callable(reader)
     for path in (tmp_path / "gone.txt", tmp_path):
-        with pytest.raises(ValueError, match=rf"{path.name}: cannot be read as a list: \[Errno"):
+        with pytest.raises(ValueError, match=rf"{path.name}: cannot be read as a list: (No such file|Is a dir)"):
             reader(path, " as a list")
 
 

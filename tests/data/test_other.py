@@ -276,7 +276,7 @@ def test_coco_keypoints(tmp_path: Path) -> None:
     (s,) = load("coco_keypoints", tmp_path, "val", **options)
     assert s.meta["detections"] == [[0, 0, 5, 4, 0.9]]
     (tmp_path / "boxes.json").write_text("{}x")
-    with pytest.raises(ValueError, match=r"boxes.json: not a JSON file"):
+    with pytest.raises(ValueError, match=r"boxes.json: not JSON"):
         load("coco_keypoints", tmp_path, "val", **options)
     photo(tmp_path / "val2017/000000000007.jpg", 4, 5)
     with pytest.raises(ValueError, match=r"000000000007.jpg: 4 x 5 pixels, but its annotation has 4 x 6"):

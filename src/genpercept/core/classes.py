@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -13,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from genpercept.core.names import hint
+from genpercept.core.texts import read_json, read_toml
 
 IGNORED = -1  # of class_ids: no class
 
@@ -67,11 +66,8 @@ def load(path: Path) -> ClassTable:
 
     ValueError for an unreadable file, missing or unknown keys, colours that are not 0 ... 255 or that collide.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-        table: Any = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read as a class table: {error}") from None
+    read = read_json if path.suffix.lower() == ".json" else read_toml
+    table: Any = read(path, " as a class table")
     if not isinstance(table, Mapping) or not isinstance(table.get("names"), list):
         raise ValueError(f"{path}: a class table has the key names, a list, and may have colours")
     for key in table:

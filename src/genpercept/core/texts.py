@@ -1,8 +1,15 @@
-"""Text: lists, tables and logs out of files, and what messages say, on one line."""
+"""Text: lists, tables, TOML and JSON out of files, and what messages say, on one line.
+
+Every file that a user may have written comes through `read_text`, so that all are read alike: UTF-8 with or without a
+byte order mark; lines end in LF, CR LF or CR and in nothing else (a name may hold U+2028). An error is one ValueError that
+says where: file, line, column.
+"""
 
 from __future__ import annotations
 
+import codecs
 import csv
+import io
 import json
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -12,16 +19,51 @@ from typing import Any
 
 # ---- files
 
+_MARKS = {  # of encodings that are not read; UTF-32's begins with UTF-16's
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+_DELIMITERS = (",", ";", "\t")
 
-def read_numbered(
-    path: Path, what: str = "", *, encoding: str = "utf-8", errors: str = "strict"
-) -> list[tuple[int, str]]:
-    """The lines that are not blank, as they stand, with their numbers from 1.
 
-    ValueError where the file cannot be read; `what` ends its verb: " as a split list". errors: as `open` has it.
+def decoded(content: bytes, errors: str = "strict") -> str:
+    """UTF-8 as text with LF as its only line end, without its mark. ValueError that says the line and column.
+
+    errors: as `open` has it; "replace" lets everything through, for logs and lists that are not the user's own.
     """
+    if errors == "strict":
+        for mark, name in _MARKS.items():
+            if content.startswith(mark):
+                raise ValueError(f"{name}, not UTF-8; save it as UTF-8")
+    try:
+        text = content.decode("utf-8-sig", errors)
+    except UnicodeDecodeError as error:
+        before = _plain_ends(content[: error.start].decode("utf-8-sig", "replace"))
+        raise ValueError(
+            f"line {before.count(chr(10)) + 1}, column {len(before) - before.rfind(chr(10))}: "
+            f"byte 0x{content[error.start]:02x} is not UTF-8; save it as UTF-8"
+        ) from None
+    if errors == "strict" and "\0" in text:
+        line = _plain_ends(text[: text.index("\0")]).count("\n") + 1
+        raise ValueError(f"line {line}: a null character: UTF-16, or no text; save it as UTF-8")
+    return _plain_ends(text)
+
+
+def _plain_ends(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_text(path: Path, what: str = "", *, errors: str = "strict") -> str:
+    """A text file, see `decoded`. ValueError where it cannot be read; `what` ends its verb: " as a split list"."""
     with _reading(path, what):
-        lines = path.read_text(encoding=encoding, errors=errors).splitlines()
+        return decoded(path.read_bytes(), errors)
+
+
+def read_numbered(path: Path, what: str = "", *, errors: str = "strict") -> list[tuple[int, str]]:
+    """The lines that are not blank, as they stand, with their numbers from 1. Errors as `read_text`."""
+    lines = read_text(path, what, errors=errors).split("\n")
     return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
 
 
@@ -31,10 +73,76 @@ def read_lines(path: Path, what: str = "", *, comment: str = "", errors: str = "
     return [line for line in found if not comment or not line.startswith(comment)]
 
 
-def read_csv(path: Path, what: str = "", *, encoding: str = "utf-8") -> list[dict[str, str]]:
-    """The rows of a CSV file by the names in its first line. ValueError as above, for what is no CSV, too."""
-    with _reading(path, what), path.open(encoding=encoding, newline="") as file:
-        return list(csv.DictReader(file))
+def read_csv(path: Path, what: str = "") -> list[dict[str, str]]:
+    """The rows of a CSV file by the names in its first line; cells that a short row lacks are "". See `table`."""
+    return [row for _, row in read_table(path, what)]
+
+
+def read_table(path: Path, what: str = "") -> list[tuple[int, dict[str, str]]]:
+    """The same with the number of each row's first line. ValueError as above, for what is no table, too."""
+    text = read_text(path, what)
+    with _reading(path, what):
+        return list(table(text))
+
+
+def table(text: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """Rows of a CSV by the names in its first line, with the number of each row's first line, from 1.
+
+    Cells are separated by comma, semicolon or tab, whichever the first line has most of, and may be quoted; blanks around
+    them go, and so do rows of nothing else. ValueError for a value without a name above it, and for two columns of a name.
+    """
+    rows = _cells(text)
+    _, names = next(rows, (1, []))
+    for column, name in enumerate(names, 1):
+        if name and name in names[: column - 1]:
+            raise ValueError(f"line 1, column {column}: a second column {name!r}; rename one")
+    for line, cells in rows:
+        for column, cell in enumerate(cells, 1):
+            if cell and (column > len(names) or not names[column - 1]):
+                raise ValueError(
+                    f"line {line}, column {column}: {cell!r} has no name in the first line, which names "
+                    f"{', '.join(filter(None, names))}; quote a cell that holds the separator"
+                )
+        yield line, {name: cells[i] if i < len(cells) else "" for i, name in enumerate(names) if name}
+
+
+def _cells(text: str) -> Iterator[tuple[int, list[str]]]:
+    """Rows that are not blank, their cells without blanks around, and the line that each begins in."""
+    first = next((line for line in text.split("\n") if line.strip()), "")
+    bare = "".join(first.split('"')[::2])  # what is outside of quotes
+    delimiter = max(_DELIMITERS, key=bare.count)
+    reader, line = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True), 1
+    for row in reader:
+        cells = [cell.strip() for cell in row]
+        if any(cells):
+            yield line, cells
+        line = reader.line_num + 1
+
+
+def read_toml(path: Path, what: str = "") -> dict[str, Any]:
+    """What a TOML file holds. ValueError as above; it says line and column of what is no TOML."""
+    text = read_text(path, what)
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{shown(path)}: not a TOML file: {one_line(error)}") from None
+    except RecursionError:
+        raise ValueError(f"{shown(path)}: not a TOML file: nested too deeply") from None
+
+
+def read_json(path: Path, what: str = "", *, errors: str = "strict") -> Any:
+    """What a JSON file holds. ValueError as above; it says line and column of what is no JSON."""
+    return json_value(read_text(path, what, errors=errors), shown(path))
+
+
+def json_value(text: str, where: str) -> Any:
+    """A text as JSON. ValueError on one line that begins with `where`."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where}: not JSON: {one_line(error)}") from None
+    except RecursionError:
+        raise ValueError(f"{where}: not JSON: nested too deeply") from None
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -53,12 +161,18 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return found
 
 
+def slashes(text: str) -> str:
+    """A path of a list or table with / between its parts, whichever way its slashes lean; no ./ before it."""
+    return text.strip().replace("\\", "/").removeprefix("./")
+
+
 @contextmanager
 def _reading(path: Path, what: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{shown(path)}: cannot be read{what}: {error}") from None
+    except (OSError, ValueError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"{shown(path)}: cannot be read{what}: {reason}") from None
 
 
 # ---- values and messages

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import wraps
@@ -14,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from genpercept.core import files
+from genpercept.core import texts
 from genpercept.core.labels import LABELS
 from genpercept.core.names import choose
 from genpercept.core.texts import listed, one_line, read_numbered
@@ -214,9 +213,9 @@ def read_grey(path: Path) -> np.ndarray:
 def read_json(path: Path) -> Any:
     """What a JSON file holds. ValueError for a missing or damaged one."""
     try:
-        return files.read_json(need(path), errors="replace")
-    except (OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"{shown(path)}: not a JSON file: {error}; fetch it again") from None
+        return texts.read_json(need(path), errors="replace")
+    except ValueError as error:
+        raise ValueError(f"{error}; fetch it again") from None
 
 
 def images_in(folder: Path) -> list[Path]:

@@ -113,7 +113,7 @@ class Taskonomy(FileDataset):
 
     def _buildings(self, split: str) -> set[str]:
         path = Path(self.splits_file).expanduser()
-        rows = read_csv(path, " as a split file", encoding="utf-8-sig")
+        rows = read_csv(path, " as a split file")
         if not rows or not {"id", split} <= set(rows[0]):
             raise ValueError(f"{shown(path)}: not a split file of Taskonomy: its first line must be id,train,val,test")
         return {row["id"] for row in rows if row[split] == "1"}

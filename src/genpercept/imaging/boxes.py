@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from genpercept.core.files import read_json
+from genpercept.core.texts import read_json
 
 _PERSON = 1  # COCO's category
 
@@ -38,12 +38,7 @@ def read_boxes(path: Path, least_score: float = 0.0) -> Boxes:
     entry that is wrong.
     """
     path = Path(path).expanduser()
-    try:
-        data = read_json(path)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}; give a JSON file of boxes") from None
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON: {error}") from None
+    data = read_json(path, "; give a JSON file of boxes")
     rows: dict[str, list[list[float]]] = defaultdict(list)
     for name, box in _entries(data, path):
         row = _row(box, f"{path}: {name}")

@@ -11,6 +11,8 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from genpercept.core.texts import read_json
+
 JOINTS = 17
 AP_KEYS = ("ap", "ap50", "ap75", "ap_m", "ap_l")
 AR_KEYS = ("ar", "ar50", "ar75", "ar_m", "ar_l")
@@ -93,7 +95,7 @@ def write_results(path: Path | str, results: Iterable[Mapping[str, Any]]) -> Non
 def read_results(path: Path | str) -> list[Record]:
     """The people of a COCO result file. ValueError naming the file and the entry for anything else."""
     path = Path(path)
-    records = _json(path)
+    records = read_json(path)
     if not isinstance(records, list):
         raise ValueError(f"{path}: holds a JSON {_kind(records)}: a COCO result file is a list of people")
     for i, record in enumerate(records):
@@ -107,7 +109,7 @@ def read_results(path: Path | str) -> list[Record]:
 def read_annotations(path: Path | str) -> dict[str, list[Record]]:
     """What a COCO ground truth file has: images, annotations (those with keypoints), categories. ValueError if not one."""
     path = Path(path)
-    content = _json(path)
+    content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
         raise ValueError(f"{path}: holds a JSON {_kind(content)}: COCO ground truth is an object with annotations")
     kept = [a for a in content["annotations"] if isinstance(a, dict) and "keypoints" in a]
@@ -120,15 +122,6 @@ def read_annotations(path: Path | str) -> dict[str, list[Record]]:
         raise ValueError(f"{path}: holds images without a whole number as id: not COCO ground truth")
     categories = content.get("categories") or [PERSON]
     return {"images": images, "annotations": kept, "categories": categories}
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON: {error}") from None
 
 
 def _check(record: Any, keys: tuple[str, ...], where: str) -> None:

@@ -6,7 +6,6 @@ Unknown keys are refused with a suggestion: a key that nothing reads is a mistak
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
@@ -14,7 +13,7 @@ from typing import Any, Literal, TypeVar, get_args
 from pydantic import Field, ValidationError, model_validator
 
 from genpercept.core.names import hint
-from genpercept.core.texts import toml_value
+from genpercept.core.texts import read_toml, toml_value
 from genpercept.training.recipe_fields import (
     Autoencoder,
     Checkpoint,
@@ -220,12 +219,9 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def read_table(path: Path) -> dict[str, Any]:
     """A TOML file. ValueError in one line when there is none, or it is something else."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such recipe") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
-        raise ValueError(f"{path}: not a TOML file: {error}") from None
+    if not path.exists():
+        raise ValueError(f"{path}: no such recipe")
+    return read_toml(path, " as a recipe")
 
 
 def parse(table: dict[str, Any], source: str = "recipe") -> Recipe:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from genpercept.core import classes
+from genpercept.core.texts import toml_value
 from genpercept.core.values import Sample
 from genpercept.data import DATASETS, Dataset
 from genpercept.metrics import METRICS
@@ -218,10 +218,7 @@ def options_of(texts: Sequence[str], names: Sequence[str]) -> dict[str, dict[str
         key, separator, value = text.partition("=")
         if not separator or not key.strip():
             raise ValueError(f"--option {text!r}: write key=value, or DATASET.key=value for one of several")
-        try:
-            parsed = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            parsed = value.strip()
+        parsed = toml_value(value)
         name, dot, inner = key.strip().partition(".")
         if dot and name not in names:
             raise ValueError(f"--option {text!r}: {name!r} is none of the data sets ({', '.join(names)})")

@@ -5,7 +5,6 @@ Tables of a paper are CSV files, in `suites/paper/`; `tools/paper_rows.py` compa
 
 from __future__ import annotations
 
-import csv
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from genpercept.commands.evaluate.sets import Reported, SetSpec, options_of, placed
 from genpercept.core.names import choose, hint
+from genpercept.core.texts import decoded, table
 
 
 class _Section(BaseModel):
@@ -65,8 +65,8 @@ class Suite(_Section):
         ids = [part.id for part in self.set]
         if len(set(ids)) != len(ids):
             raise ValueError("two sets have the same id")
-        for table in self.paper:
-            for name in table.figures:
+        for paper in self.paper:
+            for name in paper.figures:
                 if name not in ids:
                     raise ValueError(f"paper figures for {name!r}, which is no set of it: {hint(name, ids)}")
         return self
@@ -125,8 +125,8 @@ def specs(
 
 def _text(file: Any) -> str:
     try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return decoded(file.read_bytes())
+    except (OSError, ValueError) as error:
         raise ValueError(f"{file}: cannot be read as part of a suite: {error}") from None
 
 
@@ -137,16 +137,19 @@ def _beside(file: Any, name: str) -> Any:
 
 def _rows(printed: Printed, file: Any) -> list[Table]:
     """The rows of a CSV, one per method, in order. ValueError that names the line for what is no number."""
-    lines = csv.DictReader(_text(file).splitlines())
     found: dict[str, dict[str, dict[str, float]]] = {}
-    for row in lines:
-        method, name = row.pop("method", None), row.pop("set", None)
-        if method is None or name is None or None in row:
-            raise ValueError(f"{file}, line {lines.line_num}: expected the columns method, set, and one per figure")
+    try:
+        rows = list(table(_text(file)))
+    except ValueError as error:
+        raise ValueError(f"{file}, {error}") from None
+    for line, row in rows:
+        method, name = row.pop("method", ""), row.pop("set", "")
+        if not method or not name:
+            raise ValueError(f"{file}, line {line}: expected the columns method, set, and one per figure")
         try:
             found.setdefault(method, {})[name] = {key: float(value) for key, value in row.items() if value}
         except ValueError as error:
-            raise ValueError(f"{file}, line {lines.line_num}: {error}") from None
+            raise ValueError(f"{file}, line {line}: {error}") from None
     return [Table(method=m, source=printed.source, figures=f, main=printed.main) for m, f in found.items()]
 
 

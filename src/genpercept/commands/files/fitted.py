@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from genpercept.core import files
+from genpercept.core.texts import read_json
 from genpercept.imaging.read import shown
 
 FIT = "fit.json"  # {"categories": {NAME: folder of its model, from here}, ...}
@@ -16,8 +16,8 @@ def read(folder: Path) -> dict[str, Path] | None:
     if not path.is_file():
         return None
     try:
-        found = {str(name): path.parent / model for name, model in files.read_json(path)["categories"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        found = {str(name): path.parent / model for name, model in read_json(path)["categories"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f'{shown(path)}: expected {{"categories": {{NAME: FOLDER}}}}: {error}') from None
     if not found:
         raise ValueError(f"{shown(path)}: names no category; fit some first")
