@@ -75,7 +75,7 @@ def test_splits(tmp_path: Path) -> None:
     assert [e.name for e in PLUGIN.index(tmp_path, "train")] == ["03", "05"]
     assert [e.name for e in PLUGIN.index(tmp_path, "test")] == ["07"]
     (tmp_path / "test.txt").write_text("77\n")
-    with pytest.raises(ValueError, match=r"test.txt: lists '77'"):
+    with pytest.raises(ValueError, match=r"test.txt, line 1: lists '77'"):
         PLUGIN.index(tmp_path, "all")
 
 

@@ -11,6 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from genpercept.core.notes import note
+
+NO_CLASS = (255, 65535)  # in files; the second is what `predict` writes into 16-bit PNG
+_TOP16 = 65535
+_SLACK = 1e-3  # rounding is no mistake
 MIRRORED_JOINTS = (0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15)  # COCO's left and right, exchanged
 
 
@@ -93,6 +98,16 @@ def mirrored_normals(normals: np.ndarray, width: int) -> np.ndarray:
     return normals * np.array([-1, 1, 1], normals.dtype)
 
 
+def turned_normals(normals: np.ndarray, orientation: int) -> np.ndarray:
+    """Vectors (H, W, 3) of a camera whose image is turned by an EXIF orientation: their x and y turn with it."""
+    x, y, z = np.moveaxis(normals, -1, 0)
+    if orientation in (5, 6, 7, 8):
+        x, y = -y, -x
+    x = -x if orientation in (2, 3, 6, 7) else x
+    y = -y if orientation in (3, 4, 7, 8) else y
+    return np.stack([x, y, z], -1)
+
+
 def as_people(keypoints: np.ndarray) -> np.ndarray:
     """(17, 3), one figure that may have no joint, -> (1 or 0, 17, 3)."""
     if keypoints.ndim != 2:
@@ -140,15 +155,18 @@ def one_per_pixel(stored: np.ndarray) -> np.ndarray:
 
 
 def read_depth(stored: np.ndarray, options: Mapping[str, Any]) -> np.ndarray:
-    """Metres, (H, W) float32; 0 where unknown."""
+    """Metres, (H, W) float32; 0 where unknown: at 0, below, where not finite, and at 65535 of 16 bits."""
     array = one_per_pixel(stored)
     if array.dtype == np.uint8 or array.dtype == np.bool_:
         raise ValueError("8 bits are too few for depth; write 16-bit PNG or .npy in metres")
     metres = array.astype(np.float32) / (options["depth_scale"] if np.issubdtype(array.dtype, np.integer) else 1)
-    metres = np.where(np.isfinite(metres) & (metres > 0), metres, 0).astype(np.float32)
-    if not (metres > 0).any():
-        raise ValueError("no pixel has a depth above 0")
-    return metres
+    known = np.isfinite(metres) & (metres > 0)
+    if array.dtype == np.uint16 and (largest := array == _TOP16).any():
+        known &= ~largest
+        note("depth: 65535, the largest 16-bit value, is taken for no depth", _share(largest))
+    if not known.any():
+        raise ValueError("no pixel has a depth above 0" + (" and below 65535" if array.dtype == np.uint16 else ""))
+    return np.where(known, metres, 0).astype(np.float32)
 
 
 def read_normals(stored: np.ndarray, options: Mapping[str, Any]) -> np.ndarray:
@@ -169,10 +187,102 @@ def read_normals(stored: np.ndarray, options: Mapping[str, Any]) -> np.ndarray:
     return (n * (1 if options["normals_axes"] == "ours" else np.array([1, -1, -1]))).astype(np.float32)
 
 
-def read_alpha(stored: np.ndarray, options: Mapping[str, Any]) -> np.ndarray:
+def read_mask(stored: np.ndarray, options: Mapping[str, Any]) -> np.ndarray:
+    """True from half of the range on, (H, W) bool; of two values, one of them 0, at the other one."""
     array = one_per_pixel(stored)
-    top = np.iinfo(array.dtype).max if np.issubdtype(array.dtype, np.integer) else 1
+    if array.dtype == np.bool_:
+        return array
+    low, high = _limits(array)
+    if high > 0 and bool(((array == 0) | (array == high)).all()):  # 0 and 1, 0 and 255, whatever
+        return array == high
+    top = _top(array, high)
+    found = array >= top / 2  # NaN is not
+    if high > 0 and not found.any():
+        raise ValueError(
+            f"values from {low:g} to {high:g}, all below half of {top:g}: numbers of classes or parts, where a mask has 0 and "
+            f"{top:g}; export it so"
+        )
+    between = (array > 0.1 * top) & (array < 0.9 * top)
+    if between.any():
+        note("grey values in a mask: from half of the range on it is foreground", _share(between))
+    return found
+
+
+def read_alpha(stored: np.ndarray, options: Mapping[str, Any]) -> np.ndarray:
+    """Opacity in [0, 1], (H, W) float32: whole numbers by their range, floats up to 255 by 255; 0 where NaN."""
+    array = one_per_pixel(stored)
+    _, high = _limits(array)
+    top = _top(array, high)
+    if np.issubdtype(array.dtype, np.floating):
+        if top > 1:
+            note(f"alpha: floats up to 255 are divided by {top:g}", f"up to {high:g}")
+        if not (known := np.isfinite(array)).all():
+            note("alpha: what is not finite is taken for 0", _share(~known))
+            array = np.where(known, array, 0)
     return np.clip(array.astype(np.float32) / top, 0, 1)
+
+
+def read_trimap(stored: np.ndarray, options: Mapping[str, Any]) -> np.ndarray:
+    """0, 128 where unknown, 255, (H, W) uint8; of floats in [0, 1] and of 16 bits, scaled to that."""
+    array = one_per_pixel(stored)
+    low, high = _limits(array)
+    top = _top(array, high)
+    if 1 < high < 128:
+        raise ValueError(f"values from {low:g} to {high:g}, but a trimap has 0, 128 (unknown) and 255; export it so")
+    return (
+        array.astype(np.uint8) if top == 255 else np.floor(array.astype(np.float32) / top * 255 + 0.5).astype(np.uint8)
+    )
+
+
+def read_ids(stored: np.ndarray, options: Mapping[str, Any]) -> np.ndarray:
+    """Numbers of classes, (H, W) int64; -1, no class, at 255, 65535, below 0, and at the numbers that `ignore` has."""
+    array = one_per_pixel(stored)
+    if np.issubdtype(array.dtype, np.floating):
+        array = np.where(np.isfinite(array), array, -1)
+        if (array != np.round(array)).any():
+            raise ValueError(
+                "values with fractions, where each pixel has the number of its class; export whole numbers"
+            )
+    ids = array.astype(np.int64)
+    for number in (*NO_CLASS, *options.get("ignore", ())):
+        if (none := ids == number).any():
+            note(f"class_ids: {number} is taken for no class", _share(none))
+            ids[none] = -1
+    return np.maximum(ids, -1)
+
+
+def _limits(array: np.ndarray) -> tuple[float, float]:
+    """The lowest and highest finite value, of no negative ones."""
+    inside = array[np.isfinite(array)] if np.issubdtype(array.dtype, np.floating) else array
+    if not inside.size:
+        raise ValueError("no pixel has a value that is finite")
+    low, high = float(inside.min()), float(inside.max())
+    if low < -_SLACK:
+        raise ValueError(f"values from {low:.4g} to {high:.4g}, some below 0; scale them to 0 ... 1")
+    return low, high
+
+
+def _top(array: np.ndarray, high: float) -> float:
+    """What white is, of values up to `high`: 1 of truth values, 0 and 1, and floats up to 1; else of 8 or 16 bits."""
+    if array.dtype == np.bool_:
+        return 1
+    if np.issubdtype(array.dtype, np.floating):
+        if high <= 1 + _SLACK:
+            return 1
+        if high <= 2 or high > 255 + _SLACK:
+            raise ValueError(f"values up to {high:.4g}, neither of 0 ... 1 nor of 0 ... 255; scale them to 0 ... 1")
+        return 255
+    if high <= 1:
+        return 1
+    if array.dtype == np.uint8:
+        return 255
+    if array.dtype != np.uint16 and high > _TOP16:
+        raise ValueError(f"values up to {high:.0f}, more than 16 bits hold; scale them to 0 ... 1")
+    return 255 if high <= 255 else _TOP16
+
+
+def _share(where: np.ndarray) -> str:
+    return f"{where.mean():.1%} of its pixels"
 
 
 # What a set of them looks like --------------------------------------------------------------------------------------

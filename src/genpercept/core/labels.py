@@ -43,10 +43,11 @@ class Label:
                 the people, or nothing
     crop        what becomes of a label that is no map, see `unchanged` and `gone`; maps are resampled
     mirror      what becomes of the values, given the image's width; a map's pixels are exchanged before
+    turn        what becomes of the values where EXIF orientation 2 to 8 turns the image; a map's pixels are turned before
     arrange     other forms that a record has it in -> that of a Sample
     packing     on disk; None: as it is
     read        what a file of it holds, and the options of data set `folder` -> (H, W[, C]); ValueError for what is
-                wrong. None: a map by its dtype and limits; what is no map has no files
+                wrong, `notes.note` for what is unusual. None: a map by its dtype and limits; what is no map has no files
     known       values, valid (H, W) -> where there is a value, (H, W) bool; None: where it is finite
     enough      whether an image has so much of it that it may be chosen for it (recipe `data.having`); None: it cannot
     advice      medians of the values, by axis -> what is suspicious about them, or ""
@@ -65,6 +66,7 @@ class Label:
     summary: Literal["range", "share", "classes", "people", ""] = "range"
     crop: Callable[[np.ndarray, Crop], np.ndarray | None] | None = None
     mirror: Callable[[np.ndarray, int], np.ndarray] | None = None
+    turn: Callable[[np.ndarray, int], np.ndarray] | None = None
     arrange: Callable[[np.ndarray], np.ndarray] | None = None
     packing: Packing | None = None
     read: Callable[[np.ndarray, Mapping[str, Any]], np.ndarray] | None = None
@@ -135,12 +137,12 @@ def finite(values: np.ndarray) -> np.ndarray:
 
 
 def _by_dtype(row: Label, stored: np.ndarray) -> np.ndarray:
-    """True where a file is not 0; numbers as they are, but floats in files of whole numbers by the limits.
+    """Masks by `read_mask`; numbers as they are, but floats in files of whole numbers by the limits.
 
-    Masks may be colour images: their first channel counts. A fourth channel beside three is opacity, and left out.
+    A fourth channel beside three is opacity, and left out.
     """
     if row.dtype is np.bool_:
-        return (stored[..., 0] if stored.ndim == 3 else one_per_pixel(stored)) > 0
+        return rules.read_mask(stored, {})
     values = one_per_pixel(stored) if row.channels == 1 else _channels(row, stored)
     if row.limits and issubclass(row.dtype, np.floating) and not np.issubdtype(values.dtype, np.floating):
         low, high = row.limits
@@ -194,6 +196,7 @@ LABELS: Table[Label] = Table(
         axes="xyz",
         kind="normals",
         mirror=rules.mirrored_normals,
+        turn=rules.turned_normals,
         packing=rules.DIRECTIONS,
         read=rules.read_normals,
         known=lambda normals, valid: np.abs(normals).sum(-1) > 0,
@@ -224,6 +227,7 @@ LABELS: Table[Label] = Table(
         kind="class_ids",
         summary="classes",
         packing=rules.SMALL_IDS,
+        read=rules.read_ids,
         known=lambda ids, valid: ids >= 0,
     ),
     Label(
@@ -233,6 +237,7 @@ LABELS: Table[Label] = Table(
         limits=(0, 255),
         kind="alpha",
         summary="",
+        read=rules.read_trimap,
     ),
     Label(
         "keypoints",

@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 from genpercept.core.registry import Registry
 from genpercept.core.values import Sample
 from genpercept.data import _prepared as prepared
-from genpercept.data._entries import files_of, said_by
+from genpercept.data._entries import files_of, lacking, said_by
 from genpercept.data._files import (
     About,
     FileDataset,
@@ -34,6 +34,7 @@ __all__ = [
     "files_of",
     "find",
     "images_in",
+    "lacking",
     "prepared",
     "read_grey",
     "read_list",

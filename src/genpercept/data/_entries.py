@@ -7,6 +7,8 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from genpercept.core.labels import LABELS
+
 
 def files_of(entry: Any) -> list[Path]:
     """The files of an entry, each once, whether they are there or not: the paths in its fields, and what its `files()` names.
@@ -16,6 +18,18 @@ def files_of(entry: Any) -> list[Path]:
     named: Callable[[], Iterable[Path]] = getattr(entry, "files", tuple)
     found = [*_paths(entry), *named()]
     return [path for path in dict.fromkeys(found) if not path.is_dir()]
+
+
+def lacking(entry: Any, labels: Iterable[str]) -> list[str]:
+    """Of these labels those that the entry says it has not, before a file is read; none where it does not list its labels."""
+    own = getattr(entry, "labels", None)
+    if not isinstance(own, Mapping):
+        return []
+    return [name for name in labels if name in LABELS and LABELS[name].has_files and not _there(own.get(name))]
+
+
+def _there(path: Any) -> bool:
+    return path is not None and (not isinstance(path, Path) or path.is_file())
 
 
 def said_by(value: Any) -> Any:

@@ -86,6 +86,12 @@ def decode16(pixels: np.ndarray, words: str) -> np.ndarray:
     return np.concatenate(np.split(values, len(code[3].split(", ")), axis=1), axis=-1) if code[3] else values
 
 
+def value_words(words: str) -> tuple[float, float] | None:
+    """(low, span) of words that say value = low + fraction of white * span; None for others, those of ids too."""
+    code = _WORDS.search(words)
+    return None if code is None else (float(code[1] or 0), float(code[2] or 1))
+
+
 def png16_bytes(pixels: np.ndarray, text: str = "") -> bytes:
     """(H, W) or (H, W, 3) uint16 -> a PNG of 16 bits per channel (Pillow writes no 16-bit RGB)."""
     h, w = pixels.shape[:2]

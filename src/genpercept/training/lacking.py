@@ -66,7 +66,7 @@ def of_set(
         entries = len(plugin.index(data.root, data.split))
         if (wish := data.count if at_least is None else at_least) > entries:
             yield f"{where}: split {data.split!r} in {root} has {entries} entries, and count asks for {wish}"
-        source = open_source(data, loader, lambda _: None)
+        source = open_source(data, loader, lambda _: None, labels)
         for number in sorted({0, len(source) // 2, len(source) - 1}):
             record = source[number]
             if absent := [label for label in labels if record.get(label) is None]:

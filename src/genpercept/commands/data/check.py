@@ -11,15 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 
+from genpercept.commands.data import advice
 from genpercept.commands.data.sheet import sheet
-from genpercept.core import classes
+from genpercept.core import classes, notes
 from genpercept.core.files import atomic
-from genpercept.core.labels import LABELS, Label, beyond
+from genpercept.core.labels import LABELS, VALID, Label
 from genpercept.core.names import hint
 from genpercept.core.texts import assignments
 from genpercept.core.values import Sample
 from genpercept.data import DATASETS, Dataset
 from genpercept.data.folder import unread
+from genpercept.tasks import TASKS
 
 __all__ = ["Report", "check", "check_named", "main", "named", "options_of", "preview", "sheet"]
 
@@ -32,7 +34,8 @@ _MOST = 8  # classes named in the text
 class Report:
     """What was found. `ranges`: label, or one of its axes -> lowest, median, highest, share of the pixels that are known;
     `shares`: label -> mean over the samples; `pixels`: class id -> share of the labelled pixels; `broken`: a line per
-    unusable sample; `advice`: what looks like a mistake."""
+    unusable sample; `refused`: why training would refuse the set; `advice`: what looks like a mistake; `heard`: what readers
+    noticed -> the samples, each with what it was there."""
 
     samples: int = 0
     splits: Counter[str] = field(default_factory=Counter)
@@ -40,11 +43,17 @@ class Report:
     labels: Counter[str] = field(default_factory=Counter)
     ranges: dict[str, list[float]] = field(default_factory=dict)
     shares: dict[str, float] = field(default_factory=dict)
+    covered: dict[str, list[float]] = field(default_factory=dict)  # `shares`, of each sample
     pixels: Counter[int] = field(default_factory=Counter)
     table: str = ""
     people: Counter[str] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
     advice: list[str] = field(default_factory=list)
+    heard: dict[str, list[str]] = field(default_factory=dict)
+    present: dict[str, set[str]] = field(
+        default_factory=dict
+    )  # name of a readable sample -> the labels that files gave it
     total: int = 0  # samples of the split, where a limit left some unread
 
     def lines(self) -> list[str]:
@@ -67,6 +76,9 @@ class Report:
         said += [f"broken: {line}" for line in self.broken[:_LISTED]]
         if len(self.broken) > _LISTED:
             said.append(f"broken: and {len(self.broken) - _LISTED} more")
+        said += [f"refused: {line}" for line in self.refused]
+        for text, seen in self.heard.items():
+            said.append(f"note: {text} ({len(seen)} of {self.samples} samples, such as {seen[0]})")
         return said + [f"note: {line}" for line in self.advice]
 
     def _classes(self) -> str:
@@ -86,13 +98,16 @@ def main(
     split: str = "all",
     limit: int = 0,
     skip_bad: bool = False,
+    task: str | None = None,
 ) -> int:
-    """Print the report of your own folder; OUT/contact_sheet.png. 0 when all is well, 1 broken samples, 2 none is readable.
+    """Print the report of your own folder; OUT/contact_sheet.png. 0 when training takes it, 1 broken samples or refused, 2 none
+    is readable.
 
     options: of the data set `folder`, such as depth_scale. limit: read so many, evenly spaced (0: all). skip_bad: broken
-    ones are no failure. ValueError when the folder has no readable layout.
+    ones are no failure. task: whose labels each sample must have; None: those that any sample has. ValueError when the folder
+    has no readable layout.
     """
-    report, samples = check(folder, options or {}, split, limit)
+    report, samples = check(folder, options or {}, split, limit, skip_bad, task)
     return _said(report, samples, out, skip_bad)
 
 
@@ -139,15 +154,50 @@ def preview(
     return 1 if report.broken else 0
 
 
-def check(folder: Path, options: dict[str, Any], split: str = "all", limit: int = 0) -> tuple[Report, list[Sample]]:
+def check(
+    folder: Path,
+    options: dict[str, Any],
+    split: str = "all",
+    limit: int = 0,
+    skip_bad: bool = False,
+    task: str | None = None,
+) -> tuple[Report, list[Sample]]:
     """Read the samples of your own folder; the report, and some evenly spaced samples for the sheet."""
     plugin, entries, total = _entries("folder", folder, split, options, limit)
+    wanted = TASKS.find(task).labels if task else None
     report, shown = _examine(plugin, entries, "", _SHEET_SAMPLES)
-    report.splits.update(e.split for e in entries)
     report.total = total
+    of = {e.name: getattr(e, "split", split) for e in entries}
+    report.splits.update(of.values())
+    _name_absent(report, wanted)
     if split == "all" and total == len(entries):
-        report.advice += _advice(report) + _unread(folder, [e.name for e in entries])
+        good = Counter(of[name] for name in report.present)
+        report.refused += _refused(report.splits, good, skip_bad)
+        report.advice += _advice(report) + _unread(folder, list(of))
     return report, shown
+
+
+def _name_absent(report: Report, wanted: Sequence[str] | None) -> None:
+    """Samples without a label that is wanted, or that others have, are broken: training would stop at them."""
+    many = Counter(name for there in report.present.values() for name in there)
+    for sample, there in list(report.present.items()):
+        if absent := [name for name in (many if wanted is None else wanted) if name not in there]:
+            del report.present[sample]
+            which = "" if wanted else f", which {many[absent[0]]} of {report.samples} samples have"
+            report.broken.append(f"sample {sample!r} has no {', '.join(absent)}{which}")
+
+
+def _refused(splits: Mapping[str, int], good: Mapping[str, int], skip_bad: bool) -> list[str]:
+    """Why training would not begin, whatever its task."""
+    said = []
+    for split, what in (("train", "training"), ("val", "validation")):
+        if not splits.get(split):
+            said.append(
+                f"no sample is for {what}: list some in {split}.txt, or give them split {split} in the manifest"
+            )
+        elif skip_bad and not good.get(split):
+            said.append(f"no sample that is for {what} can be read")
+    return said
 
 
 def named(text: str, root: Path | None) -> bool:
@@ -196,12 +246,16 @@ def _examine(plugin: Dataset, entries: Sequence[Any], table: str, sheet_samples:
     shares: dict[str, list[float]] = {}
     for number, entry in enumerate(entries):
         try:
-            sample = plugin.load(entry)
+            with notes.heard() as heard:
+                sample = plugin.load(entry)
             labels = list(_labels(sample))
             _same_table(report, sample, labels)
         except ValueError as error:
             report.broken.append(str(error))
             continue
+        for text, seen in dict(heard).items():
+            report.heard.setdefault(text, []).append(f"{entry.name}: {seen}" if seen else entry.name)
+        report.present[sample.name] = {row.name for row, _ in labels if row.has_files and row.name != VALID}
         report.sizes[sample.image.shape[-2], sample.image.shape[-1]] += 1
         for row, values in labels:
             report.labels[row.name] += 1
@@ -218,6 +272,7 @@ def _examine(plugin: Dataset, entries: Sequence[Any], table: str, sheet_samples:
         low, median, high, share = zip(*rows, strict=True)
         report.ranges[name] = [min(low), float(np.nanmedian(median)), max(high), float(np.mean(share))]
     report.shares = {name: float(np.mean(values)) for name, values in shares.items()}
+    report.covered = shares
     return report, shown
 
 
@@ -278,26 +333,20 @@ def _said(report: Report, samples: Sequence[Sample], out: Path | None, skip_bad:
     if samples and out is not None:
         out.mkdir(parents=True, exist_ok=True)
         with atomic(out / "contact_sheet.png") as part:
-            sheet(samples, table=report.table).save(part, format="PNG")
+            sheet(samples, table=report.table, overlaid=True).save(part, format="PNG")
         print(f"contact sheet: {out / 'contact_sheet.png'}")
     if len(report.broken) == report.samples:
         return 2
-    return 1 if report.broken and not skip_bad else 0
+    return 1 if report.refused or (report.broken and not skip_bad) else 0
 
 
 def _advice(report: Report) -> list[str]:
     """What looks like a wrong setting."""
-    said = []
-    for row in LABELS.values():
-        found = [report.ranges[title] for title in row.titles() if title in report.ranges]
-        if found and row.advice and (line := row.advice([median for _, median, _, _ in found])):
-            said.append(line)
-        if found and (line := beyond(row, np.array([(low, high) for low, _, high, _ in found]))):
-            said.append(f"{line}: is its scale right?")
+    said = [*advice.of_ranges(report.ranges), *advice.of_shares(report.covered), *advice.of_classes(report.pixels)]
     if not report.labels:
         said.append("no labels were found: nothing can be trained on these images")
-    if report.samples and not report.splits["val"]:
-        said.append("no sample is for validation: list some in val.txt, or give them split val in the manifest")
+    if left := report.splits["unlisted"]:
+        said.append(f"{left} images are in none of the lists of splits, and left out")
     return said
 
 

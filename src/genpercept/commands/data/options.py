@@ -43,6 +43,9 @@ def data_list(as_json: bool) -> int:
 )
 @click.option("--normals-axes", type=click.Choice(["ours", "opencv"]), help="FOLDER: axes of normals.  [default: ours]")
 @shared.max_pixels()
+@click.option(
+    "--task", metavar="TASK", help="FOLDER: whose labels each sample must have.  [default: those of any sample]"
+)
 @shared.debuggable
 def data_check(
     name: str,
@@ -52,18 +55,20 @@ def data_check(
     limit: int,
     skip_bad: bool,
     out: Path | None,
+    task: str | None,
     **short: Any,
 ) -> int:
     """Read a data set, or every sample of your own FOLDER (or manifest): what is there, what is broken, value ranges.
 
-    Exit code 0 when all is well, 1 when some samples are broken (they are named), 2 when none can be read.
+    Exit code 0 when training takes it, 1 when some samples are broken (they are named) or training would refuse the set, 2 when
+    none can be read.
     """
     from genpercept.commands.data import check
 
     options = {k: v for k, v in short.items() if v is not None} | check.options_of(pairs)
     if check.named(name, root):
         return check.check_named(name, root, split, out, options, limit, skip_bad)
-    return check.main(Path(name), out, options, split or "all", limit, skip_bad)
+    return check.main(Path(name), out, options, split or "all", limit, skip_bad, task)
 
 
 @data.command("preview")

@@ -20,12 +20,15 @@ _QUANTILES = (0.02, 0.98)  # between which a label without limits fills the rang
 _OPACITY = 0.6  # of a label that is laid over the image
 
 
-def sheet(samples: Sequence[Sample], captions: bool = False, table: str | None = None) -> Image.Image:
+def sheet(
+    samples: Sequence[Sample], captions: bool = False, table: str | None = None, overlaid: bool = False
+) -> Image.Image:
     """Each sample's image and labels in a row, its name above where captions are wanted.
 
-    table: the class table whose colours are used where a sample's meta["classes"] names none.
+    table: the class table whose colours are used where a sample's meta["classes"] names none. overlaid: behind each map the
+    image with it on top, so that a shift or an inversion is seen.
     """
-    rows = [[_thumbnail(picture) for picture in pictures(sample, table)] for sample in samples]
+    rows = [[_thumbnail(picture) for picture in pictures(sample, table, overlaid)] for sample in samples]
     top = _CAPTION if captions else 0
     width = max(sum(p.width + _GAP for p in row) for row in rows)
     page = Image.new("RGB", (width, len(rows) * (_HEIGHT + _GAP + top)), "white")
@@ -40,8 +43,8 @@ def sheet(samples: Sequence[Sample], captions: bool = False, table: str | None =
     return page
 
 
-def pictures(sample: Sample, table: str | None = None) -> list[Image.Image]:
-    """The image and a picture of each label that the sample has, of its proportions."""
+def pictures(sample: Sample, table: str | None = None, overlaid: bool = False) -> list[Image.Image]:
+    """The image and a picture of each label that the sample has, of its proportions; see `sheet`."""
     image = (sample.image.permute(1, 2, 0).numpy() * 255).round().clip(0, 255).astype(np.uint8)
     found = [Image.fromarray(image)]
     there = sample.labels()
@@ -61,7 +64,22 @@ def pictures(sample: Sample, table: str | None = None) -> list[Image.Image]:
             known = row.where(values, sample.valid_or_all().numpy()) & finite(values)
             colours = _colours(values, str(sample.meta.get("classes") or table or "")) if row.classes else None
             found.append(colourise(_as_kind(row, values, known), row.kind, known, None, colours))
+            if overlaid:
+                found.append(_laid_over(image, row, values, known, found[-1]))
     return found
+
+
+def _laid_over(
+    image: np.ndarray, row: Label, values: np.ndarray, known: np.ndarray, picture: Image.Image
+) -> Image.Image:
+    """The image in grey, under the label: a share of the pixels in red, all else in its colours where it is known."""
+    grey = np.repeat(np.asarray(Image.fromarray(image).convert("L"))[..., None], 3, -1).astype(np.float32)
+    if row.summary == "share":
+        colours, opacity = np.float32([230, 30, 30]), _OPACITY * values.astype(np.float32)
+    else:
+        colours, opacity = np.asarray(picture.convert("RGB"), np.float32), _OPACITY * known.astype(np.float32)
+    share = opacity[..., None]
+    return Image.fromarray((grey * (1 - share) + colours * share).round().astype(np.uint8))
 
 
 def _as_kind(row: Label, values: np.ndarray, known: np.ndarray) -> np.ndarray:

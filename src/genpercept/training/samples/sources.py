@@ -12,12 +12,15 @@ import numpy as np
 from genpercept.core.labels import LABELS
 from genpercept.core.names import choose
 from genpercept.core.rng import generator
-from genpercept.data import DATASETS, files_of, said_by
+from genpercept.data import DATASETS, files_of, lacking, said_by
 from genpercept.data._files import FileDataset
 from genpercept.tasks import Task
 from genpercept.training.recipe import DataSet, Loader
 from genpercept.training.samples import identity, shard_cache
 from genpercept.training.samples.records import TEXTS, Record, from_sample
+
+# beside a data set's own module: what makes a label of a file
+_READERS = ("genpercept.imaging.stored", "genpercept.core.label_rules", "genpercept.core.labels")
 
 
 class Source(Protocol):
@@ -69,9 +72,14 @@ class Rendered(shard_cache.Whole):
 
 
 class Files:
-    """The entries of a data set plugin, read each time."""
+    """The entries of a data set plugin, read each time. labels: that every sample must have; without, it cannot be read.
 
-    def __init__(self, data: DataSet, cache_dir: Path, report: Callable[[str], None]) -> None:
+    ValueError for entries that say that they lack one; with skip_bad they are left out.
+    """
+
+    def __init__(
+        self, data: DataSet, cache_dir: Path, report: Callable[[str], None], labels: Sequence[str] = ()
+    ) -> None:
         plugin = DATASETS.find(data.name).with_options(**data.options)
         self._plugin, self._skip, self._report = plugin, data.skip_bad, report
         self._cache_dir, self._tokens = cache_dir, tuple[str, ...]()
@@ -80,14 +88,32 @@ class Files:
             entries = _drawn(entries, data.count, data.seed) if data.drawn else entries[: data.count]
         if data.fraction < 1:
             entries = _drawn(entries, max(1, round(len(entries) * data.fraction)), data.seed)
-        self._entries = entries
+        self._entries, self._labels = entries, tuple(labels)
         self._bad: dict[int, str] = {}
         if not self._entries:
             raise ValueError(f"data set {data.name!r}, split {data.split!r} under {data.root}: no entries")
+        self._name_absent(f"data set {data.name!r} under {data.root}, split {data.split!r}")
+
+    def _name_absent(self, where: str) -> None:
+        """Labels that are not there, before the first step."""
+        absent = {i: names for i, e in enumerate(self._entries) if (names := lacking(e, self._labels))}
+        if not self._skip:
+            if absent:
+                number, names = next(iter(absent.items()))
+                raise ValueError(
+                    f"{where}: {len(absent)} of {len(self)} samples lack a label, such as {self._entries[number].name} "
+                    f"({', '.join(names)}): add it, take them out, or set skip_bad = true to go without them"
+                )
+            return
+        for number, names in absent.items():
+            self.leave_out(number, f"sample {self._entries[number].name!r} has no {', '.join(names)}")
+        if len(absent) == len(self):
+            raise ValueError(f"{where}: none of the {len(self)} samples has all of {', '.join(self._labels)}")
 
     @property
     def key(self) -> str:
-        return f"{self._plugin!r} {self._skip} {identity.code(type(self._plugin).__module__)}"
+        code = identity.code(type(self._plugin).__module__, *_READERS)
+        return f"{self._plugin!r} {self._skip} {code}"
 
     def content(self, rows: range) -> str:
         """Of these rows' entries and the files that they name. With skip_bad, of all: any may take a bad one's place."""
@@ -120,12 +146,18 @@ class Files:
             if number in self._bad:
                 continue
             try:
-                return from_sample(self._plugin.load(self._entries[number]))
+                return self._with_labels(from_sample(self._plugin.load(self._entries[number])))
             except ValueError as error:
                 if not self._skip:
                     raise
                 self.leave_out(number, str(error))
         raise ValueError(f"none of the {len(self)} samples of the data set can be read")
+
+    def _with_labels(self, record: Record) -> Record:
+        for label in self._labels:
+            if record.get(label) is None:
+                raise ValueError(f"sample {record.get('name')!r} has no {label}: choose a data set that provides it")
+        return record
 
 
 def _drawn(entries: Sequence[Any], count: int, seed: int) -> list[Any]:
@@ -156,10 +188,12 @@ def check_declared(data: DataSet, splits: Sequence[str], task: Task | None, wher
         )
 
 
-def open_source(data: DataSet, loader: Loader, report: Callable[[str], None] = print) -> Source:
-    """The records of one set of a recipe. ValueError when there are none."""
+def open_source(
+    data: DataSet, loader: Loader, report: Callable[[str], None] = print, labels: Sequence[str] = ()
+) -> Source:
+    """The records of one set of a recipe. labels: that each must have. ValueError when there are none."""
     if data.name != "synthetic":
-        return Files(data, loader.cache_dir, report)
+        return Files(data, loader.cache_dir, report, labels)
     if data.fraction < 1:
         raise ValueError("data.fraction: the synthetic world has no end to take a share of; set data.count")
     if data.drawn:

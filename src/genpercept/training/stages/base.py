@@ -140,21 +140,33 @@ class Making:
 class Draw:
     """Augmented records for (step, slots), and the fixed ones for validation.
 
-    prepare: what a task makes of a sample before it is augmented; see `genpercept.tasks.PreparedTask`.
+    prepare: what a task makes of a sample before it is augmented; see `genpercept.tasks.PreparedTask`. labels: that every
+    sample must have, those for validation too.
     """
 
-    def __init__(self, recipe: Recipe, report: Callable[[str], None], prepare: Prepare | None = None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        report: Callable[[str], None],
+        prepare: Prepare | None = None,
+        labels: Sequence[str] = (),
+    ) -> None:
         self.recipe, self._prepare = recipe, prepare
         loader, data = recipe.loader, recipe.data
-        self.sources: list[Source] = [open_source(d, loader, report) for d in data]
+        self.sources: list[Source] = [open_source(d, loader, report, labels) for d in data]
         lengths, weights = [len(s) for s in self.sources], [d.weight for d in data]
         self.order = Order(lengths, weights, recipe.seed, loader.batch_size, loader.one_set_per_batch)
         self.samples = sum(lengths)
         self._report = report
+        held = recipe.held_out()
+        if held.name != "synthetic":  # whose scenes are rendered, and never lack anything
+            self._held: Source | None = open_source(held, loader, report, labels)
+        else:
+            self._held = None
         self._validation: list[Record] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_report": silent, "_validation": None}
+        return self.__dict__ | {"_report": silent, "_validation": None, "_held": None}
 
     def records(self, step: int, slots: Sequence[int]) -> list[Record]:
         size = self.size(step)
@@ -192,7 +204,7 @@ class Draw:
         if self._validation is None:
             options = self.recipe.validation
             data = self.recipe.held_out()
-            source = open_source(data, self.recipe.loader, self._report)
+            source = self._held or open_source(data, self.recipe.loader, self._report)
             plain = self.recipe.augment.model_copy(
                 update={"flip": 0, "crop": (1.0, 1.0), "colour": 0, "grayscale": 0, "blur": 0, "noise": 0, "jpeg": 0}
             )

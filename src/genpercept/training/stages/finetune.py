@@ -92,7 +92,8 @@ class FinetuneStage:
             raise ValueError(
                 "learn.decoder: only a loss behind the decoder can train it; add one, such as loss.mse = 1"
             )
-        self.draw = Draw(recipe, report, self.task.prepare if isinstance(self.task, PreparedTask) else None)
+        prepare = self.task.prepare if isinstance(self.task, PreparedTask) else None
+        self.draw = Draw(recipe, report, prepare, self.task.labels)
         self.samples = self.draw.samples
         for part in filter(None, (self.parts.denoiser, self.parts.vae)):
             use_attention(part, recipe)
