@@ -14,7 +14,7 @@ import numpy as np
 from genpercept.core.notes import note
 
 NO_CLASS = (255, 65535)  # in files; the second is what `predict` writes into 16-bit PNG
-_TOP16 = 65535
+NO_DEPTH = _TOP16 = 65535
 _SLACK = 1e-3  # rounding is no mistake
 MIRRORED_JOINTS = (0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15)  # COCO's left and right, exchanged
 
@@ -161,7 +161,7 @@ def read_depth(stored: np.ndarray, options: Mapping[str, Any]) -> np.ndarray:
         raise ValueError("8 bits are too few for depth; write 16-bit PNG or .npy in metres")
     metres = array.astype(np.float32) / (options["depth_scale"] if np.issubdtype(array.dtype, np.integer) else 1)
     known = np.isfinite(metres) & (metres > 0)
-    if array.dtype == np.uint16 and (largest := array == _TOP16).any():
+    if array.dtype == np.uint16 and (largest := array == NO_DEPTH).any():
         known &= ~largest
         note("depth: 65535, the largest 16-bit value, is taken for no depth", _share(largest))
     if not known.any():

@@ -24,6 +24,7 @@ from genpercept.data._files import (
     same_size,
     same_stem,
 )
+from genpercept.data._own import NoSamples
 
 __all__ = [
     "DATASETS",
@@ -31,6 +32,7 @@ __all__ = [
     "Dataset",
     "FileDataset",
     "GroupedDataset",
+    "NoSamples",
     "files_of",
     "find",
     "images_in",

@@ -10,7 +10,6 @@ from typing import Any, ClassVar, NoReturn, Self, cast
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from genpercept.core import texts
@@ -20,6 +19,7 @@ from genpercept.core.texts import listed, one_line, read_numbered
 from genpercept.core.values import Sample
 from genpercept.data import _prepared
 from genpercept.imaging.read import SUFFIXES, read, shown
+from genpercept.imaging.stored import Stored, read_stored
 
 _SHOWN = 6  # names listed of what a folder holds
 _TEXTS = ("caption", "domain")  # that a data set may provide beside labels
@@ -142,17 +142,16 @@ def read_rgb(path: Path, upright: bool = True) -> Tensor:
 
     upright=False: pixels as they are stored, whatever the EXIF orientation says, for labels that go with those.
     """
-    image = read(need(path)) if upright else read(_stored(path))
+    image = read(need(path)) if upright else read(_stored(path).colours)
     pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
     return pixels.float() / 255 if image.dtype == np.uint8 else pixels.float()
 
 
-def _stored(path: Path) -> np.ndarray:
+def _stored(path: Path) -> Stored:
     try:
-        with Image.open(need(path)) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
-        raise ValueError(f"{shown(path)}: a damaged image ({one_line(error)}); fetch it again") from None
+        return read_stored(need(path))
+    except ValueError as error:
+        raise ValueError(f"{error}; fetch it again") from None
 
 
 def read_values(path: Path, dtypes: tuple[str, ...] = (), ndim: int = 2) -> np.ndarray:
@@ -160,15 +159,7 @@ def read_values(path: Path, dtypes: tuple[str, ...] = (), ndim: int = 2) -> np.n
 
     dtypes: names such as "uint16" that the format may have; Pillow's 32-bit reading of 16-bit PNGs is taken back.
     """
-    need(path)
-    try:
-        if path.suffix == ".npy":
-            array = np.load(path, allow_pickle=False)
-        else:
-            with Image.open(path) as image:
-                array = np.asarray(image)
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
-        raise ValueError(f"{shown(path)}: a damaged file ({one_line(error)}); fetch it again") from None
+    array = _stored(path).array
     if array.dtype == np.int32 and "uint16" in dtypes and array.min(initial=0) >= 0 and array.max(initial=0) < 65536:
         array = array.astype(np.uint16)
     if dtypes and str(array.dtype) not in dtypes:
@@ -199,15 +190,20 @@ def read_hdf5(path: Path, key: str = "dataset", item: int | None = None) -> np.n
 
 
 def read_grey(path: Path) -> np.ndarray:
-    """An 8-bit mask, matte or trimap as (H, W) uint8, however its file stores grey: palette, RGB, RGBA, 1 bit."""
-    need(path)
+    """An 8-bit mask, matte or trimap as (H, W) uint8, however its file stores grey: palette, RGB, RGBA, 1 bit.
+
+    ValueError for a colour picture.
+    """
+    stored = _stored(path)
     try:
-        with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):
-                raise ValueError(f"{shown(path)}: stored with {image.mode} values, but the data set has 8 bits")
-            return np.asarray(image if image.mode == "L" else image.convert("RGB").convert("L"))
-    except (OSError, EOFError, SyntaxError) as error:
-        raise ValueError(f"{shown(path)}: a damaged file ({one_line(error)}); fetch it again") from None
+        array = stored.single
+    except ValueError as error:
+        raise ValueError(f"{shown(path)}: {error}") from None
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8) * 255
+    if array.dtype != np.uint8:
+        raise ValueError(f"{shown(path)}: stored with {array.dtype} values, but the data set has 8 bits")
+    return array
 
 
 def read_json(path: Path) -> Any:

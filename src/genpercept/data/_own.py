@@ -15,6 +15,11 @@ from genpercept.imaging.read import SUFFIXES
 from genpercept.imaging.stored import ASIDE, ENDINGS, bare
 from genpercept.imaging.stored import SUFFIXES as LABEL_SUFFIXES
 
+
+class NoSamples(ValueError):
+    """A split that has none, of a data set that is all right otherwise."""
+
+
 SPLITS = ("train", "val", "test")
 _VAL_EVERY = 20  # without declared splits, every so many-th sample is for validation
 _TEXT_KEYS = ("split", "intrinsics", "caption")

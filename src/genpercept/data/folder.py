@@ -20,7 +20,7 @@ from genpercept.core.labels import LABELS
 from genpercept.core.notes import note
 from genpercept.core.values import Sample
 from genpercept.data import _prepared
-from genpercept.data._own import SPLITS, Entry, Options, checked, entries, unread
+from genpercept.data._own import SPLITS, Entry, NoSamples, Options, checked, entries, unread
 from genpercept.imaging.read import read, shown
 from genpercept.imaging.stored import orientation_of, read_stored, turned
 
@@ -55,7 +55,7 @@ class Folder:
         chosen = [e for e in found if split in ("all", e.split)]
         if not chosen:
             there = sorted({e.split for e in found})
-            raise ValueError(f"{shown(Path(root))}: no samples of split {split!r}; there are {', '.join(there)}, all")
+            raise NoSamples(f"{shown(Path(root))}: no samples of split {split!r}; there are {', '.join(there)}, all")
         return chosen
 
     def load(self, entry: Entry | _prepared.PreparedEntry) -> Sample:

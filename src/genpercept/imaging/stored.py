@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from genpercept.core.labels import Label
 from genpercept.core.notes import note
@@ -66,9 +66,9 @@ _DAMAGE = (
 class Stored:
     """array: (H, W) or (H, W, C) as stored, of a palette its indices; npy and npz may hold any shape.
 
-    palette: (N, 3 or 4) uint8, its colours. opacity: whether the last channel is. lossy: whether values are what was
-    written. words: what `predict` wrote of its encoding. kind: of the prediction that it is. valid (H, W) bool, where it says.
-    orientation: its own, of EXIF.
+    palette: (N, 3 or 4) uint8, its colours. opacity: whether the last channel is. lossy: whether values may not be what was
+    written. words: a PNG's description, in which `predict` tells its encoding. kind: of the prediction that it is. valid:
+    (H, W) bool, where it says. orientation: its own, of EXIF.
     """
 
     path: Path
@@ -169,6 +169,8 @@ def read_stored(path: Path, keys: Sequence[str] = KEYS) -> Stored:
         raise ValueError(f"{shown(path)}: reading it needs OpenEXR: pip install 'genpercept[exr]'") from None
     except MemoryError:
         raise ValueError(f"{shown(path)}: does not fit in memory") from None
+    except UnidentifiedImageError:
+        raise ValueError(f"{shown(path)}: not an image, whatever its name says") from None
     except Said as error:
         raise ValueError(f"{shown(path)}: {error}") from None
     except _DAMAGE as error:
@@ -248,7 +250,7 @@ def _image(path: Path) -> Stored:
         kind = words.partition(":")[0]
         facts = {
             "lossy": image.format in _LOSSY,
-            "words": words if kind in KINDS else "",
+            "words": words,
             "kind": kind if kind in KINDS else "",
             "orientation": _orientation(image),
         }
@@ -319,7 +321,7 @@ def _agreed(colours: np.ndarray, lossy: bool) -> np.ndarray:
     y, x = np.argwhere((colours != colours[..., :1]).any(-1))[0]
     found = ", ".join(f"{v:g}" for v in colours[y, x])
     raise ValueError(
-        f"red, green and blue disagree ({found} at row {y}, column {x}): a colour picture, where one value per pixel is wanted; "
+        f"red, green and blue disagree ({found} at row {y}, column {x}): a colour picture, where there is one value per pixel; "
         "export it in grey"
     )
 

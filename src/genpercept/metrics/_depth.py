@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from genpercept.core.label_rules import NO_DEPTH
+from genpercept.core.notes import note
 from genpercept.imaging.colour import colourise
+from genpercept.imaging.encode import value_words
 from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import _affine, _arrays, _files, _panels
 from genpercept.metrics._arrays import BoolArray, FloatArray
@@ -177,7 +180,7 @@ class DepthPlugin(MetricPlugin[DepthMetric]):
         super().add(metric, pair, pred_scale, gt_scale)
 
     def _read(self, path: Path, scale: float | None, scale_name: str) -> Any:
-        array = _files.read_array(path, ("values", self.name, "pred", "gt", "depth"))
+        array, words = _files.read_array(path, ("values", self.name, "pred", "gt", "depth"))
         if array.dtype.kind not in "uif":
             raise ValueError(f"{path}: holds {array.dtype} values: expected numbers")
         if array.dtype.kind == "f":
@@ -189,4 +192,12 @@ class DepthPlugin(MetricPlugin[DepthMetric]):
             raise ValueError(f"{path}: holds integers; say with {option} how many make a metre (1000: mm, 256: KITTI)")
         if not scale > 0:
             raise ValueError(f"{scale_name} {scale}: must be positive")
+        if (
+            scale_name == "gt_scale"
+            and array.dtype == np.uint16
+            and value_words(words) is None
+            and (array == NO_DEPTH).any()
+        ):
+            note("65535, the largest 16-bit value, is taken for no depth")
+            array = np.where(array == NO_DEPTH, 0, array)
         return array / float(scale)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genpercept.imaging.colour import colourise
+from genpercept.imaging.encode import value_words
 from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import _arrays, _aupro, _baselines, _files, _panels
 from genpercept.metrics._arrays import BoolArray, FloatArray
@@ -193,8 +194,8 @@ class Anomaly(MetricPlugin[AnomalyMetric]):
 
     def read_pred(self, path: Path, scale: float | None = None) -> Any:
         """(H, W) scores: as stored, or by the encoding that `predict` wrote into the PNG."""
-        array = _files.grey(_files.read_array(path, ("values", "anomaly", "map", "pred")), path)
-        code = _files.encoded(path)
+        stored = _files.read(path, ("values", "anomaly", "map", "pred"))
+        array, code = _files.grey(stored), value_words(stored.words)
         return array if code is None else code[0] + array / 65535 * code[1]
 
     def read_gt(self, path: Path, scale: float | None = None) -> Any:

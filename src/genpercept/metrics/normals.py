@@ -173,17 +173,14 @@ class Normals(MetricPlugin[NormalsMetric]):
 
     def read_pred(self, path: Path, scale: float | None = None) -> Any:
         """(H, W, 3): floating point as stored, PNG as (n + 1) / 2, exactly -1 where black."""
-        array = _files.read_array(path, ("values", self.name, "pred", "gt", "depth"))
-        if array.dtype == np.uint8:
-            # of 16 bits the upper ones, taken as the middle of their range
-            unit = (array + np.float32(0.5)) / 256 if _files.is_deep_png(path) else array.astype(np.float32) / 255
-            unit[(array == 0).all(-1)] = 0
-            return unit * 2 - 1
+        array, _ = _files.read_array(path, ("values", self.name, "pred", "gt", "depth"))
+        if array.dtype in (np.uint8, np.uint16):
+            return array.astype(np.float32) / np.iinfo(array.dtype).max * 2 - 1
         if array.dtype.kind not in "uif":
             raise ValueError(f"{path}: holds {array.dtype} values: expected numbers")
         if array.dtype.kind == "f":
             return array
-        raise ValueError(f"{path}: normals are read from 8-bit RGB or floating point, not from {array.dtype}")
+        raise ValueError(f"{path}: normals are read from RGB of 8 or 16 bits or floating point, not from {array.dtype}")
 
     def read_gt(self, path: Path, scale: float | None = None) -> Any:
         """As a prediction; where a PNG is black there is no normal."""

@@ -313,7 +313,7 @@ class Pose(AnnotatedPlugin[PoseMetric]):
             return Prediction.load(path)
         if path.suffix.lower() != ".npy":
             raise ValueError(f"{path}: keypoints are read from npy and npz")
-        array = _files.read_array(path, ())
+        array, _ = _files.read_array(path)
         try:
             return Prediction(array, "keypoints")
         except ValueError as error:

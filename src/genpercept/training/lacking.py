@@ -13,7 +13,7 @@ import torch
 
 from genpercept.checkpoints import hub
 from genpercept.core.texts import one_line
-from genpercept.data import DATASETS
+from genpercept.data import DATASETS, NoSamples
 from genpercept.training.recipe import DataSet, Loader, Recipe
 from genpercept.training.samples.sources import open_source
 
@@ -72,6 +72,9 @@ def of_set(
             if absent := [label for label in labels if record.get(label) is None]:
                 yield f"{where}: sample {record.get('name') or number} in {root} has no {', '.join(absent)}"
                 return
+    except NoSamples as error:
+        if data.split != "val":  # else what is trained on stands in
+            yield f"{where}: {one_line(error)}"
     except ModuleNotFoundError as error:
         yield f"{where}: data set {data.name!r} needs the package {error.name}"
     except (ValueError, OSError) as error:

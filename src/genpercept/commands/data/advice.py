@@ -23,9 +23,7 @@ def of_ranges(ranges: Mapping[str, Sequence[float]]) -> Iterator[str]:
             yield line
         if line := beyond(row, np.array([(low, high) for low, _, high, _ in found])):
             yield f"{line}: is its scale right?"
-        if all(low == high for low, _, high, _ in found):
-            yield f"{row.name}: the same value everywhere"
-        elif (share := min(known for _, _, _, known in found)) < _KNOWN:
+        if (share := min(known for _, _, _, known in found)) < _KNOWN:
             yield f"{row.name}: known on {share:.1%} of the pixels only"
 
 

@@ -189,15 +189,11 @@ def _name_absent(report: Report, wanted: Sequence[str] | None) -> None:
 
 def _refused(splits: Mapping[str, int], good: Mapping[str, int], skip_bad: bool) -> list[str]:
     """Why training would not begin, whatever its task."""
-    said = []
-    for split, what in (("train", "training"), ("val", "validation")):
-        if not splits.get(split):
-            said.append(
-                f"no sample is for {what}: list some in {split}.txt, or give them split {split} in the manifest"
-            )
-        elif skip_bad and not good.get(split):
-            said.append(f"no sample that is for {what} can be read")
-    return said
+    if not splits.get("train"):
+        return ["no sample is for training: list some in train.txt, or give them split train in the manifest"]
+    both = {"train": "training", "val": "validation"}
+    bare = [what for split, what in both.items() if splits.get(split) and not good.get(split)]
+    return [f"no sample that is for {what} can be read" for what in bare if skip_bad]
 
 
 def named(text: str, root: Path | None) -> bool:
@@ -345,6 +341,11 @@ def _advice(report: Report) -> list[str]:
     said = [*advice.of_ranges(report.ranges), *advice.of_shares(report.covered), *advice.of_classes(report.pixels)]
     if not report.labels:
         said.append("no labels were found: nothing can be trained on these images")
+    if report.samples and not report.splits["val"]:
+        said.append(
+            "no sample is for validation, so that training would score what it trains on: list some in val.txt, or give them "
+            "split val in the manifest"
+        )
     if left := report.splits["unlisted"]:
         said.append(f"{left} images are in none of the lists of splits, and left out")
     return said

@@ -25,8 +25,8 @@ def sheet(
 ) -> Image.Image:
     """Each sample's image and labels in a row, its name above where captions are wanted.
 
-    table: the class table whose colours are used where a sample's meta["classes"] names none. overlaid: behind each map the
-    image with it on top, so that a shift or an inversion is seen.
+    table: the class table whose colours are used where a sample's meta["classes"] names none. overlaid: maps lie on the
+    image, so that a shift or an inversion is seen.
     """
     rows = [[_thumbnail(picture) for picture in pictures(sample, table, overlaid)] for sample in samples]
     top = _CAPTION if captions else 0
@@ -65,7 +65,7 @@ def pictures(sample: Sample, table: str | None = None, overlaid: bool = False) -
             colours = _colours(values, str(sample.meta.get("classes") or table or "")) if row.classes else None
             found.append(colourise(_as_kind(row, values, known), row.kind, known, None, colours))
             if overlaid:
-                found.append(_laid_over(image, row, values, known, found[-1]))
+                found[-1] = _laid_over(image, row, values, known, found[-1])
     return found
 
 

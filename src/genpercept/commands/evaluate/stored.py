@@ -17,8 +17,9 @@ from genpercept.core.names import choose
 from genpercept.core.texts import listed
 from genpercept.imaging.prediction import Prediction
 from genpercept.imaging.read import shown
+from genpercept.imaging.stored import ASIDE
 from genpercept.metrics import METRICS, options_for
-from genpercept.metrics._files import ASIDE, EXTENSIONS
+from genpercept.metrics._files import EXTENSIONS
 from genpercept.tasks import TASKS, ClassTask, Task
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from genpercept.core.registry import entries
+from genpercept.core.texts import read_json
+from genpercept.imaging.stored import ASIDE, ENDINGS, bare
 from genpercept.metrics import METRICS, MetricPlugin
-from genpercept.metrics._files import ASIDE, EXTENSIONS, SUFFIXES, Pair
+from genpercept.metrics._files import EXTENSIONS, Pair
 
 _LISTED = 3
 
@@ -22,8 +23,8 @@ class Matcher:
 
     def __init__(self, plugin: MetricPlugin[Any]) -> None:
         named = {*METRICS.names(), *entries("genpercept.tasks")}  # our tasks are named as their metrics
-        own = {*SUFFIXES, *(f"_{name}" for name in named), *plugin.suffixes}
-        self._suffixes = sorted(own, key=len, reverse=True)
+        own = {*ENDINGS, *(f"_{name}" for name in named), *plugin.suffixes}
+        self._suffixes = tuple(own)
         self._tree_layout = plugin.tree
 
     def match(self, pred: Path, gt: Path, extras: dict[str, Path]) -> list[Pair]:
@@ -114,10 +115,7 @@ class Matcher:
 
     def base_stem(self, stem: str) -> str:
         """`room_depth_mask` -> `room`; a stem that is nothing but a suffix stays."""
-        for suffix in self._suffixes:
-            if stem.endswith(suffix) and stem != suffix:
-                return self.base_stem(stem.removesuffix(suffix))
-        return stem
+        return bare(stem, self._suffixes)
 
 
 def _pair(name: str, pred: Path, gt: Path | None, extras: dict[str, Path], category: str = "") -> Pair:
@@ -135,7 +133,12 @@ def _require_there(given: dict[str, Path]) -> None:
 
 def _files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in EXTENSIONS and not path.stem.endswith(ASIDE) and path.is_file():
+        if (
+            path.suffix.lower() in EXTENSIONS
+            and not path.name.startswith(".")
+            and not path.stem.endswith(ASIDE)
+            and path.is_file()
+        ):
             yield path
 
 
@@ -152,7 +155,7 @@ def stored_kind(path: Path) -> str | None:
         if path.suffix.lower() == ".npz":
             with np.load(path, allow_pickle=False) as file:
                 return str(file["kind"]) if "kind" in file.files else None
-        kind = json.loads(path.with_suffix(".json").read_text(encoding="utf-8")).get("kind")
+        kind = read_json(path.with_suffix(".json")).get("kind")
         return kind if isinstance(kind, str) else None
     except (OSError, ValueError, AttributeError, zipfile.BadZipFile):
         return None  # no sidecar of ours; a damaged npz is reported when it is read

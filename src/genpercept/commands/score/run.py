@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from genpercept.commands.score.files import Matcher, stored_kind
+from genpercept.core import notes
 from genpercept.metrics import METRICS, AnnotatedPlugin, Metric, of_task, options_for
 
 
@@ -33,9 +36,10 @@ def main(
 
     In it: figures, `images`, `empty`, and what they were made with.
 
-    Files are npy, npz and png, read as the metric reads them (`help(genpercept.metrics.find(task).read_gt)`). `pred_scale`,
-    `gt_scale`: what a stored integer is divided by to be metres (256: KITTI, 1000: millimetres). valid, trimap, skeleton:
-    further files or folders, for the metrics that take them; what else a metric takes beside is an option of that name.
+    Files are npy, npz, exr, png and tif, read as the metric reads them (`help(genpercept.metrics.find(task).read_gt)`).
+    `pred_scale`, `gt_scale`: what a stored integer is divided by to be metres (256: KITTI, 1000: millimetres). valid,
+    trimap, skeleton: further files or folders, for the metrics that take them; what else a metric takes beside is an option
+    of that name. What readers notice of files is told as `notes`.
     Folders of anomaly maps are matched in MVTec's layout; poses are COCO's JSON for both, or a folder of npy or npz by the
     images' names for pred. `per_image` adds the figures of each sample, `details` what a metric knows besides (per class,
     per category, recall). `options` as in `genpercept.metrics.score`; those that are None are left to the protocol. Raises
@@ -52,7 +56,7 @@ def main(
     for key in further:
         if key not in plugin.beside:
             raise ValueError(f"{task} takes no --{key}")
-    matcher = Matcher(plugin)
+    matcher, noticed = Matcher(plugin), list[tuple[str, str]]()
     if isinstance(plugin, AnnotatedPlugin):
         _add_annotated(plugin, metric, matcher, Path(pred), Path(gt))
     else:
@@ -60,9 +64,10 @@ def main(
         kinds = {kind for pair in pairs if (kind := stored_kind(pair.pred))}
         chosen = options_for(plugin, kinds, chosen)
         metric = plugin(protocol=protocol, **chosen)
-        for pair in pairs:
-            plugin.add(metric, pair, pred_scale, gt_scale)
-    print(to_json(task, protocol, chosen, metric, per_image, details))
+        with notes.heard() as noticed:
+            for pair in pairs:
+                plugin.add(metric, pair, pred_scale, gt_scale)
+    print(to_json(task, protocol, chosen, metric, per_image, details, noticed))
     return 0
 
 
@@ -88,9 +93,18 @@ def _add_annotated(plugin: AnnotatedPlugin[Any], metric: Metric, matcher: Matche
 
 
 def to_json(
-    task: str, protocol: str | None, options: dict[str, Any], metric: Metric, per_image: bool, details: bool = False
+    task: str,
+    protocol: str | None,
+    options: dict[str, Any],
+    metric: Metric,
+    per_image: bool,
+    details: bool = False,
+    noticed: Sequence[tuple[str, str]] = (),
 ) -> str:
-    """The figures at the top level, what they were made with beside them. NaN is null: JSON has none."""
+    """The figures at the top level, what they were made with beside them. NaN is null: JSON has none.
+
+    noticed: what readers said of files; how many of them is told as `notes`.
+    """
     result: dict[str, Any] = {
         **metric.compute(),
         "images": len(metric.rows),
@@ -99,6 +113,8 @@ def to_json(
         "protocol": protocol,
         "options": options,
     }
+    if noticed:
+        result["notes"] = dict(Counter(text for text, _ in noticed))
     if details:
         result["details"] = metric.details()
     if per_image:

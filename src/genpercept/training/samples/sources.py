@@ -12,10 +12,10 @@ import numpy as np
 from genpercept.core.labels import LABELS
 from genpercept.core.names import choose
 from genpercept.core.rng import generator
-from genpercept.data import DATASETS, files_of, lacking, said_by
+from genpercept.data import DATASETS, NoSamples, files_of, lacking, said_by
 from genpercept.data._files import FileDataset
 from genpercept.tasks import Task
-from genpercept.training.recipe import DataSet, Loader
+from genpercept.training.recipe import DataSet, Loader, Recipe
 from genpercept.training.samples import identity, shard_cache
 from genpercept.training.samples.records import TEXTS, Record, from_sample
 
@@ -210,6 +210,18 @@ def open_source(
         )
     shards = shard_cache.scenes(loader.cache_dir, data, loader.render_workers, report)
     return Chosen(shards, data.having) if data.having else shards
+
+
+def open_held_out(recipe: Recipe, report: Callable[[str], None] = print, labels: Sequence[str] = ()) -> Source:
+    """What validation scores, of the first data set. Where your own data has nothing for it, what is trained on stands in."""
+    data = recipe.held_out()
+    try:
+        return open_source(data, recipe.loader, report, labels)
+    except NoSamples as error:
+        if data.split != "val":  # which was asked for
+            raise
+        report(f"{error}: validation scores samples that are trained on, which says nothing of new images")
+        return open_source(data.model_copy(update={"split": recipe.data[0].split}), recipe.loader, report, labels)
 
 
 def _recorded() -> tuple[str, ...]:

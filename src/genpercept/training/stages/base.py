@@ -21,7 +21,7 @@ from genpercept.training.samples.augment import augment
 from genpercept.training.samples.order import Order
 from genpercept.training.samples.records import Record, cut_off, from_sample, to_sample
 from genpercept.training.samples.shard_cache import silent
-from genpercept.training.samples.sources import Source, open_source
+from genpercept.training.samples.sources import Source, open_held_out, open_source
 
 Prepare = Callable[[Sample, np.random.Generator | None], Sample]
 
@@ -158,11 +158,9 @@ class Draw:
         self.order = Order(lengths, weights, recipe.seed, loader.batch_size, loader.one_set_per_batch)
         self.samples = sum(lengths)
         self._report = report
-        held = recipe.held_out()
-        if held.name != "synthetic":  # whose scenes are rendered, and never lack anything
-            self._held: Source | None = open_source(held, loader, report, labels)
-        else:
-            self._held = None
+        # synthetic scenes are rendered, and never lack anything
+        scenes = data[0].name == "synthetic"
+        self._held = None if scenes else open_held_out(recipe, report, labels)
         self._validation: list[Record] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -204,7 +202,7 @@ class Draw:
         if self._validation is None:
             options = self.recipe.validation
             data = self.recipe.held_out()
-            source = self._held or open_source(data, self.recipe.loader, self._report)
+            source = self._held or open_held_out(self.recipe, self._report)
             plain = self.recipe.augment.model_copy(
                 update={"flip": 0, "crop": (1.0, 1.0), "colour": 0, "grayscale": 0, "blur": 0, "noise": 0, "jpeg": 0}
             )
