@@ -39,6 +39,7 @@ class Label:
     kind        of the Prediction as which it is drawn; "": not at all. What is no map is drawn on the image: x, y in
                 pixels lead its last axis
     tint        a map in [0, 1] is laid over the image in this colour, instead
+    endings     that its files may have behind the name of their image, such as that of `predict`; beside _NAME, _gt, _label
     summary     what `data check` says of it: the range of the values, their mean as a share of the pixels, the classes,
                 the people, or nothing
     crop        what becomes of a label that is no map, see `unchanged` and `gone`; maps are resampled
@@ -63,6 +64,7 @@ class Label:
     resampling: Literal["nearest", "bilinear"] = "nearest"
     kind: str = ""
     tint: tuple[int, int, int] | None = None
+    endings: tuple[str, ...] = ()
     summary: Literal["range", "share", "classes", "people", ""] = "range"
     crop: Callable[[np.ndarray, Crop], np.ndarray | None] | None = None
     mirror: Callable[[np.ndarray, int], np.ndarray] | None = None
@@ -195,6 +197,7 @@ LABELS: Table[Label] = Table(
         limits=(-1, 1),
         axes="xyz",
         kind="normals",
+        endings=("_normal",),
         mirror=rules.mirrored_normals,
         turn=rules.turned_normals,
         packing=rules.DIRECTIONS,
@@ -208,6 +211,7 @@ LABELS: Table[Label] = Table(
         dtype=np.bool_,
         limits=(0, 1),
         kind="mask",
+        endings=("_dis",),
         summary="share",
         enough=lambda mask: bool(_MASK_SHARE[0] <= mask.mean() <= _MASK_SHARE[1]),
     ),
@@ -216,6 +220,7 @@ LABELS: Table[Label] = Table(
         "opacity of the foreground, in [0, 1]",
         limits=(0, 1),
         kind="alpha",
+        endings=("_matting", "_matte"),
         summary="share",
         packing=rules.SHARES,
         read=rules.read_alpha,
@@ -225,6 +230,7 @@ LABELS: Table[Label] = Table(
         "ids of a class table (genpercept.core.classes), -1: no class",
         dtype=np.int64,
         kind="class_ids",
+        endings=("_segmentation", "_classes", "_seg", "_gtFine_labelTrainIds"),
         summary="classes",
         packing=rules.SMALL_IDS,
         read=rules.read_ids,
@@ -265,6 +271,7 @@ LABELS: Table[Label] = Table(
         limits=(0, 1),
         kind="mask",
         tint=(230, 30, 30),
+        endings=("_mask",),
         summary="share",
         enough=lambda defect: bool(defect.any()),
     ),

@@ -9,10 +9,9 @@ from typing import Any
 
 from genpercept.core.labels import LABELS
 from genpercept.core.names import hint
-from genpercept.core.registry import entries as entry_points
 from genpercept.core.texts import json_value, listed, read_numbered, read_table, read_toml, shown, slashes
 from genpercept.imaging.read import SUFFIXES
-from genpercept.imaging.stored import ASIDE, ENDINGS, bare
+from genpercept.imaging.stored import ASIDE, bare
 from genpercept.imaging.stored import SUFFIXES as LABEL_SUFFIXES
 
 
@@ -23,6 +22,7 @@ class NoSamples(ValueError):
 SPLITS = ("train", "val", "test")
 _VAL_EVERY = 20  # without declared splits, every so many-th sample is for validation
 _TEXT_KEYS = ("split", "intrinsics", "caption")
+_ENDINGS = ("_gt", "_label", "_pred")  # that a label of any kind may have behind its image's name
 _NEVER = ("__MACOSX",)  # folders of archives; as all that begins with a dot
 
 
@@ -161,9 +161,8 @@ class Shelf:
     """
 
     def __init__(self, folder: Path, label: str) -> None:
-        others = {f"_{name}" for name in LABELS if name != label}
-        tasks = {f"_{name}" for name in entry_points("genpercept.tasks")} - others
-        self._folder, self._endings = folder, (f"_{label}", *sorted({*tasks, *ENDINGS} - others))
+        self._folder = folder
+        self._endings = (f"_{label}", *(LABELS[label].endings if label in LABELS else ()), *_ENDINGS)
         self._exact: dict[Path, dict[str, Path]] = {}
         self._bare: dict[Path, dict[str, list[Path]]] = {}
 

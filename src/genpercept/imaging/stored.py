@@ -32,11 +32,6 @@ from genpercept.imaging.read import pixel_limit
 
 # Of one sample in several formats the first counts.
 SUFFIXES = (".npy", ".npz", ".exr", ".png", ".tif", ".tiff", *(s for s in IMAGES if s not in (".png", ".tif", ".tiff")))
-# What data sets append to an image's name, beside _TASK, which `predict` appends: x_depth.npy and x.png are the same sample.
-ENDINGS = (
-    *("_normal", "_valid", "_mask", "_trimap", "_skeleton", "_alpha", "_pred", "_gt"),
-    *("_leftImg8bit", "_gtFine_labelTrainIds", "_gtFine_labelIds"),  # Cityscapes
-)
 ASIDE = ("_overlay", "_color", "_colour", "_colored", "_coloured", "_uncertainty")  # lies beside predictions, is none
 KEYS = ("values", "pred", "gt")  # of arrays in an npz
 _LOSSY = ("JPEG", "WEBP", "AVIF", "JPEG2000")

@@ -14,6 +14,11 @@ from genpercept.imaging.encode import value_words
 from genpercept.imaging.stored import KEYS, Stored, read_stored
 
 EXTENSIONS = (".npy", ".npz", ".exr", ".png", ".tif", ".tiff")  # of one sample in several formats the first counts
+# What data sets append to an image's name, beside _TASK, which `predict` appends: x_depth.npy and x.png are the same sample.
+SUFFIXES = (
+    *("_normal", "_valid", "_mask", "_trimap", "_skeleton", "_alpha", "_pred", "_gt"),
+    *("_leftImg8bit", "_gtFine_labelTrainIds", "_gtFine_labelIds"),  # Cityscapes
+)
 _NO_CLASS = 65535  # what `predict` writes into 16-bit PNG of class ids where there is none
 
 

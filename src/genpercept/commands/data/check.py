@@ -51,9 +51,7 @@ class Report:
     refused: list[str] = field(default_factory=list)
     advice: list[str] = field(default_factory=list)
     heard: dict[str, list[str]] = field(default_factory=dict)
-    present: dict[str, set[str]] = field(
-        default_factory=dict
-    )  # name of a readable sample -> the labels that files gave it
+    present: dict[int, set[str]] = field(default_factory=dict)  # number of a readable sample -> labels out of its files
     total: int = 0  # samples of the split, where a limit left some unread
 
     def lines(self) -> list[str]:
@@ -167,24 +165,24 @@ def check(
     wanted = TASKS.find(task).labels if task else None
     report, shown = _examine(plugin, entries, "", _SHEET_SAMPLES)
     report.total = total
-    of = {e.name: getattr(e, "split", split) for e in entries}
-    report.splits.update(of.values())
-    _name_absent(report, wanted)
+    of = [getattr(e, "split", split) for e in entries]
+    report.splits.update(of)
+    _name_absent(report, [e.name for e in entries], wanted)
     if split == "all" and total == len(entries):
-        good = Counter(of[name] for name in report.present)
+        good = Counter(of[number] for number in report.present)
         report.refused += _refused(report.splits, good, skip_bad)
-        report.advice += _advice(report) + _unread(folder, list(of))
+        report.advice += _advice(report) + _unread(folder, [e.name for e in entries])
     return report, shown
 
 
-def _name_absent(report: Report, wanted: Sequence[str] | None) -> None:
+def _name_absent(report: Report, names: Sequence[str], wanted: Sequence[str] | None) -> None:
     """Samples without a label that is wanted, or that others have, are broken: training would stop at them."""
     many = Counter(name for there in report.present.values() for name in there)
-    for sample, there in list(report.present.items()):
-        if absent := [name for name in (many if wanted is None else wanted) if name not in there]:
-            del report.present[sample]
+    for number, there in list(report.present.items()):
+        if absent := [label for label in (many if wanted is None else wanted) if label not in there]:
+            del report.present[number]
             which = "" if wanted else f", which {many[absent[0]]} of {report.samples} samples have"
-            report.broken.append(f"sample {sample!r} has no {', '.join(absent)}{which}")
+            report.broken.append(f"sample {names[number]!r} has no {', '.join(absent)}{which}")
 
 
 def _refused(splits: Mapping[str, int], good: Mapping[str, int], skip_bad: bool) -> list[str]:
@@ -251,7 +249,7 @@ def _examine(plugin: Dataset, entries: Sequence[Any], table: str, sheet_samples:
             continue
         for text, seen in dict(heard).items():
             report.heard.setdefault(text, []).append(f"{entry.name}: {seen}" if seen else entry.name)
-        report.present[sample.name] = {row.name for row, _ in labels if row.has_files and row.name != VALID}
+        report.present[number] = {row.name for row, _ in labels if row.has_files and row.name != VALID}
         report.sizes[sample.image.shape[-2], sample.image.shape[-1]] += 1
         for row, values in labels:
             report.labels[row.name] += 1

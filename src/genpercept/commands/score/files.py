@@ -11,9 +11,9 @@ import numpy as np
 
 from genpercept.core.registry import entries
 from genpercept.core.texts import read_json
-from genpercept.imaging.stored import ASIDE, ENDINGS, bare
+from genpercept.imaging.stored import ASIDE, bare
 from genpercept.metrics import METRICS, MetricPlugin
-from genpercept.metrics._files import EXTENSIONS, Pair
+from genpercept.metrics._files import EXTENSIONS, SUFFIXES, Pair
 
 _LISTED = 3
 
@@ -23,7 +23,7 @@ class Matcher:
 
     def __init__(self, plugin: MetricPlugin[Any]) -> None:
         named = {*METRICS.names(), *entries("genpercept.tasks")}  # our tasks are named as their metrics
-        own = {*ENDINGS, *(f"_{name}" for name in named), *plugin.suffixes}
+        own = {*SUFFIXES, *(f"_{name}" for name in named), *plugin.suffixes}
         self._suffixes = tuple(own)
         self._tree_layout = plugin.tree
 
