@@ -108,7 +108,7 @@ def test_a_wrong_table_says_line_and_column(text: str, says: str, tmp_path: Path
 def test_wrong_toml_and_json_say_line_and_column(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"list\.txt: not a TOML file: .*line 2, column 5"):
         texts.read_toml(written(tmp_path, "a = 1\r\nb = \r\n"))
-    with pytest.raises(ValueError, match=r"list\.txt: not JSON: .*line 2 column 1"):
+    with pytest.raises(ValueError, match=r"list\.txt: not JSON: .*\(at line 2, column 1\)"):
         texts.read_json(written(tmp_path, '{"a": 1,\r}'))
     with pytest.raises(ValueError, match=r"not JSON: nested too deeply"):
         texts.read_json(written(tmp_path, "[" * 200_000))

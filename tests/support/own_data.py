@@ -529,7 +529,13 @@ TEXTS = [
     table("csv_absolute", ROWS.replace("depth/a", "C:\\depth\\a"), "paths are relative to the manifest", code=2),
     table("jsonl_bom", BOM + JSONL.replace("depth/", "depth\\\\").replace("\n", "\r\n"), file="jsonl", listed=True),
     table("jsonl_separator", JSONL.replace("words", "x\u2028y"), file="jsonl"),
-    table("jsonl_wrong", '{"image": "images/a.jpg"}\n{"image": }\n', "line 2: not JSON", code=2, file="jsonl"),
+    table(
+        "jsonl_wrong",
+        '{"image": "images/a.jpg"}\n{"image": }\n',
+        "not JSON: Expecting value (at line 2, column 11)",
+        code=2,
+        file="jsonl",
+    ),
     table("jsonl_labelnull", NULL, "sample 'images/b' has no depth, which 1 of 2", code=1, file="jsonl", listed=True),
     Case(
         "jsonl_labelnull_skipped",

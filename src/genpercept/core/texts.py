@@ -135,12 +135,13 @@ def read_json(path: Path, what: str = "", *, errors: str = "strict") -> Any:
     return json_value(read_text(path, what, errors=errors), shown(path))
 
 
-def json_value(text: str, where: str) -> Any:
-    """A text as JSON. ValueError on one line that begins with `where`."""
+def json_value(text: str, where: str, first: int = 1) -> Any:
+    """A text as JSON. ValueError on one line that begins with `where`; first: the number of its first line, there."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{where}: not JSON: {one_line(error)}") from None
+        at = f"line {first + error.lineno - 1}, column {error.colno}"
+        raise ValueError(f"{where}: not JSON: {error.msg} (at {at})") from None
     except RecursionError:
         raise ValueError(f"{where}: not JSON: nested too deeply") from None
 

@@ -224,7 +224,7 @@ def _rows(manifest: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         yield from read_table(manifest, " as a manifest")
         return
     for number, line in read_numbered(manifest, " as a manifest"):
-        row = json_value(line, f"{shown(manifest)}, line {number}")
+        row = json_value(line, shown(manifest), number)
         if not isinstance(row, dict):
             raise ValueError(f"{shown(manifest)}, line {number}: must be a JSON object")
         yield number, row
