@@ -34,6 +34,7 @@ from genpercept.imaging.read import pixel_limit
 SUFFIXES = (".npy", ".npz", ".exr", ".png", ".tif", ".tiff", *(s for s in IMAGES if s not in (".png", ".tif", ".tiff")))
 ASIDE = ("_overlay", "_color", "_colour", "_colored", "_coloured", "_uncertainty")  # lies beside predictions, is none
 KEYS = ("values", "pred", "gt")  # of arrays in an npz
+_FORMATS = ("PNG", "TIFF", "JPEG", "WEBP", "BMP", "DIB", "GIF", "PPM", "TGA", "JPEG2000", "AVIF")
 _LOSSY = ("JPEG", "WEBP", "AVIF", "JPEG2000")
 _CLOSE = {True: 24, False: 2}  # by how much channels of 8 bits that are equal may differ, of lossy and of other formats
 _RINGING = 16
@@ -187,7 +188,7 @@ def bare(stem: str, endings: Sequence[str]) -> str:
 def orientation_of(path: Path) -> tuple[int, tuple[int, int]]:
     """The EXIF orientation of an image, and its (height, width) as it is stored. (1, (0, 0)) where it is none."""
     try:
-        with Image.open(path) as image:
+        with _open(path) as image:
             return _orientation(image), (image.height, image.width)
     except _DAMAGE:
         return 1, (0, 0)
@@ -238,7 +239,7 @@ def _exr(path: Path, keys: Sequence[str]) -> Stored:
 
 
 def _image(path: Path) -> Stored:
-    with Image.open(path) as image:
+    with _open(path) as image:
         if image.width * image.height > pixel_limit():
             raise Said(f"{image.width} x {image.height} pixels, over the limit of {pixel_limit():,}")
         words = str(image.info.get("Description", ""))
@@ -261,6 +262,12 @@ def _image(path: Path) -> Stored:
         if image.format == "PNG" and array.dtype == np.int32:
             array = array.astype(np.uint16)  # which Pillow once gave in 32 bits
         return Stored(path, array, opacity=image.mode in ("LA", "RGBA", "PA"), **facts)
+
+
+def _open(path: Path) -> Image.Image:
+    """Of the formats that hold pixels: Pillow would start other programs for some (EPS: Ghostscript)."""
+    Image.init()
+    return Image.open(path, formats=[name for name in _FORMATS if name in Image.OPEN])
 
 
 def _palette(image: Image.Image) -> np.ndarray:

@@ -75,7 +75,7 @@ def _laid_over(
     """The image in grey, under the label: a share of the pixels in red, all else in its colours where it is known."""
     grey = np.repeat(np.asarray(Image.fromarray(image).convert("L"))[..., None], 3, -1).astype(np.float32)
     if row.summary == "share":
-        colours, opacity = np.float32([230, 30, 30]), _OPACITY * values.astype(np.float32)
+        colours, opacity = np.array([230, 30, 30], np.float32), _OPACITY * values.astype(np.float32)
     else:
         colours, opacity = np.asarray(picture.convert("RGB"), np.float32), _OPACITY * known.astype(np.float32)
     share = opacity[..., None]
