@@ -167,7 +167,7 @@ def test_unreadable_and_unusable_files(tmp_path: Path):
         "text.png": "not an image",
         "short.npy": "cannot be read",
         "broken.npz": "cannot be read",
-        "words.npy": "expected numbers",
+        "words.npy": "must hold numbers",
         "two.npz": "holds a, b: expected one array, or one called 'values'",
         "small.npy": r"sample 'good': prediction has shape \(20, 26\), ground truth \(4, 26\)",
     }.items():

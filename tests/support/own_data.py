@@ -208,7 +208,7 @@ MASKS = [
     ),
     no_mask("negative", npy(np.where(DISC, 1.0, -1.0)), "some below 0"),
     no_mask("nothing_finite", npy(np.full((H, W), np.nan)), "no pixel has a value that is finite"),
-    no_mask("text", lambda path: Path(f"{path}.png").write_text("no image"), "not an image, whatever its name says"),
+    no_mask("text", lambda path: Path(f"{path}.png").write_text("no image"), "not an image, or a damaged file"),
     Case(
         "mask_inverted",
         folder("mask", image(255 - BYTES)),

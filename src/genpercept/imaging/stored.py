@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from genpercept.core.labels import Label
+from genpercept.core.labels import VALID, Label
 from genpercept.core.notes import note
 from genpercept.core.texts import listed, one_line, shown
 from genpercept.imaging import png16
@@ -166,7 +166,7 @@ def read_stored(path: Path, keys: Sequence[str] = KEYS) -> Stored:
     except MemoryError:
         raise ValueError(f"{shown(path)}: does not fit in memory") from None
     except UnidentifiedImageError:
-        raise ValueError(f"{shown(path)}: not an image, whatever its name says") from None
+        raise ValueError(f"{shown(path)}: not an image, or a damaged file") from None
     except Said as error:
         raise ValueError(f"{shown(path)}: {error}") from None
     except _DAMAGE as error:
@@ -217,7 +217,7 @@ def _npz(path: Path, keys: Sequence[str]) -> Stored:
         if key is None:
             raise Said(f"holds {listed(names)}: expected one array, or one called {keys[0]!r}")
         kind = str(file["kind"]) if "kind" in names else ""
-        valid = _plain(file["valid"]).astype(bool) if "valid" in names and key != "valid" else None
+        valid = _plain(file[VALID]).astype(bool) if VALID in names and key != VALID else None
         return Stored(path, _plain(file[key]), kind=kind, valid=valid)
 
 
@@ -228,7 +228,7 @@ def _exr(path: Path, keys: Sequence[str]) -> Stored:
         channels = {name: np.asarray(c.pixels) for name, c in file.channels().items()}
         comments = str(file.header().get("comments", ""))
     kind = comments.partition(":")[0]
-    valid = channels.pop("valid").astype(bool) if "valid" in channels and len(channels) > 1 else None
+    valid = channels.pop(VALID).astype(bool) if VALID in channels and len(channels) > 1 else None
     colour = next((name for name in ("RGB", "RGBA") if name in channels), None)
     names = [n for n in channels if n != "A"] or list(channels)
     name = colour or next((n for n in (*keys, "Y", "Z") if n in channels), names[0] if len(names) == 1 else None)

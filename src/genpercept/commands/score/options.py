@@ -40,8 +40,8 @@ from genpercept.commands import shared_options as shared
 def score(ignore_index: tuple[int, ...], pairs: tuple[str, ...], **options: Any) -> int:
     """Score predictions of TASK in files or folders against ground truth: JSON on stdout.
 
-    TASK: depth, disparity, normals, segmentation, dis, matting (npy, npz, png), anomaly (the same, in folders as MVTec
-    AD's), pose (COCO's JSON files), or a metric of another installed package.
+    TASK: depth, disparity, normals, segmentation, dis, matting (npy, npz, exr, png, tif), anomaly (the same, in folders as
+    MVTec AD's), pose (COCO's JSON files), or a metric of another installed package.
     """
     from genpercept.commands.score.run import main
     from genpercept.core.texts import assignments
