@@ -64,7 +64,7 @@ def pictures(sample: Sample, table: str | None = None, overlaid: bool = False) -
             known = row.where(values, sample.valid_or_all().numpy()) & finite(values)
             colours = _colours(values, str(sample.meta.get("classes") or table or "")) if row.classes else None
             found.append(colourise(_as_kind(row, values, known), row.kind, known, None, colours))
-            if overlaid:
+            if overlaid and (row.channels == 1 or row.axes):  # colours show for themselves where they lie
                 found[-1] = _laid_over(image, row, values, known, found[-1])
     return found
 

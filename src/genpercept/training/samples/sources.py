@@ -151,7 +151,8 @@ class Files:
                 if not self._skip:
                     raise
                 self.leave_out(number, str(error))
-        raise ValueError(f"none of the {len(self)} samples of the data set can be read")
+        first = next(iter(self._bad.values()), "")
+        raise ValueError(f"none of the {len(self)} samples of the data set can be read, such as: {first}")
 
     def _with_labels(self, record: Record) -> Record:
         for label in self._labels:
