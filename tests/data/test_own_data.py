@@ -9,7 +9,7 @@ import pytest
 
 from genpercept.commands.data import check
 from genpercept.data.folder import PLUGIN
-from tests.support.own_data import CASES, Case
+from tests.support.own_data import CASES, DISC, Case
 
 BY_NAME = {case.name: case for case in CASES}
 
@@ -33,3 +33,13 @@ def test_a_case_is_read_as_it_is_meant(case: Case, tmp_path: Path, capsys: pytes
         label = sample.label(case.label).numpy()
         assert label.shape == case.wanted.shape
         np.testing.assert_allclose(label.astype(np.float64), case.wanted, atol=case.close, rtol=0)
+
+
+def test_the_contact_sheet_lays_a_mask_over_its_image(tmp_path: Path) -> None:
+    BY_NAME["mask_palette"].build(tmp_path)
+    assert check.main(tmp_path, tmp_path / "out") == 0
+    sheet = np.asarray(Image.open(tmp_path / "out" / "contact_sheet.png")).astype(int)
+    overlay = sheet[:120, 164:324]  # of 24 x 32 pixels, five times as large
+    red = overlay[..., 0] - overlay[..., 1]
+    inside = np.kron(DISC, np.ones((5, 5), bool))
+    assert red[inside].min() > 60 and np.abs(red[~inside]).max() == 0

@@ -51,7 +51,8 @@ model = _shared("--model", metavar="M")
 _subfolder = _shared("--subfolder", metavar="S", help="Where the model lies inside its folder or hub repository.")
 _base = _shared("--base", metavar="B")
 _family = _shared("--family", metavar="F")
-_task = _shared("--task", metavar="T")
+task = _shared("--task", metavar="T")
+_task = task  # of a model; the argument below is its help
 _allow_pickle = _shared(
     "--allow-pickle", is_flag=True, help="Read .bin and .ckpt weights too; nothing but tensors is read from them."
 )

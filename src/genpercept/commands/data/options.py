@@ -43,9 +43,7 @@ def data_list(as_json: bool) -> int:
 )
 @click.option("--normals-axes", type=click.Choice(["ours", "opencv"]), help="FOLDER: axes of normals.  [default: ours]")
 @shared.max_pixels()
-@click.option(
-    "--task", metavar="TASK", help="FOLDER: whose labels each sample must have.  [default: those of any sample]"
-)
+@shared.task(help="FOLDER: whose labels each sample must have.  [default: those of any sample]")
 @shared.debuggable
 def data_check(
     name: str,
