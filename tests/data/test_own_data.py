@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from genpercept.commands.data import check
 from genpercept.data.folder import PLUGIN
