@@ -114,7 +114,8 @@ def test_low_rank_difference_is_the_merged_adapter(unet: Any, inputs: Any, tmp_p
     layers = [n for n, m in base.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
     assert sorted(difference) == sorted(f"{n}.weight.{part}" for n in layers for part in "AB")
     plain = adapters.merged_copy(unet)
-    lowrank.add(base, difference, "here")
+    lowrank.check(base, {name: tuple(t.shape) for name, t in difference.items()}, "here")
+    lowrank.add(base, difference)
     for name, tensor in plain.state_dict().items():
         torch.testing.assert_close(base.state_dict()[name], tensor, msg=name)
     with torch.inference_mode():
@@ -122,11 +123,12 @@ def test_low_rank_difference_is_the_merged_adapter(unet: Any, inputs: Any, tmp_p
     with pytest.raises(ValueError, match="has no LoRA adapter"):
         lowrank.from_lora(base)
     for broken in (
-        {"conv_in.weight.A": torch.zeros(3, 36)},
-        {"x.weight.A": torch.zeros(1, 1), "x.weight.B": torch.zeros(1, 1)},
+        {"conv_in.weight.A": (3, 36)},
+        {"conv_in.weight.A": (3, 35), "conv_in.weight.B": (16, 3)},
+        {"x.weight.A": (1, 1), "x.weight.B": (1, 1)},
     ):
         with pytest.raises(ValueError, match="there: its difference at"):
-            lowrank.add(base, broken, "there")
+            lowrank.check(base, broken, "there")
 
 
 def test_controlnet_is_diffusers_own(unet: Any, inputs: Any, tmp_path: Path) -> None:

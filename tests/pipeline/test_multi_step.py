@@ -20,7 +20,7 @@ from genpercept.models.backbones.sd21 import widen
 from genpercept.models.heads import HEADS
 from genpercept.models.paradigms import PARADIGMS
 from genpercept.pipeline import ensemble
-from genpercept.pipeline.folder import read_manifest
+from genpercept.pipeline.manifest import read_manifest
 from tests.support.paths import GOLDEN
 
 MARIGOLD = {"set_alpha_to_one": False}  # as the schedulers of its checkpoints

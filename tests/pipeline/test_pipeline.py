@@ -20,7 +20,7 @@ from genpercept.models.backbones.sd21 import SD21_CONFIG, SD21UNet
 from genpercept.models.codecs import CODECS
 from genpercept.models.codecs.kl import SD_VAE_CONFIG
 from genpercept.models.heads import HEADS
-from genpercept.pipeline.folder import read_manifest
+from genpercept.pipeline.manifest import read_manifest
 from tests.support.paths import GOLDEN
 
 

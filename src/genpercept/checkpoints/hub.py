@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from glob import escape
 from importlib.resources import files
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -11,6 +13,15 @@ from genpercept.checkpoints import weights
 from genpercept.core.names import hint
 
 EMBEDDED = "mini"
+_BESIDE = ("prompt_embeds", "unet_difference", "adapter_model", "pytorch_lora_weights")  # of a model, beside its parts
+_SETTINGS = (
+    ".json",
+    ".txt",
+    "README.md",
+    "spiece.model",
+    "empty_text_embed.npy",
+)  # and small files: ends of their names
+_UNREAD = ("safety_checker", "image_encoder")  # folders of pipelines that hold weights which nothing here reads
 
 
 def embedded_root() -> Path:
@@ -104,7 +115,8 @@ def _download(repo: str, subfolder: str | None, where: dict[str, Any], allow_pic
 
     cache = _cache_folder(where["cache_dir"])
     try:
-        return Path(snapshot_download(repo, allow_patterns=_patterns(subfolder, allow_pickle), **where))
+        wanted = _listed(repo, subfolder, where, allow_pickle) or _patterns(subfolder, allow_pickle)
+        return Path(snapshot_download(repo, allow_patterns=wanted, **where))
     except GatedRepoError:
         reason = f"{endpoint()} gives it only to those who accepted its terms there: do so, then `hf auth login`"
     except RepositoryNotFoundError:
@@ -122,13 +134,48 @@ def _download(repo: str, subfolder: str | None, where: dict[str, Any], allow_pic
     ) from None
 
 
+def _listed(repo: str, subfolder: str | None, where: dict[str, Any], allow_pickle: bool) -> list[str]:
+    """The files of a repository that reading a model takes, of one variant of its weights; none where the hub is not asked.
+
+    Errors of the hub that a snapshot would meet, too, are left to it: it may have the files in its cache.
+    """
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    if where["local_files_only"] or constants.HF_HUB_OFFLINE:
+        return []
+    try:
+        api = huggingface_hub.HfApi(token=where["token"])
+        names = api.list_repo_files(repo, revision=where["revision"])
+    except Exception:  # noqa: BLE001  # of whatever carries its requests, which differs by its version
+        return []
+    return [escape(name) for name in select(names, subfolder, allow_pickle=allow_pickle)]
+
+
+def select(names: Iterable[str], subfolder: str | None = None, *, allow_pickle: bool = False) -> list[str]:
+    """Of the paths in a repository those of a model: its settings, and of each part's weights what would be read."""
+    folders: dict[str, list[str]] = {}
+    for path in map(PurePosixPath, names):
+        place = path.parent.as_posix()
+        inside = not subfolder or place == subfolder or path.parent.parent.as_posix() == subfolder
+        if inside and path.parent.name not in _UNREAD:
+            folders.setdefault(place, []).append(path.name)
+    found = []
+    for place, there in folders.items():
+        kept = set(weights.needed(there, weights.wanted_variant(), allow_pickle=allow_pickle))
+        kept |= {name for name in there if name.endswith(_SETTINGS)}
+        kept |= {name for name in there if name.startswith(_BESIDE) and name.endswith(weights.SUFFIX)}
+        found += [(PurePosixPath(place) / name).as_posix() for name in sorted(kept)]
+    return found
+
+
 def _patterns(subfolder: str | None, allow_pickle: bool) -> list[str]:
     """Files that models are made of. A repository's own single-file weights, gigabytes that no loader here reads, are not."""
-    kinds = ["*.json", "*.txt", "*.safetensors", "README.md", *(["*.bin"] if allow_pickle else [])]
+    kinds = [*(f"*{end}" for end in _SETTINGS), "*.safetensors", *(["*.bin"] if allow_pickle else [])]
     if subfolder:
         return [f"{subfolder}/{p}" for p in kinds] + [f"{subfolder}/*/{p}" for p in kinds]
     single = [p for p in kinds if p in ("*.safetensors", "*.bin")]
-    names = (*weights.STEMS, "prompt_embeds", "adapter_model", "pytorch_lora_weights")
+    names = (*weights.STEMS, *_BESIDE)
     beside = [f"{name}*{p.removeprefix('*')}" for name in names for p in single]
     return [p for p in kinds if p not in single] + [f"*/{p}" for p in single] + beside
 

@@ -31,13 +31,20 @@ def from_lora(denoiser: nn.Module) -> dict[str, Tensor]:
     return found
 
 
+def check(denoiser: nn.Module, stored: Mapping[str, tuple[int, ...]], source: str) -> None:
+    """ValueError, begun by `source`, where tensors of these shapes are the difference to another network."""
+    weights = dict(denoiser.named_parameters())
+    for name in sorted({key.rpartition(".")[0] for key in stored}):
+        a, b, weight = stored.get(f"{name}.A"), stored.get(f"{name}.B"), weights.get(name)
+        fits = a is not None and b is not None and weight is not None and len(a) == len(b) == 2 and a[0] == b[1]
+        if not fits or (b[0], a[1]) != tuple(weight.flatten(1).shape) or a[0] > max(weight.shape):
+            raise ValueError(f"{source}: its difference at {name!r} does not fit the denoiser; copy the model again")
+
+
 @torch.no_grad()
-def add(denoiser: nn.Module, difference: Mapping[str, Tensor], source: str) -> None:
-    """W <- W + B A, in place, computed in float32. ValueError, begun by `source`, where it is another network's."""
+def add(denoiser: nn.Module, difference: Mapping[str, Tensor]) -> None:
+    """W <- W + B A, in place, computed in float32, for a difference that `check` passes."""
     weights: dict[str, Any] = dict(denoiser.named_parameters())
     for name in sorted({key.rpartition(".")[0] for key in difference}):
-        a, b = difference.get(f"{name}.A"), difference.get(f"{name}.B")
-        weight = weights.get(name)
-        if a is None or b is None or weight is None or (b.shape[0], a.shape[1]) != tuple(weight.flatten(1).shape):
-            raise ValueError(f"{source}: its difference at {name!r} does not fit the denoiser; copy the model again")
+        a, b, weight = difference[f"{name}.A"], difference[f"{name}.B"], weights[name]
         weight.copy_((weight.float() + (b.float() @ a.float()).view_as(weight)).to(weight.dtype))

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from genpercept.checkpoints import pickles, shapes, stand_ins
+from genpercept.checkpoints import budget, pickles, regular, shapes, stand_ins
 from genpercept.checkpoints.stand_ins import read_json
 from genpercept.checkpoints.weights import SUFFIX, is_pickle, pickle_refused, weight_files
 from genpercept.core import dtypes
@@ -26,7 +26,9 @@ from genpercept.core.texts import listed, one_line
 MANIFEST = "genpercept.json"
 FORMAT = 1
 _SHOWN = 120  # letters of another library's message
-_UNBUILDABLE = (TypeError, KeyError, AttributeError, IndexError, ArithmeticError, NotImplementedError, RuntimeError)
+_HEADER = 16 << 20  # bytes of a safetensors header at most: of 700 tensors it has 70,000
+_NAME, _EDGE = 300, 1 << 40  # letters of a tensor's name, and numbers along one of its edges, at most
+_REAL = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "I64", "I32", "I16", "I8", "U8", "BOOL")
 
 
 class PartPlugin(Protocol):
@@ -42,6 +44,9 @@ class PartPlugin(Protocol):
     def build(self, config: dict) -> nn.Module:
         """The module with random weights. On the meta device under `torch.device("meta")`. ValueError when there is none."""
         ...
+
+    def check(self, config: dict, path: Path) -> None:
+        """ValueError that names `path` and the key where a config holds what its plugin cannot build by; nothing by default."""
 
     def skip(self, tensor: str) -> bool:
         """Whether a file's tensor of this name is no weight of the module. None is, by default."""
@@ -104,10 +109,13 @@ def headers(path: Path, *, allow_pickle: bool = False) -> dict[str, Header]:
         return {name: Header(tuple(t.shape), dtypes.torch_name(t.dtype)) for name, t in found.items()}
     with _open(path) as file:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        return {
-            name: Header(tuple(s.get_shape()), dtypes.from_safetensors(str(s.get_dtype())))
-            for name, s in slices.items()
-        }
+        stored = {name: (tuple(s.get_shape()), str(s.get_dtype())) for name, s in slices.items()}
+    for name, (shape, dtype) in stored.items():
+        if not name.isprintable() or len(name) > _NAME:
+            raise ValueError(f"{path}: a tensor is named {name[:_NAME]!r}, as none is; download the file again")
+        if dtype not in _REAL or any(edge > _EDGE for edge in shape):
+            raise ValueError(f"{path}: {name} is {dtype} {list(shape)}, which no network here has; download it again")
+    return {name: Header(shape, dtypes.from_safetensors(dtype)) for name, (shape, dtype) in stored.items()}
 
 
 def tensor_shapes(path: Path, *, allow_pickle: bool = False) -> dict[str, tuple[int, ...]]:
@@ -154,7 +162,7 @@ def load_part(
     stays on the meta device. ValueError lists what does not fit.
     """
     config = read_json(folder / "config.json") if config is None else config
-    module = skeleton(part, folder, config)
+    check_config(part, folder, config)
     files = weight_files(folder, allow_pickle=allow_pickle)
     stored = {k: tuple(v.shape) for k, v in (extra or {}).items()}
     for path in files:
@@ -162,6 +170,7 @@ def load_part(
         if twice := sorted(there.keys() & stored.keys()):
             raise ValueError(f"{path}: holds {listed(twice)}, which another file of the part has too; copy it again")
         stored.update(there)
+    module = skeleton(part, folder, config, stored)
     check_shapes(folder, {k: tuple(v.shape) for k, v in module.state_dict().items()}, stored)
     if shapes.wanted():
         return module.to("meta").eval()  # tables that are computed, not stored, too
@@ -187,20 +196,34 @@ def todays_shapes(
     part: PartPlugin, shapes: Mapping[str, tuple[int, ...]], rename: Callable[[str], str] | None = None
 ) -> dict[str, tuple[int, ...]]:
     """As `load_part` would see the tensors of a file with these shapes."""
-    tensors = {k: torch.empty(s, device="meta") for k, s in shapes.items()}
-    return {k: tuple(t.shape) for k, t in _todays(part, tensors, rename).items()}
+    try:
+        tensors = {k: torch.empty(s, device="meta") for k, s in shapes.items()}
+        return {k: tuple(t.shape) for k, t in _todays(part, tensors, rename).items()}
+    except (RuntimeError, IndexError, OverflowError) as error:  # of shapes that no such network has
+        raise ValueError(f"{part.name!r}: tensors of shapes that no {part.class_name} has ({_line(error)})") from None
 
 
-def skeleton(part: PartPlugin, folder: Path, config: dict[str, Any]) -> nn.Module:
-    """The plugin's module on the meta device: shapes without weights. ValueError for a config that it cannot be built by."""
+def check_config(part: PartPlugin, folder: Path, config: dict[str, Any]) -> None:
+    """ValueError for the config of another class, and for settings that the plugin's cannot have."""
     if config.get("_class_name", part.class_name) not in (part.class_name, *part.older_names):
         raise ValueError(f"{folder}: holds a {config['_class_name']}, but {part.name!r} needs a {part.class_name}")
+    part.check(config, folder / "config.json")
+
+
+def skeleton(
+    part: PartPlugin, folder: Path, config: dict[str, Any], stored: Mapping[str, tuple[int, ...]]
+) -> nn.Module:
+    """The plugin's module on the meta device: shapes without weights. ValueError for a config that it cannot be built by.
+
+    stored: shapes of the tensors that are to fill it, by which the config is bounded while the module is being built.
+    """
+    check_config(part, folder, config)
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), budget.of(stored):
             return part.build(config)
-    except ValueError:
-        raise
-    except _UNBUILDABLE as error:  # of diffusers, whose configs say anything
+    except budget.Exceeded as error:
+        raise ValueError(f"{folder / 'config.json'}: does not fit its weights: {error}; copy both again") from None
+    except Exception as error:  # noqa: BLE001  # of diffusers and transformers, whose configs say anything
         raise ValueError(
             f"{folder / 'config.json'}: no {part.class_name} can be built by it ({_line(error)}); copy or download it again"
         ) from None
@@ -232,9 +255,20 @@ def check_finite(where: Path, tensors: dict[str, Tensor]) -> None:
 def _open(path: Path) -> Any:
     try:
         stand_ins.refuse_stand_in(path)
+        _refuse_long_header(path)
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: not a readable safetensors file ({error}); copy or download it again") from None
+        raise ValueError(
+            f"{path}: not a readable safetensors file ({_line(error)}); copy or download it again"
+        ) from None
+
+
+def _refuse_long_header(path: Path) -> None:
+    """ValueError for a header that takes long to read, and much memory: the format's own bound is 100 MB."""
+    with regular.opened(path) as file:
+        length = int.from_bytes(file.read(8), "little")
+    if _HEADER < length <= path.stat().st_size:  # a longer one than the file is the library's to refuse
+        raise ValueError(f"{path}: its header has {length >> 20} MB, which no network's has; download the file again")
 
 
 def _read_pickle(path: Path, allow_pickle: bool, *, shapes_only: bool = False) -> dict[str, Tensor]:

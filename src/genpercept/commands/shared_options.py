@@ -49,6 +49,12 @@ def debuggable(command: F) -> F:
 
 model = _shared("--model", metavar="M")
 _subfolder = _shared("--subfolder", metavar="S", help="Where the model lies inside its folder or hub repository.")
+_revision = _shared("--revision", metavar="R", help="Branch, tag or commit of a hub repository.  [default: main]")
+_variant = _shared(
+    "--variant",
+    metavar="V",
+    help="Which weights, where parts have several: fp16, bf16, ema, ...  [default: the plain ones, or the only]",
+)
 _base = _shared("--base", metavar="B")
 _family = _shared("--family", metavar="F")
 task = _shared("--task", metavar="T")
@@ -63,8 +69,12 @@ def model_source(
     family: str = "Layout of a public checkpoint, such as genpercept.",
     task: str = "Task, where the model does not say; alone: the embedded mini/T.",
 ) -> Callable[[F], F]:
-    """--subfolder, --base, --family, --task, --allow-pickle: how a model is read. The arguments are the helps of theirs."""
-    return together(_subfolder(), _base(help=base), _family(help=family), _task(help=task), _allow_pickle())
+    """--subfolder, --revision, --variant, --base, --family, --task, --allow-pickle: how a model is read.
+
+    The arguments are the helps of theirs.
+    """
+    where = (_subfolder(), _revision(), _variant())
+    return together(*where, _base(help=base), _family(help=family), _task(help=task), _allow_pickle())
 
 
 # How it is run ------------------------------------------------------------------------------------------------------------

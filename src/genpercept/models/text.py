@@ -13,14 +13,17 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from genpercept.checkpoints import shapes, stand_ins
-from genpercept.checkpoints.weights import SUFFIX, TRANSFORMERS, weight_files
-from genpercept.core.files import read_json
+from genpercept.checkpoints import budget, parts, regular, shapes
+from genpercept.checkpoints.schema import check_arguments, known
+from genpercept.checkpoints.stand_ins import read_json
+from genpercept.checkpoints.weights import weight_files
 from genpercept.core.texts import one_line
 
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
 _WORD_END = "</w>"
 _T5, _T5_LENGTH = "t5", 120  # tokens of a caption at most, as PixArt was trained
+_TOKENIZER = "tokenizer_config.json"
+_SHOWN = 160  # letters of another library's message
 _UNREADABLE = (OSError, ValueError, ImportError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError)
 
 
@@ -37,10 +40,11 @@ def embed(tokenizer: Any, text_encoder: Any, prompt: str = "", *, pad: bool = Fa
         raise ValueError(
             "a T5 prompt's padding is masked, which nothing reads: leave prompt.padded out (random prompts need it)"
         )
+    longest = min(tokenizer.model_max_length, getattr(text_encoder.config, "max_position_embeddings", _T5_LENGTH))
     ids = tokenizer(
         prompt,
         padding="max_length" if pad else "do_not_pad",
-        max_length=_T5_LENGTH if masked else tokenizer.model_max_length,
+        max_length=_T5_LENGTH if masked else longest,
         truncation=True,
         return_tensors="pt",
     ).input_ids
@@ -62,67 +66,88 @@ def load(folder: Path, *, allow_pickle: bool = False) -> tuple[Any, Any]:
                 f"{folder}: has no {part}/: a base model holds unet, vae, text_encoder, tokenizer and scheduler"
             )
     part = folder / "text_encoder"
-    t5 = _model_type(part) == _T5
+    for place in (part, folder / "tokenizer"):
+        regular.check_folder(place, regular.TOKENIZER)
+    config = read_json(part / "config.json")
+    t5 = config.get("model_type") == _T5
     kind: Any = transformers.T5EncoderModel if t5 else transformers.CLIPTextModel
-    reader: Any = transformers.AutoTokenizer if t5 else transformers.CLIPTokenizer
-    files = weight_files(part, allow_pickle=allow_pickle, names=TRANSFORMERS)
-    for path in part.iterdir():
-        if path.is_file():
-            stand_ins.refuse_stand_in(path)
+    check_arguments(part / "config.json", config, kind.config_class)
+    files = weight_files(part, allow_pickle=allow_pickle)
+    found: dict[str, tuple[int, ...]] = {}
+    for path in files:
+        found |= parts.tensor_shapes(path, allow_pickle=allow_pickle)
     try:
-        read = _read_shapes if shapes.wanted() else _read
-        encoder, wrong = read(kind, part, files[0].suffix == SUFFIX)
+        with budget.of(found):
+            encoder, wrong = _read(kind, known(config, kind.config_class), files, allow_pickle)
+    except budget.Exceeded as error:
+        raise ValueError(f"{part / 'config.json'}: does not fit its weights: {error}; copy both again") from None
     except _UNREADABLE as error:
-        reason = one_line(error)
+        reason = one_line(error, _SHOWN)
         raise ValueError(f"{part}: not a readable text encoder ({reason}); copy or download it again") from None
     if wrong:
         raise ValueError(f"{part}: missing or misshaped {', '.join(sorted(wrong)[:4])}; copy or download it again")
     values = {} if shapes.wanted() else encoder.state_dict()
     if bad := [name for name, t in values.items() if not bool(torch.isfinite(t).all())]:
         raise ValueError(f"{part}: NaN or infinite values in {', '.join(bad[:4])}; the file is damaged")
-    try:
-        tokenizer = reader.from_pretrained(folder / "tokenizer")
-    except _UNREADABLE as error:
-        reason = one_line(error)
-        raise ValueError(f"{folder / 'tokenizer'}: not a readable tokenizer ({reason}); copy it again") from None
-    return tokenizer, encoder.eval()
+    return _tokenizer(folder / "tokenizer", transformers.AutoTokenizer if t5 else transformers.CLIPTokenizer), encoder
 
 
-def _read(kind: Any, part: Path, safetensors: bool) -> tuple[Any, list[str]]:
-    """The encoder, and tensors that its files lack or have in another shape. One of _UNREADABLE for what is no encoder."""
+def _read(kind: Any, settings: dict[str, Any], files: list[Path], allow_pickle: bool) -> tuple[Any, list[str]]:
+    """The encoder in evaluation mode, and tensors that its files lack or have in another shape. One of _UNREADABLE for none.
+
+    transformers is handed settings and tensors, not the folder: it would look there for adapters, and for code to fetch.
+    """
+    config = kind.config_class(**settings)
+    if shapes.wanted():
+        with shapes.memory():
+            return kind(config).eval(), []
     from transformers.utils import logging
 
+    tensors: dict[str, Tensor] = {}
+    for path in files:
+        tensors |= {
+            k: t.float() if t.is_floating_point() else t
+            for k, t in parts.read_tensors(path, allow_pickle=allow_pickle).items()
+        }
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # a bar for a few tensors would cut through the caller's own output
     level = logging.get_verbosity()
     logging.set_verbosity_error()  # what it would report of missing tensors is an error of ours
     try:
         encoder, found = kind.from_pretrained(
-            part,
+            None,
+            config=config,
+            state_dict=tensors,
             dtype=torch.float32,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
-            use_safetensors=safetensors,
         )
     finally:
         logging.set_verbosity(level)
         if shown:
             logging.enable_progress_bar()
-    return encoder, [*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])]
+    return encoder.eval(), [*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])]
 
 
-def _read_shapes(kind: Any, part: Path, safetensors: bool) -> tuple[Any, list[str]]:
-    """As `_read`, without the weights."""
-    with shapes.memory():
-        return kind(kind.config_class.from_pretrained(part)), []
-
-
-def _model_type(part: Path) -> str:
-    """As the text encoder's config.json says; "" where it says nothing, which transformers then complains about."""
+def _tokenizer(folder: Path, reader: Any) -> Any:
+    """ValueError for a folder without a tokenizer that can be read, and for one that takes its files from elsewhere."""
+    if (folder / _TOKENIZER).exists():
+        settings = read_json(folder / _TOKENIZER)
+        length = settings.get("model_max_length", 1)
+        if not isinstance(length, int) or isinstance(length, bool) or length < 1:
+            raise ValueError(
+                f"{folder / _TOKENIZER}: model_max_length is {str(length)[:40]}: must be an integer from 1"
+            )
+        for key, value in settings.items():
+            if key.endswith("_file") and isinstance(value, str) and (folder / value).exists():
+                raise ValueError(
+                    f"{folder / _TOKENIZER}: {key} is {value!r}: a tokenizer's files lie beside it; leave it out"
+                )
     try:
-        return str(read_json(part / "config.json").get("model_type", ""))
-    except (OSError, ValueError, AttributeError):
-        return ""
+        return reader.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except _UNREADABLE as error:
+        reason = one_line(error, _SHOWN)
+        raise ValueError(f"{folder}: not a readable tokenizer ({reason}); copy it again") from None
 
 
 def make_tokenizer(words: Sequence[str], folder: Path, max_length: int = 32) -> Any:

@@ -50,9 +50,9 @@ def problem_of(part: PartPlugin, path: Path, found: Mapping[str, Header], config
     """Why the part's weights do not fit what its config.json, or `config`, builds ("" where they do)."""
     try:
         config = read_json(path / "config.json") if config is None else config
-        module = skeleton(part, path, config)
-        needed = {k: tuple(v.shape) for k, v in module.state_dict().items()}
         stored = todays_shapes(part, {k: h.shape for k, h in found.items()})
+        module = skeleton(part, path, config, stored)
+        needed = {k: tuple(v.shape) for k, v in module.state_dict().items()}
         check_shapes(path, needed, stored)
     except ValueError as error:
         return str(error)
@@ -113,8 +113,8 @@ def read_base(folder: Path, *, allow_pickle: bool = False) -> Base:
         )
     problems: list[str] = []
     backbone = BACKBONES.find(name)
-    unet = _json(path / "config.json", problems)
-    vae = _json(folder / "vae" / "config.json", problems)
+    unet = _json(path / "config.json", problems, backbone)
+    vae = _json(folder / "vae" / "config.json", problems, CODECS.find("kl"))
     scheduler = _json(folder / "scheduler" / "scheduler_config.json", problems)
     index = _json(folder / "model_index.json", []) if (folder / "model_index.json").is_file() else {}
     parts: dict[str, Weights] = {}
@@ -145,9 +145,12 @@ def read_base(folder: Path, *, allow_pickle: bool = False) -> Base:
     )
 
 
-def _json(path: Path, problems: list[str]) -> dict[str, Any]:
+def _json(path: Path, problems: list[str], part: PartPlugin | None = None) -> dict[str, Any]:
     try:
-        return read_json(path)
+        config = read_json(path)
+        if part is not None:
+            part.check(config, path)
+        return config
     except ValueError as error:
         problems.append(str(error))
         return {}

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from genpercept.checkpoints import hub
-from genpercept.checkpoints.parts import MANIFEST, load_part, read_json
+from genpercept.checkpoints.parts import load_part, read_json
 from genpercept.core.modules import config_of
 from genpercept.models.codecs import CODECS, HALVES, CodecPlugin, half
+from genpercept.pipeline.manifest import has_manifest, part_path, read_manifest
 
 _SAME_FACTOR = 1e-4  # relative: published factors are rounded
 
@@ -41,13 +42,13 @@ def read_codec(source: str | Path, dtype: torch.dtype | None = None, **where: An
 
 def _codec_folder(folder: Path) -> Path:
     """The codec's own folder, of a codec's or of a model's, ours or in diffusers' layout."""
-    if (folder / MANIFEST).is_file():
-        parts = read_json(folder / MANIFEST).get("parts") or {}
+    if has_manifest(folder):
+        parts = read_manifest(folder)["parts"]
         if "vae" not in parts:
             raise ValueError(
                 f"{folder}: a model without a codec, on pixels; pass a codec's folder, or a model that has one"
             )
-        return folder / parts["vae"]["path"]
+        return part_path(folder, "vae", parts)
     if not (folder / "config.json").is_file() and (folder / "vae" / "config.json").is_file():
         return folder / "vae"
     return folder

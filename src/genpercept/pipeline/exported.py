@@ -8,7 +8,6 @@ file is needed.
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from threading import Lock
@@ -18,10 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from genpercept.checkpoints import parts
+from genpercept.checkpoints import parts, stand_ins
 from genpercept.core import dtypes
 from genpercept.core.texts import one_line
 from genpercept.models.paradigms import PARADIGMS, Paradigm
+from genpercept.pipeline import manifest
 from genpercept.pipeline.call import Run
 from genpercept.pipeline.pipeline import GenPerceptPipeline
 from genpercept.tasks import TASKS
@@ -30,6 +30,7 @@ KEY = "genpercept"  # of the metadata
 MARKER = "genpercept_export.json"  # what tells an export from a folder of someone else's
 INPUT, OUTPUT = "image", "raw"
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}  # of the files that export targets write
+_LARGEST_STRIDE = 4096  # pixels
 _SHOWN = 160  # letters of another library's message
 
 
@@ -58,9 +59,13 @@ def read_info(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path}: was not written by `genpercept export`: nothing in it says what it predicts; export the model again"
         )
-    info = json.loads(text)
+    info = stand_ins.parse(text, path)
     if info.get("format") != parts.FORMAT:
         raise ValueError(f"{path}: of format {info.get('format')}, not {parts.FORMAT}: update genpercept")
+    manifest.check_settings(path, info)
+    stride = info["export"].get("stride") if isinstance(info.get("export"), dict) else None
+    if not isinstance(stride, int) or not 1 <= stride <= _LARGEST_STRIDE:
+        raise ValueError(f"{path}: its settings of the export have stride {stride!r}; export the model again")
     return info
 
 

@@ -16,26 +16,19 @@ from torch import Tensor, nn
 from genpercept.checkpoints import lowrank, shapes
 from genpercept.checkpoints import parts as checkpoint
 from genpercept.checkpoints.weights import weight_files
-from genpercept.core.files import atomic_folder, write_json
+from genpercept.core.files import atomic_folder
 from genpercept.core.modules import config_of, pretrained
-from genpercept.core.names import choose
-from genpercept.core.registry import Registry
 from genpercept.models import text
 from genpercept.models.backbones import BACKBONES, as_backbone
 from genpercept.models.codecs import CODECS
 from genpercept.models.heads import HEADS
 from genpercept.models.paradigms import PARADIGMS, Paradigm
-from genpercept.tasks import TASKS
+from genpercept.pipeline.manifest import needed_parts, part_path, read_manifest
+from genpercept.pipeline.pairing import check_prompt
 
 PROMPT_FILE = "prompt_embeds.safetensors"
-_NAMED: dict[str, Registry[Any]] = {  # keys of genpercept.json that name a plugin
-    "task": TASKS,
-    "paradigm": PARADIGMS,
-    "head": HEADS,
-    "codec": CODECS,
-    "backbone": BACKBONES,
-}
 NO_TEXT = torch.zeros(1, 0, 0)  # prompt_embeds of a backbone that reads none
+_MOST_TOKENS, _WIDEST = 1024, 65536  # of a prompt's embedding
 DIFFERENCE = "unet_difference"  # a part that only embedded models have: see genpercept.checkpoints.lowrank
 
 
@@ -62,26 +55,20 @@ def read_model(folder: Path, torch_dtype: torch.dtype | None, *, allow_pickle: b
     info = read_manifest(folder)
     parts = info.pop("parts")
     names = [*needed_parts(info), *([DIFFERENCE] if DIFFERENCE in parts else [])]
-    paths = {part: _part_path(folder, part, parts) for part in names}
+    paths = {part: part_path(folder, part, parts) for part in names}
     load_part = partial(checkpoint.load_part, allow_pickle=allow_pickle)
     unet = load_part(BACKBONES.find(info["backbone"]), paths["unet"], torch_dtype)
     if DIFFERENCE in paths and not shapes.wanted():
-        lowrank.add(unet, checkpoint.read_tensors(paths[DIFFERENCE]), str(paths[DIFFERENCE]))
+        lowrank.check(unet, checkpoint.tensor_shapes(paths[DIFFERENCE]), str(paths[DIFFERENCE]))
+        lowrank.add(unet, checkpoint.read_tensors(paths[DIFFERENCE]))
     vae = load_part(CODECS.find(info["codec"]), paths["vae"], torch_dtype) if "vae" in paths else None
     head = load_part(HEADS.find(info["head"]), paths["head"], torch_dtype) if "head" in paths else None
     prompt_embeds = _read_prompt(paths["prompt_embeds"]) if "prompt_embeds" in paths else NO_TEXT
+    check_prompt(unet, prompt_embeds)
     if not shapes.wanted():
         _check_hashes(paths, parts, allow_pickle)
     info["model_sha256"] = checkpoint.joint_sha256([parts[k]["sha256"] for k in sorted(parts)])
     return Parts(unet, vae, head, prompt_embeds, info)
-
-
-def needed_parts(info: dict[str, Any]) -> list[str]:
-    """The parts that a model of these settings is made of."""
-    names = ["unet"]
-    names += ["vae"] if CODECS.find(info["codec"]).class_name is not None else []
-    names += ["head"] if HEADS.find(info["head"]).class_name is not None else []
-    return names + (["prompt_embeds"] if BACKBONES.find(info["backbone"]).input == "latent" else [])
 
 
 def read_base(
@@ -126,12 +113,6 @@ def base_backbone(folder: Path) -> tuple[str, Path]:
         if (path / "config.json").is_file() and plugin.recognise(checkpoint.read_json(path / "config.json")):
             return name, path
     return "sd21", folder / "unet"  # which says what is missing there
-
-
-def predictor_backbone(folder: Path) -> tuple[str, Path]:
-    """The plugin of a saved model's backbone, and where that lies."""
-    info = read_manifest(folder)
-    return str(info["backbone"]), _part_path(folder, "unet", info["parts"])
 
 
 def base_prompt(
@@ -201,66 +182,13 @@ def write(target: Path, parts: Parts, class_name: str) -> None:
         checkpoint.write_config(work / "model_index.json", _model_index(parts.info, class_name))
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """genpercept.json of a model folder. ValueError when the folder is something else, or newer than this version reads."""
-    if not (folder / checkpoint.MANIFEST).is_file():
-        if (folder / "model_index.json").is_file():
-            kind = checkpoint.read_json(folder / "model_index.json").get("_class_name")
-            raise ValueError(
-                f"{folder}: a {kind}, which is not trained to predict anything; fine-tune it first (genpercept train), "
-                "or build the untrained pipeline with GenPerceptPipeline.from_base"
-            )
-        raise ValueError(f"{folder}: no {checkpoint.MANIFEST} in it: not a model that genpercept saved; check the path")
-    info = checkpoint.read_json(folder / checkpoint.MANIFEST)
-    needed = ("format", "task", "paradigm", "head", "codec", "backbone", "resolution", "parts")
-    if absent := [key for key in needed if key not in info]:
-        raise ValueError(f"{folder / checkpoint.MANIFEST}: lacks {', '.join(absent)}; copy or save the model again")
-    if info["format"] != checkpoint.FORMAT:
-        raise ValueError(
-            f"{folder}: format {info['format']}, but this version reads {checkpoint.FORMAT}; upgrade genpercept"
-        )
-    for kind, known in _NAMED.items():
-        if info[kind]:
-            _known(kind, info[kind], known, folder / checkpoint.MANIFEST)
-    return info
-
-
-def _known(kind: str, name: str, registry: Registry[Any], path: Path) -> None:
-    """ValueError where a model needs a plugin that there is not: most often that of a package which is not installed."""
-    try:
-        choose(kind, name, registry.names(), f"{path}: ")
-    except ValueError as error:
-        raise ValueError(f"{error}; or install the package that gives {registry.group} {name!r}") from None
-
-
-def set_task_options(folder: Path, **options: Any) -> None:
-    """Change options of the task that a saved model has. ValueError for a folder, an option or a value that is wrong."""
-    info = read_manifest(folder)
-    info["task_options"] = TASKS.find(info["task"]).with_options(**info["task_options"]).with_options(**options).options
-    write_json(folder / checkpoint.MANIFEST, info)
-
-
-def _part_path(folder: Path, part: str, parts: dict[str, Any]) -> Path:
-    """Where a part lies; embedded models share parts by a path beside their own folder."""
-    if part not in parts:
-        raise ValueError(f"{folder / checkpoint.MANIFEST}: names no part {part!r}; copy or save the model again")
-    path = (folder / parts[part]["path"]).resolve()
-    if folder.resolve().parent not in path.parents:
-        raise ValueError(
-            f"{folder / checkpoint.MANIFEST}: part {part!r} lies outside the model's folder ({parts[part]['path']})"
-        )
-    if not path.exists():
-        raise ValueError(f"{path}: missing, but {checkpoint.MANIFEST} names it as part {part!r}; copy the model again")
-    return path
-
-
 def _read_prompt(path: Path) -> Tensor:
+    found = checkpoint.tensor_shapes(path)
+    shape = found.get("prompt_embeds", (0,))
+    checkpoint.check_shapes(path, {"prompt_embeds": shape}, found)
+    if len(shape) != 3 or shape[0] != 1 or not 0 < shape[1] <= _MOST_TOKENS or not 0 < shape[2] <= _WIDEST:
+        raise ValueError(f"{path}: prompt_embeds is {list(shape)}, needs (1, tokens, width); copy the model again")
     tensors = checkpoint.read_tensors(path)
-    checkpoint.check_shapes(
-        path,
-        {"prompt_embeds": tuple(tensors.get("prompt_embeds", torch.empty(0)).shape)},
-        {k: tuple(v.shape) for k, v in tensors.items()},
-    )
     checkpoint.check_finite(path, tensors)
     return tensors["prompt_embeds"].float()
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from genpercept.checkpoints import hub, parts
+from genpercept.checkpoints import hub, weights
 from genpercept.core.devices import pick_device
 from genpercept.pipeline import base_model, exported
 from genpercept.pipeline.families import FAMILIES, Candidate, Family
 from genpercept.pipeline.families._family import looks
-from genpercept.pipeline.families._from_base import find_base, refuse_untouched
+from genpercept.pipeline.families._from_base import find_base, refuse_untouched, without_revision
 from genpercept.pipeline.families._headers import read_layout
-from genpercept.pipeline.folder import read_manifest
+from genpercept.pipeline.manifest import has_manifest, read_manifest
 from genpercept.pipeline.pipeline import GenPerceptPipeline
 from genpercept.pipeline.specialise import pipeline
 from genpercept.tasks import TASKS
@@ -32,6 +32,7 @@ def load(
     device: str | torch.device | None = None,
     subfolder: str | None = None,
     revision: str | None = None,
+    variant: str | None = None,
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
     token: str | bool | None = None,
@@ -50,6 +51,8 @@ def load(
     specialised: True for the quicker pipeline of `genpercept.specialise`, False for the plain one, None: as it was saved.
     encoder, decoder: another codec for one end or both, as `pipe.with_codec` takes it: the folder or hub id of a codec, or a
     model whose codec is taken.
+    revision: branch, tag or commit of a hub repository. variant: which weights, such as "fp16", of parts that have them in
+    several; None: the plain ones, or the only ones that there are.
     allow_pickle: read .bin and .ckpt weights too, tensors only. ValueError, in one line, for everything that does not fit.
     """
     where = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}
@@ -59,22 +62,24 @@ def load(
     if family is not None:
         FAMILIES.find(family)
     if (file := exported.find(Path(name) / (subfolder or ""))) is not None:
-        _refuse_parts(file, specialised, encoder or decoder)
+        _refuse_parts(file, specialised, encoder or decoder, variant)
         pipe = exported.load(file, torch_dtype, pick_device(str(device or "auto")))
         _check_asked(pipe, name, family, task)
         return pipe
-    folder = hub.resolve(name, subfolder=subfolder, **where)
-    if (folder / parts.MANIFEST).is_file():  # ours: whole, so that a base gives nothing
-        pipe = GenPerceptPipeline.from_pretrained(folder, torch_dtype=torch_dtype, allow_pickle=allow_pickle)
-        pipe.info["model"] = str(name) if subfolder is None else f"{name}/{subfolder}"
-    else:
-        choice = choose(name, folder, subfolder, family, task, base, where)
-        pipe = _public(name, folder, subfolder, choice, base, torch_dtype, where)
-    _check_asked(pipe, name, family, task)
-    stored = {k: pipe.info[k] for k in (pipeline.MARK,) if k in pipe.info}
-    if encoder is not None or decoder is not None:
-        pipe = pipe.with_codec(encoder, decoder, **where)
-        pipe.info |= stored
+    with weights.variant(variant):
+        folder = hub.resolve(name, subfolder=subfolder, **where)
+        weights.check_variant(folder, variant)
+        if has_manifest(folder):  # ours: whole, so that a base gives nothing
+            pipe = GenPerceptPipeline.from_pretrained(folder, torch_dtype=torch_dtype, allow_pickle=allow_pickle)
+            pipe.info["model"] = str(name) if subfolder is None else f"{name}/{subfolder}"
+        else:
+            choice = choose(name, folder, subfolder, family, task, base, where)
+            pipe = _public(name, folder, subfolder, choice, base, torch_dtype, where)
+        _check_asked(pipe, name, family, task)
+        stored = {k: pipe.info[k] for k in (pipeline.MARK,) if k in pipe.info}
+        if encoder is not None or decoder is not None:
+            pipe = pipe.with_codec(encoder, decoder, **without_revision(where))
+            pipe.info |= stored
     if specialised or (specialised is None and stored):
         pipe = pipeline.again(pipe, torch_dtype)
     return pipe.to(pick_device(str(device or "auto")))
@@ -99,8 +104,10 @@ def _public(
     return pipe
 
 
-def _refuse_parts(file: Path, specialised: bool | None, codec: str | Path | None) -> None:
+def _refuse_parts(file: Path, specialised: bool | None, codec: str | Path | None, variant: str | None = None) -> None:
     """ValueError for what is asked of a model's parts, which a graph does not have."""
+    if variant is not None:
+        raise ValueError(f"{file}: an exported graph has no variants of its weights: leave variant out")
     if specialised is not None:
         raise ValueError(
             f"{file}: an exported graph is specialised already, and holds no plain model: leave specialised out, or load the "

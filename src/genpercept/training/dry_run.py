@@ -20,7 +20,8 @@ from genpercept.models.backbones import BACKBONES
 from genpercept.models.codecs import CODECS
 from genpercept.models.heads import HEADS
 from genpercept.models.paradigms import PARADIGMS
-from genpercept.pipeline.folder import base_backbone, predictor_backbone, read_manifest
+from genpercept.pipeline.folder import base_backbone
+from genpercept.pipeline.manifest import part_path, predictor_backbone, read_manifest
 from genpercept.tasks import TASKS
 from genpercept.training import footprint, lacking, losses
 from genpercept.training.losses import LOSSES
@@ -173,7 +174,7 @@ def _slim_parameters(recipe: Recipe) -> str:
     if not (folder / MANIFEST).is_file():
         return f"those of {recipe.model.base}, not here yet"
     info = read_manifest(folder)
-    config = read_json(folder / info["parts"]["vae"]["path"] / "config.json") if "vae" in info["parts"] else {}
+    config = read_json(part_path(folder, "vae", info["parts"]) / "config.json") if "vae" in info["parts"] else {}
     config = config.get(distil.part, config)  # of a pair's half
     if config.get("_class_name") != "AutoencoderKL":
         raise ValueError(

@@ -49,6 +49,8 @@ class ModelSpec:
     subfolder: str | None = None
     task: str | None = None
     allow_pickle: bool = False
+    revision: str | None = None
+    variant: str | None = None
     files: bool = False  # a folder of predictions, not a model
 
 

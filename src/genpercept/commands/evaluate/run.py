@@ -19,7 +19,7 @@ from genpercept.commands.evaluate.sets import EvalSet, SetSpec
 from genpercept.core.devices import pick_device
 from genpercept.core.names import choose
 from genpercept.metrics import METRICS
-from genpercept.pipeline import folder
+from genpercept.pipeline.manifest import read_manifest
 from genpercept.tasks import DEFAULT, TASKS
 
 __all__ = ["Machinery", "ModelSpec", "SetSpec", "Way", "main", "run"]
@@ -44,6 +44,8 @@ def main(
     subfolder: str | None = None,
     task: str | None = None,
     allow_pickle: bool = False,
+    revision: str | None = None,
+    variant: str | None = None,
     device: str = "auto",
     resume: bool = False,
     way: Way | None = None,
@@ -69,7 +71,7 @@ def main(
         models = [_embedded(task or (tasks[0] if tasks else DEFAULT), specs, suite)]
         _say(f"genpercept: no --model given: using {models[0]}, small and embedded")
         task = None
-    named = [ModelSpec(m, base, family, subfolder, task, allow_pickle) for m in models]
+    named = [ModelSpec(m, base, family, subfolder, task, allow_pickle, revision, variant) for m in models]
     named += [ModelSpec(folder, task=task, files=True) for folder in files]
     return run(
         named, specs, Machinery(Path(out), **machinery), way, count, baselines, device, resume, tasks, suite=suite
@@ -79,7 +81,7 @@ def main(
 def _embedded(name: str, specs: Sequence[SetSpec], suite: str | None) -> str:
     """The embedded model of a task. ValueError where there is none, or where a suite has sets that it cannot answer."""
     model = hub.embedded_for(TASKS.find(name).name)
-    info = folder.read_manifest(hub.resolve(model))
+    info = read_manifest(hub.resolve(model))
     task = TASKS.find(info["task"]).with_options(**(info.get("task_options") or {}))
     lacking = [f"{s.title} ({why})" for s in specs if suite is not None and (why := plan.unfit(s, task))]
     if lacking:

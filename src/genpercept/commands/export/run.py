@@ -27,6 +27,8 @@ def main(
     task: str | None = None,
     subfolder: str | None = None,
     allow_pickle: bool = False,
+    revision: str | None = None,
+    variant: str | None = None,
     dtype: str | None = None,
     images: Sequence[str] = (),
 ) -> int:
@@ -49,6 +51,8 @@ def main(
         task=task,
         subfolder=subfolder,
         allow_pickle=allow_pickle,
+        revision=revision,
+        variant=variant,
         specialised=False,
         device="cpu",
     )

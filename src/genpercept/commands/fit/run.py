@@ -28,8 +28,7 @@ from genpercept.data import DATASETS, Dataset
 from genpercept.imaging.prediction import Prediction
 from genpercept.imaging.read import shown
 from genpercept.metrics import METRICS
-from genpercept.pipeline import folder as models
-from genpercept.pipeline import loading
+from genpercept.pipeline import loading, manifest
 from genpercept.tasks import TASKS, JudgingTask
 from genpercept.training import recipe as recipes
 
@@ -166,7 +165,7 @@ def _measured(model: Path, settings: Settings, category: str, device: str, batch
     task: Any = pipe.task_plugin  # a JudgingTask: `main` has looked
     good = [prediction for _, prediction in _predictions(pipe, data, root, "val", batch_size)]
     fitted = task.fitted(good, settings.image_rate, settings.pixel_rate)
-    models.set_task_options(model, **fitted.options)
+    manifest.set_task_options(model, **fitted.options)
     metric = METRICS.find(task.metric)(**task.metric_options())
     verdicts: dict[bool, list[bool]] = {False: [], True: []}
     for sample, prediction in _predictions(pipe, data, root, "test", batch_size):

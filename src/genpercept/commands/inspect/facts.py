@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from genpercept.checkpoints import hub
+from genpercept.checkpoints import hub, schema
 from genpercept.checkpoints.parts import (
     MANIFEST,
     Header,
@@ -27,7 +27,7 @@ from genpercept.models.heads import HEADS
 from genpercept.models.paradigms import PARADIGMS
 from genpercept.pipeline import base_model, loading
 from genpercept.pipeline.families import FAMILIES, _from_base, _headers
-from genpercept.pipeline.folder import needed_parts, read_manifest
+from genpercept.pipeline.manifest import has_manifest, needed_parts, part_path, read_manifest
 from genpercept.tasks import TASKS
 
 ADAPTER = "adapter_config.json"
@@ -86,7 +86,7 @@ class Given:
 def look(model: str, folder: Path, given: Given) -> Report:
     """Reads JSON and headers; weights are only hashed, block by block, where a manifest says what their hash is."""
     report = Report(model, str(folder))
-    if (folder / MANIFEST).is_file():
+    if has_manifest(folder):
         _predictor(folder, report, given)
     elif (folder / ADAPTER).is_file():
         _adapter(folder, report)
@@ -126,12 +126,14 @@ def _predictor(folder: Path, report: Report, given: Given) -> None:
     report.facts |= {k: info[k] for k in (*keys, "licence") if info.get(k) is not None}
     headers: dict[str, dict[str, Header]] = {}
     for name, entry in info["parts"].items():
+        where = part_path(folder, name, info["parts"])
         part, headers[name] = _part(folder, name, entry["path"], given, plugin_of(name, info))
         report.parts.append(part)
-        if not part.problem and _sha256(folder / entry["path"], given) != entry.get("sha256"):
+        if not part.problem and _sha256(where, given) != entry["sha256"]:
             part.problem = f"{folder / entry['path']}: its SHA-256 is not the one of {MANIFEST}: changed or damaged"
     try:
-        _check_pairing(folder, info, headers)
+        if not any(part.problem for part in report.parts):
+            _check_pairing(folder, info, headers)
     except ValueError as error:
         report.problems.append(str(error))
     if given.task not in (None, info["task"]):
@@ -143,9 +145,9 @@ def _check_pairing(folder: Path, info: dict[str, Any], headers: dict[str, dict[s
     if missing := sorted(set(needed_parts(info)) - info["parts"].keys()):
         raise ValueError(f"{folder / MANIFEST}: names no part {', '.join(missing)}; save the model again")
     TASKS.find(info["task"])
-    unet = read_json(folder / info["parts"]["unet"]["path"] / "config.json")
+    unet = read_json(part_path(folder, "unet", info["parts"]) / "config.json")
     if "vae" in info["parts"]:
-        vae = read_json(folder / info["parts"]["vae"]["path"] / "config.json")
+        vae = read_json(part_path(folder, "vae", info["parts"]) / "config.json")
         channels = int(vae.get("latent_channels", 4))
     else:
         channels = CODECS.find(info["codec"]).wrap(None).channels
@@ -162,7 +164,9 @@ def _adapter(folder: Path, report: Report) -> None:
     """A LoRA, as peft saves it."""
     report.kind = "LoRA adapter"
     config = read_json(folder / ADAPTER)
-    targets = config.get("target_modules") or []
+    schema.check(folder / ADAPTER, "r", config.get("r"), int)
+    targets = config.get("target_modules")
+    targets = targets if isinstance(targets, list) else []
     report.facts |= {"rank": config.get("r"), "alpha": config.get("lora_alpha"), "layers": len(targets)}
     if config.get("base_model_name_or_path"):
         report.facts["base"] = config["base_model_name_or_path"]
@@ -171,8 +175,8 @@ def _adapter(folder: Path, report: Report) -> None:
     report.parts.append(part)
     if not (folder / path).is_file():
         part.problem = f"{folder}: no {path} in it: not an adapter that genpercept or peft saved"
-    ranks = {h.shape[0] for name, h in found.items() if ".lora_A." in name}
-    ranks |= {h.shape[1] for name, h in found.items() if ".lora_B." in name}
+    ranks = {h.shape[0] for name, h in found.items() if ".lora_A." in name and h.shape}
+    ranks |= {h.shape[1] for name, h in found.items() if ".lora_B." in name and len(h.shape) > 1}
     if not part.problem and ranks != {config.get("r")}:
         part.problem = f"{folder}: {ADAPTER} says rank {config.get('r')}, its tensors have {sorted(ranks) or 'none'}"
     report.needs.append("the denoiser that it was trained on: genpercept.models.adapters.load_lora(pipe.unet, folder)")
@@ -235,11 +239,13 @@ def _public(folder: Path, report: Report, given: Given) -> None:
     report.kind = "public checkpoint"
     known = config.get("_class_name")
     if known not in (None, "UNet2DConditionModel", _FORK) or "in_channels" not in config:
-        known = known or (config.get("architectures") or ["part of a model"])[0]
+        named = config.get("architectures")
+        known = known or (named[0] if isinstance(named, list) and named else "part of a model")
         report.kind = str(known)
         report.parts.append(_part(folder, "weights", ".", given, None)[0])
         report.problems.append(f"{folder}: a {known} alone is no model; pass the folder that holds all of its parts")
         return
+    BACKBONES.find("sd21").check(config, unet / "config.json")
     path = unet.relative_to(folder).as_posix()
     part, found = _part(folder, "unet", path, given, None)
     report.parts.append(part)
@@ -261,11 +267,12 @@ def _public(folder: Path, report: Report, given: Given) -> None:
 def _unet_problem(unet: Path, config: dict[str, Any], found: dict[str, Header], headless: bool) -> str:
     try:
         plain = {k: v for k, v in config.items() if k != "_class_name"}
-        module = skeleton(BACKBONES.find("sd21"), unet, plain)
+        stored = {k: h.shape for k, h in found.items()}
+        module = skeleton(BACKBONES.find("sd21"), unet, plain, stored)
         needed = {k: tuple(v.shape) for k, v in module.state_dict().items()}
         if headless:
             needed = {k: s for k, s in needed.items() if not k.startswith(("conv_norm_out.", "conv_out."))}
-        check_shapes(unet, needed, {k: h.shape for k, h in found.items()})
+        check_shapes(unet, needed, stored)
     except ValueError as error:
         return str(error)
     return ""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-from genpercept.checkpoints import hub
+from genpercept.checkpoints import hub, weights
 from genpercept.commands.inspect.facts import Given, Part, Report, look
 from genpercept.pipeline import exported
 
@@ -20,6 +21,8 @@ def inspect(
     family: str | None = None,
     task: str | None = None,
     allow_pickle: bool = False,
+    revision: str | None = None,
+    variant: str | None = None,
 ) -> Report:
     """What `model` is: an embedded name, a folder (ours, a base, a public checkpoint, an adapter, a run) or a hub id.
 
@@ -27,8 +30,11 @@ def inspect(
     """
     if (file := exported.find(Path(model) / (subfolder or ""))) is not None:
         return _graph(str(model), file)
-    folder = hub.resolve(model, subfolder=subfolder, allow_pickle=allow_pickle)
-    return look(str(model), folder, Given(None if base is None else str(base), family, task, allow_pickle, subfolder))
+    given = Given(None if base is None else str(base), family, task, allow_pickle, subfolder)
+    with weights.variant(variant):
+        folder = hub.resolve(model, subfolder=subfolder, revision=revision, allow_pickle=allow_pickle)
+        weights.check_variant(folder, variant)
+        return look(str(model), folder, given)
 
 
 def _graph(model: str, file: Path) -> Report:
@@ -36,8 +42,8 @@ def _graph(model: str, file: Path) -> Report:
     info = exported.read_info(file)
     keys = ("family", "task", "paradigm", "backbone", "codec", "head", "resolution", "licence", "model_sha256")
     facts = {key: info[key] for key in keys if info.get(key) is not None}
-    weights = sum(path.stat().st_size for path in file.parent.glob(f"{file.stem}.*"))
-    return Report(model, str(file.parent), "exported graph", facts | info["export"] | {"bytes": weights})
+    size = sum(path.stat().st_size for path in file.parent.glob(f"{file.stem}.*"))
+    return Report(model, str(file.parent), "exported graph", facts | info["export"] | {"bytes": size})
 
 
 def main(
@@ -47,10 +53,13 @@ def main(
     family: str | None = None,
     task: str | None = None,
     allow_pickle: bool = False,
+    revision: str | None = None,
+    variant: str | None = None,
     as_json: bool = False,
 ) -> int:
     """Print what `model` is; 0 when whole, 1 when parts are damaged, missing or do not fit each other."""
-    report = inspect(model, subfolder=subfolder, base=base, family=family, task=task, allow_pickle=allow_pickle)
+    how: dict[str, Any] = {"allow_pickle": allow_pickle, "revision": revision, "variant": variant}
+    report = inspect(model, subfolder=subfolder, base=base, family=family, task=task, **how)
     if as_json:
         print(json.dumps(report.as_dict(), indent=2, default=str))
     else:
@@ -61,7 +70,8 @@ def main(
 def _show(report: Report) -> None:
     print(f"model       {report.model}\nfolder      {report.folder}\nkind        {report.kind}")
     for key, value in report.facts.items():
-        print(f"{key:<11} {value if value != '' else '(empty)'}")
+        text = str(value) if str(value).isprintable() else ascii(value)  # whatever a model says of itself
+        print(f"{key:<11} {text or '(empty)'}")
     for part in report.parts:
         print(f"{'part ' + part.name:<20} {_line(part)}")
     for problem in report.problems:

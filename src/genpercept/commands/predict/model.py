@@ -137,6 +137,7 @@ class Model:
         names = {"base": request.base, "family": request.family, "subfolder": request.subfolder, "task": task}
         names |= {"specialised": None if request.strips else request.specialised}  # not twice: see _in_strips
         names |= {"encoder": request.encoder, "decoder": request.decoder}
+        names |= {"revision": request.revision, "variant": request.variant}
         given: dict[str, Any] = {k: v for k, v in names.items() if v is not None}
         if request.allow_pickle:
             given["allow_pickle"] = True

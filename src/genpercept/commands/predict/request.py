@@ -20,8 +20,8 @@ class Request:
     """What decides the pixels of a result; `--resume` compares it. model None: the embedded one of the task.
 
     boxes: a JSON file of people's boxes (genpercept.imaging.boxes); detector: "yolos" or "yolos=MODEL", which finds them;
-    box_score: least score of either's. flip_test: mean with the mirror image's. specialised, encoder, decoder: as
-    genpercept.load has them. strips: of genpercept.specialise.
+    box_score: least score of either's. flip_test: mean with the mirror image's. specialised, encoder, decoder,
+    revision, variant: as genpercept.load has them. strips: of genpercept.specialise.
     """
 
     model: str | None = None
@@ -44,6 +44,8 @@ class Request:
     encoder: str | None = None
     decoder: str | None = None
     strips: bool = False
+    revision: str | None = None
+    variant: str | None = None
 
     @property
     def model_name(self) -> str:
@@ -53,7 +55,7 @@ class Request:
         """For the sidecar: as plain values, the model spelt out."""
         plain = Request()
         later = ["flip_test", "boxes", "detector", "box_score", "allow_pickle"]  # unknown to older sidecars
-        later += ["specialised", "encoder", "decoder", "strips"]
+        later += ["specialised", "encoder", "decoder", "strips", "revision", "variant"]
         kept = {k: v for k, v in asdict(self).items() if k not in later or v != getattr(plain, k)}
         return {**kept, "model": self.model_name}
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from torch import Tensor
+
+from genpercept.checkpoints import schema
 
 LEVELS = 4  # of the pyramid: as many as the U-Net of Stable Diffusion gives and DPT reads
 KEY = "pyramid_blocks"  # of config.json
@@ -21,6 +24,12 @@ def choose(blocks: Sequence[int] | None, count: int) -> tuple[int, ...]:
     if list(blocks) != sorted(set(blocks)) or not 0 <= blocks[0] <= blocks[-1] < count:
         raise ValueError(f"{KEY} {list(blocks)}: must rise and lie between 0 and {count - 1}, the last block")
     return tuple(int(block) for block in blocks)
+
+
+def check(config: dict, path: Path) -> None:
+    """ValueError where the configuration says of the blocks to read what is no list of numbers."""
+    if config.get(KEY) is not None:
+        schema.check(path, KEY, config[KEY], list[int])
 
 
 def check_size(name: str, x_BCHW: Tensor, patch: int) -> tuple[int, int]:

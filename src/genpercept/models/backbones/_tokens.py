@@ -13,13 +13,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from genpercept.checkpoints.parts import write_config
+from genpercept.checkpoints.schema import known
 from genpercept.core.files import read_json
 from genpercept.core.modules import Pretrained
 from genpercept.core.values import Features
 from genpercept.models.backbones import as_backbone
 from genpercept.models.backbones._blocks import KEY, check_size, choose, to_map
-
-_OWN = ("_name_or_path", "architectures", "model_type", "transformers_version", "dtype", "torch_dtype")
 
 
 class _Shape(Protocol):
@@ -121,9 +120,12 @@ class PixelBackbone:
         write_config(path, config, sort_keys=True)
 
 
-def settings(config: dict) -> dict[str, Any]:
-    """The part of a config.json that makes the network, without what transformers notes about the file."""
-    return {key: value for key, value in config.items() if key not in _OWN}
+def settings(config: dict, of: type) -> dict[str, Any]:
+    """The part of a config.json that makes the network: arguments of the class `of`, and which blocks are read.
+
+    Nothing else reaches transformers, which would fetch code by some keys (_attn_implementation), and tables by others.
+    """
+    return known(config, of) | ({KEY: config[KEY]} if KEY in config else {})
 
 
 def plain_pixels(module: nn.Module, channels: int) -> nn.Module:

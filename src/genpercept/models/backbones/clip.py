@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
+from genpercept.checkpoints.schema import check_arguments
 from genpercept.models.backbones import BackbonePlugin
+from genpercept.models.backbones._blocks import check as check_blocks
 from genpercept.models.backbones._tokens import PixelBackbone, plain_pixels, settings, stays_on_cpu
 
 # laion/CLIP-ViT-bigG-14-laion2B-39B-b160k without the projection to the text's space: 1,842,777,344 parameters.
@@ -53,10 +56,17 @@ class CLIP(BackbonePlugin):
     def recognise(self, config: dict) -> bool:
         return config.get("model_type") in ("clip", "clip_vision_model")
 
+    def check(self, config: dict, path: Path) -> None:
+        tower = config.get("vision_config", config)
+        if not isinstance(tower, dict):
+            raise ValueError(f"{path}: vision_config is no object: must be the tower's settings; copy it again")
+        check_arguments(path, tower, CLIPVisionConfig)
+        check_blocks(tower, path)
+
     def build(self, config: dict) -> nn.Module:
         """From a config.json of transformers, of the tower or of the whole model, with its defaults; ViT-bigG-14 for none."""
         tower = config.get("vision_config", config)
-        net = CLIPBackbone(CLIPVisionConfig(**(settings(tower) or BIGG_CONFIG)))
+        net = CLIPBackbone(CLIPVisionConfig(**(settings(tower, CLIPVisionConfig) or BIGG_CONFIG)))
         places = net.embeddings
         places.register_buffer("position_ids", stays_on_cpu(places.num_positions), persistent=False)
         return net

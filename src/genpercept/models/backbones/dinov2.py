@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 from transformers import Dinov2Config, Dinov2Model
 
+from genpercept.checkpoints.schema import check_arguments
 from genpercept.models.backbones import BackbonePlugin
+from genpercept.models.backbones._blocks import check as check_blocks
 from genpercept.models.backbones._tokens import PixelBackbone, plain_pixels, settings
 
 # facebook/dinov2-giant: 1,136,480,768 parameters. facebook/dinov2-large: 304,368,640.
@@ -70,9 +73,13 @@ class Dinov2(BackbonePlugin):
     def recognise(self, config: dict) -> bool:
         return config.get("model_type") == "dinov2"
 
+    def check(self, config: dict, path: Path) -> None:
+        check_arguments(path, config, Dinov2Config)
+        check_blocks(config, path)
+
     def build(self, config: dict) -> nn.Module:
         """From a config.json of transformers, with its defaults; the giant model where nothing is configured."""
-        return Dinov2Backbone(Dinov2Config(**(settings(config) or GIANT_CONFIG)))
+        return Dinov2Backbone(Dinov2Config(**(settings(config, Dinov2Config) or GIANT_CONFIG)))
 
     def skip(self, tensor: str) -> bool:
         """A classifier's head."""

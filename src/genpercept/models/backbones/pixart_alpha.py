@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from inspect import signature
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -12,9 +13,11 @@ from diffusers.models.embeddings import get_2d_sincos_pos_embed
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
+from genpercept.checkpoints.schema import check_arguments
 from genpercept.core.values import Features
 from genpercept.models.backbones import BackbonePlugin
 from genpercept.models.backbones._blocks import KEY, check_size, choose, to_map
+from genpercept.models.backbones._blocks import check as check_blocks
 from genpercept.models.backbones._saved import SavedAsParent
 from genpercept.models.backbones._widen import widen_convolution
 
@@ -167,6 +170,10 @@ class PixArtAlpha(BackbonePlugin):
     def skip(self, tensor: str) -> bool:
         """The null caption: it is the prompt's embedding, not a weight."""
         return tensor == self.null_caption
+
+    def check(self, config: dict, path: Path) -> None:
+        check_arguments(path, config, PixArtTransformer2DModel)
+        check_blocks(config, path)
 
     def build(self, config: dict) -> nn.Module:
         """`pyramid_blocks` of the configuration: the blocks that make the pyramid, counted from 0."""

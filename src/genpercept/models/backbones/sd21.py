@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -11,6 +12,7 @@ from diffusers.models.unets.unet_2d_blocks import CrossAttnUpBlock2D, UpBlock2D
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
+from genpercept.checkpoints.schema import check_arguments
 from genpercept.core.values import Features
 from genpercept.models.backbones import BackbonePlugin
 from genpercept.models.backbones._saved import SavedAsParent
@@ -179,6 +181,9 @@ class SD21(BackbonePlugin):
 
     def recognise(self, config: dict) -> bool:
         return config.get("_class_name") == self.class_name
+
+    def check(self, config: dict, path: Path) -> None:
+        check_arguments(path, config, UNet2DConditionModel)
 
     def build(self, config: dict) -> nn.Module:
         return cast(nn.Module, SD21UNet.from_config(config))

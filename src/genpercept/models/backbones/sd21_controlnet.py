@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from genpercept.checkpoints.parts import write_config
-from genpercept.checkpoints.weights import NAMES
+from genpercept.checkpoints.weights import MAIN
 from genpercept.core.modules import config_of, pretrained
 from genpercept.core.values import Features
 from genpercept.models.backbones import BACKBONES, BackbonePlugin, as_backbone
@@ -104,7 +104,7 @@ class ControlledUNet(nn.Module):
         config = {k: v for k, v in config_of(self).items() if not k.startswith("_")}
         write_config(folder / "config.json", {"_class_name": type(self).__name__} | config, sort_keys=True)
         state = {name: t.detach().cpu().contiguous() for name, t in self.state_dict().items()}
-        save_file(state, folder / NAMES[0])
+        save_file(state, folder / MAIN)
 
 
 class SD21ControlNet(BackbonePlugin):
@@ -116,6 +116,9 @@ class SD21ControlNet(BackbonePlugin):
     def recognise(self, config: dict) -> bool:
         """Never: no base has one."""
         return False
+
+    def check(self, config: dict, path: Path) -> None:
+        BACKBONES.find("sd21").check(config, path)
 
     def build(self, config: dict) -> nn.Module:
         return ControlledUNet(BACKBONES.find("sd21").build(config), copy_weights=False)

@@ -5,11 +5,13 @@ A decoder of one channel, as the distilling stage makes them for tasks of one va
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, cast
 
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
+from genpercept.checkpoints.schema import check_arguments
 from genpercept.models.codecs import CodecPlugin, input_dtype
 from genpercept.models.codecs._autoencoder import decoded, posterior
 
@@ -50,6 +52,9 @@ class Kl(CodecPlugin):
     name = "kl"
     class_name = "AutoencoderKL"
     output = "latent"
+
+    def check(self, config: dict, path: Path) -> None:
+        check_arguments(path, config, AutoencoderKL)
 
     def build(self, config: dict) -> nn.Module:
         return cast(nn.Module, AutoencoderKL.from_config(config))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 import torch
@@ -11,7 +12,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from genpercept.core.modules import config_of
-from genpercept.models.codecs import CODECS, Codec, CodecPlugin
+from genpercept.models.codecs import CODECS, HALVES, Codec, CodecPlugin
 
 # What each half does without, in diffusers' autoencoders.
 _UNUSED = {"encode": ("decoder", "post_quant_conv"), "decode": ("encoder", "quant_conv")}
@@ -115,6 +116,17 @@ class Pair(CodecPlugin):
     name = "pair"
     class_name = CodecPair.__name__
     output = "latent"
+
+    def check(self, config: dict, path: Path) -> None:
+        for end in HALVES:
+            part = config.get(end)
+            if not isinstance(part, dict):
+                raise ValueError(f"{path}: {end} is no object: must be the configuration of a codec; copy it again")
+            try:
+                plugin = _plugin(part)
+            except ValueError as error:
+                raise ValueError(f"{path}: {end}: {error}") from None
+            plugin.check(part, path)
 
     def build(self, config: dict) -> nn.Module:
         return CodecPair(config["encoder"], config["decoder"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, cast
 
 from diffusers import AutoencoderTiny
 from torch import Tensor, nn
 
+from genpercept.checkpoints.schema import check_arguments
 from genpercept.models.codecs import CodecPlugin, input_dtype
 from genpercept.models.codecs._autoencoder import decoded, latents
 
@@ -51,6 +53,9 @@ class Tiny(CodecPlugin):
     name = "tiny"
     class_name = "AutoencoderTiny"
     output = "latent"
+
+    def check(self, config: dict, path: Path) -> None:
+        check_arguments(path, config, AutoencoderTiny)
 
     def build(self, config: dict) -> nn.Module:
         # AutoencoderTiny saves block_out_channels, and warns of it when read

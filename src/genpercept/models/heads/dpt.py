@@ -9,6 +9,7 @@ not.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
@@ -17,6 +18,7 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
+from genpercept.checkpoints.schema import check_arguments
 from genpercept.core.values import Features
 from genpercept.models.codecs import Codec, input_dtype
 from genpercept.models.heads import HeadPlugin
@@ -209,6 +211,9 @@ class DPT(HeadPlugin):
     channels = 1
     space = "affine"
     spaces = ("affine", "image")
+
+    def check(self, config: dict, path: Path) -> None:
+        check_arguments(path, config, DPTHead)
 
     def build(self, config: dict) -> nn.Module:
         """From our config.json or the published one, whose further keys are those of parts the head does not have

@@ -6,6 +6,7 @@ ViTPose decodes one map at 1/16 of the image. The U-Net gives four, so that they
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
@@ -14,6 +15,7 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
+from genpercept.checkpoints.schema import check_arguments
 from genpercept.core.values import Features, resize
 from genpercept.models.codecs import Codec, input_dtype
 from genpercept.models.heads import HeadPlugin
@@ -91,6 +93,9 @@ class PluginKeypoints(HeadPlugin):
     channels = 17
     space = "heatmaps"
     spaces = ("heatmaps",)
+
+    def check(self, config: dict, path: Path) -> None:
+        check_arguments(path, config, Keypoints)
 
     def build(self, config: dict) -> nn.Module:
         keys = ("neck_hidden_sizes", "out_channels", "hidden_size", "decoder", "grid")

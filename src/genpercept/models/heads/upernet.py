@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
+from genpercept.checkpoints.schema import check_arguments
 from genpercept.core.values import Features, resize
 from genpercept.models.codecs import Codec, input_dtype
 from genpercept.models.heads import HeadPlugin
@@ -65,6 +67,9 @@ class PluginUperNet(HeadPlugin):
     channels = 40
     space = "classes"
     spaces = ("classes",)
+
+    def check(self, config: dict, path: Path) -> None:
+        check_arguments(path, config, UperNet)
 
     def build(self, config: dict) -> nn.Module:
         keys = ("neck_hidden_sizes", "out_channels", "hidden_size", "pool_scales")

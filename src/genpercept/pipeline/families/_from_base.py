@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from genpercept.checkpoints import hub, parts
+from genpercept.checkpoints import hub, parts, regular
 from genpercept.checkpoints.weights import is_pickle, weight_files
 from genpercept.core.texts import one_line
 from genpercept.models import text
@@ -43,7 +43,12 @@ def find_base(base: str | Path | None, where: dict[str, Any]) -> Base | None:
     """The base's folder, downloaded where it must be; `where` but for the revision, which is the checkpoint's."""
     if base is None:
         return None
-    return Base(str(base), hub.resolve(base, **{k: v for k, v in where.items() if k != "revision"}))
+    return Base(str(base), hub.resolve(base, **without_revision(where)))
+
+
+def without_revision(where: dict[str, Any]) -> dict[str, Any]:
+    """How another repository than the one asked for is looked up: the revision is of the first."""
+    return {k: v for k, v in where.items() if k != "revision"}
 
 
 def lacking(layout: Layout) -> list[str]:
@@ -66,6 +71,7 @@ def check(layout: Layout, base: Base | None, *, allow_pickle: bool = False) -> N
         _check_base(layout, base)
     source = layout.part("vae") or _of_base(layout, base, "vae")
     vae = parts.read_json(source / "config.json")
+    KL.check(vae, source / "config.json")
     latent, factor = int(vae.get("latent_channels", 4)), float(vae.get("scaling_factor", SCALING_FACTOR))
     if layout.in_channels % latent or (not layout.lacks_output and layout.out_channels % latent):
         raise ValueError(
@@ -167,7 +173,8 @@ def prompt(layout: Layout, base: Base | None, *, pad: bool, allow_pickle: bool =
 
 def _stored_prompt(path: Path, width: int) -> Tensor:
     try:
-        values = np.load(path, allow_pickle=False)
+        regular.refuse_irregular(path)
+        values = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: whatever size its header claims
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(f"{path}: not a readable array ({one_line(error)}); copy it again") from None
     if values.ndim not in (2, 3) or values.shape[-1] != width or (values.ndim == 3 and len(values) != 1):

@@ -7,12 +7,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from genpercept.checkpoints import parts
+from genpercept.checkpoints import parts, schema
 from genpercept.checkpoints.weights import weight_files
+from genpercept.models.backbones import BACKBONES
 
 # The output layers of a U-Net; one that was trained with a pyramid head has none of them.
 OUTPUT = ("conv_norm_out.weight", "conv_norm_out.bias", "conv_out.weight", "conv_out.bias")
 INDEX, SCHEDULER = "model_index.json", "scheduler/scheduler_config.json"
+_INDEX_TYPES: dict[str, Any] = {  # of what is read of an index
+    "default_denoising_steps": int,
+    "default_processing_resolution": int,
+    "prediction_type": str,
+    "target_properties": dict,
+}
 # GenPercept's first release: these folders beside each other, with the VAE and the prompt's embedding.
 RELEASE_V1 = re.compile(r"unet_[a-z_]+_v1")
 _WIDTH = "attn2.to_k.weight"  # of cross-attention: its input is the text's width
@@ -50,8 +57,9 @@ class Layout:
     @property
     def text_width(self) -> int:
         """Of the text that the U-Net's cross-attention reads."""
-        found = [shape[1] for name, shape in sorted(self.shapes.items()) if name.endswith(_WIDTH)]
-        return found[0] if found else int(self.config.get("cross_attention_dim") or 0)
+        found = [s[1] for name, s in sorted(self.shapes.items()) if name.endswith(_WIDTH) and len(s) > 1]
+        stated = self.config.get("cross_attention_dim")
+        return found[0] if found else stated if isinstance(stated, int) else 0
 
     @property
     def class_width(self) -> int:
@@ -88,10 +96,14 @@ def read_layout(folder: Path, *, allow_pickle: bool = False) -> Layout:
     if unet == root and not (unet / "config.json").is_file():
         raise parts.no_model_in(root)
     config = parts.read_json(unet / "config.json")
+    BACKBONES.find("sd21").check(config, unet / "config.json")
     shapes: dict[str, tuple[int, ...]] = {}
     for path in weight_files(unet, allow_pickle=allow_pickle):
         shapes |= parts.tensor_shapes(path, allow_pickle=allow_pickle)
     index, scheduler = ({}, {}) if alone else (_json(root / INDEX), _json(root / SCHEDULER))
+    for key, hint in _INDEX_TYPES.items():
+        if index.get(key) is not None:
+            schema.check(root / INDEX, key, index[key], hint)
     return Layout(root, unet, config, shapes, places, index, scheduler)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from genpercept.checkpoints.schema import check_arguments
+
 _SAMPLERS = {"DDIMScheduler": "ddim", "LCMScheduler": "lcm"}
 # What our samplers do not do, with the value that leaves it out.
 _OFF = {"clip_sample": False, "thresholding": False, "trained_betas": None, "num_train_timesteps": 1000}
@@ -18,7 +20,9 @@ def options(config: dict[str, Any], path: Path) -> dict[str, Any]:
     name = str(config.get("_class_name", "DDIMScheduler"))
     if name not in _SAMPLERS:
         raise ValueError(f"{path}: a {name}; checkpoints of this family are sampled by {' or '.join(_SAMPLERS)}")
-    full: Any = getattr(diffusers, name).from_config(config).config
+    kind: Any = getattr(diffusers, name)
+    check_arguments(path, config, kind)
+    full: Any = kind.from_config(config).config
     for key, wanted in _OFF.items():
         if full.get(key, wanted) != wanted:
             raise ValueError(f"{path}: {key} is {full[key]!r}, which is not sampled here: only {wanted!r} is")

@@ -112,7 +112,7 @@ class GenPercept(UNetFamily):
         if layout.lacks_output and base is not None:
             extra = {k: t.clone() for k, t in base_tensors(base, "unet", OUTPUT, allow_pickle=allow_pickle).items()}
         elif layout.lacks_output:
-            width = int(layout.config["block_out_channels"][0])
+            width = int((layout.config.get("block_out_channels") or (320,))[0])
             shapes = ((width,), (width,), (layout.out_channels, width, 3, 3), (layout.out_channels,))
             extra = {name: torch.zeros(shape) for name, shape in zip(OUTPUT, shapes, strict=True)}
         return parts.load_part(
@@ -165,15 +165,17 @@ def _head_folder(layout: Layout) -> Path | None:
 
 def _load_decoder(root: Path, vae: nn.Module, pickle: bool) -> None:
     """The checkpoint's decoder and the convolution before it into the base's codec."""
-    tensors: dict[str, Tensor] = {}
-    for name, prefix in DECODER.items():
-        for path in weight_files(root / name, allow_pickle=pickle):
-            found = parts.read_tensors(path, allow_pickle=pickle)
-            tensors |= {KL.rename(prefix + k): t for k, t in found.items()}
+    files = [(prefix, p) for name, prefix in DECODER.items() for p in weight_files(root / name, allow_pickle=pickle)]
     expected = {k: t for k, t in vae.state_dict().items() if k.startswith(tuple(DECODER.values()))}
-    parts.check_shapes(
-        root, {k: tuple(t.shape) for k, t in expected.items()}, {k: tuple(t.shape) for k, t in tensors.items()}
-    )
+    stored: dict[str, tuple[int, ...]] = {}
+    tensors: dict[str, Tensor] = {}
+    for prefix, path in files:
+        found = parts.tensor_shapes(path, allow_pickle=pickle)
+        stored |= {KL.rename(prefix + k): shape for k, shape in found.items()}
+    parts.check_shapes(root, {k: tuple(t.shape) for k, t in expected.items()}, stored)
+    for prefix, path in files:
+        found = parts.read_tensors(path, allow_pickle=pickle)
+        tensors |= {KL.rename(prefix + k): t for k, t in found.items()}
     parts.check_finite(root, tensors)
     vae.load_state_dict({k: t.reshape(expected[k].shape) for k, t in tensors.items()}, strict=False)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from genpercept.checkpoints import schema
 from genpercept.pipeline.families import Candidate
 from genpercept.pipeline.families._family import OWN, UNetFamily
 from genpercept.pipeline.families._from_base import Base
@@ -75,6 +76,7 @@ def _named(layout: Layout, count: int) -> dict[str, Any]:
     """Options of the task out of target_properties. ValueError where model_index.json does not name as many as there are."""
     properties = layout.index.get("target_properties") or {}
     names = properties.get("target_names") or []
+    schema.check(layout.root / "model_index.json", "target_properties.target_names", names, list[str])
     if len(names) != count:
         raise ValueError(
             f"{layout.root / 'model_index.json'}: target_properties name {len(names)} intrinsic images "

@@ -1,0 +1,196 @@
+"""genpercept.json of a model's folder: read, every value checked before anything is made of it, and its parts found."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from genpercept.checkpoints import hub, schema
+from genpercept.checkpoints import parts as checkpoint
+from genpercept.core.files import write_json
+from genpercept.core.names import choose
+from genpercept.core.registry import Registry
+from genpercept.core.texts import one_line
+from genpercept.models.backbones import BACKBONES
+from genpercept.models.codecs import CODECS
+from genpercept.models.heads import HEADS
+from genpercept.models.paradigms import PARADIGMS
+from genpercept.tasks import TASKS
+
+_NAMED: dict[str, Registry[Any]] = {  # keys that name a plugin
+    "task": TASKS,
+    "paradigm": PARADIGMS,
+    "head": HEADS,
+    "codec": CODECS,
+    "backbone": BACKBONES,
+}
+_NEEDED = ("format", *_NAMED, "resolution", "parts")
+# Keys of the settings and what they may be. Others are whoever's who saved the model, and nothing here reads them
+_TYPES: dict[str, Any] = {
+    "format": int,
+    "family": str,
+    "variant": str,
+    **dict.fromkeys(_NAMED, str),
+    "task_options": dict,
+    "paradigm_options": dict,
+    "recipe": dict,
+    "decided": dict,
+    "conditions": dict[str, list[float]],
+    "replaced": dict,
+    "distilled": dict,
+    "specialised": dict,
+    "skipped": dict,
+    "prompt_tokens": int,
+    "model_sha256": str,
+}
+_INTEGERS = {"resolution": (0, 16384), "num_inference_steps": (1, 1000)}  # 0: an image's own size
+_TEXTS = ("prompt", "base", "model", "licence")
+_LONGEST = 10_000  # letters of a text
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_ODD = (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, IndexError)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """genpercept.json of a model folder, each value checked.
+
+    ValueError, naming the file and the key, when the folder is something else, when it is newer than this version reads, and
+    for values that no model has.
+    """
+    path = folder / checkpoint.MANIFEST
+    if not has_manifest(folder):
+        if (folder / "model_index.json").is_file():
+            kind = checkpoint.read_json(folder / "model_index.json").get("_class_name")
+            raise ValueError(
+                f"{folder}: a {kind}, which is not trained to predict anything; fine-tune it first (genpercept train), "
+                "or build the untrained pipeline with GenPerceptPipeline.from_base"
+            )
+        raise ValueError(f"{folder}: no {checkpoint.MANIFEST} in it: not a model that genpercept saved; check the path")
+    info = checkpoint.read_json(path)
+    if absent := [key for key in _NEEDED if key not in info]:
+        raise ValueError(f"{path}: lacks {', '.join(absent)}; copy or save the model again")
+    if isinstance(info["format"], int) and info["format"] != checkpoint.FORMAT:
+        raise ValueError(
+            f"{folder}: format {info['format']}, but this version reads {checkpoint.FORMAT}; upgrade genpercept"
+        )
+    check_settings(path, info)
+    _check_parts(path, info["parts"])
+    return info
+
+
+def has_manifest(folder: Path) -> bool:
+    """Whether the folder is to be read as a model of ours: what lies there under that name may be anything yet."""
+    path = folder / checkpoint.MANIFEST
+    return path.exists() or path.is_symlink()
+
+
+def check_settings(path: Path, info: Mapping[str, Any]) -> None:
+    """ValueError for settings of a pipeline, of the file `path`, that none can have: types, bounds, names, options."""
+    for key, hint in _TYPES.items():
+        if info.get(key) is not None or key in _NAMED:
+            schema.check(path, key, info.get(key), hint)
+    for key, (low, high) in _INTEGERS.items():
+        value = info.get(key)
+        whole = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+        if not whole and (value is not None or key in _NEEDED):
+            raise _wrong(path, key, value, f"an integer from {low} to {high}")
+    for key in _TEXTS:
+        if not isinstance(info.get(key) or "", str) or len(info.get(key) or "") > _LONGEST:
+            raise _wrong(path, key, info[key], f"a text of at most {_LONGEST} letters")
+    _check_axes(path, info.get("axes"))
+    for kind, known in _NAMED.items():
+        _known(kind, info[kind], known, path)
+    for kind in ("task", "paradigm"):
+        _check_options(path, f"{kind}_options", _NAMED[kind].find(info[kind]), info.get(f"{kind}_options") or {})
+
+
+def _check_axes(path: Path, axes: Any) -> None:
+    """ValueError for what is no 3 x 3 matrix between axes."""
+    rows = axes if isinstance(axes, list) and len(axes) == 3 else [None]
+    whole = all(isinstance(row, list) and len(row) == 3 and all(_is_part(x) for x in row) for row in rows)
+    if axes is not None and not whole:
+        raise _wrong(path, "axes", axes, "three lists of three numbers from -1 to 1, or null")
+
+
+def _is_part(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1 <= value <= 1
+
+
+def _check_options(path: Path, key: str, plugin: Any, options: Mapping[str, Any]) -> None:
+    """ValueError for options that the plugin does not take, and for names of files: a saved model has all in itself."""
+    for name, value in options.items():
+        if isinstance(value, str) and (len(value) > _LONGEST or re.search(r"[/\\]|\.(json|toml)$", value)):
+            raise _wrong(path, f"{key}.{name}", value, "a value, not the name of a file")
+    try:
+        plugin.with_options(**options)
+    except _ODD as error:
+        raise ValueError(f"{path}: {key}: {one_line(error, 200)}; save the model again") from None
+
+
+def _check_parts(path: Path, parts: Any) -> None:
+    """ValueError unless `parts` says of each part its path and its hash."""
+    if not isinstance(parts, dict):
+        raise _wrong(path, "parts", parts, "an object: of each part its path and sha256")
+    for name, entry in parts.items():
+        if not name.isprintable():
+            raise _wrong(path, "parts", name, "named by words")
+        if not isinstance(entry, dict):
+            raise _wrong(path, f"parts.{name}", entry, "an object with path and sha256")
+        where, digest = entry.get("path"), entry.get("sha256")
+        if not isinstance(where, str) or not where or not where.isprintable():
+            raise _wrong(path, f"parts.{name}.path", where, "the path of a folder or file in the model's folder")
+        if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
+            raise _wrong(path, f"parts.{name}.sha256", digest, "64 hexadecimal digits")
+
+
+def _wrong(path: Path, key: str, value: Any, wanted: str) -> ValueError:
+    shown = repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:60]}..."
+    return ValueError(f"{path}: {key} is {shown}: must be {wanted}; copy or save the model again")
+
+
+def _known(kind: str, name: str, registry: Registry[Any], path: Path) -> None:
+    """ValueError where a model needs a plugin that there is not: most often that of a package which is not installed."""
+    try:
+        choose(kind, name, registry.names(), f"{path}: ")
+    except ValueError as error:
+        raise ValueError(f"{error}; or install the package that gives {registry.group} {name!r}") from None
+
+
+def needed_parts(info: Mapping[str, Any]) -> list[str]:
+    """The parts that a model of these settings is made of."""
+    names = ["unet"]
+    names += ["vae"] if CODECS.find(info["codec"]).class_name is not None else []
+    names += ["head"] if HEADS.find(info["head"]).class_name is not None else []
+    return names + (["prompt_embeds"] if BACKBONES.find(info["backbone"]).input == "latent" else [])
+
+
+def part_path(folder: Path, part: str, parts: Mapping[str, Any]) -> Path:
+    """Where a part lies: in the model's folder. Embedded models, which come with the package, share parts beside theirs.
+
+    ValueError for a part that the manifest does not name, that lies elsewhere, or that is not there.
+    """
+    manifest = folder / checkpoint.MANIFEST
+    if part not in parts:
+        raise ValueError(f"{manifest}: names no part {part!r}; copy or save the model again")
+    home, path = folder.resolve(), (folder / parts[part]["path"]).resolve()
+    embedded = hub.embedded_root().resolve()
+    inside = embedded if home.is_relative_to(embedded) else home
+    if inside not in path.parents:
+        raise ValueError(f"{manifest}: part {part!r} lies outside the model's folder ({parts[part]['path']})")
+    if not path.exists():
+        raise ValueError(f"{path}: missing, but {checkpoint.MANIFEST} names it as part {part!r}; copy the model again")
+    return path
+
+
+def predictor_backbone(folder: Path) -> tuple[str, Path]:
+    """The plugin of a saved model's backbone, and where that lies."""
+    info = read_manifest(folder)
+    return str(info["backbone"]), part_path(folder, "unet", info["parts"])
+
+
+def set_task_options(folder: Path, **options: Any) -> None:
+    """Change options of the task that a saved model has. ValueError for a folder, an option or a value that is wrong."""
+    info = read_manifest(folder)
+    info["task_options"] = TASKS.find(info["task"]).with_options(**info["task_options"]).with_options(**options).options
+    write_json(folder / checkpoint.MANIFEST, info)
