@@ -257,7 +257,7 @@ def _open(path: Path) -> Any:
         stand_ins.refuse_stand_in(path)
         _refuse_long_header(path)
         return safe_open(path, framework="pt")
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, RuntimeError) as error:  # the last where it cannot be mapped
         raise ValueError(
             f"{path}: not a readable safetensors file ({_line(error)}); copy or download it again"
         ) from None

@@ -56,7 +56,10 @@ def refuse_stray(path: Path) -> None:
     """ValueError for a link out of the file's folder. The hub's cache may: its files are links to the blobs beside them."""
     if not path.is_symlink():
         return
-    folder, target = path.parent.resolve(), path.resolve()
+    try:
+        folder, target = path.parent.resolve(), path.resolve()
+    except (OSError, RuntimeError):  # which of them, differs by Python's version
+        raise ValueError(f"{shown(path)}: is a link that leads nowhere; copy the file itself here") from None
     if not any(target.is_relative_to(place) for place in (folder, *_blobs(folder))):
         raise ValueError(
             f"{shown(path)}: is a link to {shown(target)}, outside of its folder; copy the file itself here"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 _LARGEST = 10_000_000  # of integers: vocabularies have a quarter of a million rows
+_USUAL = (0, _LARGEST)  # of numbers with a fraction: as far below 0, too
 _COUNT = 1000  # of layers, and of other things of which there are several
 _ITEMS = 128  # of a list
 _LETTERS = 200  # of a text
@@ -65,7 +66,7 @@ def check_arguments(path: Path, config: Mapping[str, Any], of: Callable[..., Any
 def check(path: Path, key: str, value: Any, hint: Any) -> None:
     """ValueError where the setting `key` is not of the type `hint`, or out of its bounds."""
     hint = hint | float if key in _FRACTIONS else hint
-    bounds = BOUNDS.get(key) or ((0, _COUNT) if _is_count(key) else (0, _LARGEST))
+    bounds = BOUNDS.get(key) or ((0, _COUNT) if _is_count(key) else _USUAL)
     if not _fits(value, hint, bounds):
         shown = repr(value) if len(repr(value)) <= _SHOWN else f"{repr(value)[:_SHOWN]}..."
         raise ValueError(f"{path}: {key} is {shown}: must be {_words(hint, bounds)}; copy or download it again")
@@ -102,7 +103,7 @@ def _fits(value: Any, hint: Any, bounds: tuple[float, float]) -> bool:
         return value in get_args(hint)
     if hint is float:
         number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        low, high = bounds if bounds[0] != 0 else (-_LARGEST, bounds[1])
+        low, high = (-_LARGEST, _LARGEST) if bounds is _USUAL else bounds
         return number and low <= value <= high
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool) and bounds[0] <= value <= bounds[1]
@@ -113,7 +114,8 @@ def _fits(value: Any, hint: Any, bounds: tuple[float, float]) -> bool:
         several = isinstance(value, list | tuple) and len(value) <= _ITEMS
         return several and all(any(_fits(each, item, bounds) for item in items) for each in value)
     if (origin or hint) is dict:
-        return isinstance(value, dict)
+        each = get_args(hint)[1] if get_args(hint) else Any
+        return isinstance(value, dict) and all(_fits(item, each, bounds) for item in value.values())
     return hint is Any or (isinstance(hint, type) and isinstance(value, hint))
 
 
@@ -127,6 +129,7 @@ def _words(hint: Any, bounds: tuple[float, float]) -> str:
     if (origin or hint) in (tuple, list, Sequence):
         items = [each for each in get_args(hint) if each is not ...] or [Any]
         return f"a list of at most {_ITEMS}, each {_words(items[0], bounds)}"
-    numbers = f"from {bounds[0]:.10g} to {bounds[1]:.10g}"
+    low = -_LARGEST if bounds is _USUAL and hint is float else bounds[0]
+    numbers = f"from {low:.10g} to {bounds[1]:.10g}"
     plain = {int: f"an integer {numbers}", float: f"a number {numbers}", bool: "true or false", dict: "an object"}
-    return plain.get(hint, "a short text" if hint is str else "something else")
+    return plain.get(origin or hint, "a short text" if hint is str else "something else")

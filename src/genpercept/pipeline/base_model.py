@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genpercept.checkpoints import hub
+from genpercept.checkpoints import hub, shapes
 from genpercept.checkpoints.parts import Header, PartPlugin, check_shapes, headers, read_json, skeleton, todays_shapes
 from genpercept.checkpoints.weights import weight_files
 from genpercept.core.texts import one_line
+from genpercept.models import text
 from genpercept.models.backbones import BACKBONES
 from genpercept.models.codecs import CODECS
 from genpercept.pipeline.folder import base_backbone
@@ -129,6 +130,8 @@ def read_base(folder: Path, *, allow_pickle: bool = False) -> Base:
         problems += [problem] if problem else []
     if texts and not (folder / "tokenizer").is_dir():
         problems.append(f"{folder}: has no tokenizer/, which the prompt needs")
+    if texts and not problems:
+        problems += _text_problem(folder, allow_pickle)
     kind = str(scheduler.get("prediction_type", "epsilon"))
     if unet.get("in_channels", 4) != vae.get("latent_channels", 4):
         problems.append(f"{folder}: its {path.name} takes {unet.get('in_channels')} channels, not the VAE's latent's")
@@ -143,6 +146,16 @@ def read_base(folder: Path, *, allow_pickle: bool = False) -> Base:
         plugins,
         tuple(dict.fromkeys(problems)),
     )
+
+
+def _text_problem(folder: Path, allow_pickle: bool) -> list[str]:
+    """Why the text encoder's settings or the tokenizer cannot be read; none where they can."""
+    try:
+        with shapes.shapes_only():
+            text.load(folder, allow_pickle=allow_pickle)
+    except ValueError as error:
+        return [str(error)]
+    return []
 
 
 def _json(path: Path, problems: list[str], part: PartPlugin | None = None) -> dict[str, Any]:

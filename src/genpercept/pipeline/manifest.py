@@ -173,7 +173,10 @@ def part_path(folder: Path, part: str, parts: Mapping[str, Any]) -> Path:
     manifest = folder / checkpoint.MANIFEST
     if part not in parts:
         raise ValueError(f"{manifest}: names no part {part!r}; copy or save the model again")
-    home, path = folder.resolve(), (folder / parts[part]["path"]).resolve()
+    try:
+        home, path = folder.resolve(), (folder / parts[part]["path"]).resolve()
+    except (OSError, RuntimeError):  # of links in a circle
+        raise ValueError(f"{manifest}: part {part!r} leads nowhere ({parts[part]['path']})") from None
     embedded = hub.embedded_root().resolve()
     inside = embedded if home.is_relative_to(embedded) else home
     if inside not in path.parents:

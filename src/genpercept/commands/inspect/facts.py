@@ -155,7 +155,8 @@ def _check_pairing(folder: Path, info: dict[str, Any], headers: dict[str, dict[s
     wanted, have = paradigm.input_channels(channels), unet.get("in_channels")
     if have is not None and wanted != have:
         raise ValueError(f"{folder}: paradigm {info['paradigm']!r} needs {wanted} input channels; its U-Net has {have}")
-    prompt, width = headers.get("prompt_embeds", {}).get("prompt_embeds"), unet.get("cross_attention_dim")
+    prompt = headers.get("prompt_embeds", {}).get("prompt_embeds")
+    width = unet.get("caption_channels") or unet.get("cross_attention_dim")
     if prompt is not None and width is not None and prompt.shape[-1] != width:
         raise ValueError(f"{folder}: the prompt's embedding is {prompt.shape[-1]} wide, the U-Net needs {width}")
 

@@ -37,6 +37,7 @@ PIXART_512_CONFIG: dict[str, Any] = {
 }
 PIXART_1024_CONFIG: dict[str, Any] = PIXART_512_CONFIG | {"sample_size": 128}
 
+_LARGEST_TABLE = 512  # cells along each edge; the largest published, for 2048 pixels, has 256
 _PIXELS_PER_CELL = 8  # of the codec PixArt was trained with: its micro-conditions are in pixels
 
 
@@ -174,6 +175,10 @@ class PixArtAlpha(BackbonePlugin):
     def check(self, config: dict, path: Path) -> None:
         check_arguments(path, config, PixArtTransformer2DModel)
         check_blocks(config, path)
+        if (size := config.get("sample_size") or 0) > _LARGEST_TABLE:
+            raise ValueError(
+                f"{path}: sample_size is {size}: must be an integer from 1 to {_LARGEST_TABLE}, of which a table is computed"
+            )
 
     def build(self, config: dict) -> nn.Module:
         """`pyramid_blocks` of the configuration: the blocks that make the pyramid, counted from 0."""
