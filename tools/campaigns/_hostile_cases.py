@@ -23,6 +23,7 @@ from tests.support.paths import GOLDEN, SD_TINY
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 UNET, VAE, HEAD, MANIFEST = "m/unet/config.json", "m/vae/config.json", "m/head/config.json", "m/genpercept.json"
+VOCABULARY = "base/tokenizer/vocab.json"
 TEXT, TOKENIZER = "base/text_encoder/config.json", "base/tokenizer/tokenizer_config.json"
 
 
@@ -53,9 +54,8 @@ def starts(root: Path) -> dict[str, Path]:
     save_file(tensors | {"conv_out.bias": tensors["conv_out.bias"] + 0.1}, made["public"] / "m" / WEIGHTS)
     shutil.copytree(SD_TINY, made["public"] / "base")
     bases.pixart_base(made["pixart"] / "base", kind="v_prediction")
-    GenPerceptPipeline.from_base(
-        made["pixart"] / "base", "depth", paradigm_options={"prediction_type": "sample"}
-    ).save_pretrained(made["pixart"] / "m")
+    latent: dict[str, Any] = {"paradigm_options": {"prediction_type": "sample"}}
+    GenPerceptPipeline.from_base(made["pixart"] / "base", "depth", **latent).save_pretrained(made["pixart"] / "m")
     for name, make in (("dinov2", bases.dinov2_base), ("clip", bases.clip_base)):
         make(made[name] / "base")
         pixels = HEADS.find("dpt").build(
@@ -321,7 +321,7 @@ def cases() -> list[Case]:
         Case(
             "tokenizer: a link to /dev/zero",
             "public",
-            instead("base/tokenizer/vocab.json", linked("/dev/zero")),
+            instead(VOCABULARY, linked("/dev/zero")),
             options=PUBLIC,
         ),
         # weights
@@ -356,7 +356,7 @@ def cases() -> list[Case]:
         Case(
             "config.json: _target_ names a function",
             "mini",
-            settings(UNET, _target_="os.system", args=["touch canary"]),
+            settings(UNET, _target_="os.system", args=["x"]),
             True,
         ),
         Case("text encoder: auto_map and code", "public", with_code(TEXT, auto_map=AUTO_MAP), True, PUBLIC),

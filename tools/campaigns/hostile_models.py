@@ -24,7 +24,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ from genpercept.commands.inspect.show import main as inspect
 from tools.campaigns._hostile_cases import PUBLIC, Case, cases, starts
 
 SECONDS, MEMORY = 5.0, 2.0  # at most, of a case; times a whole model's
-_HANGS = 30  # seconds until a case is killed
+_HANGS = 60  # seconds until a case is killed
 VALUES: list[Any] = [
     None,
     True,
@@ -67,9 +67,10 @@ class Answer:
     """What a command said: its line; wrong: why that is no good answer, "" where it is one."""
 
     line: str
-    seconds: float
+    seconds: float  # of the processor
     megabytes: float
     wrong: str = ""
+    clock: float = 0.0  # seconds by the clock
 
 
 # ---- one case ----------------------------------------------------------------------------------------------------------
@@ -109,18 +110,19 @@ def alone(run: Callable[[], str], limit: int = _HANGS) -> Answer:
             answer = {"line": run()}
         except BaseException as error:  # noqa: BLE001  # what no case may answer
             answer = {"line": " ".join(str(error).split())[:200], "wrong": type(error).__name__}
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        found = {"megabytes": used.ru_maxrss / 1024, "seconds": used.ru_utime + used.ru_stime}
         with os.fdopen(write, "w") as file:
-            json.dump({**answer, "megabytes": peak}, file)
+            json.dump({**answer, **found}, file)
         os._exit(0)
     os.close(write)
     with os.fdopen(read) as file:
         text = file.read()
     _, status = os.waitpid(child, 0)
-    seconds = time.monotonic() - begin
+    clock = time.monotonic() - begin
     if not text:
-        return Answer("", seconds, 0, f"killed by signal {status & 127} after {seconds:.0f} s")
-    return Answer(**json.loads(text), seconds=seconds)
+        return Answer("", clock, 0, f"killed by signal {status & 127} after {clock:.0f} s", clock)
+    return Answer(**json.loads(text), clock=clock)
 
 
 def judged(answer: Answer, work: Path, loads: bool, normal: float) -> Answer:
@@ -135,7 +137,8 @@ def judged(answer: Answer, work: Path, loads: bool, normal: float) -> Answer:
         "it is taken": not line and not loads,
         "it is refused": bool(line) and loads,
     }
-    return Answer(line, answer.seconds, answer.megabytes, "; ".join(what for what, wrong in checks.items() if wrong))
+    wrong = "; ".join(what for what, is_so in checks.items() if is_so)
+    return replace(answer, line=line, wrong=wrong)
 
 
 @dataclass(frozen=True)
@@ -222,17 +225,19 @@ def randomly(root: Path, seed: int, until: float, most: int, whole: dict[str, Pa
 
 def page(rows: Sequence[Row], normal: dict[str, Answer], chance: Any, seed: int) -> list[str]:
     counts, slowest, largest, wrong = chance
+    clock = max([0.0, *(a.clock for row in rows for a in (row.look, row.load))])
     bad = [row for row in rows if row.look.wrong or row.load.wrong]
     base = min(normal.values(), key=lambda answer: answer.megabytes)
     lines = [
         "# Hostile model folders",
         "",
         f"{made(__file__)}.",
-        f"{len(rows)} folders, made by code from whole models, each given to `genpercept inspect` and to `genpercept.load` in a",
-        "process of its own. It is forked from one that has imported the libraries: starting Python and importing them, some",
-        "seconds, is not in the times, and their memory is in the peaks. Paths begin in the folder that holds the model, `m`, and",
-        "the base that it is given, `base`. Every process would leave a file if a model's code ran; "
-        + ("none did." if not any("code" in row.load.wrong + row.look.wrong for row in rows) else "SOME DID."),
+        f"{len(rows)} folders, made by code from whole models, each given to `genpercept inspect` and to `genpercept.load` in",
+        "a process of its own. It is forked from one that has imported the libraries: starting Python and importing them, some",
+        "seconds, is not in the times, and their memory is in the peaks. Times are of the processor, of which other programs",
+        f"took their share (the longest case by the clock: {clock:.1f} s). Paths begin in the folder that holds the model, `m`,",
+        "and the base that it is given, `base`. A file would be left if code of a model ran; "
+        + ("none was." if not any("code" in row.load.wrong + row.look.wrong for row in rows) else "SOME DID."),
         "",
         "A whole model's load: "
         + ", ".join(f"{name} {a.seconds:.2f} s and {a.megabytes:.0f} MB" for name, a in normal.items())
@@ -260,7 +265,7 @@ def page(rows: Sequence[Row], normal: dict[str, Answer], chance: Any, seed: int)
         "## Random changes",
         "",
         f"{sum(counts.values())} folders of seed {seed}: one to three values of one JSON file are made something else, and the "
-        f"model is loaded. {counts['refused']} were refused in one line, {counts['loaded']} loaded; {len(wrong)} answered wrongly. "
+        f"model is loaded. {counts['refused']} were refused, {counts['loaded']} loaded; {len(wrong)} answered wrongly. "
         f"The slowest took {slowest:.2f} s, the largest {largest:.2f} times the memory of its whole model "
         f"(the smallest of those has {base.megabytes:.0f} MB).",
         *(f"- {_plain(each)}" for each in wrong),
