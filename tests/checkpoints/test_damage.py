@@ -238,9 +238,15 @@ def test_a_text_encoder_is_no_exception(tmp_path: Path) -> None:
         text.load(base)
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
-def test_the_likeliest_name_comes_first(suffix: str, tmp_path: Path) -> None:
-    names = [n for n in (*weights.NAMES, *weights.PICKLE_NAMES) if n.endswith(suffix)]
+@pytest.mark.parametrize(
+    ("suffix", "stems"),
+    [
+        (".safetensors", ("diffusion_pytorch_model", "model")),
+        (".bin", ("diffusion_pytorch_model", "pytorch_model")),
+    ],
+)
+def test_the_likeliest_name_comes_first(suffix: str, stems: tuple[str, str], tmp_path: Path) -> None:
+    names = [f"{stem}{kind}{suffix}" for kind in ("", ".fp16") for stem in stems]
     for name in reversed(names):
         (tmp_path / name).write_bytes(b"x")
         assert weights.weight_files(tmp_path, allow_pickle=True) == [tmp_path / name]
@@ -249,7 +255,7 @@ def test_the_likeliest_name_comes_first(suffix: str, tmp_path: Path) -> None:
     index.write_text(json.dumps({"weight_map": {"one": f"a{suffix}", "two": names[1]}}))
     assert weights.weight_files(tmp_path, allow_pickle=True) == [tmp_path / f"a{suffix}", tmp_path / names[1]]
     index.write_text(json.dumps({"weight_map": {"one": "a.txt"}}))
-    with pytest.raises(ValueError, match=rf"names a\.txt, which is no {suffix} file beside it"):
+    with pytest.raises(ValueError, match=rf"names 'a\.txt', which is no {suffix} file beside it"):
         weights.weight_files(tmp_path, allow_pickle=True)
 
 
