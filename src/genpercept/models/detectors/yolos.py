@@ -5,12 +5,16 @@ Images are prepared here and not by transformers' image processors, most of whic
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from genpercept.checkpoints import budget, regular, schema
+from genpercept.checkpoints.parts import read_json, tensor_shapes
+from genpercept.checkpoints.weights import weight_files
 from genpercept.core.texts import one_line
 from genpercept.core.values import resize
 
@@ -44,6 +48,18 @@ class PeopleDetector:
         return boxes[np.argsort(-boxes[:, 4], kind="stable")]
 
 
+def _checked(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the weights in a detector's folder. ValueError for one that transformers should not read."""
+    regular.check_folder(folder, regular.TOKENIZER)
+    config = read_json(folder / "config.json")
+    for key, value in config.items():
+        if key in ("num_labels", "num_hidden_layers", "num_attention_heads") and value is not None:
+            schema.check(folder / "config.json", key, value, int)
+        if value is not None and (key.endswith("attn_implementation") or key == "quantization_config"):
+            raise ValueError(f"{folder / 'config.json'}: {key} chooses code to run: leave it out")
+    return {name: shape for path in weight_files(folder) for name, shape in tensor_shapes(path).items()}
+
+
 class Yolos:
     name = "yolos"
     model = "hustvl/yolos-small"
@@ -52,9 +68,13 @@ class Yolos:
         from transformers import AutoModelForObjectDetection
 
         name = model or self.model
+        folder = Path(name).expanduser()
         try:
-            loaded = AutoModelForObjectDetection.from_pretrained(str(Path(name).expanduser()) if "~" in name else name)
-        except OSError as error:
+            stored = _checked(folder) if folder.is_dir() else None
+            with budget.of(stored) if stored else nullcontext():
+                source = str(folder) if stored else name
+                loaded = AutoModelForObjectDetection.from_pretrained(source, trust_remote_code=False)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, budget.Exceeded) as error:
             reason = one_line(error, 120)
             raise ValueError(
                 f"detector {name!r}: {reason}; give a folder or hub id of a transformers detector, or --boxes"
