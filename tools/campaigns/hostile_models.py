@@ -223,7 +223,9 @@ def randomly(root: Path, seed: int, until: float, most: int, whole: dict[str, Pa
 # ---- the page ----------------------------------------------------------------------------------------------------------
 
 
-def page(rows: Sequence[Row], normal: dict[str, Answer], chance: Any, seed: int) -> list[str]:
+def page(rows: Sequence[Row], normal: dict[str, Answer], chance: Any, seed: int, minutes: float) -> list[str]:
+    # what was typed, but for where the page went
+    said = ["--seed", str(seed), "--minutes", f"{minutes:g}"]
     counts, slowest, largest, wrong = chance
     clock = max([0.0, *(a.clock for row in rows for a in (row.look, row.load))])
     bad = [row for row in rows if row.look.wrong or row.load.wrong]
@@ -231,12 +233,12 @@ def page(rows: Sequence[Row], normal: dict[str, Answer], chance: Any, seed: int)
     lines = [
         "# Hostile model folders",
         "",
-        f"{made(__file__)}.",
+        f"{made(__file__, argv=said)}.",
         f"{len(rows)} folders, made by code from whole models, each given to `genpercept inspect` and to `genpercept.load` in",
         "a process of its own. It is forked from one that has imported the libraries: starting Python and importing them, some",
         "seconds, is not in the times, and their memory is in the peaks. Times are of the processor, of which other programs",
-        f"took their share (the longest case by the clock: {clock:.1f} s). Paths begin in the folder that holds the model, `m`,",
-        "and the base that it is given, `base`. A file would be left if code of a model ran; "
+        f"took their share (the longest case by the clock: {clock:.1f} s). Paths begin in the folder that holds the model,",
+        "`m`, and the base that it is given, `base`. A file would be left if code of a model ran; "
         + ("none was." if not any("code" in row.load.wrong + row.look.wrong for row in rows) else "SOME DID."),
         "",
         "A whole model's load: "
@@ -301,7 +303,7 @@ def main() -> int:
         rows = run(root, cases()[: given.cases], normal, whole)
         until = time.monotonic() + 60 * given.minutes
         chance = randomly(root, given.seed, until, given.most, whole, normal)
-    show(page(rows, normal, chance, given.seed), given.out)
+    show(page(rows, normal, chance, given.seed, given.minutes), given.out)
     return int(bool(chance[3]) or any(row.look.wrong or row.load.wrong for row in rows))
 
 
