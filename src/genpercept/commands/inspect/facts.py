@@ -126,7 +126,11 @@ def _predictor(folder: Path, report: Report, given: Given) -> None:
     report.facts |= {k: info[k] for k in (*keys, "licence") if info.get(k) is not None}
     headers: dict[str, dict[str, Header]] = {}
     for name, entry in info["parts"].items():
-        where = part_path(folder, name, info["parts"])
+        try:
+            where = part_path(folder, name, info["parts"])
+        except ValueError as error:
+            report.parts.append(Part(name, entry["path"], problem=str(error)))
+            continue
         part, headers[name] = _part(folder, name, entry["path"], given, plugin_of(name, info))
         report.parts.append(part)
         if not part.problem and _sha256(where, given) != entry["sha256"]:
