@@ -58,7 +58,8 @@ def test_what_the_libraries_write_is_found(
     folder = base(tmp_path / "base", modules, **how)
     assert [p for p in PARTS if not (folder / p / files.format(stem=STEM[p])).is_file()] == []
     found = predictor(folder)
-    for ours, theirs in ((found.unet, depth.unet), (found.vae, depth.vae)):
+    pairs: Any = ((found.unet, depth.unet), (found.vae, depth.vae))
+    for ours, theirs in pairs:
         assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
     assert torch.equal(found.prompt_embeds, depth.prompt_embeds)
     assert not inspect(folder).problems

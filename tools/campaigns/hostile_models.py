@@ -88,7 +88,7 @@ def load(work: Path, options: dict[str, Any]) -> str:
 
 def look(work: Path, options: dict[str, Any]) -> str:
     """ "" where `genpercept inspect` finds the model whole, else its first problem, or the line with which it stops."""
-    given = {k: str(work / v) if k == "base" else v for k, v in options.items()}
+    given: dict[str, Any] = {k: str(work / v) if k == "base" else v for k, v in options.items()}
     with contextlib.redirect_stdout(io.StringIO()) as out:
         try:
             code = inspect(str(work / "m"), **given)
