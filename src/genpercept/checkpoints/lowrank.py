@@ -39,7 +39,7 @@ def check(denoiser: nn.Module, stored: Mapping[str, tuple[int, ...]], source: st
         fits = False
         if a is not None and b is not None and weight is not None and len(a) == len(b) == 2:
             rows, columns = weight.flatten(1).shape if weight.ndim > 1 else (0, 0)
-            fits = (b[0], a[1]) == (rows, columns) and a[0] == b[1] <= max(weight.shape)
+            fits = (b[0], a[1]) == (rows, columns) and a[0] == b[1] <= max(rows, columns)
         if not fits:
             raise ValueError(f"{source}: its difference at {name!r} does not fit the denoiser; copy the model again")
 
