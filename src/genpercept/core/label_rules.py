@@ -213,6 +213,8 @@ def read_alpha(stored: np.ndarray, options: Mapping[str, Any]) -> np.ndarray:
     array = one_per_pixel(stored)
     _, high = _limits(array)
     top = _top(array, high)
+    if high == 1 == top and np.issubdtype(array.dtype, np.integer):
+        note("alpha: whole numbers up to 1 are taken for clear and solid")
     if np.issubdtype(array.dtype, np.floating):
         if top > 1:
             note(f"alpha: floats up to 255 are divided by {top:g}", f"up to {high:g}")

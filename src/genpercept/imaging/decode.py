@@ -77,7 +77,7 @@ def from_pil(image: Image.Image, name: str, path: Path | None = None) -> np.ndar
         image.load()
         if path is not None:
             whole.check_pixels(image, path, name)
-        return to_rgb(image, name, _orientation(image))
+        return to_rgb(image, name, orientation(image))
     except MemoryError as error:
         raise Refused(f"{name}: {image.width} x {image.height} pixels do not fit in memory; shrink it") from error
     except Refused:
@@ -173,8 +173,10 @@ def _not_pillows(path: Path, name: str, limit: int) -> np.ndarray:
     raise ValueError(f"{name}: not an image, whatever its name says; these are read: {kinds}")
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
+    """Of EXIF, 1 to 8; 1 where the image has none."""
     try:
-        return int(image.getexif().get(_EXIF_ORIENTATION, 1))
+        found = int(image.getexif().get(_EXIF_ORIENTATION, 1))
     except Exception:  # noqa: BLE001  # damaged metadata: the pixels are whole, and viewers show them as they are stored
         return 1
+    return found if 1 <= found <= 8 else 1

@@ -25,10 +25,10 @@ from genpercept.core.labels import VALID, Label
 from genpercept.core.notes import note
 from genpercept.core.texts import listed, one_line, shown
 from genpercept.imaging import png16
+from genpercept.imaging.decode import SUFFIXES as IMAGES
+from genpercept.imaging.decode import orientation, pixel_limit
 from genpercept.imaging.encode import decode16, value_words
 from genpercept.imaging.kinds import KINDS
-from genpercept.imaging.read import SUFFIXES as IMAGES
-from genpercept.imaging.read import pixel_limit
 
 # Of one sample in several formats the first counts.
 SUFFIXES = (".npy", ".npz", ".exr", ".png", ".tif", ".tiff", *(s for s in IMAGES if s not in (".png", ".tif", ".tiff")))
@@ -38,7 +38,6 @@ _FORMATS = ("PNG", "TIFF", "JPEG", "WEBP", "BMP", "DIB", "GIF", "PPM", "TGA", "J
 _LOSSY = ("JPEG", "WEBP", "AVIF", "JPEG2000")
 _CLOSE = {True: 24, False: 2}  # by how much channels of 8 bits that are equal may differ, of lossy and of other formats
 _RINGING = 16
-_ORIENTATION = 0x0112
 _MODES = (
     "1",
     "L",
@@ -189,7 +188,7 @@ def orientation_of(path: Path) -> tuple[int, tuple[int, int]]:
     """The EXIF orientation of an image, and its (height, width) as it is stored. (1, (0, 0)) where it is none."""
     try:
         with _open(path) as image:
-            return _orientation(image), (image.height, image.width)
+            return orientation(image), (image.height, image.width)
     except _DAMAGE:
         return 1, (0, 0)
 
@@ -248,7 +247,7 @@ def _image(path: Path) -> Stored:
             "lossy": image.format in _LOSSY,
             "words": words,
             "kind": kind if kind in KINDS else "",
-            "orientation": _orientation(image),
+            "orientation": orientation(image),
         }
         if image.format == "PNG" and (deep := png16.read(path)) is not None:
             return Stored(path, deep, opacity=deep.shape[-1] in (2, 4), **facts)
@@ -292,14 +291,6 @@ def _refuse_lost_bits(image: Image.Image) -> None:
     bits = getattr(image, "tag_v2", {}).get(258, (8,)) if image.format == "TIFF" else (8,)
     if image.mode in ("LA", "RGB", "RGBA", "CMYK") and max(bits if isinstance(bits, tuple) else (bits,)) > 8:
         raise Said("colours of 16 bits in a TIFF, of which only the upper 8 could be read; export PNG or npy")
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        found = int(image.getexif().get(_ORIENTATION, 1))
-    except _DAMAGE:
-        return 1
-    return found if 1 <= found <= 8 else 1
 
 
 # Channels ---------------------------------------------------------------------------------------------------------------
