@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -115,10 +116,48 @@ def test_of_two_who_make_the_same_the_first_is_kept(tmp_path: Path) -> None:
     assert content(tmp_path) == {"x/a": "quick"} and list(tmp_path.iterdir()) == [target]
 
 
-def test_a_folder_that_cannot_be_replaced_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = tmp_path / "x"
+def replaced(target: Path) -> None:
+    with files.atomic_folder(target) as work:
+        (work / "a").write_text("new")
+
+
+def old_folder(target: Path) -> Path:
     target.mkdir()
     (target / "a").write_text("old")
+    return target
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="renameat2 is Linux's")
+def test_there_is_no_moment_without_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two renames are not needed here, and whoever looks meanwhile finds the old or the new one."""
+    target, seen, over = old_folder(tmp_path / "x"), set(), threading.Event()
+    monkeypatch.setattr(files, "_exchange", lambda *a: pytest.fail("put aside"))
+
+    def look() -> None:
+        while not over.is_set():
+            seen.add((target / "a").read_text())  # FileNotFoundError ends it, and `seen` stays without what is new
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    for _ in range(50):
+        replaced(target)
+    time.sleep(0.05)
+    over.set()
+    watcher.join()
+    assert "new" in seen and seen <= {"old", "new"} and list(tmp_path.iterdir()) == [target]
+
+
+def test_where_names_cannot_be_swapped_the_old_one_is_put_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_swap", lambda work, target: False)
+    target = old_folder(tmp_path / "x")
+    replaced(target)
+    assert content(tmp_path) == {"x/a": "new"} and list(tmp_path.iterdir()) == [target]
+
+
+def test_a_folder_that_cannot_be_replaced_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = old_folder(tmp_path / "x")
     rename = Path.replace
 
     def fails(self: Path, other: Path) -> Path:
@@ -126,10 +165,68 @@ def test_a_folder_that_cannot_be_replaced_is_put_back(tmp_path: Path, monkeypatc
             raise OSError("no")
         return rename(self, other)
 
+    monkeypatch.setattr(files, "_swap", lambda work, target: False)
     monkeypatch.setattr(Path, "replace", fails)
-    with pytest.raises(OSError, match="no"), files.atomic_folder(target) as work:
-        (work / "a").write_text("new")
+    with pytest.raises(OSError, match="no"):
+        replaced(target)
     assert content(tmp_path) == {"x/a": "old"} and list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("came", [False, True])
+def test_a_folder_put_aside_by_a_killed_process_is_put_back(came: bool, tmp_path: Path) -> None:
+    """Unless the new one has taken its place."""
+    target = old_folder(tmp_path / "x")
+    code = f"""
+import os, signal, sys
+from pathlib import Path
+from genpercept.core import files
+files._swap = lambda work, target: False
+rename = Path.replace
+def dies(self, other):
+    if self.suffix == ".tmp":
+        {"rename(self, other)" if came else "pass"}
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rename(self, other)
+Path.replace = dies
+with files.atomic_folder(Path(sys.argv[1])) as work:
+    (work / "a").write_text("new")
+"""
+    assert subprocess.run([sys.executable, "-c", code, str(target)], check=False).returncode == -signal.SIGKILL
+    assert target.exists() is came and len(list(tmp_path.iterdir())) == 2
+    assert files.sweep(tmp_path) == (1 if came else 2)
+    assert content(tmp_path) == {"x/a": "new" if came else "old"} and list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders are not synced elsewhere")
+def test_folders_are_synced_after_renames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Content before its name, a new folder's own name, too; of files that belong together the folder once, at the end."""
+    steps: list[str] = []
+    sync, rename = files._sync, Path.replace
+
+    def synced(path: Path) -> None:
+        sync(path)
+        steps.append(f"sync {path.relative_to(tmp_path.parent).as_posix()}" if path.is_dir() else "sync file")
+
+    monkeypatch.setattr(files, "_sync", synced)
+    monkeypatch.setattr(Path, "replace", lambda self, other: (steps.append(f"to {other.name}"), rename(self, other))[1])
+    top = tmp_path.name
+    files.write_text(tmp_path / "a", "")
+    assert steps == ["sync file", "to a", f"sync {top}"]
+    steps.clear()
+    with files.synced_once():
+        files.write_text(tmp_path / "a", "")
+        files.write_text(tmp_path / "b", "")
+    assert steps == ["sync file", "to a", "sync file", "to b", f"sync {top}"]
+    steps.clear()
+    with files.atomic_folder(tmp_path / "new" / "x") as work:
+        (work / "a").write_text("")
+    inside = f"sync {top}/new/{work.name}"
+    assert steps == [f"sync {top}", "sync file", inside, "to x", f"sync {top}/new"]
+    steps.clear()
+    with files.atomic_files(tmp_path / "m.xml") as work:
+        (work / "m.xml").touch()
+        (work / "a.bin").touch()
+    assert steps == ["sync file", "to a.bin", "sync file", f"sync {top}", "to m.xml", f"sync {top}"]
 
 
 def test_the_file_that_names_the_others_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from genpercept.commands.score.options import score
 from genpercept.commands.shared_options import debuggable
 from genpercept.commands.study.options import study
 from genpercept.commands.train.options import train
+from genpercept.core.interrupts import leave_at_second
 from genpercept.core.version import __version__
 
 # Which extra brings a package that a plain installation lacks.
@@ -42,6 +43,7 @@ _EXTRAS = {
 def main() -> NoReturn:
     """Entry point. Exit codes: 0 done, 1 partly done, 2 nothing could be done or wrong usage, 130 interrupted."""
     signal.signal(signal.SIGTERM, _terminated)
+    leave_at_second()
     # transformers warns at import of whatever optional package is absent; what we need of it is checked where it is needed
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # damaged metadata of readable images

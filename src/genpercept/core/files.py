@@ -1,18 +1,21 @@
 """Files and folders, each whole or absent; JSON as everybody reads it.
 
-What is written gets a temporary name beside its target, is synced, and is renamed onto it: an interrupt, a full disk or a power
-cut leaves the old file or the new one. What a killed process left is told by its name, and removed by `sweep`.
+What is written gets a temporary name beside its target, is synced, and is renamed onto it; then the folder is synced, too: an
+interrupt, a full disk or a power cut leaves the old file or the new one, and what was said to be written stays. What a killed
+process left is told by its name, and removed, or put back, by `sweep`.
 """
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import json
 import math
 import os
 import platform
 import re
 import shutil
-import tempfile
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -23,18 +26,20 @@ from typing import Any
 
 import numpy as np
 
-_TEMP = re.compile(r"\.genpercept-(?P<host>.+)-(?P<pid>\d+)-\d+\.tmp")
+_OURS = re.compile(r"\.genpercept-(?P<host>.+)-(?P<pid>\d+)-\d+\.(?P<what>tmp|old)")
 _HOST = re.sub(r"[^A-Za-z0-9.]", "_", platform.node()) or "host"
+_BEGAN = time.time()
 _serial = count()
 _serial_lock = threading.Lock()
+_together = threading.local()  # .folders: those whose sync waits for the end of `synced_once`
 
 # ---- atomically
 
 
-def temporary(folder: Path) -> Path:
-    """A name in `folder` that nobody has, and from which `sweep` sees whose it was."""
+def temporary(folder: Path, what: str = "tmp") -> Path:
+    """A name in `folder` that nobody has, and from which `sweep` sees whose it was. what: old, for what may be put back."""
     with _serial_lock:
-        return folder / f".genpercept-{_HOST}-{os.getpid()}-{next(_serial)}.tmp"
+        return folder / f".genpercept-{_HOST}-{os.getpid()}-{next(_serial)}.{what}"
 
 
 @contextmanager
@@ -49,26 +54,31 @@ def atomic(path: Path) -> Iterator[Path]:
         with suppress(OSError):
             temp.unlink()
         raise
+    sync_folder(path.parent)
 
 
 @contextmanager
 def atomic_folder(target: Path, *, replace: bool = True) -> Iterator[Path]:
     """A temporary folder beside `target`; it takes the target's place when the block ends well, else nothing of it is left.
 
-    An existing target stays whole until the new one is complete. replace=False: a target that is there by then, because
-    another process made the same meanwhile, stays, and this one's work is dropped.
+    An existing target stays whole until the new one is complete, and on Linux there is no moment without one. replace=False: a
+    target that is there by then, because another process made the same meanwhile, stays, and this one's work is dropped.
     """
     with _scratch(target.parent) as work:
         yield work
         for path in work.rglob("*"):
             if path.is_file():
                 _sync(path)
+            elif path.is_dir():
+                sync_folder(path)
+        sync_folder(work)
         if not replace:
             _place_unless_there(work, target)
-        elif target.exists():
-            _exchange(work, target)
-        else:
+        elif not target.exists():
             work.replace(target)
+        elif not _swap(work, target):
+            _exchange(work, target)
+        sync_folder(target.parent)  # before what was there is removed
 
 
 @contextmanager
@@ -81,13 +91,63 @@ def atomic_files(path: Path) -> Iterator[Path]:
         yield work
         for file in sorted(work.iterdir(), key=lambda file: file.name == path.name):
             _sync(file)
+            if file.name == path.name:
+                sync_folder(path.parent)  # the others' names first
             file.replace(path.with_name(file.name))
+        sync_folder(path.parent)
+
+
+@contextmanager
+def synced_once() -> Iterator[None]:
+    """Folders in which this thread renames files meanwhile are synced at the end, once each: for files that belong together.
+
+    Their order on the disk is open until then: the one that is read first should tell whether the others are as it knows them.
+    """
+    outer = getattr(_together, "folders", None)
+    folders: dict[Path, None] = {}
+    _together.folders = folders
+    try:
+        yield
+    finally:
+        _together.folders = outer
+        for folder in folders:
+            with suppress(FileNotFoundError):
+                sync_folder(folder)
+
+
+def make_folder(folder: Path) -> None:
+    """`folder` and its parents, where they are not there; the new names are on the disk. OSError as mkdir has it."""
+    new = []
+    at = folder
+    while not at.exists() and at != at.parent:
+        new.append(at)
+        at = at.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in reversed(new):
+        sync_folder(made.parent)
+
+
+def probe(folder: Path) -> None:
+    """OSError where no file of 64 KB can be written in `folder`."""
+    path = temporary(folder)
+    try:
+        path.write_bytes(bytes(1 << 16))
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def discard(folder: Path) -> None:
+    """Remove a folder, out of sight first: a kill in the middle must not leave half of it under its name."""
+    hidden = temporary(folder.parent)
+    with suppress(FileNotFoundError):
+        folder.rename(hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
 
 
 @contextmanager
 def _scratch(parent: Path) -> Iterator[Path]:
     """A new folder under a temporary name in `parent`, which is made where it must be; gone at the end, however that is."""
-    parent.mkdir(parents=True, exist_ok=True)
+    make_folder(parent)
     work = temporary(parent)
     work.mkdir()
     try:
@@ -104,17 +164,36 @@ def _place_unless_there(work: Path, target: Path) -> None:
             raise
 
 
+def _swap(work: Path, target: Path) -> bool:
+    """Each gets the other's name in one step; False where the system or the file system cannot."""
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        call = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):  # an old or another C library
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    if call(here, os.fsencode(work), here, os.fsencode(target), exchange) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.ENOTSUP):
+        return False
+    raise OSError(number, os.strerror(number), str(target))
+
+
 def _exchange(work: Path, target: Path) -> None:
-    """The old folder is put aside, and put back where the new one cannot take its place."""
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
-    target.replace(aside / "x")
+    """The old folder is put aside, and back where the new one cannot take its place; by `sweep`, where this is killed."""
+    aside = temporary(target.parent, "old")
+    aside.mkdir()
+    target.replace(aside / target.name)
     try:
         work.replace(target)
     except BaseException:
-        (aside / "x").replace(target)
+        (aside / target.name).replace(target)
         aside.rmdir()
         raise
-    shutil.rmtree(aside)
+    sync_folder(target.parent)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:
@@ -124,6 +203,21 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """The names in it to the disk; later inside `synced_once`. Nothing where a system or file system has no such thing."""
+    if os.name != "posix":
+        return
+    waiting = getattr(_together, "folders", None)
+    if waiting is not None:
+        waiting[folder] = None
+        return
+    try:
+        _sync(folder)
+    except OSError as error:  # some network file systems; a folder that may be written and not read
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM):
+            raise
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -188,18 +282,40 @@ def blocks(path: Path) -> Iterator[bytes]:
 
 
 def sweep(folder: Path) -> int:
-    """Remove temporary files and folders that a killed run left in `folder`; how many. Those of living processes stay."""
+    """Remove what a killed run left half-written in `folder`; how much. What belongs to a living process stays.
+
+    A folder that was put aside for another, which did not come, is put back under its name.
+    """
     removed = 0
-    for path in folder.glob(".genpercept-*.tmp"):
-        match = _TEMP.fullmatch(path.name)
-        if match is None:
-            continue
+    for path in folder.glob(".genpercept-*"):
+        match = _OURS.fullmatch(path.name)
         with suppress(OSError):
-            old = time.time() - path.stat().st_mtime > 24 * 3600  # its writer may be on another machine: let a day pass
-            if old or (match["host"] == _HOST and _dead(int(match["pid"]))):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-                removed += 1
+            if match is None or not _left(path, match["host"], int(match["pid"])):
+                continue
+            if match["what"] == "old":
+                for kept in path.iterdir():
+                    _put_back(kept, folder / kept.name)
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            removed += 1
     return removed
+
+
+def _put_back(kept: Path, target: Path) -> None:
+    if not target.exists():
+        kept.rename(target)
+        sync_folder(target.parent)
+
+
+def _left(path: Path, host: str, pid: int) -> bool:
+    """Whether its writer is gone. On another machine that is not known: a day has to pass."""
+    changed = path.stat().st_mtime
+    if time.time() - changed > 24 * 3600:
+        return True
+    if host != _HOST:
+        return False
+    return _dead(pid) or (
+        pid == os.getpid() and changed < _BEGAN - 10
+    )  # in containers the next one has the same number
 
 
 def _dead(pid: int) -> bool:

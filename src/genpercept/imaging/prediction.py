@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from genpercept.core.files import write_array, write_json
+from genpercept.core.files import synced_once, write_array, write_json
 from genpercept.imaging import write
 from genpercept.imaging.colour import colourise
 from genpercept.imaging.encode import encode16
@@ -57,6 +57,7 @@ class Prediction:
         """A picture to look at; keypoints are drawn on `image` (H, W, 3). Grey where not valid."""
         return colourise(self.values, self.kind, self.valid, image, self.meta.get(write.legend(self.kind)))
 
+    @synced_once()
     def save(
         self,
         path: str | Path,

@@ -9,22 +9,25 @@ import os
 import sys
 from pathlib import Path
 
+from genpercept.core.interrupts import leave_at_second
+from genpercept.core.texts import one_line
 from genpercept.training.loop import main
-from genpercept.training.run.launch import end_with_launcher
 
 
 def run(recipe: str, out: str, *rest: str) -> int:
     overrides = [text for text in rest if text != "--resume"]
     try:
         return main(Path(recipe), overrides, Path(out), resume="--resume" in rest)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         if os.environ.get("RANK", "0") == "0":
-            print(f"error: {error}", file=sys.stderr, flush=True)
+            print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
         return 2
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":
-    end_with_launcher()
+    leave_at_second()
     code = run(*sys.argv[1:])
     sys.stdout.flush()
     os._exit(code)  # the other processes may be gone: waiting for them in exit handlers would hang

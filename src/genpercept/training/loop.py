@@ -20,7 +20,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from genpercept.core import dtypes
 from genpercept.core.rng import generator
-from genpercept.core.texts import one_line
 from genpercept.training import recipe as recipes
 from genpercept.training import stages
 from genpercept.training.dry_run import plan
@@ -34,7 +33,8 @@ from genpercept.training.run.judging import Judge
 from genpercept.training.run.log import Reporter
 from genpercept.training.run.meter import Meter
 from genpercept.training.run.saving import Saving
-from genpercept.training.run.state import UNWRITABLE, Checkpoints, State
+from genpercept.training.run.state import Checkpoints, State
+from genpercept.training.run.unwritable import Unwritable
 from genpercept.training.samples.prefetch import ahead
 from genpercept.training.stages.base import Batch, Making, Stage
 
@@ -48,7 +48,8 @@ def main(
     """Train what `recipe` describes into folder `out`; returns the exit status: 130 or 143 when interrupted, of a dry run 3
     where this machine lacks something.
 
-    Raises ValueError for a recipe that cannot be run, an output folder that has another run in it, or a run that diverged.
+    Raises ValueError for a recipe that cannot be run, an output folder that has another run in it or cannot be written to, or a
+    run that diverged.
     """
     settings = recipes.load(recipe, overrides)
     if dry_run:
@@ -56,14 +57,17 @@ def main(
         print(recipes.to_json(settings))
         print(planned)
         return planned.code
+    launch.end_with_launcher()
+    claim.sweep(out)
     changes = claim.compare(out, settings, overrides) if resume else []
     if resume and (last := claim.done(out, settings)) is not None:
         if os.environ.get("RANK", "0") == "0":
             print(f"{out}: the run is done since step {last}; nothing is changed", file=sys.stderr, flush=True)
         return 0
-    if launch.wanted(settings.speed.processes):
-        return launch.launch(settings.speed.processes, recipe, overrides, out, resume)
-    return Training(settings, out, resume, changes).run()
+    with claim.held(out):
+        if launch.wanted(settings.speed.processes):
+            return launch.launch(settings.speed.processes, recipe, overrides, out, resume)
+        return Training(settings, out, resume, changes).run()
 
 
 class Training:
@@ -167,7 +171,7 @@ class Training:
                         return 128 + self.interrupted
                 self._finish()
         except Exception:
-            self.saving.wait()
+            self.saving.settle()
             raise
         finally:
             batches.close()
@@ -293,12 +297,18 @@ class Training:
         return nullcontext() if last else self.accelerator.no_sync(self.net)
 
     def _agree(self, seconds: float) -> float:
-        """The seconds of the slowest process, and a stop for all of them when one was told to stop."""
-        if self.accelerator.num_processes == 1:
-            return seconds
-        told = torch.tensor([[seconds, float(self.interrupted)]], device=self.accelerator.device)
-        seconds, stop = cast(Tensor, self.accelerator.gather(told)).max(0).values.tolist()
-        self.interrupted = int(stop)
+        """The seconds of the slowest process, and a stop for all of them when one was told to stop.
+
+        In all of them, too, what the first could not write is raised.
+        """
+        failure = self.saving.failure()
+        failed = failure is not None
+        if self.accelerator.num_processes > 1:
+            told = torch.tensor([[seconds, float(self.interrupted), float(failed)]], device=self.accelerator.device)
+            seconds, stop, failed = cast(Tensor, self.accelerator.gather(told)).max(0).values.tolist()
+            self.interrupted = int(stop)
+        if failed:
+            raise failure or Unwritable("the first process could not write")
         return seconds
 
     # Validation and saving ------------------------------------------------------------------------------------------
@@ -307,8 +317,12 @@ class Training:
         if self.first or self.sharded:
             with self.saving.averaged() as stage:
                 if stage is not None:
-                    self._judge(stage)
+                    try:
+                        self._judge(stage)
+                    except Unwritable as error:
+                        self.saving.fail(error)  # raised in all processes, which wait here
         self.accelerator.wait_for_everyone()
+        self._agree(0.0)
 
     def _judge(self, stage: Stage) -> None:
         """Report the figures, and keep the model when it is the best one so far."""
@@ -318,15 +332,14 @@ class Training:
             figures |= judge.score(stage, self.split.at_once)
         self.reporter.validation(self.state.step, figures, picture)
         if judge.better(figures, self.state):
-            try:
-                self.saving.export(stage, "best")
-                self.state.best, self.state.best_by = figures[judge.figure], judge.figure
-            except UNWRITABLE as error:
-                self.reporter.line(f"the best model so far could not be written: {one_line(error)}")
+            self.saving.export(stage, "best")
+            self.state.best, self.state.best_by = figures[judge.figure], judge.figure
 
     def _finish(self) -> None:
         self.saving.save(self.state)
         self._validate()
+        self.saving.settle()
+        self._agree(0.0)
         self.saving.finish()
         if self.first:
             claim.conclude(self.out, self.state)
@@ -339,7 +352,10 @@ class Training:
         step = self.state.step
         self.reporter.progress(step, meter.figures(), meter.left(step, self.state.seconds))
         if _due(step, self.recipe.logging.every):
-            self.reporter.scalars(step, meter.figures())
+            try:
+                self.reporter.scalars(step, meter.figures())
+            except Unwritable as error:
+                self.saving.fail(error)  # told in all processes, after the next step
 
     def _interrupt(self, number: int) -> None:
         """Told by a signal: end the run after the current step, with a checkpoint."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from genpercept.checkpoints import hub, parts
 from genpercept.commands.export.source import Source
 from genpercept.commands.export.targets import TARGETS, Target
-from genpercept.core.files import atomic_files, atomic_folder
+from genpercept.core.files import atomic_files, atomic_folder, sweep
 from genpercept.pipeline import base_model, exported, loading
 
 MARKER = exported.MARKER
@@ -40,6 +40,7 @@ def main(
     suffix = target.suffix
     if not suffix and (dtype or images):
         raise ValueError(f"--to {to} copies weights as they are: leave --dtype and --images out")
+    sweep(out.parent)
     single = bool(suffix) and out.suffix.lower() == suffix
     (_refuse_foreign_file if single else _refuse_foreign)(out)
     if exported.find(Path(model) / (subfolder or "")) is not None:

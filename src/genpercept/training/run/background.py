@@ -18,7 +18,7 @@ class Background:
         def run() -> None:
             try:
                 work()
-            except BaseException as error:  # noqa: BLE001  told in the main thread, by `wait`
+            except BaseException as error:  # noqa: BLE001  told in the main thread
                 self._error = error
 
         # a daemon: a second Ctrl-C ends the run at once, and what it leaves half-written is hidden and swept
@@ -27,9 +27,16 @@ class Background:
 
     def wait(self) -> None:
         """Until the last piece has ended; raises what it raised."""
+        if (error := self.end()) is not None:
+            raise error
+
+    def end(self) -> BaseException | None:
+        """Until the last piece has ended; what it raised, once."""
         if self._thread is not None:
             self._thread.join()
-        self._thread, error = None, self._error
-        self._error = None
-        if error is not None:
-            raise error
+        return self.failure()
+
+    def failure(self) -> BaseException | None:
+        """What the last piece raised, once, if it has ended by now."""
+        error, self._error = self._error, None
+        return error

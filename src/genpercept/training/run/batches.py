@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from genpercept.core.files import read_json, write_text
+from genpercept.training.run.unwritable import explained
 
 _FILE = "batches.json"  # in the run's folder
 
@@ -83,14 +84,15 @@ class Split:
 
 
 def record(run: Path, split: Split) -> None:
-    """Write RUN/batches.json: how the batches of this run are divided."""
+    """Write RUN/batches.json: how the batches of this run are divided. Raises Unwritable."""
     found = {
         "batch_size": split.batch,
         "processes": split.processes,
         "micro_batch": split.at_once,
         "passes": split.passes,
     }
-    write_text(run / _FILE, json.dumps(found) + "\n")
+    with explained(run, _FILE):
+        write_text(run / _FILE, json.dumps(found) + "\n")
 
 
 def recorded(run: Path, split: Split) -> Split | None:

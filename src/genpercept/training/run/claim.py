@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from genpercept.core import files
+from genpercept.core import files, locks
 from genpercept.core.texts import one_line
 from genpercept.training import recipe as recipes
 from genpercept.training.recipe import Recipe
+from genpercept.training.run import launch
 from genpercept.training.run.state import Checkpoints, State
 
 RECIPE, CHANGES, DONE = "recipe.json", "changes.jsonl", "done.json"
@@ -42,6 +43,28 @@ class Change:
 
     def __str__(self) -> str:
         return f"{self.key} {_short(self.was)} -> {_short(self.now)}"
+
+
+def sweep(out: Path) -> None:
+    """Remove what a killed run left half-written in its folder, and put back a model that it had put aside."""
+    for folder in (out, out / "checkpoints", out / "pictures"):
+        files.sweep(folder)
+
+
+@contextmanager
+def held(out: Path) -> Iterator[None]:
+    """The run's folder, made where it must be, is this process's, with those that train with it, until the block ends.
+
+    ValueError, with who holds it and since when, where another run does; and where it cannot be written.
+    """
+    with ExitStack() as stack:
+        if launch.leads():
+            try:
+                files.make_folder(out)
+                stack.enter_context(locks.hold(out, "train"))
+            except OSError as error:
+                raise ValueError(f"{out}: cannot be written: {error.strerror}") from None
+        yield
 
 
 def claim(out: Path, recipe: Recipe, resume: bool) -> None:

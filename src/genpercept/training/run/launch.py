@@ -11,13 +11,16 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from genpercept.core import workers
+from genpercept.core.interrupts import Presses
+
 _LAUNCHER = "GENPERCEPT_LAUNCHER"  # its process id, for those that it starts
+_OF_OTHERS = ("TORCHELASTIC_RUN_ID", "ACCELERATE_MIXED_PRECISION")  # what torchrun and `accelerate launch` set
 
 
 def wanted(processes: int) -> bool:
@@ -47,12 +50,18 @@ def launch(processes: int, recipe: Path, overrides: Sequence[str], out: Path, re
         "OMP_NUM_THREADS": threads,
         _LAUNCHER: str(os.getpid()),
     }
+    # In groups of their own: Ctrl-C in a terminal reaches this process alone, which passes it on, once
     children = [
-        subprocess.Popen(command, env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+        subprocess.Popen(
+            command, env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, process_group=0
+        )
         for rank in range(processes)
     ]
+    presses = Presses()
 
     def pass_on(number: int, frame: Any) -> None:
+        if presses.again(number) is None:
+            return
         for child in children:
             if child.poll() is None:
                 child.send_signal(number)
@@ -65,19 +74,20 @@ def launch(processes: int, recipe: Path, overrides: Sequence[str], out: Path, re
             signal.signal(number, handler)
 
 
+def leads() -> bool:
+    """Whether this process answers for a run's folder: it trains alone, is the first of several, or their launcher."""
+    return _LAUNCHER not in os.environ and os.environ.get("RANK", "0") == "0"
+
+
 def end_with_launcher() -> None:
-    """Stop, as SIGTERM does, once the process that launched this one is gone: killed outright, it passes nothing on.
+    """End when the process that launched this one is gone, where one did: killed outright, it passes nothing on.
 
     Otherwise a run would train on unseen, beside the one that is resumed in the same folder.
     """
     if launcher := os.environ.get(_LAUNCHER):
-        threading.Thread(target=_watch, args=(int(launcher),), daemon=True).start()
-
-
-def _watch(launcher: int) -> None:
-    while os.getppid() == launcher:
-        time.sleep(0.5)
-    os.kill(os.getpid(), signal.SIGTERM)
+        workers.end_with(int(launcher))
+    elif any(name in os.environ for name in _OF_OTHERS):
+        workers.end_with(workers.STARTED_BY)
 
 
 def _wait(children: list[subprocess.Popen[bytes]]) -> int:

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from PIL import Image
 from genpercept.core.files import atomic
 from genpercept.training.recipe import Logging
 from genpercept.training.run.trackers import Trackers
+from genpercept.training.run.unwritable import Unwritable, explained, probe
 
 
 class Reporter:
@@ -25,7 +27,6 @@ class Reporter:
         self._run, self._options, self._total, self._silent = run, options, total, silent
         self._last_line = 0.0
         self._config = config or {}
-        self._writer: Any = None
         self._trackers: Trackers | None = None
         self._bar: Any = None
         self._task: Any = None
@@ -33,12 +34,7 @@ class Reporter:
     def open(self, step: int) -> None:
         if self._silent:
             return
-        if self._options.tensorboard:
-            from torch.utils.tensorboard.writer import SummaryWriter
-
-            self._writer = SummaryWriter(str(self._run / "tensorboard"), purge_step=step or None)
-        if self._options.trackers:
-            self._trackers = Trackers(self._options.trackers, self._options.project, self._run, self._config)
+        self._trackers = Trackers(self._options, self._run, self._config, step, self._tracker_failed)
         if sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -67,34 +63,37 @@ class Reporter:
             self.line(f"step {step}/{self._total}  {text}")
 
     def scalars(self, step: int, figures: Mapping[str, float], prefix: str = "train") -> None:
-        if self._writer is not None:
-            for name, value in figures.items():
-                self._writer.add_scalar(f"{prefix}/{name}", value, step)
         if self._trackers is not None:
             self._trackers.log(step, {f"{prefix}/{name}": value for name, value in figures.items()})
 
     def validation(self, step: int, figures: Mapping[str, float], picture: np.ndarray | None) -> None:
-        """Figures as a line and in log.jsonl, the picture (H, W, 3) uint8 as PNG and in TensorBoard."""
+        """Figures as a line and in log.jsonl, the picture (H, W, 3) uint8 as PNG and in TensorBoard. Raises Unwritable."""
         self.line(f"step {step}: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()))
-        with (self._run / "log.jsonl").open("a", encoding="utf-8") as log:
+        path = self._run / "log.jsonl"
+        with explained(self._run, path.name), path.open("a", encoding="utf-8") as log:
             log.write(json.dumps({"step": step, **figures}) + "\n")
         self.scalars(step, figures, "validation")
         if picture is None:
             return
         folder = self._run / "pictures"
-        folder.mkdir(exist_ok=True)
-        with atomic(folder / f"{step:07d}.png") as temp:
-            Image.fromarray(picture).save(temp, "PNG")
-        if self._writer is not None:
-            self._writer.add_image("validation", picture, step, dataformats="HWC")
+        with explained(self._run, "pictures/"):
+            folder.mkdir(exist_ok=True)
+            with atomic(folder / f"{step:07d}.png") as temp:
+                Image.fromarray(picture).save(temp, "PNG")
+        if self._trackers is not None:
+            self._trackers.picture(step, picture)
+
+    def _tracker_failed(self, line: str) -> None:
+        """It is no reason to stop, unless it is the disk that this run is on."""
+        self.line(line)
+        probe(self._run)
 
     def close(self) -> None:
         if self._bar is not None:
             self._bar.stop()
-        if self._writer is not None:
-            self._writer.close()
         if self._trackers is not None:
-            self._trackers.close()
+            with suppress(Unwritable):  # all that counts has been written, or its error is on the way already
+                self._trackers.close()
 
 
 def clock(seconds: float) -> str:

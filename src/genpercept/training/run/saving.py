@@ -13,12 +13,12 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from genpercept.core.files import atomic_folder
-from genpercept.core.texts import one_line
 from genpercept.training.networks import learning
 from genpercept.training.optim.schedule import Average
 from genpercept.training.run import sharding
 from genpercept.training.run.background import Background
-from genpercept.training.run.state import UNWRITABLE, Checkpoints, State
+from genpercept.training.run.state import Checkpoints, State
+from genpercept.training.run.unwritable import explained
 from genpercept.training.stages.base import Stage
 
 
@@ -43,20 +43,21 @@ class Saving:
         self._optimiser, self._average, self._stage = optimiser, average, stage
         self._another, self._line = another, line
         self._writer = Background()
+        self._failure: BaseException | None = None
         self._copy: Stage | None = None  # with whole parameters, where those in training are sharded
 
     def save(self, state: State) -> None:
         """A checkpoint from which --resume goes on, with whole tensors however they are spread; the first process writes it.
 
         The step waits for a copy in the CPU's memory, and for the checkpoint before to be on the disk; the rest is done beside
-        it, see `wait`. Where it cannot be written, a full disk for one, a line says so and the ones before are kept.
+        it, see `wait`. Where it cannot be written, a full disk for one, the ones before are kept, and `failure` tells.
         """
         if not (self._first or self._sharded):
             return
-        self._writer.wait()  # before the copy is made, so that there is one at a time
+        self.fail(self._writer.end())  # before the copy is made, so that there is one at a time
         held = self._learning(), self._average.shadow, self._optimiser.state_dict()
         weights, average, optimiser_state = sharding.whole(held, self._first)
-        if not self._first:
+        if not self._first or self._failure is not None:
             return
         scaler = self._accelerator.scaler
         state = replace(state, scaler=None if scaler is None else dict(scaler.state_dict()))
@@ -65,18 +66,27 @@ class Saving:
     def _write(
         self, state: State, weights: dict[str, Tensor], average: dict[str, Tensor], optimiser: dict[str, Any]
     ) -> None:
-        try:
+        with explained(self.out, f"the checkpoint of step {state.step}"):
             self.checkpoints.save(state, weights, average, optimiser)
-        except UNWRITABLE as error:
-            kept = self.checkpoints.list()
-            self._line(
-                f"checkpoint of step {state.step} could not be written: {one_line(error)}; "
-                f"kept: {kept[-1].name if kept else 'none'}"
-            )
+
+    def fail(self, error: BaseException | None) -> None:
+        """Keep the first error of what is written, for `failure`."""
+        self._failure = self._failure or error
+
+    def failure(self) -> BaseException | None:
+        """What went wrong with writing so far, if anything; the step does not wait for what is being written."""
+        self.fail(self._writer.failure())
+        return self._failure
+
+    def settle(self) -> None:
+        """Until nothing is being written any more, however that ended: `failure` tells."""
+        self.fail(self._writer.end())
 
     def wait(self) -> Path:
-        """Until what is to be saved is on the disk. The newest checkpoint, or the folder that would have it."""
-        self._writer.wait()
+        """Until what is to be saved is on the disk; the newest checkpoint. Raises Unwritable where it could not be written."""
+        self.settle()
+        if self._failure is not None:
+            raise self._failure
         kept = self.checkpoints.list()
         return kept[-1] if kept else self.checkpoints.folder
 
@@ -144,21 +154,15 @@ class Saving:
         return self._copy
 
     def export(self, stage: Stage, name: str) -> None:
-        """The model into RUN/NAME, whole or not at all. Raises one of UNWRITABLE."""
-        with atomic_folder(self.out / name) as folder:
+        """The model into RUN/NAME, whole or not at all. Raises Unwritable."""
+        with explained(self.out, f"{name}/"), atomic_folder(self.out / name) as folder:
             stage.save(folder)
 
     def finish(self) -> None:
-        """The averaged model as RUN/model, once the last checkpoint is on the disk. ValueError where it cannot be written."""
+        """The averaged model as RUN/model, once the last checkpoint is on the disk. Unwritable where it cannot be written."""
         self.wait()
         if not (self._first or self._sharded):
             return
         with self.averaged() as stage:
-            if stage is None:
-                return
-            try:
+            if stage is not None:
                 self.export(stage, "model")
-            except UNWRITABLE as error:
-                raise ValueError(
-                    f"{self.out / 'model'} could not be written: {one_line(error)}; make room and run again with --resume"
-                ) from None

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from genpercept.core.interrupts import Presses
+
 
 @contextmanager
 def noted(note: Callable[[int], None]) -> Iterator[None]:
     """Within it the first of them calls `note` with its number; a second one ends the run at once, as it would have before."""
+    presses = Presses()
 
     def handle(number: int, frame: Any) -> None:
-        note(number)
-        _restore(before)
+        again = presses.again(number)
+        if again:
+            _restore(before)
+            os.kill(os.getpid(), number)
+        elif again is False:
+            note(number)
 
     before: dict[int, Any] = {}
     try:

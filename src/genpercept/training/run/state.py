@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import pickle
-import shutil
 import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -65,14 +66,17 @@ class Checkpoints:
     ) -> Path:
         """Write to a hidden folder, flush to disk, rename; then drop what is older than the last `keep`.
 
-        Raises one of UNWRITABLE, with nothing left of the new checkpoint and the old ones as they were.
+        Raises one of UNWRITABLE, with nothing left of the new checkpoint and the old ones as they were; also where the run's
+        folder is gone, which is not made anew.
         """
+        if not self.folder.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.folder.parent))
         final = self.folder / self.name(state.step)
         files.sweep(self.folder)
         with files.atomic_folder(final) as part:
             self._write(part, state, weights, average, optimiser)
         for old in self.list()[: -self._keep]:
-            self._drop(old)
+            files.discard(old)
         return final
 
     def _write(
@@ -86,18 +90,10 @@ class Checkpoints:
         save_file(weights, part / "weights.safetensors")
         if average:
             save_file(average, part / "average.safetensors")
-        torch.save(optimiser, part / "optimiser.pt")
+        with (part / "optimiser.pt").open("wb") as file:  # by its name, torch would not say why it cannot be written
+            torch.save(optimiser, file)
         sums = {path.name: _checksum(path) for path in part.iterdir()}
         (part / "state.json").write_text(json.dumps(asdict(state) | {"checksums": sums}), encoding="utf-8")
-
-    def _drop(self, folder: Path) -> None:
-        """Hidden by a rename first: a kill in the middle of the removal must not leave half a checkpoint in sight."""
-        hidden = folder.with_name(f".{folder.name}.old")
-        if folder.exists():
-            shutil.rmtree(hidden, ignore_errors=True)
-            folder.rename(hidden)
-        for left in folder.parent.glob(".step-*.old"):
-            shutil.rmtree(left)
 
     def list(self) -> list[Path]:
         """Complete checkpoints, oldest first."""

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from genpercept.core.files import atomic_folder, read_json, write_text
+from genpercept.core.files import atomic_folder, read_json, sweep, write_text
 from genpercept.core.labels import BESIDE, LABELS
 from genpercept.core.workers import end_with_parent
 from genpercept.training.recipe import DataSet
@@ -36,6 +36,7 @@ def key_folder(root: Path, kind: str, key: dict[str, Any]) -> Path:
     text = json.dumps(key, sort_keys=True, default=str)
     folder = root / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
     folder.mkdir(parents=True, exist_ok=True)
+    sweep(folder)
     if not (folder / "key.json").exists():
         write_text(folder / "key.json", text)
     return folder
