@@ -30,10 +30,10 @@ class Presses:
 
 
 def leave_at_second(seconds: float = 1.5) -> None:
+    """For a program's start, in its main thread: a second Ctrl-C or SIGTERM ends the process within `seconds`.
+
     Until then it may end by itself, as its handlers of signals have it. They run between two steps of the interpreter, for
-    which a call that hangs leaves no room: this is done by a thread that the system wakes. Signals without a handler do not count.
-    Until then it may end by itself, as its handlers of signals have it. They run between two steps of the interpreter, for which
-    a call that hangs leaves no room; this is done by a thread that the system wakes. Only signals that Python handles count.
+    which a call that hangs leaves no room: this is done by a thread that the system wakes. Ignored signals do not count.
     """
     global _watching
     if _watching or os.name != "posix":
