@@ -280,7 +280,7 @@ def test_an_interrupted_study_stops_its_runs(file: Path, tmp_path: Path) -> None
     """Ctrl-C on the study ends its runs after their current step, with a checkpoint from which --resume goes on."""
     endless = ["steps=100000", "validation.every=0", "logging.seconds=0.01"]
     jobs = study.plan(study.load(file, ["study.seeds=[0]"]), endless)[:1]
-    execute.claim(tmp_path / "out", jobs, False)
+    (tmp_path / "out").mkdir()
     folder = tmp_path / "out" / jobs[0].folder
 
     def interrupt() -> None:
@@ -292,7 +292,8 @@ def test_an_interrupted_study_stops_its_runs(file: Path, tmp_path: Path) -> None
                 return
 
     threading.Thread(target=interrupt, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), execute.held(tmp_path / "out"):
+        execute.claim(tmp_path / "out", jobs, False)
         execute.execute(tmp_path / "out", jobs, say=lambda line: None)
     assert "go on with --resume" in (folder / job.LOG).read_text()
     assert list((folder / "checkpoints").glob("step-*")) and not execute.finished(tmp_path / "out", jobs[0])

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -130,21 +131,33 @@ def old_folder(target: Path) -> Path:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="renameat2 is Linux's")
 def test_there_is_no_moment_without_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two renames are not needed here, and whoever looks meanwhile finds the old or the new one."""
-    target, seen, over = old_folder(tmp_path / "x"), set(), threading.Event()
+    target, seen, over = old_folder(tmp_path / "x"), Counter[bool](), threading.Event()
     monkeypatch.setattr(files, "_exchange", lambda *a: pytest.fail("put aside"))
 
     def look() -> None:
         while not over.is_set():
-            seen.add((target / "a").read_text())  # FileNotFoundError ends it, and `seen` stays without what is new
+            seen[target.is_dir()] += 1
 
     watcher = threading.Thread(target=look)
     watcher.start()
     for _ in range(50):
         replaced(target)
-    time.sleep(0.05)
     over.set()
     watcher.join()
-    assert "new" in seen and seen <= {"old", "new"} and list(tmp_path.iterdir()) == [target]
+    assert seen[True] > 50 and not seen[False]
+    assert content(tmp_path) == {"x/a": "new"} and list(tmp_path.iterdir()) == [target]
+
+
+def test_only_folders_and_links_to_them_are_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "x"
+    target.write_text("a file of the user's")
+    with pytest.raises(NotADirectoryError):
+        replaced(target)
+    assert content(tmp_path) == {"x": "a file of the user's"}
+    target.unlink()
+    target.symlink_to(old_folder(tmp_path / "elsewhere"))
+    replaced(target)
+    assert content(tmp_path) == {"elsewhere/a": "old", "x/a": "new"} and len(list(tmp_path.iterdir())) == 2
 
 
 def test_where_names_cannot_be_swapped_the_old_one_is_put_aside(

@@ -18,6 +18,7 @@ from genpercept.training.optim import build
 from genpercept.training.recipe import Logging, Optim
 from genpercept.training.run import state, trackers
 from genpercept.training.run.log import Reporter
+from genpercept.training.run.unwritable import Unwritable
 from genpercept.training.samples.augment import crop, mirror
 
 
@@ -87,15 +88,21 @@ def test_8bit_without_bitsandbytes(monkeypatch: pytest.MonkeyPatch) -> None:
         build.build([], Optim(kind="8bit"))
 
 
-def test_trackers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tracker gets the run's name and recipe, the figures with their step, and an end."""
+def fake_tracker(monkeypatch: pytest.MonkeyPatch, log: Any) -> list[Any]:
+    """trackio, of which a call is kept and answered by `log`; the calls."""
     calls: list[Any] = []
     fake = SimpleNamespace(
         init=lambda **k: calls.append(k),
-        log=lambda f, step: calls.append((step, f)),
+        log=lambda f, step: (calls.append((step, f)), log()),
         finish=lambda: calls.append("end"),
     )
     monkeypatch.setitem(sys.modules, "trackio", fake)
+    return calls
+
+
+def test_trackers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tracker gets the run's name and recipe, the figures with their step, and an end."""
+    calls = fake_tracker(monkeypatch, lambda: None)
     options = Logging(tensorboard=False, trackers=("trackio",), project="p")
     reporter = Reporter(tmp_path / "run 1", options, 10, config={"seed": 3})
     reporter.open(0)
@@ -105,6 +112,42 @@ def test_trackers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ValueError, match="pip install wandb"):
         trackers.find(["trackio", "wandb"])
+
+
+def test_a_tracker_that_fails_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its network is not the run's business; a full disk is, whoever meets it first."""
+
+    def fails() -> None:
+        raise ConnectionError("no route to the tracker")
+
+    calls = fake_tracker(monkeypatch, fails)
+    reporter = Reporter(tmp_path, Logging(tensorboard=False, trackers=("trackio",)), 10)
+    reporter.open(0)
+    for step in (5, 6):
+        reporter.scalars(step, {"loss": 0.5})
+    reporter.close()
+    assert calls[1:] == [(5, {"train/loss": 0.5})]
+    assert capsys.readouterr().err == "trackio is left out from here on: no route to the tracker\n"
+    gone = tmp_path / "gone"
+    reporter = Reporter(gone, Logging(tensorboard=False, trackers=("trackio",)), 10)
+    reporter.open(0)
+    with pytest.raises(Unwritable, match=r"gone: a file could not be written \(No such file or directory\)"):
+        reporter.scalars(5, {"loss": 0.5})
+
+
+def test_tensorboard_that_cannot_write_is_left_out_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its thread says nothing beside that."""
+    (tmp_path / "tensorboard").touch()
+    reporter = Reporter(tmp_path, Logging(), 10)
+    reporter.open(0)
+    reporter.scalars(5, {"loss": 0.5})
+    reporter.close()
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and said[0].startswith("tensorboard is left out from here on: ")
 
 
 # Labels under augmentation, by numbers -----------------------------------------------------------------------------------

@@ -63,6 +63,7 @@ def atomic_folder(target: Path, *, replace: bool = True) -> Iterator[Path]:
 
     An existing target stays whole until the new one is complete, and on Linux there is no moment without one. replace=False: a
     target that is there by then, because another process made the same meanwhile, stays, and this one's work is dropped.
+    NotADirectoryError, besides what writing raises, where the target is a file.
     """
     with _scratch(target.parent) as work:
         yield work
@@ -72,6 +73,8 @@ def atomic_folder(target: Path, *, replace: bool = True) -> Iterator[Path]:
             elif path.is_dir():
                 sync_folder(path)
         sync_folder(work)
+        if target.exists() and not target.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(target))
         if not replace:
             _place_unless_there(work, target)
         elif not target.exists():
@@ -153,7 +156,8 @@ def _scratch(parent: Path) -> Iterator[Path]:
     try:
         yield work
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        with suppress(OSError):
+            work.unlink() if work.is_symlink() else shutil.rmtree(work)  # a link, that was in the target's place
 
 
 def _place_unless_there(work: Path, target: Path) -> None:

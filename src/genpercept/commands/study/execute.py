@@ -7,14 +7,15 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genpercept.commands.study.job import JOB, LOG, SCORES
+from genpercept.commands.study.job import CANNOT_WRITE, JOB, LOG, SCORES, tidy
 from genpercept.commands.study.measure import HeldOut, Inference
-from genpercept.core import files
+from genpercept.core import files, locks
 from genpercept.core.texts import read_lines
 from genpercept.tasks import TASKS
 from genpercept.training import lacking
@@ -128,8 +129,20 @@ def wall_seconds(jobs: Sequence[Job], images_per_second: float, passes_per_secon
     return max(sum(each) / at_once, max(each, default=0.0))
 
 
+@contextmanager
+def held(out: Path) -> Iterator[None]:
+    """The study's folder, made where it must be, is this process's until the block ends; ValueError where it cannot be."""
+    with ExitStack() as stack:
+        try:
+            files.make_folder(out)
+            stack.enter_context(locks.hold(out, "study"))
+        except OSError as error:
+            raise ValueError(f"{out}: cannot be written: {error.strerror}") from None
+        yield
+
+
 def claim(out: Path, jobs: Sequence[Job], resume: bool) -> None:
-    """Make the study's folder. ValueError when it has runs and this is no resumption, or they had other settings."""
+    """ValueError when the study's folder has runs and this is no resumption, or they had other settings."""
     begun = [job for job in jobs if (out / job.folder / JOB).is_file()]
     if begun and not resume:
         raise ValueError(f"{out} has runs of a study in it: go on with --resume, or choose another --out")
@@ -139,10 +152,10 @@ def claim(out: Path, jobs: Sequence[Job], resume: bool) -> None:
             raise ValueError(
                 f"{out / job.folder}: was run with other settings than this study has now; remove it, or choose another --out"
             )
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"{out}: cannot be written: {error.strerror}") from None
+    files.sweep(out)
+    for job in begun:
+        if finished(out, job):
+            tidy(out / job.folder, job.keep_models)
 
 
 def _read_job(out: Path, job: Job) -> str:
@@ -169,7 +182,8 @@ def execute(
 ) -> dict[str, str]:
     """Run those that are not finished, in order. Returns the folders that failed, with the last line of their log.
 
-    Interrupted, it ends the running ones as --resume can take them up, and raises what interrupted it.
+    Interrupted, it ends the running ones as --resume can take them up, and raises what interrupted it. ValueError, with a line
+    that says what is left, where the folder cannot be written any more.
     """
     say = say or _say
     waiting = [job for job in jobs if not finished(out, job)]
@@ -184,12 +198,15 @@ def execute(
         while waiting or running:
             while waiting and len(running) < at_once:
                 job = waiting.pop(0)
-                running[_start(out, job, at_once)] = (job, time.monotonic())
+                with _explained(out, jobs):
+                    running[_start(out, job, at_once)] = (job, time.monotonic())
             time.sleep(_POLL)
             for process in [p for p in running if p.poll() is not None]:
                 job, begin = running.pop(process)
                 done += 1
                 if process.returncode:
+                    with _explained(out, jobs):
+                        _still_written(process, out, job)
                     failed[job.folder] = _last_line(out / job.folder / LOG)
                     say(f"{done}/{total} {job.folder} failed: {failed[job.folder]}")
                     continue
@@ -198,6 +215,25 @@ def execute(
     finally:
         _stop(list(running))
     return failed
+
+
+@contextmanager
+def _explained(out: Path, jobs: Sequence[Job]) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        over = sum(finished(out, job) for job in jobs)
+        raise ValueError(
+            f"{out}: could not be written to ({error.strerror}), and the study has stopped; {over} of {len(jobs)} runs are "
+            "finished, the others have their last whole checkpoint: make room, or bring it back, and go on with --resume"
+        ) from None
+
+
+def _still_written(process: subprocess.Popen[bytes], out: Path, job: Job) -> None:
+    """OSError when a run failed because of its folder: those that wait would fail as well."""
+    if process.returncode == CANNOT_WRITE:
+        raise OSError(0, _last_line(out / job.folder / LOG))
+    files.probe(out / job.folder)
 
 
 def _say(text: str) -> None:
@@ -220,12 +256,12 @@ class _Clock:
 
 def _start(out: Path, job: Job, at_once: int) -> subprocess.Popen[bytes]:
     folder = out / job.folder
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)  # and not the study's, should that be gone
     files.write_text(folder / JOB, json.dumps(job.content(), indent=2))
     threads = job.recipe.speed.threads or max(1, (os.cpu_count() or 1) // at_once)
     with (folder / LOG).open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "genpercept.commands.study.job", str(folder)],
+            [sys.executable, "-m", "genpercept.commands.study.job", str(folder), str(os.getpid())],
             stdout=log,
             stderr=log,
             env={**os.environ, "OMP_NUM_THREADS": str(threads)},
@@ -242,7 +278,10 @@ def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 def _last_line(log: Path) -> str:
-    lines = read_lines(log, errors="replace")
+    try:
+        lines = read_lines(log, errors="replace")
+    except ValueError:
+        lines = []
     return lines[-1].strip() if lines else "no message"
 
 

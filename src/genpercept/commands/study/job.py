@@ -5,13 +5,12 @@ What was done already is not done again: training goes on from its last checkpoi
 
 from __future__ import annotations
 
+import errno
 import json
-import os
 import shutil
-import signal
 import sys
-import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,14 @@ from genpercept.commands.bench.machine import cores
 from genpercept.commands.study.measure import HeldOut, Inference, measure
 from genpercept.core import files
 from genpercept.core.texts import one_line, read_log
+from genpercept.core.workers import end_with
 from genpercept.training import recipe as recipes
 from genpercept.training.run.state import Checkpoints
+from genpercept.training.run.unwritable import Unwritable
 
 JOB, SCORES, LOG = "job.json", "scores.json", "job.log"
+CANNOT_WRITE = 74  # exit status of a run whose folder cannot be written: the other runs' neither
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def main(folder: Path) -> int:
@@ -51,9 +54,15 @@ def main(folder: Path) -> int:
     scores |= {"curve": curve(folder / "log.jsonl"), "figures": figures}
     scores |= {"date": time.strftime("%Y-%m-%d"), "machine": _machine()}
     files.write_text(folder / SCORES, json.dumps(scores))
-    for name in ("checkpoints", "best", *(() if job["keep_models"] else ("model",))):
-        shutil.rmtree(folder / name, ignore_errors=True)
+    tidy(folder, job["keep_models"])
     return 0
+
+
+def tidy(folder: Path, keep_models: bool) -> None:
+    """Of a run that has its scores, remove what only served to get them."""
+    files.sweep(folder)
+    for name in ("checkpoints", "best", *(() if keep_models else ("model",))):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def curve(log: Path) -> list[dict[str, float]]:
@@ -79,17 +88,16 @@ def _state(folder: Path) -> dict[str, Any]:
     return {key: state[key] for key in ("step", "seconds", "skipped")}
 
 
-def _end_with(parent: int) -> None:
-    """Stop, as SIGTERM does, when the study is gone: killed outright, it cannot tell its runs."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os.kill(os.getpid(), signal.SIGTERM)
+def run(folder: Path) -> int:
+    try:
+        return main(folder)
+    except (ValueError, OSError) as error:
+        with suppress(OSError):  # the log is on the same disk
+            print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
+        full = isinstance(error, Unwritable) or (isinstance(error, OSError) and error.errno in _FULL)
+        return CANNOT_WRITE if full else 2
 
 
 if __name__ == "__main__":
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    try:
-        sys.exit(main(Path(sys.argv[1])))
-    except (ValueError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
-        sys.exit(2)
+    end_with(int(sys.argv[2]))  # the study, which cannot tell its runs when it is killed outright
+    sys.exit(run(Path(sys.argv[1])))

@@ -133,11 +133,18 @@ def main(
         planned = execute.summary(chosen, study.rates.images, study.rates.passes, at_once, out)
         print(planned)
         return planned.code
-    execute.claim(out, jobs, resume)
-    failed = execute.execute(out, chosen, at_once, study.rates.images, study.rates.passes)
-    settings = study.model_dump(mode="json", exclude={"arm", "base", "rates", "suite"})
-    result = report.collect(out, jobs, settings | {"reference": study.reference_arm}, failed)
-    for path in report.write(out, result, TASKS.find(jobs[0].recipe.task).metric):
+    with execute.held(out):
+        execute.claim(out, jobs, resume)
+        failed = execute.execute(out, chosen, at_once, study.rates.images, study.rates.passes)
+        settings = study.model_dump(mode="json", exclude={"arm", "base", "rates", "suite"})
+        result = report.collect(out, jobs, settings | {"reference": study.reference_arm}, failed)
+        try:
+            written = report.write(out, result, TASKS.find(jobs[0].recipe.task).metric)
+        except OSError as error:
+            raise ValueError(
+                f"{out}: the report could not be written ({error.strerror}); all runs are as they are: --resume writes it"
+            ) from None
+    for path in written:
         print(path)
     return 0 if not failed else 1 if len(failed) < len(chosen) else 2
 
