@@ -181,10 +181,9 @@ class Disk:
     def _is_safe(self, number: int, done: int) -> bool:
         """Whether the folder of the name has been synced since. A swap's two names are in one folder here."""
         folder = self.calls[number].folder
-        return any(
-            self.calls[n].kind == "sync" and self._folder_at(n) == self._folder_at(number, folder)
-            for n in range(number + 1, done)
-        )
+        where = self._places[number].get(folder)
+        later = (n for n in range(number + 1, done) if self.calls[n].kind == "sync")
+        return any(self._places[n].get(self.calls[n].path) == where for n in later)
 
     @cached_property
     def _places(self) -> list[dict[str, int]]:

@@ -122,8 +122,8 @@ def page(outcomes: list[Outcome], steps: int) -> list[str]:
         "# Training, killed and resumed",
         "",
         f"{made(__file__)}. Runs of {steps} steps with a checkpoint every {_runs.EVERY} and two validations, killed by SIGKILL"
-        " at random moments and resumed until they are done. Compared with the run that nobody stopped: every tensor of the last"
-        " checkpoint and every file of the run, bit by bit (of files with seconds in them the rest), the figures of each"
+        " at random moments and resumed until they are done. Compared with the run that nobody stopped: every tensor of the"
+        " last checkpoint and every file of the run, bit by bit (of files with seconds in them the rest), the figures of each"
         " validation; and that nothing hidden is left.",
         "",
         f"| run | runs | kills | {' | '.join(MOMENTS)} | CPU seconds per kill | equal, nothing left |",
