@@ -5,13 +5,19 @@ from __future__ import annotations
 import _thread
 import json
 import math
+import os
+import resource
+import subprocess
+import sys
 import threading
 import time
 import tomllib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -297,3 +303,75 @@ def test_an_interrupted_study_stops_its_runs(file: Path, tmp_path: Path) -> None
         execute.execute(tmp_path / "out", jobs, say=lambda line: None)
     assert "go on with --resume" in (folder / job.LOG).read_text()
     assert list((folder / "checkpoints").glob("step-*")) and not execute.finished(tmp_path / "out", jobs[0])
+
+
+def test_a_run_whose_folder_cannot_be_written_stops_the_study(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runs that wait would fail as well; one that fails otherwise does not stop them."""
+    jobs = study.plan(study.load(file))[:3]
+    out, begun = tmp_path / "out", []
+    line = (
+        "error: RUN: the checkpoint of step 2 could not be written (No space left on device), and training has stopped"
+    )
+
+    def start(out: Path, job_: execute.Job, at_once: int) -> subprocess.Popen[bytes]:
+        folder = out / job_.folder
+        folder.mkdir()
+        (folder / job.LOG).write_text(line)
+        begun.append(job_.folder)
+        return subprocess.Popen(
+            [sys.executable, "-c", f"import sys; sys.exit({[2, job.CANNOT_WRITE][len(begun) - 1]})"]
+        )
+
+    monkeypatch.setattr(execute, "_start", start)
+    with pytest.raises(ValueError, match="study has stopped; 0 of 3 runs are finished") as error, execute.held(out):
+        execute.execute(out, jobs, say=lambda text: None)
+    assert begun == [jobs[0].folder, jobs[1].folder] and line in str(error.value) and "--resume" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_two_studies_in_one_folder_are_refused(tmp_path: Path) -> None:
+    with (
+        execute.held(tmp_path / "out"),
+        pytest.raises(ValueError, match=rf"in use by process {os.getpid()} on .*\(study\)"),
+        execute.held(tmp_path / "out"),
+    ):
+        pass
+
+
+def test_what_a_kill_left_of_a_finished_run_is_removed(file: Path, tmp_path: Path) -> None:
+    """Between its scores and the removal of what they were made from."""
+    jobs = study.plan(study.load(file, ["study.keep_models=false"]))[:1]
+    folder = tmp_path / "out" / jobs[0].folder
+    for name in ("checkpoints/step-0000002", "model"):
+        (folder / name).mkdir(parents=True)
+    (folder / job.JOB).write_text(json.dumps(jobs[0].content()))
+    (folder / job.SCORES).write_text("{}")
+    execute.claim(tmp_path / "out", jobs, True)
+    assert sorted(path.name for path in folder.iterdir()) == [job.JOB, job.SCORES]
+
+
+@pytest.mark.slow
+def test_a_killed_study_goes_on_and_a_full_disk_stops_it(file: Path, tmp_path: Path) -> None:
+    """Its run ends with it. With files of 20 KB at most, the first checkpoint is the last line."""
+    out = tmp_path / "out"
+    words = [sys.executable, "-m", "genpercept", "study", str(file), "--out", str(out), "--resume"]
+    words += [text for key in ("study.seeds=[0]", "study.labels=[2]") for text in ("--set", key)]
+    small = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (20_000, 20_000))
+    full = subprocess.run(words, preexec_fn=small, capture_output=True, text=True, check=False, timeout=600)
+    last = full.stderr.splitlines()[-1]
+    assert full.returncode == 2 and "could not be written (File too large)" in last and "study has stopped" in last
+    assert "Traceback" not in full.stderr
+    run = subprocess.Popen(words, stderr=subprocess.DEVNULL)
+    while not list(out.rglob("step-*")) and run.poll() is None:
+        time.sleep(0.02)
+    below = psutil.Process(run.pid).children(recursive=True)
+    run.kill()
+    run.wait(20)
+    assert not psutil.wait_procs(below, timeout=20)[1]
+    assert subprocess.run(words, check=False, timeout=600).returncode == 0
+    assert all(
+        execute.finished(out, each) for each in study.plan(study.load(file, ["study.seeds=[0]", "study.labels=[2]"]))
+    )
+    assert not list(out.rglob(".*"))

@@ -187,9 +187,10 @@ def main() -> None:
         "# The power is cut",
         "",
         f"{made(__file__)}. What a process asks of the system while it saves, by strace, and each state of the disk that a"
-        " power cut may leave: what is not synced is lost, alone, with what came after, or in a random choice; files that are not"
-        " synced are empty or half there. Then a run begins anew, sweeps, and reads. Files of one result that are old and new"
-        " beside each other are each whole; sizes and hashes in the sidecar tell that they do not belong together.",
+        " power cut may leave: what is not synced is lost, alone, with what came after, or in a random choice; files that"
+        " are not synced are empty or half there. Then a run begins anew, sweeps, and reads. Files of one result that are"
+        " old and new beside each other are each whole; sizes and hashes in the sidecar tell that they do not belong"
+        " together.",
         "",
         "| saved | calls | states | old | new | mixed | broken |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
