@@ -179,8 +179,14 @@ class Disk:
         return self.calls[number].kind not in ("write", "sync")
 
     def _is_safe(self, number: int, done: int) -> bool:
-        """Whether the folder of the name has been synced since. A swap's two names are in one folder here."""
-        folder = self.calls[number].folder
+        """Whether the folder of the name has been synced since, or that of a later name of the same. A swap's two are in one."""
+        call, folder = self.calls[number], self.calls[number].folder
+        if call.kind == "create":
+            renamed = [
+                n for n in range(number + 1, done) if self.calls[n].kind == "rename" and self.calls[n].path == call.path
+            ]
+            if any(self._is_safe(n, done) for n in renamed):
+                return True
         where = self._places[number].get(folder)
         later = (n for n in range(number + 1, done) if self.calls[n].kind == "sync")
         return any(self._places[n].get(self.calls[n].path) == where for n in later)

@@ -88,12 +88,18 @@ def atomic_folder(target: Path, *, replace: bool = True) -> Iterator[Path]:
 def atomic_files(path: Path) -> Iterator[Path]:
     """A temporary folder beside `path` for files that belong together; when the block ends well they are moved beside it.
 
-    Each is whole or absent, and `path` itself comes last, because it is the one that names the others.
+    Each is whole or absent, and `path` itself comes last, because it is the one that names the others. An older `path` goes
+    before they come: it must not name those of another.
     """
     with _scratch(path.parent) as work:
         yield work
-        for file in sorted(work.iterdir(), key=lambda file: file.name == path.name):
+        found = sorted(work.iterdir(), key=lambda file: file.name == path.name)
+        for file in found:
             _sync(file)
+        if len(found) > 1:
+            path.unlink(missing_ok=True)
+            sync_folder(path.parent)
+        for file in found:
             if file.name == path.name:
                 sync_folder(path.parent)  # the others' names first
             file.replace(path.with_name(file.name))
