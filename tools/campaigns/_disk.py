@@ -179,7 +179,7 @@ class Disk:
         return self.calls[number].kind not in ("write", "sync")
 
     def _is_safe(self, number: int, done: int) -> bool:
-        """Whether the folder of the name has been synced since, or that of a later name of the same. A swap's two are in one."""
+        """Whether the folder of the name has been synced since, or that of a later name of the same file."""
         call, folder = self.calls[number], self.calls[number].folder
         if call.kind == "create":
             renamed = [

@@ -197,7 +197,9 @@ def differences(whole: Path, run: Path) -> list[str]:
 
 
 def _groups(run: Path) -> object:
-    return read_checkpoint(Checkpoints(run, 1).list()[-1])[3]["param_groups"]
+    """Without the rates, which each step sets: a run that is resumed at its end makes none."""
+    groups = read_checkpoint(Checkpoints(run, 1).list()[-1])[3]["param_groups"]
+    return [{key: value for key, value in group.items() if key != "lr"} for group in groups]
 
 
 def _figures(run: Path) -> dict[int, object]:
