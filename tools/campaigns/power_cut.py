@@ -143,7 +143,8 @@ def verdict(scenario: Scenario, found: Content, old: Content, new: Content) -> s
 def cut(name: str, seed: int) -> tuple[int, dict[str, int], list[str]]:
     """The number of calls watched, of states by verdict, and what is wrong."""
     scenario, draw = SCENARIOS[name], random.Random(f"{seed} {name}")
-    counts, wrong = dict.fromkeys(("old", "new", "mixed"), 0), []
+    counts: dict[str, int] = {"old": 0, "new": 0, "mixed": 0}
+    wrong: list[str] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary).resolve()
         trace = folder / "trace"
