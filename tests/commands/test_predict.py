@@ -141,11 +141,17 @@ def test_an_image_the_network_refuses_does_not_take_its_batch_along(
     assert len(list((tmp_path / "o").glob("*.npy"))) == 4
 
 
-def test_a_mistake_that_concerns_every_image_is_told_once(photos: Path, fake: Fake, tmp_path: Path) -> None:
-    fake.refuse = lambda image: ValueError("ensemble_size=3: one_step is deterministic")
-    with pytest.raises(ValueError, match="is deterministic"):
-        run([photos], tmp_path / "o", load=load_of(fake))
-    assert len(fake.calls) == 2
+def test_bad_images_at_the_start_do_not_end_the_run(
+    photos: Path, fake: Fake, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same complaint about the first three is about them all the same; what concerns the call is checked before any."""
+    fake.refuse = lambda image: KeyError("no answer") if image[0, 0, 0] < 30 else None
+    assert run([photos], tmp_path / "o", formats=["npy"], load=load_of(fake)) == 1
+    assert [n for n in names(tmp_path / "o") if n.endswith("npy")] == ["p3_depth.npy", "p4_depth.npy"]
+    errors = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+    assert [f"p{i}.png: KeyError: 'no answer'; --debug shows where" in line for i, line in enumerate(errors)] == [
+        True
+    ] * 3
 
 
 def test_a_request_the_model_cannot_do_is_told_before_any_image(photos: Path, fake: Fake, tmp_path: Path) -> None:
@@ -255,7 +261,7 @@ def test_resume_skips_only_what_is_the_same(photos: Path, fake: Fake, tmp_path: 
     assert run([photos], out, formats=["npy"], resume=True, load=never) == 0  # all is done: no model needed
     assert again(Request("mini/depth")) == 0  # the default, spelt out
     (out / "p1_depth.npy").unlink()
-    (out / "p2_depth.json").write_text("{")
+    (out / "p2_depth.npy").write_bytes(b"")
     assert again() == 2
     time.sleep(0.01)
     Image.new("RGB", (3, 3)).save(photos / "p0.png")

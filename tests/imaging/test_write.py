@@ -48,13 +48,16 @@ def test_gather(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     for name in ("b.jpg", "a.PNG", "notes.txt", ".hidden.jpg", "sub/c.jpg", "we[i]rd.jpg"):
         (tmp_path / name).touch()
-    files, problems = gather([tmp_path])
-    assert [f.name for f in files] == ["a.PNG", "b.jpg", "we[i]rd.jpg"] and not problems
-    assert [f.name for f in gather([f"{tmp_path}/**/*.jpg"])[0]] == ["b.jpg", "c.jpg", "we[i]rd.jpg"]
-    assert [f.name for f in gather([f"{tmp_path}/*"])[0]] == ["a.PNG", "b.jpg", "we[i]rd.jpg"]
-    assert [f.name for f in gather([tmp_path / "we[i]rd.jpg"])[0]] == ["we[i]rd.jpg"]
-    assert len(gather([tmp_path / "b.jpg", tmp_path / "b.jpg", tmp_path])[0]) == 3
-    files, problems = gather([tmp_path / "none", f"{tmp_path}/*.gif", "~nobody-there/x.jpg", "x" * 5000])
+
+    def names(*inputs: str | Path) -> list[str]:
+        return [file.name for file in gather(inputs).files]
+
+    assert names(tmp_path) == ["a.PNG", "b.jpg", "we[i]rd.jpg"] and not gather([tmp_path]).problems
+    assert names(f"{tmp_path}/**/*.jpg") == ["b.jpg", "c.jpg", "we[i]rd.jpg"]
+    assert names(f"{tmp_path}/*") == ["a.PNG", "b.jpg", "we[i]rd.jpg"]
+    assert names(tmp_path / "we[i]rd.jpg") == ["we[i]rd.jpg"]
+    assert len(names(tmp_path / "b.jpg", tmp_path / "b.jpg", tmp_path)) == 3
+    problems = gather([tmp_path / "none", f"{tmp_path}/*.gif", "~nobody-there/x.jpg", "x" * 5000]).problems
     assert len(problems) >= 3 and "without images" in problems[0] and "matches no file" in problems[1]
 
 

@@ -29,6 +29,7 @@ import numpy as np
 _OURS = re.compile(r"\.genpercept-(?P<host>.+)-(?P<pid>\d+)-\d+\.(?P<what>tmp|old)")
 _HOST = re.sub(r"[^A-Za-z0-9.]", "_", platform.node()) or "host"
 _BEGAN = time.time()
+_NO_UTF8 = re.compile("[\ud800-\udfff]")  # how Python holds such bytes in a name
 _serial = count()
 _serial_lock = threading.Lock()
 _together = threading.local()  # .folders: those whose sync waits for the end of `synced_once`
@@ -264,8 +265,12 @@ def read_json(path: Path, *, errors: str = "strict") -> Any:
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-    """Strict JSON: NumPy scalars and arrays as numbers, paths as text, NaN and infinities as null."""
-    return json.dumps(plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    """Strict JSON: NumPy scalars and arrays as numbers, paths as text, NaN and infinities as null.
+
+    A byte of a file's name that is no UTF-8 is escaped, so that it comes back as it was.
+    """
+    text = json.dumps(plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    return _NO_UTF8.sub(lambda byte: f"\\u{ord(byte[0]):04x}", text)
 
 
 def plain(value: Any) -> Any:

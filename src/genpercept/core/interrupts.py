@@ -7,10 +7,9 @@ import signal
 import threading
 import time
 
-_PASSED_ON = (
-    5.0  # seconds: a launcher that was told by Ctrl-C tells its processes by SIGTERM, which Ctrl-C has reached already
-)
-_watching = False
+# Seconds: a launcher that was told by Ctrl-C tells its processes by SIGTERM, which Ctrl-C has reached already.
+_PASSED_ON = 5.0
+_pipe: int | None = None  # its end that the system writes to, while a thread watches the other one
 
 
 class Presses:
@@ -35,8 +34,8 @@ def leave_at_second(seconds: float = 1.5) -> None:
     Until then it may end by itself, as its handlers of signals have it. They run between two steps of the interpreter, for
     which a call that hangs leaves no room: this is done by a thread that the system wakes. Ignored signals do not count.
     """
-    global _watching
-    if _watching or os.name != "posix":
+    global _pipe
+    if _pipe is not None or os.name != "posix":
         return
     read, write = os.pipe()
     os.set_blocking(write, False)
@@ -46,22 +45,25 @@ def leave_at_second(seconds: float = 1.5) -> None:
         os.close(read)
         os.close(write)
         return
-    _watching = True
-    os.register_at_fork(after_in_child=_forget)
+    _pipe = write
+    os.register_at_fork(after_in_child=forget)
     threading.Thread(target=_watch, args=(read, seconds), name="interrupts", daemon=True).start()
 
 
-def _forget() -> None:
-    """A fork's signals are its own."""
-    global _watching
-    _watching = False
-    signal.set_wakeup_fd(-1)
+def forget() -> None:
+    """For a process that goes on as another program, and for forks, whose signals are their own: nobody watches any more."""
+    global _pipe
+    if _pipe is not None:
+        signal.set_wakeup_fd(-1)
+        os.close(_pipe)  # which ends the thread
+        _pipe = None
 
 
 def _watch(read: int, seconds: float) -> None:
     presses = Presses()
-    while True:
-        for number in os.read(read, 1):
-            if number in (signal.SIGINT, signal.SIGTERM) and presses.again(number):
-                time.sleep(seconds)
-                os._exit(128 + number)
+    while data := os.read(read, 1):
+        number = data[0]
+        if number in (signal.SIGINT, signal.SIGTERM) and presses.again(number):
+            time.sleep(seconds)
+            os._exit(128 + number)
+    os.close(read)

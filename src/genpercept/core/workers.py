@@ -13,6 +13,7 @@ from contextlib import suppress
 from multiprocessing.connection import wait
 
 STARTED_BY = os.getppid()  # as early as this is known
+_LAUNCHED = ("TORCHELASTIC_RUN_ID", "ACCELERATE_MIXED_PRECISION")  # what torchrun and `accelerate launch` set
 
 
 def end_with_parent() -> None:
@@ -28,6 +29,12 @@ def end_with(parent: int) -> None:
     """
     _ask_the_kernel()
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def end_with_launcher() -> None:
+    """For a process of torchrun or `accelerate launch`, as the environment says: it ends with that one."""
+    if any(name in os.environ for name in _LAUNCHED):
+        end_with(STARTED_BY)
 
 
 def _ask_the_kernel() -> None:

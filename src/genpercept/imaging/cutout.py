@@ -22,5 +22,6 @@ def cutout(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
         raise ValueError(f"an image of {image.shape[:2]} pixels for an alpha of {alpha.shape}: give its own")
     rgb = image.astype(np.float64) / (255 if image.dtype == np.uint8 else 1)
     a = alpha.astype(np.float64).clip(0, 1)
-    foreground = np.asarray(estimate_foreground_ml(rgb, a))
+    # One pixel has no neighbours to tell its colours from, and PyMatting divides by its size less one.
+    foreground = rgb if a.size == 1 else np.asarray(estimate_foreground_ml(rgb, a))
     return np.rint(np.concatenate([foreground.clip(0, 1), a[..., None]], -1) * 255).astype(np.uint8)

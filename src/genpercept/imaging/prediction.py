@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from genpercept.core.files import synced_once, write_array, write_json
-from genpercept.imaging import write
+from genpercept.core.files import synced_once, write_json
+from genpercept.imaging import sidecars, write
 from genpercept.imaging.colour import colourise
 from genpercept.imaging.encode import encode16
 from genpercept.imaging.kinds import KINDS
@@ -66,14 +66,16 @@ class Prediction:
         image: np.ndarray | None = None,
         fov: float = write.DEFAULT_FOV,
         name: str = "",
+        names: Mapping[str, str] | None = None,
     ) -> list[Path]:
-        """Write it and return the paths; the last is the sidecar `<stem>.json` with kind, encodings and meta.
+        """Write it and return the paths; the last is the sidecar `<stem>.json` with kind, encodings, meta, sizes and hashes.
 
         `save("photo_depth.png")` takes the format from the suffix and adds `photo_depth.npz`, which holds all of it
         (values, valid, uncertainty, raw, meta). With `formats` (see genpercept.imaging.write) exactly those are
         written, beside the sidecar, and `<stem>_uncertainty.npy` where there is an uncertainty that no npz holds. image
         (H, W, 3) colours points, carries skeletons and is cut out; fov: horizontal, degrees, for ply; name: of the
-        image, for coco. Raises ValueError for an unknown format, or one that cannot hold this kind.
+        image, for coco; names: of files by format, in place of the usual ones. Raises ValueError for an unknown format,
+        or one that cannot hold this kind.
         """
         stem, suffix = _split(Path(path).expanduser())
         if formats is None:
@@ -83,22 +85,26 @@ class Prediction:
             chosen = write.check_formats((by_suffix[suffix], "npz"), self.kind)
         else:
             chosen = write.check_formats(formats, self.kind)
-        sidecar = stem.with_name(stem.name + ".json")
-        sidecar.unlink(missing_ok=True)  # an older one would vouch for files of which some are new
-        scene = write.Scene(image, fov, name or stem.name)
-        written = []
-        for name in chosen:
-            target = stem.with_name(stem.name + write.FORMATS[name].suffix)
-            write.FORMATS[name].write(target, self, scene)
-            written.append(target)
-        files = dict(zip(chosen, written, strict=True))
+        targets = {n: stem.with_name((names or {}).get(n, stem.name + write.FORMATS[n].suffix)) for n in chosen}
         if self.uncertainty is not None and "npz" not in chosen:
-            files["uncertainty"] = stem.with_name(stem.name + "_uncertainty.npy")
-            write_array(files["uncertainty"], self.uncertainty)
-            written.append(files["uncertainty"])
-        # Last, because it says that all is there.
-        write_json(sidecar, self._sidecar(files))
-        return [*written, sidecar]
+            targets["uncertainty"] = stem.with_name(stem.name + sidecars.UNCERTAINTY)
+        sidecar = stem.with_name(stem.name + ".json")
+        scene = write.Scene(image, fov, name or stem.name)
+        # Without a claim nobody would know whose files a killed run has left.
+        about = self._sidecar(targets)
+        written: dict[Path, write.Digest] = {}
+        with sidecars.claimed(sidecar, about, written) as earlier:
+            for n, target in targets.items():
+                written[target] = self._write(n, target, scene)
+            # Last, because it says that all is there.
+            write_json(sidecar, about | sidecars.told(written, earlier))
+        return [*targets.values(), sidecar]
+
+    def _write(self, name: str, target: Path, scene: write.Scene) -> write.Digest:
+        if name == "uncertainty":
+            assert self.uncertainty is not None
+            return write.array(target, self.uncertainty)
+        return write.FORMATS[name].write(target, self, scene)
 
     @classmethod
     def load(cls, path: str | Path) -> Prediction:

@@ -17,17 +17,21 @@ Encodings (also in the PNG's text and in the JSON sidecar):
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import io
 import json
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
 
-from genpercept.core.files import atomic, plain, to_json, write_array, write_bytes
+from genpercept.core.files import atomic, blocks, plain, to_json, write_bytes
 from genpercept.core.names import hint
 from genpercept.imaging import painters
 from genpercept.imaging.colour import colourise
@@ -36,6 +40,7 @@ from genpercept.imaging.encode import Result, encode16, image_names, kept, png16
 from genpercept.imaging.kinds import KINDS, Kind
 from genpercept.imaging.points import ply_bytes
 
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 _FOREGROUND = 0.5  # from which a mask's pixel is white
 DEFAULT_FOV = 60.0  # degrees, horizontal: a phone's main camera
 
@@ -50,15 +55,64 @@ class Scene:
 
 
 @dataclass(frozen=True)
+class Digest:
+    """What tells whether a file is still the one that was written."""
+
+    bytes: int
+    sha256: str
+
+    def fits(self, path: Path) -> bool:
+        """Whether `path` holds just this; False where it cannot be read."""
+        try:
+            return path.stat().st_size == self.bytes and digest_of(path).sha256 == self.sha256
+        except OSError:
+            return False
+
+
+@dataclass(frozen=True)
 class Format:
-    """`write(path, result, scene)`, what it appends to the stem, and whether it can hold a kind."""
+    """`write(path, result, scene)`, which says what it has written; its suffix to the stem; whether it can hold a kind."""
 
     suffix: str
-    write: Callable[[Path, Result, Scene], None]
+    write: Callable[[Path, Result, Scene], Digest]
     holds: Callable[[Kind], bool] = lambda kind: True
 
 
 # ---- writers
+
+
+def digest_of(path: Path) -> Digest:
+    """Of a file as it is now. OSError where it cannot be read."""
+    digest, size = hashlib.sha256(), 0
+    for block in blocks(path):
+        digest.update(block)
+        size += len(block)
+    return Digest(size, digest.hexdigest())
+
+
+def array(path: Path, values: np.ndarray) -> Digest:
+    """`values` to `path` as .npy, atomically."""
+    with atomic(path) as temp, temp.open("wb") as file:
+        told = _Told(file)
+        np.lib.format.write_array(told, values, allow_pickle=False)  # type: ignore[arg-type]
+    return Digest(told.size, told.digest.hexdigest())
+
+
+class _Told:
+    """A file that hashes what goes through it. (NumPy writes to a real file in a way that hides why it failed.)"""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.digest, self.size = file, hashlib.sha256(), 0
+
+    def write(self, data: bytes) -> int:
+        self.digest.update(data)
+        self.size += len(data)
+        return self._file.write(data)
+
+
+def _put(path: Path, data: bytes) -> Digest:
+    write_bytes(path, data)
+    return Digest(len(data), hashlib.sha256(data).hexdigest())
 
 
 def legend(kind: str) -> str:
@@ -66,23 +120,23 @@ def legend(kind: str) -> str:
     return KINDS[kind].legend
 
 
-def _png(path: Path, result: Result, scene: Scene) -> None:
+def _png(path: Path, result: Result, scene: Scene) -> Digest:
     pixels, words = encode16(result)
-    write_bytes(path, png16_bytes(pixels, f"{result.kind}: {words}"))
+    return _put(path, png16_bytes(pixels, f"{result.kind}: {words}"))
 
 
-def _color(path: Path, result: Result, scene: Scene) -> None:
+def _color(path: Path, result: Result, scene: Scene) -> Digest:
     buffer = io.BytesIO()
     named = result.meta.get(legend(result.kind))
     colourise(result.values, result.kind, result.valid, scene.image, named).save(buffer, "PNG", compress_level=4)
-    write_bytes(path, buffer.getvalue())
+    return _put(path, buffer.getvalue())
 
 
-def _npy(path: Path, result: Result, scene: Scene) -> None:
-    write_array(path, result.values)
+def _npy(path: Path, result: Result, scene: Scene) -> Digest:
+    return array(path, result.values)
 
 
-def _npz(path: Path, result: Result, scene: Scene) -> None:
+def _npz(path: Path, result: Result, scene: Scene) -> Digest:
     arrays = {"values": result.values, "kind": np.array(result.kind), "meta": np.array(to_json(result.meta))}
     for name in ("valid", "uncertainty", "raw"):
         array = getattr(result, name)
@@ -90,9 +144,10 @@ def _npz(path: Path, result: Result, scene: Scene) -> None:
             arrays[name] = array
     with atomic(path) as temp, temp.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+    return digest_of(path)
 
 
-def _exr(path: Path, result: Result, scene: Scene) -> None:
+def _exr(path: Path, result: Result, scene: Scene) -> Digest:
     try:
         import OpenEXR
     except ImportError:
@@ -110,37 +165,44 @@ def _exr(path: Path, result: Result, scene: Scene) -> None:
         "comments": f"{result.kind}: values as they are",
     }
     with atomic(path) as temp:
-        OpenEXR.File(header, channels).write(str(temp))
+        try:
+            OpenEXR.File(header, channels).write(str(temp))
+        except RuntimeError as error:  # which says the system's error in its text alone
+            for number in _OF_THE_DISK:
+                if os.strerror(number) in str(error):
+                    raise OSError(number, os.strerror(number)) from error
+            raise
+    return digest_of(path)
 
 
-def _ply(path: Path, result: Result, scene: Scene) -> None:
-    write_bytes(path, ply_bytes(result, scene.image, scene.fov))
+def _ply(path: Path, result: Result, scene: Scene) -> Digest:
+    return _put(path, ply_bytes(result, scene.image, scene.fov))
 
 
-def _mask(path: Path, result: Result, scene: Scene) -> None:
-    _image(path, np.where(result.values >= _FOREGROUND, 255, 0).astype(np.uint8))
+def _mask(path: Path, result: Result, scene: Scene) -> Digest:
+    return _image(path, np.where(result.values >= _FOREGROUND, 255, 0).astype(np.uint8))
 
 
-def _cutout(path: Path, result: Result, scene: Scene) -> None:
+def _cutout(path: Path, result: Result, scene: Scene) -> Digest:
     if scene.image is None:
         raise ValueError("format cutout needs the image: give image=")
-    _image(path, cutout(scene.image, result.values))
+    return _image(path, cutout(scene.image, result.values))
 
 
-def _overlay(path: Path, result: Result, scene: Scene) -> None:
+def _overlay(path: Path, result: Result, scene: Scene) -> Digest:
     if scene.image is None:
         raise ValueError("format overlay needs the image: give image=")
     values = np.where(kept(result), result.values, np.nan)
-    _image(path, painters.heat_over(values, scene.image, result.meta.get("pixel_threshold")))
+    return _image(path, painters.heat_over(values, scene.image, result.meta.get("pixel_threshold")))
 
 
-def _image(path: Path, pixels: np.ndarray) -> None:
+def _image(path: Path, pixels: np.ndarray) -> Digest:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=4)
-    write_bytes(path, buffer.getvalue())
+    return _put(path, buffer.getvalue())
 
 
-def _coco(path: Path, result: Result, scene: Scene) -> None:
+def _coco(path: Path, result: Result, scene: Scene) -> Digest:
     """One entry per person, as pycocotools' loadRes takes them; its joints' scores stand in for visibility."""
     image_id = int(scene.name) if scene.name.isdigit() else scene.name
     people = result.values.astype(float)
@@ -151,7 +213,7 @@ def _coco(path: Path, result: Result, scene: Scene) -> None:
         | ({} if box is None else {"bbox": box})
         for p, score, box in zip(people, scores, boxes, strict=True)
     ]
-    write_bytes(path, (json.dumps(plain(entries), allow_nan=False) + "\n").encode())
+    return _put(path, (json.dumps(plain(entries), allow_nan=False) + "\n").encode())
 
 
 FORMATS: dict[str, Format] = {

@@ -31,10 +31,11 @@ def images(pipe: GenPerceptPipeline, paths: Sequence[str | Path] = ()) -> list[T
     """
     found: list[Tensor] = []
     if paths:
-        files, problems = gather([str(path) for path in paths])
-        if problems or not files:
-            raise ValueError(problems[0] if problems else f"{paths[0]}: no images there; pass files or folders of them")
-        found = [to_tensor(source) for source in read_many([str(file) for file in files[:COUNT]])[0]]
+        given = gather([str(path) for path in paths])
+        if given.problems or not given.files:
+            line = f"{paths[0]}: no images there; pass files or folders of them"
+            raise ValueError(given.problems[0] if given.problems else line)
+        found = [to_tensor(source) for source in read_many([str(file) for file in given.files[:COUNT]])[0]]
     else:
         found = [_drawn(number, pipe.resolution or _NATIVE) for number in range(COUNT)]
     plans = [Geometry.plan((x.shape[-2], x.shape[-1]), pipe.resolution, pipe.stride) for x in found]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,12 @@ _WINDOW_BYTES = 2**28
 
 @dataclass(eq=False)
 class Item:
-    """An image that has been read. padded: (H, W) as the network sees it, None where unknown."""
+    """An image that has been read. padded: (H, W) as the network sees it, None where unknown; version: of its file."""
 
     job: Job
     image: np.ndarray
     padded: tuple[int, int] | None = None
+    version: dict[str, Any] = field(default_factory=dict)
 
 
 class Limits:

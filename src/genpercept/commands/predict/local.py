@@ -3,38 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 
-from genpercept.commands.files.results import Job, is_done
+from genpercept.commands.files.results import Job, Output, is_done
+from genpercept.commands.predict import weights
 from genpercept.commands.predict.model import Model
 from genpercept.commands.predict.progress import Progress
 from genpercept.commands.predict.request import Outcome
+from genpercept.commands.predict.stopping import Stop
 from genpercept.commands.predict.stream import Stream
 from genpercept.imaging import write
 
+_CHECKS = 4  # files that are hashed at once
+
 
 def left_to_do(jobs: list[Job], model: Model, formats: tuple[str, ...] | None) -> tuple[list[Job], list[Job]]:
-    """(to do, done): by the sidecars of an earlier run."""
-    formats = formats or write.default_formats(model.kind)
-    done = {job for job in jobs if is_done(job, model.request.record(), model.task, formats)}
-    return [job for job in jobs if job not in done], [job for job in jobs if job in done]
+    """(to do, done): by the sidecars of an earlier run, and what the files hold."""
+    formats, task, request = formats or write.default_formats(model.kind), model.task, model.request
+    if not any(job.sidecar(task).exists() for job in jobs):
+        return jobs, []
+    record, hashes, sha256 = request.record(), model.weights(check=True), weights.model_sha256(request)
+    with ThreadPoolExecutor(_CHECKS, "check") as pool:
+        done = list(pool.map(lambda job: is_done(job, record, hashes, sha256, task, formats), jobs))
+    return (
+        [job for job, whole in zip(jobs, done, strict=True) if not whole],
+        [job for job, whole in zip(jobs, done, strict=True) if whole],
+    )
 
 
 def predict(
     jobs: list[Job],
     model: Model,
-    formats: tuple[str, ...] | None,
-    resume: bool,
+    output: Output,
     outcome: Outcome,
     *,
     inputs: Iterable[Job] = (),
     on_end: Callable[[Job, str], None] = lambda job, line: None,
     quiet: bool = False,
+    stop: Stop | None = None,
 ) -> None:
-    """Fill `outcome`. inputs, on_end as Stream has them; on_end is called for what was done before, too."""
-    if resume:
-        jobs, before = left_to_do(jobs, model, formats)
+    """Fill `outcome`. inputs, on_end, stop as Stream has them; on_end is called for what was done before, too."""
+    if output.resume:
+        jobs, before = left_to_do(jobs, model, output.formats)
         outcome.skipped += len(before)
         for job in before:
             on_end(job, "")
     with Progress(len(jobs), outcome, quiet) as progress:
-        Stream(jobs, model, formats, outcome, progress, inputs=inputs, on_end=on_end).run()
+        Stream(jobs, model, output, outcome, progress, inputs=inputs, on_end=on_end, stop=stop).run()

@@ -12,7 +12,7 @@ from typing import Any
 
 from genpercept.commands.files.results import Job, source
 from genpercept.core import files
-from genpercept.core.texts import read_log
+from genpercept.core.texts import read_log, shown
 
 NAME = "manifest.jsonl"
 _PARTS = ".manifest"
@@ -32,10 +32,10 @@ class Part:
 
     def note(self, job: Job, task: str, error: str = "") -> None:
         """`job` has ended: well, or with `error`."""
-        result = job.stem.absolute().relative_to(self._out).as_posix()
-        line: dict[str, Any] = {"result": f"{result}_{task}", "input": str(job.path.absolute()), "task": task}
+        result = job.base(task).absolute().relative_to(self._out).as_posix()
+        line: dict[str, Any] = {"result": result, "input": job.place, "task": task}
         try:
-            known = source(job.path)
+            known = source(job)
             line |= {"bytes": known["bytes"], "modified_ns": known["modified_ns"]}
         except OSError:  # the failure says what is wrong with the file
             line |= {"bytes": None, "modified_ns": None}
@@ -45,6 +45,13 @@ class Part:
 
     def close(self) -> None:
         self._file.close()
+
+
+def check(out: Path) -> None:
+    """ValueError where the manifest's place is taken by a file of someone else's."""
+    path = out / NAME
+    if path.exists() and path.stat().st_size and not entries(path):
+        raise ValueError(f"{shown(path)} was not written by this program: choose another --out, or move it away")
 
 
 def merge(out: Path) -> None:
@@ -63,4 +70,4 @@ def merge(out: Path) -> None:
 
 def entries(path: Path) -> list[dict[str, Any]]:
     """The lines of a manifest or a part; none where there is no file. A line that a kill cut short is left out."""
-    return [line for line in read_log(path) if "result" in line]
+    return [line for line in read_log(path) if {"result", "input", "status"} <= line.keys()]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from genpercept.commands.predict import weights
 from genpercept.commands.predict.progress import say
 from genpercept.commands.predict.request import Machine, Pipeline, Request
 from genpercept.core import dtypes
@@ -44,11 +45,20 @@ class Model:
         self._people = None if request.boxes is None else read_boxes(Path(request.boxes), request.box_score)
         self._detector: Detector | None = None
         self._detecting = threading.Lock()
+        self._weights: dict[str, str] | None = None
+
+    def weights(self, check: bool = False) -> dict[str, str]:
+        """Hashes of what `request` names, for the sidecars. check: of the files themselves, since nothing will be loaded."""
+        if self._weights is None:
+            self._weights = weights.identity(self.request, check=check)
+        return self._weights
 
     def load(self) -> Pipeline:
         """The first copy; the first call loads them all."""
         if not self._pipes:
+            self.weights()
             self._pipes = [self._loaded(device) for device in self.machine.devices]
+            self._check_people()
         return self._pipes[0]
 
     @property
@@ -57,13 +67,16 @@ class Model:
 
     @property
     def task(self) -> str:
-        """Known without loading for a named task and for embedded models, whose name is their task."""
-        if not self._pipes and self.request.task is not None:
-            return self.request.task
+        """Known without loading for a named task and for embedded models."""
+        return self.task_named or self.load().task
+
+    @property
+    def task_named(self) -> str | None:
+        """The task, where the request says it, or the name of an embedded model; None where the model has to be loaded."""
+        if self._pipes:
+            return self._pipes[0].task
         folder, _, name = self.request.model_name.partition("/")
-        if not self._pipes and folder == "mini" and name in TASKS.names():
-            return name
-        return self.load().task
+        return self.request.task or (name if folder == "mini" and name in TASKS.names() else None)
 
     @property
     def kind(self) -> str:
@@ -114,21 +127,28 @@ class Model:
             options["flip_test"] = True
         if self._people is not None:
             options["boxes"] = [self._people.of(path) for path in paths]
-        elif request.detector is not None:
-            options["boxes"] = [self._detect(image) for image in images]
         self.load()
+        if self._people is None and request.detector is not None:
+            options["boxes"] = [self._detect(image) for image in images]
         return self._pipes[copy](images, **options)
 
+    def _check_people(self) -> None:
+        """ValueError for boxes where the model has no use for them, or a detector that does not load: before any image."""
+        flag = "--boxes" if self.request.boxes else "--detector" if self.request.detector else ""
+        task = getattr(self._pipes[0], "task_plugin", None)
+        if flag and task is not None and not self.in_parts:
+            raise ValueError(f"{flag}: {self.request.model_name} looks at whole images ({self.task}); leave it out")
+        if self.request.detector:
+            name, _, model = self.request.detector.partition("=")
+            device = pick_device(self.machine.devices[0])
+            self._detector = DETECTORS.find(name).load(model or None, device, self.request.box_score)
+
     def _detect(self, image: np.ndarray) -> np.ndarray:
+        assert self._detector is not None  # `load` has loaded it
         with self._detecting:
-            if self._detector is None:
-                name, _, model = str(self.request.detector).partition("=")
-                device = pick_device(self.machine.devices[0])
-                self._detector = DETECTORS.find(name).load(model or None, device, self.request.box_score)
             return self._detector(image)
 
     def _loaded(self, wanted: str) -> Pipeline:
-
         request, machine = self.request, self.machine
         device = pick_device(wanted)
         if machine.offload and device == "cpu":

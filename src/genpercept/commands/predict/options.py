@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +24,8 @@ class _BatchSize(click.ParamType):
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @shared.model(help="Embedded name, folder or hub id.  [default: mini/depth]")
 @shared.model_source()
-@shared.out(required=True, help="Folder for DIR/<stem>_<task>.<ext>; made if missing.")
+@shared.out(required=True, help="Folder for DIR/<stem>_<task>.<ext>; or, of one image, a file.png, or - for stdout.")
+@click.option("--recursive", is_flag=True, help="Folders with their subfolders; results lie in a tree like theirs.")
 @click.option(
     "--format",
     "formats",
@@ -65,12 +67,15 @@ class _BatchSize(click.ParamType):
 @shared.strips(help="--specialised, its codec in strips: less memory for large images, no seams.")
 @shared.resume(help="Skip images whose results are there and whole.")
 @shared.max_pixels()
+@click.option("--overwrite", is_flag=True, help="Replace files that are not results of the same image, too.")
 @shared.debuggable
 def predict(
     inputs: tuple[str, ...],
     out: Path,
     formats: str | None,
     resume: bool,
+    recursive: bool,
+    overwrite: bool,
     device: str,
     batch_size: int | Literal["auto"],
     engine: str,
@@ -79,12 +84,25 @@ def predict(
     vae_tiling: bool,
     **request: Any,
 ) -> int:
-    """Predict images: files, folders and patterns such as 'photos/**/*.jpg'. Under `accelerate launch`: by several processes.
+    """Predict images: files, folders, patterns such as 'photos/**/*.jpg', or - for stdin. Under `accelerate launch`: by several
+    processes.
 
-    Exit code 0 when all went well, 1 when some images failed (they are listed at the end), 2 when none could be done.
+    Ctrl-C finishes what is in hand; twice, it leaves at once. Exit code 0 when all went well, 1 when some images failed (they
+    are listed at the end), 2 when none could be done.
     """
     from genpercept.commands.predict.run import Machine, Request, run
 
     names = None if formats is None else [name.strip().lower() for name in formats.split(",") if name.strip()]
     machine = Machine(device, batch_size, offload, vae_slicing, vae_tiling)
-    return run(inputs, out, Request(**request), formats=names, machine=machine, resume=resume, engine=engine)
+    return run(
+        inputs,
+        out,
+        Request(**request),
+        formats=names,
+        machine=machine,
+        resume=resume,
+        engine=engine,
+        recursive=recursive,
+        overwrite=overwrite,
+        debug="--debug" in sys.argv,
+    )

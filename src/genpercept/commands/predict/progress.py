@@ -39,7 +39,7 @@ class Progress:
 
     def restart(self) -> None:
         """The clock starts anew: loading the model is no part of images/s."""
-        self._start = time.monotonic()
+        self._start = self._last = time.monotonic()
 
     def update(self) -> None:
         seen = self._outcome.seen

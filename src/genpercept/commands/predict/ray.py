@@ -11,12 +11,13 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from genpercept.commands.files.results import Job
+from genpercept.commands.files.results import Job, Output, lost, lost_line
 from genpercept.commands.predict import local, manifest
 from genpercept.commands.predict.model import Model
 from genpercept.commands.predict.progress import Progress
@@ -29,14 +30,12 @@ _WORKER_CPUS = 4  # of a worker that computes on CPUs; as many streams as one pr
 class Worker:
     """What runs on a node: the model, loaded at the first block."""
 
-    def __init__(
-        self, request: Request, machine: Machine, formats: tuple[str, ...] | None, inside: list[Job], threads: int
-    ) -> None:
+    def __init__(self, request: Request, machine: Machine, output: Output, inside: list[Job], threads: int) -> None:
         import torch
 
         if threads:
             torch.set_num_threads(threads)
-        self._model, self._formats, self._inside = Model(request, machine), formats, inside
+        self._model, self._output, self._inside = Model(request, machine), output, inside
         self._predicted = 0
 
     def __call__(self, block: dict[str, np.ndarray]) -> dict[str, list[Any]]:
@@ -46,20 +45,21 @@ class Worker:
         """
         jobs = [Job(Path(str(p)), Path(str(s))) for p, s in zip(block["path"], block["stem"], strict=True)]
         ended: dict[Job, str] = {}
-        outcome = Outcome(predicted=self._predicted)  # what went through earlier tells a bad image from a bad request
+        outcome = Outcome(predicted=self._predicted)
         try:
             local.predict(
                 jobs,
                 self._model,
-                self._formats,
-                False,
+                self._output,
                 outcome,
                 inputs=self._inside,
                 on_end=ended.__setitem__,
                 quiet=True,
             )
         except (ValueError, OSError) as error:
-            return {"stem": [""], "task": [""], "error": [str(error) or type(error).__name__]}
+            known = lost(error, self._output.out) if isinstance(error, OSError) else None
+            line = str(error) if known is None else lost_line(self._output.out, known, None)
+            return {"stem": [""], "task": [""], "error": [line or type(error).__name__]}
         self._predicted = outcome.predicted
         return {
             "stem": [str(job.stem) for job in ended],
@@ -68,10 +68,8 @@ class Worker:
         }
 
 
-def predict(
-    jobs: list[Job], model: Model, formats: tuple[str, ...] | None, resume: bool, outcome: Outcome, out: Path
-) -> None:
-    """Fill `outcome`, and keep `out`/manifest.jsonl. A cluster is that of RAY_ADDRESS, else one of this machine's own."""
+def predict(jobs: list[Job], model: Model, output: Output, outcome: Outcome) -> None:
+    """Fill `outcome` and the manifest beside the results. A cluster is that of RAY_ADDRESS, else one of this machine's own."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone unless the user wants it
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
@@ -79,11 +77,14 @@ def predict(
     if len(model.machine.devices) > 1 or ":" in model.machine.device:
         raise ValueError(f"device {model.machine.device!r}: Ray gives each worker its own; choose auto, cpu or cuda")
     jobs = [Job(job.path.absolute(), job.stem.absolute()) for job in jobs]
+    output = replace(output, out=output.out.absolute())
+    out = output.out
+    manifest.check(out)
     manifest.merge(out)  # of a run that was killed
     part = manifest.Part(out, 0)
     try:
-        if resume:
-            jobs, before = local.left_to_do(jobs, model, formats)
+        if output.resume:
+            jobs, before = local.left_to_do(jobs, model, output.formats)
             outcome.skipped = len(before)
             for job in before:
                 part.note(job, model.task)
@@ -91,13 +92,13 @@ def predict(
             if jobs:
                 with _cluster(ray):
                     progress.restart()
-                    _collect(_rows(ray, jobs, model, formats, out), jobs, part, outcome, progress)
+                    _collect(_rows(ray, jobs, model, output), jobs, part, outcome, progress)
     finally:
         part.close()
         manifest.merge(out)
 
 
-def _rows(ray: Any, jobs: list[Job], model: Model, formats: tuple[str, ...] | None, out: Path) -> Iterator[Any]:
+def _rows(ray: Any, jobs: list[Job], model: Model, output: Output) -> Iterator[Any]:
     """The workers' answers, as they come."""
     resources = ray.cluster_resources()
     gpus, cpus = int(resources.get("GPU", 0)), max(1, int(resources.get("CPU", 1)))
@@ -105,14 +106,21 @@ def _rows(ray: Any, jobs: list[Job], model: Model, formats: tuple[str, ...] | No
     each = 1 if on_gpu else min(_WORKER_CPUS, cpus)
     block = min(_BLOCK, max(1, math.ceil(len(jobs) / (gpus if on_gpu else cpus // each))))
     workers = min(gpus if on_gpu else cpus // each, math.ceil(len(jobs) / block))
-    inside = [job for job in jobs if job.path.resolve().parent == out.resolve()]  # only these could be overwritten
+    out = os.path.realpath(output.out)
+    inside = [job for job in jobs if os.path.dirname(os.path.realpath(job.path)) == out]  # noqa: PTH120  only these could be lost
     rows = [{"path": str(job.path), "stem": str(job.stem)} for job in jobs]
     data = ray.data.from_items(rows, override_num_blocks=math.ceil(len(jobs) / block))
     answers = data.map_batches(
         Worker,
         batch_size=None,
         compute=ray.data.ActorPoolStrategy(size=workers),
-        fn_constructor_args=(model.request, model.machine, formats, inside, 0 if on_gpu else each),
+        fn_constructor_args=(
+            model.request,
+            model.machine,
+            replace(output, resume=False),
+            inside,
+            0 if on_gpu else each,
+        ),
         **({"num_gpus": 1} if on_gpu else {"num_cpus": each}),
     )
     return answers.iter_rows()

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from genpercept.commands.files import fitted
 from genpercept.commands.files.inputs import gather, name_results
-from genpercept.commands.files.results import Job, prepare_folder
-from genpercept.commands.predict import local, processes
+from genpercept.commands.files.results import Job, Output, lost, lost_line, prepare_folder
+from genpercept.commands.predict import ends, local, processes
+from genpercept.commands.predict.ends import End
 from genpercept.commands.predict.model import Model
 from genpercept.commands.predict.progress import Progress, say
 from genpercept.commands.predict.request import ENGINES, Machine, Outcome, Pipeline, Request, check
+from genpercept.commands.predict.stopping import Stop
+from genpercept.core import locks
 from genpercept.core.names import choose
 from genpercept.imaging import write
 from genpercept.imaging.read import shown
@@ -30,61 +37,156 @@ def run(
     resume: bool = False,
     engine: str = "local",
     load: Callable[..., Pipeline] | None = None,
+    recursive: bool = False,
+    overwrite: bool = False,
+    debug: bool = False,
 ) -> int:
-    """Predict files, folders and patterns into `out`/<name>_<task>.<ext>. The exit code: Outcome's, 130 on Ctrl-C.
+    """Predict files, folders and patterns into `out`/<name>_<task>.<ext>. The exit code: Outcome's, or 130 on Ctrl-C.
 
     name: the file's stem, or, where stems of several folders meet, its path below the folder that all have in common.
+    recursive: folders with their subfolders, and names that are paths below them. An input `-` is stdin, and so is `out`
+    stdout; an `out` that ends as a format's files do is the one image's file (`ends`).
 
     Nothing is loaded before the arguments are known to be good and a first image has been read. Files appear whole or
-    not at all; formats None: those of the kind (png and color; coco and color of keypoints). `resume` skips images
-    whose files are there and were made from the same file by the same request. engine "ray": by the workers of a Ray
-    cluster. Started by accelerate or torchrun, each process does its share. Either way `out`/manifest.jsonl says what is
-    done. Of a folder with a model per category (fit.json) each image has that of the category in whose folder it lies.
-    `load` stands in for genpercept.load. Raises ValueError for what concerns all images: folders, formats, model, device.
+    not at all; formats None: those of the kind (png and color; coco and color of keypoints). What this program did not
+    write, or wrote for another image, is not replaced, unless `overwrite`. `resume` skips images whose files are whole and
+    were made from the same file by the same request and weights. engine "ray": by the workers of a Ray cluster. Started by
+    accelerate or torchrun, each process does its share. Either way `out`/manifest.jsonl says what is done. Of a folder with
+    a model per category (fit.json) each image has that of the category in whose folder it lies. debug: tracebacks of images'
+    errors. `load` stands in for genpercept.load.
+
+    What goes wrong with one image is told at the end, in a line; Ctrl-C once finishes what is in hand, and twice leaves. Raises
+    ValueError for what concerns all images: folders, formats, model, device, another run in the same folder.
     """
     request, machine = request or Request(), machine or Machine()
     chosen = check(request, machine, formats)
     choose("engine", engine, ENGINES)
-    files, problems = gather(inputs)
-    outcome = Outcome(problems)
-    jobs = [Job(file, out / name) for file, name in zip(files, name_results(files), strict=True)]
-    if jobs:
-        prepare_folder(out, inputs)
-        for folder in dict.fromkeys(job.stem.parent for job in jobs):
-            prepare_folder(folder, inputs)
-    try:
-        for asked, part in _by_model(jobs, request, outcome):
-            _predict(part, Model(asked, processes.own_device(machine), load), chosen, resume, outcome, out, engine)
-    except KeyboardInterrupt:
-        say(f"genpercept: interrupted; {outcome.done} images are done and whole, --resume continues with the rest")
-        return 130
+    outcome, places = Outcome(), _Places()
+    how = Output(out, chosen, resume, overwrite, debug)
+    with Stop(places.clean) as stop, _scratch(inputs, out) as places.scratch:
+        try:
+            jobs = _all(inputs, how, request, machine, engine, load, recursive, outcome, places, stop)
+        except KeyboardInterrupt:
+            say(f"genpercept: interrupted; {outcome.done} images are done and whole, --resume continues with the rest")
+            if stop.hung:
+                stop.leave()
+            return stop.exit_code
+        except OSError as error:
+            if (why := lost(error, places.out)) is None:
+                raise
+            say(f"genpercept: error: {lost_line(places.out, why, outcome.done + outcome.skipped)}")
+            return 1 if outcome.done + outcome.skipped else 2
     if processes.first():
         order = {job: i for i, job in enumerate(jobs)}
-        for failure in (
-            *outcome.problems,
-            *(outcome.failed[job] for job in sorted(outcome.failed, key=order.__getitem__)),
-        ):
+        failed = [outcome.failed[job] for job in sorted(outcome.failed, key=order.__getitem__)]
+        for failure in (*outcome.problems, *failed):
             say(f"genpercept: error: {failure}")
     return outcome.exit_code
 
 
-def _predict(
-    jobs: list[Job],
-    model: Model,
-    formats: tuple[str, ...] | None,
-    resume: bool,
-    outcome: Outcome,
-    out: Path,
+def _all(
+    inputs: Sequence[str | Path],
+    how: Output,
+    request: Request,
+    machine: Machine,
     engine: str,
-) -> None:
+    load: Callable[..., Pipeline] | None,
+    recursive: bool,
+    outcome: Outcome,
+    places: _Places,
+    stop: Stop,
+) -> list[Job]:
+    """What there was to do; it has been done, or has failed, as `outcome` says."""
+    end = ends.of(how.out, how.formats, places.scratch)
+    jobs = _jobs(inputs, end, recursive, outcome, places)
+    if len(jobs) > 1 and (end.file or end.stdout):
+        raise ValueError(f"--out {how.out}: one file for {len(jobs)} images: name a folder")
+    if (end.stdout or any(job.given for job in jobs)) and (processes.several() or engine == "ray"):
+        raise ValueError("-: stdin and stdout are one process's: leave out --engine ray, accelerate and torchrun")
+    output = replace(how, out=end.folder, formats=end.formats)
+    with _held(jobs, end, places):
+        for asked, part in _by_model(jobs, request, outcome):
+            model = Model(asked, processes.own_device(machine), load)
+            _predict(part, model, output, outcome, engine, stop)
+            if end.stdout and outcome.done:
+                ends.to_stdout(part[0], model.task)
+            del model  # before the next one
+    return jobs
+
+
+@contextmanager
+def _scratch(inputs: Sequence[str | Path], out: Path) -> Iterator[Path]:
+    """A folder for what comes from stdin or goes to stdout; made where there is such a thing."""
+    if ends.STREAM not in map(str, (*inputs, out)):
+        yield Path()
+        return
+    with tempfile.TemporaryDirectory(prefix="genpercept-") as folder:
+        yield Path(folder)
+
+
+@dataclass
+class _Places:
+    """Where this process leaves temporary files, for a sudden end."""
+
+    out: Path = field(default_factory=Path)
+    scratch: Path = field(default_factory=Path)
+    folders: list[Path] = field(default_factory=list)
+    lock: Path | None = None
+
+    def clean(self) -> None:
+        if self.lock is not None:
+            self.lock.unlink(missing_ok=True)
+        if self.scratch != Path():
+            shutil.rmtree(self.scratch, ignore_errors=True)
+        for folder in self.folders:
+            for path in folder.glob(f".genpercept-*-{os.getpid()}-*.tmp"):
+                with suppress(OSError):
+                    path.unlink()
+
+
+def _jobs(inputs: Sequence[str | Path], end: End, recursive: bool, outcome: Outcome, places: _Places) -> list[Job]:
+    """What is to be predicted, with folders that are ready for it; says what is left out, and notes what is wrong."""
+    found = gather([given for given in inputs if str(given) != ends.STREAM], recursive=recursive)
+    outcome.problems = found.problems
+    if processes.first():
+        for note in found.notes:
+            say(f"genpercept: {note}")
+    names = name_results(found.files, found.root)
+    jobs = [end.job(file, name) for file, name in zip(found.files, names, strict=True)]
+    if (piped := ends.stdin(inputs, places.scratch)) is not None:
+        if piped.name in map(str.casefold, names):
+            raise ValueError(f"-: its results would be called as those of {piped.name}: predict it into another folder")
+        jobs.append(end.job(piped, piped.name, ends.STREAM))
+    places.out = end.folder
+    if jobs:
+        folders = () if end.file or end.stdout else inputs
+        places.folders = list(dict.fromkeys((end.folder, *(job.stem.parent for job in jobs))))
+        for folder in places.folders:
+            prepare_folder(folder, folders)
+    return jobs
+
+
+@contextmanager
+def _held(jobs: list[Job], end: End, places: _Places) -> Iterator[None]:
+    """The folder of the results is this run's; of several processes the first sees to that. A single file needs no folder."""
+    if not jobs or end.file or end.stdout or processes.several():
+        yield
+        return
+    with locks.hold(end.folder, "predict"):
+        places.lock = end.folder / locks.NAME
+        yield
+        places.lock = None
+
+
+def _predict(jobs: list[Job], model: Model, output: Output, outcome: Outcome, engine: str, stop: Stop) -> None:
     if jobs and engine == "ray":
         from genpercept.commands.predict import ray
 
-        ray.predict(jobs, model, formats, resume, outcome, out)
+        ray.predict(jobs, model, output, outcome)
     elif jobs and processes.several():
-        processes.predict(jobs, model, formats, resume, outcome, out)
+        processes.predict(jobs, model, output, outcome, stop)
     else:
-        local.predict(jobs, model, formats, resume, outcome)
+        local.predict(jobs, model, output, outcome, stop=stop)
 
 
 def _by_model(jobs: list[Job], request: Request, outcome: Outcome) -> Iterator[tuple[Request, list[Job]]]:

@@ -5,58 +5,70 @@ One thread decides; readers, networks and writers are pools beside it. Which ima
 
 from __future__ import annotations
 
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from genpercept.commands.files.results import Job, failure_line, protect_inputs, source
+from genpercept.commands.files.results import Job, Output, failure_line, lost, protect_inputs, refusal, source
 from genpercept.commands.predict import batching
 from genpercept.commands.predict.batching import Buckets, Item, Limits
 from genpercept.commands.predict.model import Model
 from genpercept.commands.predict.progress import Progress
 from genpercept.commands.predict.request import Outcome
+from genpercept.commands.predict.stopping import Stop
 from genpercept.core.devices import out_of_memory
 from genpercept.imaging import write
 from genpercept.imaging.prediction import Prediction
 from genpercept.imaging.read import read
+from genpercept.tasks import TASKS
 
-# What one image can suffer without the next one having to; RuntimeError is how torch says that memory was short.
-_ONE_IMAGE = (ValueError, OSError, MemoryError, RuntimeError)
 _READERS = 2
 _WRITERS = 6  # they mostly wait for the disk: each file is synced before it gets its name
 _BYTES = 2**29  # of images read ahead, and again of results not yet written; one is always allowed
 _READY = 2  # batches that wait for a network
+_NOTICE = 0.2  # seconds after which a stop is noticed
+_HANGS = 1.0  # seconds after which a reader is not waited for when the run has been stopped
 
-_Done = tuple[Job, np.ndarray, Prediction]
+_Read = tuple[np.ndarray, dict[str, Any]]
+_Done = tuple[Item, Prediction]
 
 
 class Stream:
     """One run over `jobs`. inputs: all images that a result might overwrite (those of `jobs`, unless given).
 
-    formats None: those of the model's kind. on_end(job, line) is called for each image: line "" when it is written, else why
-    it is not. Fills `outcome`.
+    on_end(job, line) is called for each image: line "" when it is written, else why it is not. Fills `outcome`.
+
+    What goes wrong with one image, in a decoder, the network or its files, is that image's failure. What concerns all of them
+    ends the run: the model that does not load or cannot do what is asked, and an OSError where the results' disk is lost.
+    When `stop` is asked what is being computed and written is finished, and then KeyboardInterrupt is raised.
     """
 
     def __init__(
         self,
         jobs: list[Job],
         model: Model,
-        formats: tuple[str, ...] | None,
+        output: Output,
         outcome: Outcome,
         progress: Progress,
         *,
         inputs: Iterable[Job] = (),
         on_end: Callable[[Job, str], None] = lambda job, line: None,
+        stop: Stop | None = None,
     ) -> None:
         self._jobs, self._model, self._outcome, self._progress = jobs, model, outcome, progress
-        self._formats, self._inputs, self._on_end = formats, (*jobs, *inputs), on_end
+        self._output, self._inputs, self._on_end = output, (*jobs, *inputs), on_end
+        self._formats, self._stop = output.formats, stop or Stop()
+        if self._formats is None and (task := model.task_named) is not None:  # what is refused needs no model
+            self._formats = write.default_formats(TASKS.find(task).kind)
         self._left = iter(jobs)
         self._more = bool(jobs)
-        self._reading: deque[tuple[Job, Future[np.ndarray]]] = deque()
+        self._reading: deque[tuple[Job, Future[_Read]]] = deque()
         self._ready: deque[list[Item]] = deque()
         self._running: dict[Future[tuple[list[_Done], list[tuple[Job, Exception]]]], int] = {}  # on which copy
         self._writing: deque[tuple[Job, int, Future[None]]] = deque()
@@ -69,22 +81,28 @@ class Stream:
         self._buckets = Buckets(lambda padded: self._limits.capacity(padded))
 
     def run(self) -> None:
-        """Until all are done. An interrupt waits for the batches that run and the files being written only."""
+        """Until all are done. However it ends, the batches that run and the files being written are waited for; readers not."""
         readers = ThreadPoolExecutor(_READERS, "read")
         writers = ThreadPoolExecutor(_WRITERS, "write")
         networks: list[ThreadPoolExecutor] = []
-        try:
-            while self._step(readers, writers, networks):
-                self._progress.update()
-        finally:
-            readers.shutdown(wait=False, cancel_futures=True)
-            for network in networks:
-                network.shutdown(wait=True, cancel_futures=True)
-            if networks:  # what they set is what torch's next threads would start with
-                _set_threads(self._total)
-            # What has begun to be written is finished, so that nothing stays half-written.
-            writers.shutdown(wait=True, cancel_futures=True)
+        with self._stop.patience():
+            try:
+                while self._step(readers, writers, networks):
+                    self._progress.update()
+            finally:
+                readers.shutdown(wait=False, cancel_futures=True)
+                for network in networks:
+                    network.shutdown(wait=True, cancel_futures=True)
+                if networks:  # what they set is what torch's next threads would start with
+                    _set_threads(self._total)
+                # What has begun to be written is finished, so that nothing stays half-written.
+                writers.shutdown(wait=True, cancel_futures=True)
+                self._count_written()
+                hanging = [future for _, future in self._reading if future.running()]
+                self._stop.hung = bool(hanging and wait(hanging, _HANGS).not_done)
         self._progress.update()
+        if self._stop.asked:
+            raise KeyboardInterrupt
 
     def _step(
         self,
@@ -93,27 +111,33 @@ class Stream:
         networks: list[ThreadPoolExecutor],
     ) -> bool:
         """Move all on that can move, then wait for something to end. False when all is done."""
+        if self._stop.asked:
+            self._collect(writers)
+            return self._waited([*self._running, *(f for _, _, f in self._writing)])
         self._read_ahead(readers)
-        if not networks and self._reading and self._reading[0][1].done() and not self._reading[0][1].exception():
-            networks += self._prepare()
-        self._sort_out()
+        self._sort_out(networks)
         self._predict(networks)
         self._collect(writers)
         waiting: list[Future[Any]] = [*self._running, *(f for _, _, f in self._writing)]
         if self._reading and len(self._ready) < _READY:
             waiting.append(self._reading[0][1])
+        return self._waited(waiting) or bool(self._more or self._reading or self._ready)
+
+    def _waited(self, waiting: list[Future[Any]]) -> bool:
+        """For one of them to end, or a moment, in which a stop may have been asked. False: there are none."""
         if waiting:
-            wait(waiting, return_when=FIRST_COMPLETED)
-        return bool(waiting or self._more or self._reading or self._ready)
+            wait(waiting, _NOTICE, FIRST_COMPLETED)
+        return bool(waiting)
 
     def _prepare(self) -> list[ThreadPoolExecutor]:
         """Load the model, as soon as there is an image for it: a pool for each copy."""
         import torch
 
         model = self._model
-        model.load()
+        with self._stop.patience(False):  # a download may take long
+            model.load()
         self._total = torch.get_num_threads()
-        self._formats = self._formats or write.default_formats(model.kind)
+        self._formats = write.check_formats(self._formats or write.default_formats(model.kind), model.kind)
         protect_inputs(self._inputs, model.task, self._formats)
         each = max(1, self._total // model.copies) if model.on_cpu else self._total
         self._copy_streams = min(model.streams(each), len(self._jobs))
@@ -132,20 +156,23 @@ class Stream:
             job = next(self._left, None)
             self._more = job is not None
             if job is not None:
-                self._reading.append((job, readers.submit(read, job.path)))
+                self._reading.append((job, readers.submit(self._read, job)))
 
-    def _sort_out(self) -> None:
-        """Images that have been read, in their order, into batches."""
+    def _sort_out(self, networks: list[ThreadPoolExecutor]) -> None:
+        """Images that have been read, in their order, into batches. The first one has the networks loaded."""
         while self._reading and self._reading[0][1].done() and len(self._ready) < _READY:
+            if not networks and not self._reading[0][1].exception():
+                networks += self._prepare()
             job, future = self._reading.popleft()
             try:
-                image = future.result()
-            except (ValueError, MemoryError) as error:
+                image, version = future.result()
+                self._check_free(job)
+                padded = self._model.padded((image.shape[0], image.shape[1]))
+            except Exception as error:  # noqa: BLE001  whatever a decoder raises, the other images are not to blame
                 self._fail(job, error)
                 continue
             self._largest = max(self._largest, image.nbytes)
-            padded = self._model.padded((image.shape[0], image.shape[1]))
-            self._ready.extend(self._buckets.add(Item(job, image, padded)))
+            self._ready.extend(self._buckets.add(Item(job, image, padded, version)))
         if not self._more and not self._reading:
             self._ready.extend(self._buckets.flush())
 
@@ -176,48 +203,69 @@ class Stream:
             del self._running[future]
             self._alone = False
             done, failed = future.result()
-            if done:
-                assert self._formats is not None  # `_prepare` has chosen them
-                write.check_formats(self._formats, done[0][2].kind)  # as soon as the kind is known, and for all of them
             self._outcome.predicted += len(done)
-            for job, image, prediction in done:
-                size = (
-                    image.nbytes + prediction.values.nbytes + (0 if prediction.raw is None else prediction.raw.nbytes)
-                )
-                self._writing.append((job, size, writers.submit(self._save, job, image, prediction)))
+            for item, prediction in done:
+                raw = 0 if prediction.raw is None else prediction.raw.nbytes
+                size = item.image.nbytes + prediction.values.nbytes + raw
+                self._writing.append((item.job, size, writers.submit(self._save, item, prediction)))
             for job, error in failed:
-                self._refuse(job, error)
-        left = deque[tuple[Job, int, Future[None]]]()
-        for job, size, future in self._writing:
-            if not future.done():
-                left.append((job, size, future))
-                continue
-            try:
-                future.result()
-            except _ONE_IMAGE as error:
                 self._fail(job, error)
-            else:
+        for error in self._count_written():
+            raise error
+
+    def _count_written(self) -> list[OSError]:
+        """What has been written counts as done, or failed. Returns why nothing more can be written, if so."""
+        ended = [each for each in self._writing if each[2].done()]
+        self._writing = deque(each for each in self._writing if not each[2].done())
+        fatal = []
+        for job, _, future in ended:
+            error = None if future.cancelled() else future.exception()
+            if isinstance(error, OSError) and lost(error, job.stem.parent):
+                fatal.append(error)
+            elif error is not None:
+                self._fail(job, error)
+            elif not future.cancelled():
                 self._outcome.done += 1
                 self._on_end(job, "")
-        self._writing = left
-
-    def _refuse(self, job: Job, error: Exception) -> None:
-        outcome = self._outcome
-        if outcome.predicted + outcome.skipped == 0 and any(str(error) in line for line in outcome.failed.values()):
-            # The same complaint about two images while none went through: it is about the call, not about them.
-            raise ValueError(str(error)) from error
-        self._fail(job, error)
+        return fatal
 
     def _fail(self, job: Job, error: BaseException) -> None:
         line = failure_line(job, error)
         self._outcome.failed[job] = line
+        if self._output.debug:
+            traceback.print_exception(error)
         self._on_end(job, line)
 
-    def _save(self, job: Job, image: np.ndarray, prediction: Prediction) -> None:
-        model, formats = self._model, self._formats
-        traced = {**prediction.meta, "input": source(job.path), "request": model.request.record()}
-        path = job.stem.with_name(f"{job.stem.name}_{model.task}.json")  # with a suffix of ours, dots in names stay
-        replace(prediction, meta=traced).save(path, formats, image=image, fov=model.request.fov, name=job.path.stem)
+    def _check_free(self, job: Job) -> None:
+        """ValueError where the image's results would take the place of files that are not its own."""
+        if self._output.overwrite or self._formats is None:
+            return
+        uncertain = self._model.request.ensemble_size > 1 and "npz" not in self._formats
+        if line := refusal(job, self._model.task, self._formats, uncertain=uncertain):
+            raise ValueError(line)
+
+    def _read(self, job: Job) -> _Read:
+        """The image, and which version of its file this is."""
+        if self._model.task_named is not None:
+            self._check_free(job)
+        version: dict[str, Any] = {}
+        with suppress(OSError):  # reading says it better
+            version = source(job)
+        return read(job.path), version
+
+    def _save(self, item: Item, prediction: Prediction) -> None:
+        self._check_free(item.job)  # once more: it has taken a while
+        model, job = self._model, item.job
+        traced = {"input": item.version, "request": model.request.record(), "weights": model.weights()}
+        names = {name: job.file for name in self._formats or () if job.file}
+        replace(prediction, meta={**prediction.meta, **traced}).save(
+            job.sidecar(model.task),  # with a suffix of ours, dots in names stay
+            self._formats,
+            image=item.image,
+            fov=model.request.fov,
+            name=job.name,
+            names=names,
+        )
 
 
 def _predicted(
@@ -241,7 +289,8 @@ def _predicted(
             continue
         try:
             found = model.predict(copy, [item.image for item in part], [item.job.path for item in part], at_once)
-        except _ONE_IMAGE as error:
+            pairs = list(zip(part, found, strict=True))
+        except Exception as error:  # noqa: BLE001  whatever a network raises for one image, the others may do well
             rows = at_once if model.in_parts else min(at_once, len(part) * model.request.ensemble_size)
             if out_of_memory(error) and rows > 1:
                 limits.shrink(rows, padded)
@@ -252,7 +301,7 @@ def _predicted(
             else:
                 failed.append((part[0].job, error))
             continue
-        done += [(item.job, item.image, p) for item, p in zip(part, found, strict=True)]
+        done += pairs
     return done, failed
 
 

@@ -20,7 +20,6 @@ from genpercept.core import workers
 from genpercept.core.interrupts import Presses
 
 _LAUNCHER = "GENPERCEPT_LAUNCHER"  # its process id, for those that it starts
-_OF_OTHERS = ("TORCHELASTIC_RUN_ID", "ACCELERATE_MIXED_PRECISION")  # what torchrun and `accelerate launch` set
 
 
 def wanted(processes: int) -> bool:
@@ -86,8 +85,8 @@ def end_with_launcher() -> None:
     """
     if launcher := os.environ.get(_LAUNCHER):
         workers.end_with(int(launcher))
-    elif any(name in os.environ for name in _OF_OTHERS):
-        workers.end_with(workers.STARTED_BY)
+    else:
+        workers.end_with_launcher()
 
 
 def _wait(children: list[subprocess.Popen[bytes]]) -> int:
