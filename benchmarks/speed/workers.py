@@ -41,6 +41,8 @@ options = {{labels = ["depth"]}}
 colour = 0.2
 [loader]
 batch_size = {batch}
+[validation]
+split = "all"
 """
 
 

@@ -167,8 +167,11 @@ def test_bad_images(call: Call, tmp_path: Path, name: str) -> None:
 def test_empty_folder_and_unusable_output(call: Call, tmp_path: Path, photo: Path) -> None:
     (tmp_path / "empty").mkdir()
     one_line(call("predict", tmp_path / "empty", "--out", tmp_path / "o"), "without images")
-    one_line(call("predict", photo, "--out", photo), "is a file")
-    one_line(call("predict", photo, "--out", photo / "below"), "below one")
+    (notes := tmp_path / "notes").write_text("mine")
+    one_line(call("predict", photo, "--out", notes), "is a file")
+    one_line(call("predict", photo, "--out", notes / "below"), "below one")
+    one_line(call("predict", photo, "--out", photo), photo.name)
+    assert notes.read_text() == "mine"
 
 
 def test_debug_shows_the_traceback(photo: Path) -> None:

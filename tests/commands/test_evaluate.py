@@ -316,7 +316,7 @@ def test_a_broken_label_stops_with_its_path_or_is_skipped(folder: Path, tmp_path
     _, (whole,) = evaluated(folder, tmp_path / "whole")
     path = folder / "depth" / "s2.npy"
     path.write_bytes(path.read_bytes()[:60])
-    with pytest.raises(ValueError, match=r"depth/s2\.npy: a damaged label"):
+    with pytest.raises(ValueError, match=r"depth/s2\.npy: cannot be read, a damaged file"):
         evaluated(folder, tmp_path / "stopped", workers=workers)
     code, (result,) = evaluated(folder, tmp_path / "out", workers=workers, skip_bad=True)
     assert code == 1 and result["count"] == COUNT - 1
@@ -339,7 +339,7 @@ def test_a_label_that_breaks_after_its_prediction(folder: Path, tmp_path: Path) 
 def test_nothing_that_can_be_used_is_an_error(folder: Path, tmp_path: Path) -> None:
     for path in (folder / "depth").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(ValueError, match="damaged label"):
+    with pytest.raises(ValueError, match="damaged file"):
         evaluated(folder, tmp_path / "out", skip_bad=True)
 
 

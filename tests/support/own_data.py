@@ -246,7 +246,13 @@ MATTES = [
     alpha("ours_png", ours(SHARE, "alpha", "png", "matting"), close=1e-5),
     alpha("ours_npz", ours(SHARE, "alpha", "npz", "matting")),
     alpha("ours_exr", ours(SHARE, "alpha", "exr", "matting")),
-    Case("alpha_zero_one", folder("alpha", image(DISC.astype(np.uint8))), "alpha", DISC.astype(np.float32)),
+    Case(
+        "alpha_zero_one",
+        folder("alpha", image(DISC.astype(np.uint8))),
+        "alpha",
+        DISC.astype(np.float32),
+        says=("whole numbers up to 1 are taken",),
+    ),
     Case(
         "alpha_nan",
         folder("alpha", npy(np.where(DISC, 1, np.nan))),

@@ -51,9 +51,8 @@ def load(
     specialised: True for the quicker pipeline of `genpercept.specialise`, False for the plain one, None: as it was saved.
     encoder, decoder: another codec for one end or both, as `pipe.with_codec` takes it: the folder or hub id of a codec, or a
     model whose codec is taken.
-    revision: branch, tag or commit of a hub repository. variant: which weights, such as "fp16", of parts that have them in
-    several; None: the plain ones, or the only ones that there are.
-    allow_pickle: read .bin and .ckpt weights too, tensors only. ValueError, in one line, for everything that does not fit.
+    revision: branch, tag or commit of a hub repository. variant: "fp16" or other weights, where parts have several; None: the
+    plain ones, or the only ones. allow_pickle: .bin and .ckpt too, tensors only. ValueError, in one line, for what does not fit.
     """
     where = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}
     where["allow_pickle"] = allow_pickle

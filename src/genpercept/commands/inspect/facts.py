@@ -10,16 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from genpercept.checkpoints import hub, schema
-from genpercept.checkpoints.parts import (
-    MANIFEST,
-    Header,
-    PartPlugin,
-    check_shapes,
-    no_model_in,
-    read_json,
-    sha256,
-    skeleton,
-)
+from genpercept.checkpoints import parts as checkpoint
+from genpercept.checkpoints.parts import MANIFEST, Header, PartPlugin, no_model_in, read_json, sha256
 from genpercept.core.registry import Registry
 from genpercept.models.backbones import BACKBONES
 from genpercept.models.codecs import CODECS, ends
@@ -273,11 +265,11 @@ def _unet_problem(unet: Path, config: dict[str, Any], found: dict[str, Header], 
     try:
         plain = {k: v for k, v in config.items() if k != "_class_name"}
         stored = {k: h.shape for k, h in found.items()}
-        module = skeleton(BACKBONES.find("sd21"), unet, plain, stored)
+        module = checkpoint.skeleton(BACKBONES.find("sd21"), unet, plain, stored)
         needed = {k: tuple(v.shape) for k, v in module.state_dict().items()}
         if headless:
             needed = {k: s for k, s in needed.items() if not k.startswith(("conv_norm_out.", "conv_out."))}
-        check_shapes(unet, needed, stored)
+        checkpoint.check_shapes(unet, needed, stored)
     except ValueError as error:
         return str(error)
     return ""
