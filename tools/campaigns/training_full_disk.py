@@ -2,7 +2,7 @@
 
     python tools/campaigns/training_full_disk.py --runs 12 --out benchmarks/robustness/training_full_disk.md
 
-The disk is a tmpfs of --megabytes, mounted for this (root), or with --limit the largest file that a process may write. A run
+The disk is a tmpfs mounted for this (root), or with --limit the largest file that a process may write. A run
 begins on it with a free share drawn from --seed, until it ends; then room is made and --resume takes it to its end, which is
 compared with a run that had room from the beginning. Exit code 1 where a run goes on, says more than a line, leaves something
 half-written or comes to another end.
@@ -35,11 +35,11 @@ STEPS = 16
 
 
 @contextmanager
-def disk(folder: Path, megabytes: float) -> Iterator[Path]:
-    """A small disk at `folder`. PermissionError where this user cannot mount one."""
+def disk(folder: Path, size: int) -> Iterator[Path]:
+    """A small disk of `size` bytes at `folder`. PermissionError where this user cannot mount one."""
     folder.mkdir()
     done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={int(megabytes * 1024)}k", "tmpfs", folder], check=False
+        ["mount", "-t", "tmpfs", "-o", f"size={max(size, 2**20)}", "tmpfs", folder], check=False
     )
     if done.returncode:
         raise PermissionError("a tmpfs cannot be mounted by this user: use --limit")
@@ -99,7 +99,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=12)
     parser.add_argument("--kinds", nargs="+", choices=[*_runs.KINDS], default=["autoencoder", "predictor"])
-    parser.add_argument("--megabytes", type=float, default=64, help="of the disk")
     parser.add_argument("--limit", action="store_true", help="limit the size of files instead: needs no root")
     parser.add_argument("--minutes", type=float, default=30, help="no run is begun after them")
     parser.add_argument("--seed", type=int, default=0)
@@ -134,7 +133,7 @@ def main() -> None:
                     at.mkdir()
                     wrong, line, kept, seconds = one(kind, recipe, whole, at, free, True)
                 else:
-                    with disk(at, options.megabytes) as mounted:
+                    with disk(at, 4 * sum(sizes)) as mounted:  # beside two checkpoints a third is written
                         wrong, line, kept, seconds = one(kind, recipe, whole, mounted, free, False)
                 bad += bool(wrong)
                 cells = (kind, free // 1024, line, kept or "none", f"{seconds:.1f}", "; ".join(wrong[:3]) or "yes")

@@ -52,7 +52,7 @@ def load(
     encoder, decoder: another codec for one end or both, as `pipe.with_codec` takes it: the folder or hub id of a codec, or a
     model whose codec is taken.
     revision: branch, tag or commit of a hub repository. variant: "fp16" or other weights, where parts have several; None: the
-    plain ones, or the only ones. allow_pickle: .bin and .ckpt too, tensors only. ValueError, in one line, for what does not fit.
+    plain ones, or the only ones. allow_pickle: .bin and .ckpt too, tensors only. ValueError, in one line, for misfits.
     """
     where = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}
     where["allow_pickle"] = allow_pickle
