@@ -203,6 +203,14 @@ def test_progressive_jpegs_cost_by_their_colours(tmp_path: Path) -> None:
             assert decode.cost(image) == cost
 
 
+def test_a_header_that_cannot_be_counted_with_is_damaged(tmp_path: Path) -> None:
+    data = bytearray(saved("JPEG", progressive=True))
+    components = data.index(b"\xff\xc2") + 10
+    data[components + 1 : components + 8 : 3] = bytes(3)  # sampling 0 x 0
+    (tmp_path / "x.jpg").write_bytes(data)
+    assert "damaged" in refusal(tmp_path / "x.jpg")
+
+
 def test_limit_holds_for_what_pillow_does_not_read(tmp_path: Path) -> None:
     for kind in ("HEIC", "TIFF, RGB floats", "TIFF, RGB floats, deflate"):
         path = write_pixel_type(tmp_path, kind, (40, 30))

@@ -60,9 +60,14 @@ def from_file(path: Path, max_pixels: int | None) -> np.ndarray:
     except Exception as error:
         raise ValueError(f"{name}: damaged header ({reason(error)}); get or export the file again") from error
     with image:
-        bytes_each = cost(image)
-        check_size(image.size, bytes_each, str(image.format), limit, name)
-        other_formats.check_raw(image, path, name)
+        try:
+            bytes_each = cost(image)
+            check_size(image.size, bytes_each, str(image.format), limit, name)
+            other_formats.check_raw(image, path, name)
+        except Refused:
+            raise
+        except Exception as error:
+            raise Refused(f"{name}: damaged header ({reason(error)}); get or export the file again") from error
         with READING.take(image.width * image.height * bytes_each):
             return from_pil(image, name, path)
 
@@ -91,7 +96,7 @@ def cost(image: Image.Image) -> int:
     """Bytes for each pixel at the peak of reading an opened image, by what its header says."""
     if image.format in ("JPEG", "MPO") and "progressive" in image.info:
         shares = [h * v for _, h, v, _ in getattr(image, "layer", ())]  # of a block of pixels, by component
-        coefficients = 2 * sum(shares) / max(shares, default=1)  # of all scans are kept until the last one
+        coefficients = 2 * sum(shares) / max(1, *shares)  # of all scans are kept until the last one
         return max(BYTES_PER_PIXEL, 5 + round(coefficients))
     if any(tile[0] == "ppm_plain" for tile in getattr(image, "tile", ())):
         return _TEXT
