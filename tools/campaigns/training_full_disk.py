@@ -38,9 +38,7 @@ STEPS = 16
 def disk(folder: Path, size: int) -> Iterator[Path]:
     """A small disk of `size` bytes at `folder`. PermissionError where this user cannot mount one."""
     folder.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={max(size, 2**20)}", "tmpfs", folder], check=False
-    )
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={max(size, 2**20)}", "tmpfs", folder], check=False)
     if done.returncode:
         raise PermissionError("a tmpfs cannot be mounted by this user: use --limit")
     try:
