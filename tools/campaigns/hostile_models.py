@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import io
 import json
 import os
@@ -193,7 +194,7 @@ def change(work: Path, rng: random.Random) -> str:
         if rng.random() < 0.1:
             del place[key]
         else:
-            place[key] = new
+            place[key] = copy.deepcopy(new)  # which a later change may go into
         said.append(f"{key} = {str(new)[:40]!r}")
         if not value:
             break
