@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -174,17 +175,15 @@ def test_the_hub_is_asked_for_the_revision(tmp_path: Path, monkeypatch: pytest.M
     class Api:
         def __init__(self, token: Any) -> None: ...
 
-        def list_repo_files(self, repo: str, revision: str | None) -> list[str]:
+        def model_info(self, repo: str, revision: str | None) -> SimpleNamespace:
             asked["listed"] = revision
-            return [
-                "unet/config.json",
-                "unet/a[1].txt",
-                "unet/diffusion_pytorch_model.safetensors",
-                "unet/x.safetensors",
-            ]
+            if revision == "gone":
+                raise ConnectionError("no way to it")
+            names = ("config.json", "a[1].txt", "diffusion_pytorch_model.safetensors", "x.safetensors")
+            return SimpleNamespace(siblings=[SimpleNamespace(rfilename=f"unet/{name}") for name in names])
 
     def download(repo: str, allow_patterns: list[str], revision: str | None, **where: Any) -> str:
-        asked["patterns"], asked["downloaded"] = allow_patterns, revision
+        asked["patterns"], asked["downloaded"], asked["cache"] = allow_patterns, revision, where["local_files_only"]
         return str(tmp_path)
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
@@ -193,3 +192,6 @@ def test_the_hub_is_asked_for_the_revision(tmp_path: Path, monkeypatch: pytest.M
     assert hub.resolve("owner/name", revision="v2") == tmp_path
     assert asked["listed"] == asked["downloaded"] == "v2"
     assert asked["patterns"] == ["unet/a[[]1].txt", "unet/config.json", "unet/diffusion_pytorch_model.safetensors"]
+    assert asked["cache"] is False
+    assert hub.resolve("owner/name", revision="gone") == tmp_path
+    assert asked["cache"] is True  # one wait for the hub is enough

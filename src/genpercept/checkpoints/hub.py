@@ -115,8 +115,8 @@ def _download(repo: str, subfolder: str | None, where: dict[str, Any], allow_pic
 
     cache = _cache_folder(where["cache_dir"])
     try:
-        wanted = _listed(repo, subfolder, where, allow_pickle) or _patterns(subfolder, allow_pickle)
-        return Path(snapshot_download(repo, allow_patterns=wanted, **where))
+        wanted, how = _wanted(repo, subfolder, where, allow_pickle)
+        return Path(snapshot_download(repo, allow_patterns=wanted, **how))
     except GatedRepoError:
         reason = f"{endpoint()} gives it only to those who accepted its terms there: do so, then `hf auth login`"
     except RepositoryNotFoundError:
@@ -134,22 +134,29 @@ def _download(repo: str, subfolder: str | None, where: dict[str, Any], allow_pic
     ) from None
 
 
-def _listed(repo: str, subfolder: str | None, where: dict[str, Any], allow_pickle: bool) -> list[str]:
-    """The files of a repository that reading a model takes, of one variant of its weights; none where the hub is not asked.
+def _wanted(
+    repo: str, subfolder: str | None, where: dict[str, Any], allow_pickle: bool
+) -> tuple[list[str], dict[str, Any]]:
+    """Patterns of the files that reading a model takes, of one variant of its weights, and where to have them from.
 
-    Errors of the hub that a snapshot would meet, too, are left to it: it may have the files in its cache.
+    What the hub answers is left to the snapshot, which asks again. Where there is no way to it one wait is enough: the
+    cache is all that is left.
     """
     import huggingface_hub
     from huggingface_hub import constants
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+    patterns = _patterns(subfolder, allow_pickle)
     if where["local_files_only"] or constants.HF_HUB_OFFLINE:
-        return []
+        return patterns, where
     try:
-        api = huggingface_hub.HfApi(token=where["token"])
-        names = api.list_repo_files(repo, revision=where["revision"])
+        info = huggingface_hub.HfApi(token=where["token"]).model_info(repo, revision=where["revision"])
+    except (HfHubHTTPError, HFValidationError):
+        return patterns, where
     except Exception:  # noqa: BLE001  # of whatever carries its requests, which differs by its version
-        return []
-    return [escape(name) for name in select(names, subfolder, allow_pickle=allow_pickle)]
+        return patterns, where | {"local_files_only": True}
+    names = [file.rfilename for file in info.siblings or ()]
+    return [escape(name) for name in select(names, subfolder, allow_pickle=allow_pickle)] or patterns, where
 
 
 def select(names: Iterable[str], subfolder: str | None = None, *, allow_pickle: bool = False) -> list[str]:
