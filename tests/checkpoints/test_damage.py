@@ -272,3 +272,15 @@ def test_hub_errors_leak_no_password(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     with pytest.raises(ValueError, match=r"models\.example\.org was not asked") as error:
         genpercept.load("nobody-here/none", local_files_only=True, token="hf_pass-word", cache_dir=tmp_path)
     assert "pass-word" not in str(error.value) and str(tmp_path) in str(error.value)
+
+
+def test_a_tokenizer_of_another_vocabulary_is_named(tmp_path: Path) -> None:
+    """A token of its own is one behind the last that the encoder knows."""
+    base = tmp_path / "base"
+    shutil.copytree(GOLDEN / "sd-tiny", base)
+    config = base / "tokenizer" / "tokenizer_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"eos_token": "a\nb", "pad_token": "\x1b[2J"}))
+    with pytest.raises(
+        ValueError, match=r"gives token \d+, but the text encoder knows \d+: tokenizer/ and text_encoder/"
+    ):
+        text.embed(*text.load(base))

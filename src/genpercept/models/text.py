@@ -33,7 +33,7 @@ def embed(tokenizer: Any, text_encoder: Any, prompt: str = "", *, pad: bool = Fa
 
     Not padded unless asked: the empty prompt is 2 tokens (begin, end) as in the released v2 models; v1 padded to 77. T5, of
     PixArt, gives 1 (end): its padding to 120 is masked in both networks, so that leaving it out changes nothing. ValueError
-    where it is asked for all the same. Zeros of an encoder that is shapes alone.
+    where it is asked for all the same, and for a tokenizer of another vocabulary. Zeros of an encoder that is shapes alone.
     """
     masked = text_encoder.config.model_type == _T5
     if masked and pad:
@@ -48,6 +48,12 @@ def embed(tokenizer: Any, text_encoder: Any, prompt: str = "", *, pad: bool = Fa
         truncation=True,
         return_tensors="pt",
     ).input_ids
+    known = text_encoder.get_input_embeddings().num_embeddings
+    if (largest := int(ids.max())) >= known:
+        raise ValueError(
+            f"the tokenizer gives token {largest}, but the text encoder knows {known}: tokenizer/ and text_encoder/ are of two "
+            "models, or one was changed; copy or download both again"
+        )
     found = text_encoder(ids.to(text_encoder.device))[0].float()
     return torch.zeros(found.shape) if found.is_meta else found.clone()
 
