@@ -25,6 +25,7 @@ from genpercept import GenPerceptPipeline
 from genpercept.commands.study import chart, execute, job, paired, report
 from genpercept.commands.study import plan as study
 from genpercept.commands.study.measure import Inference, _predict
+from genpercept.core import locks
 from genpercept.training import recipe as recipes
 from tests.support.paths import SD_TINY
 from tests.support.planes import planes
@@ -298,7 +299,7 @@ def test_an_interrupted_study_stops_its_runs(file: Path, tmp_path: Path) -> None
                 return
 
     threading.Thread(target=interrupt, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt), execute.held(tmp_path / "out"):
+    with pytest.raises(KeyboardInterrupt), locks.own(tmp_path / "out", "study"):
         execute.claim(tmp_path / "out", jobs, False)
         execute.execute(tmp_path / "out", jobs, say=lambda line: None)
     assert "go on with --resume" in (folder / job.LOG).read_text()
@@ -325,7 +326,10 @@ def test_a_run_whose_folder_cannot_be_written_stops_the_study(
         )
 
     monkeypatch.setattr(execute, "_start", start)
-    with pytest.raises(ValueError, match="study has stopped; 0 of 3 runs are finished") as error, execute.held(out):
+    with (
+        pytest.raises(ValueError, match="study has stopped; 0 of 3 runs are finished") as error,
+        locks.own(out, "study"),
+    ):
         execute.execute(out, jobs, say=lambda text: None)
     assert begun == [jobs[0].folder, jobs[1].folder] and line in str(error.value) and "--resume" in str(error.value)
     assert "\n" not in str(error.value)
@@ -333,9 +337,9 @@ def test_a_run_whose_folder_cannot_be_written_stops_the_study(
 
 def test_two_studies_in_one_folder_are_refused(tmp_path: Path) -> None:
     with (
-        execute.held(tmp_path / "out"),
+        locks.own(tmp_path / "out", "study"),
         pytest.raises(ValueError, match=rf"in use by process {os.getpid()} on .*\(study\)"),
-        execute.held(tmp_path / "out"),
+        locks.own(tmp_path / "out", "study"),
     ):
         pass
 

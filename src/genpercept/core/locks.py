@@ -8,7 +8,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,18 @@ def hold(folder: Path, what: str) -> Iterator[None]:
             if os.path.samestat(os.fstat(descriptor), path.stat()):
                 path.unlink()
         os.close(descriptor)
+
+
+@contextmanager
+def own(folder: Path, what: str) -> Iterator[None]:
+    """As `hold`, of a folder that is made where it must be; ValueError, too, where it cannot be written."""
+    with ExitStack() as stack:
+        try:
+            files.make_folder(folder)
+            stack.enter_context(hold(folder, what))
+        except OSError as error:
+            raise ValueError(f"{folder}: cannot be written: {error.strerror}") from None
+        yield
 
 
 def _take(path: Path) -> int | None:

@@ -24,7 +24,7 @@ SUFFIXES = (
     *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".avif", ".heic", ".heif"),
 )
 # Pillow also opens formats that start other programs (EPS: Ghostscript) or are no photographs; those stay closed.
-_PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "TGA", "JPEG2000", "AVIF")
+PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "TGA", "JPEG2000", "AVIF")
 
 MAX_PIXELS = 178_956_970  # where Pillow refuses, too; a 16k x 8k image is within
 VARIABLE = "GENPERCEPT_MAX_PIXELS"
@@ -147,7 +147,7 @@ def _open(path: Path) -> Image.Image:
     # header is parsed here.
     with _pillow_limit:
         Image.init()
-        formats = [f for f in _PILLOW_FORMATS if f in Image.OPEN]
+        formats = [f for f in PILLOW_FORMATS if f in Image.OPEN]
         pillows = Image.MAX_IMAGE_PIXELS
         Image.MAX_IMAGE_PIXELS = None
         try:

@@ -25,8 +25,8 @@ from genpercept.core.labels import VALID, Label
 from genpercept.core.notes import note
 from genpercept.core.texts import listed, one_line, shown
 from genpercept.imaging import png16
+from genpercept.imaging.decode import PILLOW_FORMATS, orientation, pixel_limit
 from genpercept.imaging.decode import SUFFIXES as IMAGES
-from genpercept.imaging.decode import orientation, pixel_limit
 from genpercept.imaging.encode import decode16, value_words
 from genpercept.imaging.kinds import KINDS
 
@@ -34,7 +34,6 @@ from genpercept.imaging.kinds import KINDS
 SUFFIXES = (".npy", ".npz", ".exr", ".png", ".tif", ".tiff", *(s for s in IMAGES if s not in (".png", ".tif", ".tiff")))
 ASIDE = ("_overlay", "_color", "_colour", "_colored", "_coloured", "_uncertainty")  # lies beside predictions, is none
 KEYS = ("values", "pred", "gt")  # of arrays in an npz
-_FORMATS = ("PNG", "TIFF", "JPEG", "WEBP", "BMP", "DIB", "GIF", "PPM", "TGA", "JPEG2000", "AVIF")
 _LOSSY = ("JPEG", "WEBP", "AVIF", "JPEG2000")
 _CLOSE = {True: 24, False: 2}  # by how much channels of 8 bits that are equal may differ, of lossy and of other formats
 _RINGING = 16
@@ -266,7 +265,7 @@ def _image(path: Path) -> Stored:
 def _open(path: Path) -> Image.Image:
     """Of the formats that hold pixels: Pillow would start other programs for some (EPS: Ghostscript)."""
     Image.init()
-    return Image.open(path, formats=[name for name in _FORMATS if name in Image.OPEN])
+    return Image.open(path, formats=[name for name in PILLOW_FORMATS if name in Image.OPEN])
 
 
 def _palette(image: Image.Image) -> np.ndarray:

@@ -8,14 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from genpercept.commands.study.job import CANNOT_WRITE, JOB, LOG, SCORES, tidy
 from genpercept.commands.study.measure import HeldOut, Inference
-from genpercept.core import files, locks
+from genpercept.core import files
 from genpercept.core.texts import read_lines
 from genpercept.tasks import TASKS
 from genpercept.training import lacking
@@ -127,18 +127,6 @@ def wall_seconds(jobs: Sequence[Job], images_per_second: float, passes_per_secon
     """Estimate for all of them, `at_once` side by side; 0 without rates."""
     each = [job.seconds(images_per_second, passes_per_second) for job in jobs]
     return max(sum(each) / at_once, max(each, default=0.0))
-
-
-@contextmanager
-def held(out: Path) -> Iterator[None]:
-    """The study's folder, made where it must be, is this process's until the block ends; ValueError where it cannot be."""
-    with ExitStack() as stack:
-        try:
-            files.make_folder(out)
-            stack.enter_context(locks.hold(out, "study"))
-        except OSError as error:
-            raise ValueError(f"{out}: cannot be written: {error.strerror}") from None
-        yield
 
 
 def claim(out: Path, jobs: Sequence[Job], resume: bool) -> None:

@@ -18,6 +18,7 @@ from genpercept.commands.evaluate import suites
 from genpercept.commands.study import execute, report
 from genpercept.commands.study.execute import Job
 from genpercept.commands.study.measure import HeldOut, Inference, check_tests
+from genpercept.core import locks
 from genpercept.core.names import choose
 from genpercept.metrics import METRICS
 from genpercept.models.paradigms import PARADIGMS
@@ -133,7 +134,7 @@ def main(
         planned = execute.summary(chosen, study.rates.images, study.rates.passes, at_once, out)
         print(planned)
         return planned.code
-    with execute.held(out):
+    with locks.own(out, "study"):
         execute.claim(out, jobs, resume)
         failed = execute.execute(out, chosen, at_once, study.rates.images, study.rates.passes)
         settings = study.model_dump(mode="json", exclude={"arm", "base", "rates", "suite"})

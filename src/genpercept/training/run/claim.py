@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -51,20 +51,12 @@ def sweep(out: Path) -> None:
         files.sweep(folder)
 
 
-@contextmanager
-def held(out: Path) -> Iterator[None]:
+def held(out: Path) -> AbstractContextManager[None]:
     """The run's folder, made where it must be, is this process's, with those that train with it, until the block ends.
 
     ValueError, with who holds it and since when, where another run does; and where it cannot be written.
     """
-    with ExitStack() as stack:
-        if launch.leads():
-            try:
-                files.make_folder(out)
-                stack.enter_context(locks.hold(out, "train"))
-            except OSError as error:
-                raise ValueError(f"{out}: cannot be written: {error.strerror}") from None
-        yield
+    return locks.own(out, "train") if launch.leads() else nullcontext()
 
 
 def claim(out: Path, recipe: Recipe, resume: bool) -> None:
