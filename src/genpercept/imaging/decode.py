@@ -79,6 +79,7 @@ def from_pil(image: Image.Image, name: str, path: Path | None = None) -> np.ndar
     try:
         if path is not None:
             whole.check_header(image, path, name)
+        tiff.mend_ycbcr(image)
         image.load()
         if path is not None:
             whole.check_pixels(image, path, name)

@@ -12,10 +12,20 @@ from genpercept.imaging.budget import READING
 from genpercept.imaging.pixels import Refused, blocks, by_257, check_finite, scaled
 
 _TYPES = "8 and 16 bits, and floats of 16 to 64 bits, grey or RGB, with or without further channels, are read"
+_PHOTOMETRIC, _YCBCR, _SUBSAMPLING = 262, 6, 530  # tags of TIFF 6.0
 
 
 def is_tiff(head: bytes) -> bool:
     return head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def mend_ycbcr(image: Any) -> None:
+    """Before it is loaded: Pillow up to 12 takes four bytes for each pixel of an uncompressed YCbCr TIFF, which has three."""
+    tags, tiles = getattr(image, "tag_v2", {}), getattr(image, "tile", [])
+    whole = tags.get(_PHOTOMETRIC) == _YCBCR and tuple(tags.get(_SUBSAMPLING, (2, 2))) == (1, 1)
+    if image.format == "TIFF" and whole and tiles and all(t[0] == "raw" and t[3][0] == "RGBX" for t in tiles):
+        image._mode = "YCbCr"  # as Pillow 13 has it
+        image.tile = [(*t[:3], ("YCbCr", *t[3][1:])) for t in tiles]
 
 
 def read(path: Path, name: str, check: Callable[[tuple[int, int], int], None]) -> np.ndarray:
