@@ -250,6 +250,11 @@ def cases() -> list[Case]:
         Case("VAE: scaling_factor 0", "mini", settings(VAE, scaling_factor=0)),
         Case("VAE: latent_channels a list", "mini", settings(VAE, latent_channels=[4])),
         Case("VAE: a tiny one's class", "mini", settings(VAE, _class_name="AutoencoderTiny")),
+        Case(
+            "pair: a class of two lines",
+            "pair",
+            settings(VAE, _class_name="CodecPair", encoder={"_class_name": "a\nb"}, decoder={}),
+        ),
         Case("pair: the encoder is a number", "pair", settings(VAE, _class_name="CodecPair", encoder=5, decoder=5)),
         Case("head: fusion_hidden_size of 10^7", "dpt", settings(HEAD, fusion_hidden_size=10**7)),
         Case("head: neck_hidden_sizes a number", "dpt", settings(HEAD, neck_hidden_sizes=7)),
@@ -268,6 +273,7 @@ def cases() -> list[Case]:
         Case("text encoder: 10^6 layers", "public", settings(TEXT, num_hidden_layers=10**6), options=PUBLIC),
         Case("text encoder: 900 layers", "public", settings(TEXT, num_hidden_layers=900), options=PUBLIC),
         Case("text encoder: vocabulary of 10^7", "public", settings(TEXT, vocab_size=10**7), options=PUBLIC),
+        Case("text encoder: heads of null", "public", settings(TEXT, num_attention_heads=None), options=PUBLIC),
         Case("text encoder: 10^7 positions", "public", settings(TEXT, max_position_embeddings=10**7), options=PUBLIC),
         # types and values of the manifest
         _manifest("resolution -5", resolution=-5),

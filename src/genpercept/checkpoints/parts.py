@@ -21,7 +21,7 @@ from genpercept.checkpoints.stand_ins import read_json
 from genpercept.checkpoints.weights import SUFFIX, is_pickle, pickle_refused, weight_files
 from genpercept.core import dtypes
 from genpercept.core.files import blocks
-from genpercept.core.texts import listed, one_line
+from genpercept.core.texts import class_shown, listed, one_line
 
 MANIFEST = "genpercept.json"
 FORMAT = 1
@@ -206,7 +206,9 @@ def todays_shapes(
 def check_config(part: PartPlugin, folder: Path, config: dict[str, Any]) -> None:
     """ValueError for the config of another class, and for settings that the plugin's cannot have."""
     if config.get("_class_name", part.class_name) not in (part.class_name, *part.older_names):
-        raise ValueError(f"{folder}: holds a {config['_class_name']}, but {part.name!r} needs a {part.class_name}")
+        raise ValueError(
+            f"{folder}: holds a {class_shown(config['_class_name'])}, but {part.name!r} needs a {part.class_name}"
+        )
     part.check(config, folder / "config.json")
 
 

@@ -204,6 +204,12 @@ def shown(path: Path) -> str:
     return text if text.isprintable() else ascii(text)
 
 
+def class_shown(name: object) -> str:
+    """A class as a config.json names it, for a message: short and on one line whatever it holds."""
+    text = str(name)[:80]
+    return text if text.isprintable() else ascii(text)
+
+
 def one_line(error: object, most: int | None = None) -> str:
     """An error's message on one line, of at most so many letters; its type where it has none."""
     return (" ".join(str(error).split()) or type(error).__name__)[:most]

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from genpercept.checkpoints import budget, parts, regular, shapes
@@ -24,7 +23,6 @@ _WORD_END = "</w>"
 _T5, _T5_LENGTH = "t5", 120  # tokens of a caption at most, as PixArt was trained
 _TOKENIZER = "tokenizer_config.json"
 _SHOWN = 160  # letters of another library's message
-_UNREADABLE = (OSError, ValueError, ImportError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError)
 
 
 @torch.no_grad()  # not inference mode: the embedding is an input of training too
@@ -87,7 +85,7 @@ def load(folder: Path, *, allow_pickle: bool = False) -> tuple[Any, Any]:
             encoder, wrong = _read(kind, known(config, kind.config_class), files, allow_pickle)
     except budget.Exceeded as error:
         raise ValueError(f"{part / 'config.json'}: does not fit its weights: {error}; copy both again") from None
-    except _UNREADABLE as error:
+    except Exception as error:  # noqa: BLE001  # transformers has exceptions of its own, and no common one
         reason = one_line(error, _SHOWN)
         raise ValueError(f"{part}: not a readable text encoder ({reason}); copy or download it again") from None
     if wrong:
@@ -99,7 +97,7 @@ def load(folder: Path, *, allow_pickle: bool = False) -> tuple[Any, Any]:
 
 
 def _read(kind: Any, settings: dict[str, Any], files: list[Path], allow_pickle: bool) -> tuple[Any, list[str]]:
-    """The encoder in evaluation mode, and tensors that its files lack or have in another shape. One of _UNREADABLE for none.
+    """The encoder in evaluation mode, and tensors that its files lack or have in another shape. Any exception for none.
 
     transformers is handed settings and tensors, not the folder: it would look there for adapters, and for code to fetch.
     """
@@ -151,7 +149,7 @@ def _tokenizer(folder: Path, reader: Any) -> Any:
                 )
     try:
         return reader.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except _UNREADABLE as error:
+    except Exception as error:  # noqa: BLE001  # transformers has exceptions of its own, and no common one
         reason = one_line(error, _SHOWN)
         raise ValueError(f"{folder}: not a readable tokenizer ({reason}); copy it again") from None
 

@@ -11,6 +11,7 @@ from torch import nn
 from genpercept.checkpoints import hub
 from genpercept.checkpoints.parts import load_part, read_json
 from genpercept.core.modules import config_of
+from genpercept.core.texts import class_shown
 from genpercept.models.codecs import CODECS, HALVES, CodecPlugin, half
 from genpercept.pipeline.manifest import has_manifest, part_path, read_manifest
 
@@ -35,7 +36,7 @@ def read_codec(source: str | Path, dtype: torch.dtype | None = None, **where: An
     found = {CODECS.find(name).class_name: name for name in CODECS.names()}
     if kind is None or kind not in found:
         known = ", ".join(sorted(k for k in found if k))
-        raise ValueError(f"{folder}: holds a {kind}, which is no codec; pass a folder with one of {known}")
+        raise ValueError(f"{folder}: holds a {class_shown(kind)}, which is no codec; pass a folder with one of {known}")
     pickle = bool(where.get("allow_pickle"))
     return found[kind], load_part(CODECS.find(found[kind]), folder, dtype, allow_pickle=pickle)
 

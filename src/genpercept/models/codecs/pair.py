@@ -12,6 +12,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from genpercept.core.modules import config_of
+from genpercept.core.texts import class_shown
 from genpercept.models.codecs import CODECS, HALVES, Codec, CodecPlugin
 
 # What each half does without, in diffusers' autoencoders.
@@ -90,7 +91,9 @@ def _plugin(config: Mapping[str, Any]) -> CodecPlugin:
     known = {p.class_name: p for p in map(_find, CODECS.names()) if p.class_name}
     name = config.get("_class_name")
     if name not in known or name == CodecPair.__name__:
-        raise ValueError(f"a {name} is no codec: choose {', '.join(sorted(known.keys() - {CodecPair.__name__}))}")
+        raise ValueError(
+            f"a {class_shown(name)} is no codec: choose {', '.join(sorted(known.keys() - {CodecPair.__name__}))}"
+        )
     return known[name]
 
 
