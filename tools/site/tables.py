@@ -83,7 +83,8 @@ def card(name: str) -> str:
 def _stated(info: dict[str, Any]) -> Iterator[list[str]]:
     recipe = info.get("recipe") or {}
     yield ["licence", str(info["licence"])]
-    yield ["task", f"`{info['task']}`" + (f", options `{_plain(info['task_options'])}`" if info["task_options"] else "")]
+    options = _plain(info.get("task_options") or {})
+    yield ["task", f"`{info['task']}`" + (f", options `{options}`" if options else "")]
     yield ["paradigm", f"`{info['paradigm']}`, one step"]
     yield ["head", f"`{info['head']}`"]
     yield ["processing resolution", f"{info['resolution']} pixels, the longest edge"]
