@@ -29,7 +29,7 @@ def of_repository(page: str) -> str:
 
 def of_site(path: str) -> str | None:
     """The page or file of the site that a path in the repository is; None where it is none."""
-    if path in ("README.md", "docs", "docs/README.md"):
+    if path in ("README.md", "docs"):
         return "index.md"
     if path in BESIDE or (path.startswith("benchmarks/") and path.endswith((".md", ".png"))):
         return path

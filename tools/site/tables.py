@@ -77,7 +77,7 @@ def card(name: str) -> str:
     rows = [["size on disk", f"{size / 1e6:.1f} MB"]]
     if (folder / "genpercept.json").exists():
         rows += list(_stated(json.loads((folder / "genpercept.json").read_text(encoding="utf-8"))))
-    return table(["", ""], rows)
+    return table(["its files say", ""], rows)
 
 
 def _stated(info: dict[str, Any]) -> Iterator[list[str]]:
@@ -107,7 +107,7 @@ def scores(name: str) -> str:
     """What an embedded model scores, of the page that its measurement wrote."""
     if name in ("depth", "normals"):
         return _measured(name)
-    text = (ROOT / "docs/mini.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/mini.md").read_text(encoding="utf-8").partition("<!-- tasks:begin -->")[2]
     found = re.search(rf"^\| {name}, .*?(?=\n\n)", text, re.MULTILINE | re.DOTALL)
     assert found, f"docs/mini.md has no table of {name}"
     return found[0]
