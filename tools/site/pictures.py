@@ -84,8 +84,8 @@ class Maker:
     def maps(self, task: str, names: Sequence[str]) -> Image.Image:
         """Photographs beside their answers."""
         pipe = genpercept.load(f"mini/{task}")
-        pairs = [(self.photos[name], pipe(self.photos[name]).colourise()) for name in names]
-        return row(*(p for pair in pairs for p in pair), labels=["photograph", task] * len(pairs))
+        photos = [self.photos[name] for name in names]
+        return column([row(photo, pipe(photo).colourise(), labels=["photograph", task]) for photo in photos])
 
     def hero(self) -> Image.Image:
         """Two photographs with depth and normals."""
@@ -125,10 +125,8 @@ class Maker:
         image, person = image_of(best), self.photos["astronaut"]
         found = pipe(image, boxes=best.boxes.numpy())
         failed = pipe(person, boxes=np.array([PERSON]))
-        return row(
-            *(image, found.colourise(image), person, failed.colourise(person)),
-            labels=["scene", "found", "photograph", "wrong"],
-        )
+        rows = (image, found, "scene", "found"), (person, failed, "photograph", "wrong")
+        return column([row(i, answer.colourise(i), labels=words) for i, answer, *words in rows])
 
     def anomaly(self) -> Image.Image:
         """A scene's defects, where they are, and the scores."""
@@ -138,7 +136,8 @@ class Maker:
         answer = pipe(image)
         truth = np.repeat(np.where(best.defect.numpy(), 255, 0).astype(np.uint8)[..., None], 3, -1)
         over = painters.heat_over(answer.values, image)
-        return row(image, truth, answer.colourise(), over, labels=["scene", "truth", "anomaly", "overlay"])
+        upper = row(image, truth, labels=["scene", "truth"])
+        return column([upper, row(answer.colourise(), over, labels=["anomaly", "overlay"])])
 
 
 def _legend(answer: genpercept.Prediction) -> Image.Image:
