@@ -32,7 +32,9 @@ def test_the_notebook_is_the_page(maker: ModuleType) -> None:
     assert maker.NOTEBOOK.read_text(encoding="utf-8").rstrip() == made.rstrip()
 
 
-def test_the_notebook_runs_and_prints_what_the_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, maker: Any) -> None:
+def test_the_notebook_runs_and_prints_what_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, maker: Any
+) -> None:
     command = tmp_path / "bin" / "genpercept"  # of this checkout, whatever is installed
     command.parent.mkdir()
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m genpercept "$@"\n')

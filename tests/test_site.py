@@ -19,8 +19,12 @@ from genpercept.core.registry import Registry, Table
 from tests.support.paths import ROOT
 
 # A registry or table says its group of entry points where it is made.
-MADE = re.compile(r"^[A-Z]+(?:: [\w\[\]]+)? = (?:Registry|Table|_Metrics)\b[^\n]*?\(\s*[^)]*?\"genpercept\.(\w+)\"", re.MULTILINE)
-LOADED = re.compile(r"<(?:script|img|iframe|source)\b[^>]*\bsrc=\"?(https?:[^\"\s>]+)|<link\b[^>]*\bhref=\"?(https?:[^\"\s>]+)")
+MADE = re.compile(
+    r"^[A-Z]+(?:: [\w\[\]]+)? = (?:Registry|Table|_Metrics)\b[^\n]*?\(\s*[^)]*?\"genpercept\.(\w+)\"", re.MULTILINE
+)
+LOADED = re.compile(
+    r"<(?:script|img|iframe|source)\b[^>]*\bsrc=\"?(https?:[^\"\s>]+)|<link\b[^>]*\bhref=\"?(https?:[^\"\s>]+)"
+)
 
 
 @pytest.fixture(scope="module")
@@ -96,4 +100,6 @@ def test_marks_are_replaced(site: Path) -> None:
 
 def _anchors(site: Path) -> set[str]:
     pages = (site / "reference").glob("*.html")
-    return {found for page in pages for found in re.findall(r'id="(genpercept[\w.]*)"', page.read_text(encoding="utf-8"))}
+    return {
+        found for page in pages for found in re.findall(r'id="(genpercept[\w.]*)"', page.read_text(encoding="utf-8"))
+    }

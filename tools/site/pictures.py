@@ -32,7 +32,9 @@ Picture = np.ndarray | Image.Image
 def row(*pictures: Picture, labels: Sequence[str] = ()) -> Image.Image:
     """Pictures of one height beside each other, each with a word in its corner."""
     shown = [p if isinstance(p, Image.Image) else Image.fromarray(p) for p in pictures]
-    shown = [p.convert("RGB").resize((round(p.width * HEIGHT / p.height), HEIGHT), Image.Resampling.LANCZOS) for p in shown]
+    shown = [
+        p.convert("RGB").resize((round(p.width * HEIGHT / p.height), HEIGHT), Image.Resampling.LANCZOS) for p in shown
+    ]
     for picture, label in zip(shown, labels, strict=False):
         _word(picture, label)
     out = Image.new("RGB", (sum(p.width for p in shown) + GAP * (len(shown) - 1), HEIGHT), WHITE)

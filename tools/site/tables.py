@@ -35,7 +35,9 @@ HOLDS = {
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in lines)
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in lines
+    )
 
 
 # ---- tasks and formats
@@ -51,7 +53,9 @@ def tasks() -> str:
         page = ROOT / "docs/how-to" / f"{name}.md"
         title = f"[{name}]({name}.md)" if page.exists() else name
         written = ", ".join(default_formats(task.kind))
-        rows.append([title, f"{kind.shape} {kind.dtype.__name__}", kind.meaning, limits, written, task.metric or "", embedded])
+        rows.append(
+            [title, f"{kind.shape} {kind.dtype.__name__}", kind.meaning, limits, written, task.metric or "", embedded]
+        )
     return table(["task", "values", "meaning", "range", "files by default", "metric", "embedded"], rows)
 
 
@@ -89,7 +93,7 @@ def _stated(info: dict[str, Any]) -> Iterator[list[str]]:
     yield ["head", f"`{info['head']}`"]
     yield ["processing resolution", f"{info['resolution']} pixels, the longest edge"]
     if recipe:
-        yield ["started from", f"`{recipe['model']['base']}`, `learn.denoiser = \"{recipe['learn']['denoiser']}\"`"]
+        yield ["started from", f'`{recipe["model"]["base"]}`, `learn.denoiser = "{recipe["learn"]["denoiser"]}"`']
         data = recipe["data"][0]
         yield ["data", f"{data['count']:,} scenes of the [synthetic world](../world.md), domain `{data['domain']}`"]
         yield ["steps, batch", f"{recipe['steps']:,} steps of {recipe['loader']['batch_size']}, the last stage"]
@@ -117,12 +121,19 @@ def _measured(name: str) -> str:
     results = json.loads((ROOT / "docs/mini_results.json").read_text(encoding="utf-8"))
     columns = {
         "depth": (("abs_rel", "AbsRel ↓", "{:.3f}"), ("delta1", "δ1 ↑", "{:.3f}")),
-        "normals": (("mean", "mean angle ↓", "{:.1f}°"), ("median", "median ↓", "{:.1f}°"), ("a11_25", "< 11.25° ↑", "{:.0%}")),
+        "normals": (
+            ("mean", "mean angle ↓", "{:.1f}°"),
+            ("median", "median ↓", "{:.1f}°"),
+            ("a11_25", "< 11.25° ↑", "{:.0%}"),
+        ),
     }[name]
     answers = results[name]["mixed"]
     count = answers["model"]["images"]
     rows = [
-        [f"mini/{name}" if who == "model" else who, *(form.format(_share(found[key], form)) for key, _, form in columns)]
+        [
+            f"mini/{name}" if who == "model" else who,
+            *(form.format(_share(found[key], form)) for key, _, form in columns),
+        ]
         for who, found in answers.items()
         if all(key in found for key, _, _ in columns)
     ]
