@@ -1,7 +1,7 @@
 """The pictures of the tutorial and the how-tos, made with the embedded models: `python tools/site/pictures.py`.
 
-Photographs: those inside the scikit-image and scikit-learn wheels that are free to use; scenes: the synthetic world's test split.
-Which, and by whom, docs/how-to/index.md says. It takes about a minute on one core.
+Photographs: those inside the scikit-image and scikit-learn wheels that are free to use; docs/how-to/index.md says which, and by
+whom. Scenes: the synthetic world's test split. It takes about a minute on one core.
 """
 
 from __future__ import annotations
