@@ -1,7 +1,7 @@
 """docs/tutorial.ipynb out of docs/tutorial.md: `python tools/site/notebook.py`. tests/test_notebook.py runs it and compares.
 
-Blocks of Python become cells, commands become cells that run them. Blocks of text, which show what was printed, are left out: the
-cells print it themselves. A block behind `<!-- not in the notebook -->` stays text.
+Blocks of Python become cells, commands become cells that run them. Blocks of text, which show what was printed, are left
+out, as the cells print it themselves. A block behind `<!-- not in the notebook -->` stays text.
 """
 
 from __future__ import annotations

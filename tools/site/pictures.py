@@ -123,9 +123,9 @@ class Maker:
         """A figure of the world, which it finds, and a person, whom it does not."""
         pipe = genpercept.load("mini/pose")
         peopled = [s for s in self.scenes if s.keypoints is not None and len(s.keypoints)]
-        best = max(peopled, key=lambda s: int((s.keypoints[0, :, 2] == 2).sum()))
+        best = max(peopled, key=lambda s: int((s.label("keypoints")[0, :, 2] == 2).sum()))
         image, person = image_of(best), self.photos["astronaut"]
-        found = pipe(image, boxes=best.boxes.numpy())
+        found = pipe(image, boxes=best.label("boxes").numpy())
         failed = pipe(person, boxes=np.array([PERSON]))
         rows = (image, found, "scene", "found"), (person, failed, "photograph", "wrong")
         return column([row(i, answer.colourise(i), labels=words) for i, answer, *words in rows])
@@ -133,10 +133,10 @@ class Maker:
     def anomaly(self) -> Image.Image:
         """A scene's defects, where they are, and the scores."""
         pipe = genpercept.load("mini/anomaly")
-        best = max(self.scenes, key=lambda s: float(s.defect.float().mean()))
+        best = max(self.scenes, key=lambda s: float(s.label("defect").float().mean()))
         image = image_of(best)
         answer = pipe(image)
-        truth = np.repeat(np.where(best.defect.numpy(), 255, 0).astype(np.uint8)[..., None], 3, -1)
+        truth = np.repeat(np.where(best.label("defect").numpy(), 255, 0).astype(np.uint8)[..., None], 3, -1)
         over = painters.heat_over(answer.values, image)
         upper = row(image, truth, labels=["scene", "truth"])
         return column([upper, row(answer.colourise(), over, labels=["anomaly", "overlay"])])
