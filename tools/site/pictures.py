@@ -46,8 +46,10 @@ def row(*pictures: Picture, labels: Sequence[str] = ()) -> Image.Image:
 
 
 def column(rows: Sequence[Image.Image]) -> Image.Image:
-    """Rows below each other."""
-    out = Image.new("RGB", (max(r.width for r in rows), sum(r.height for r in rows) + GAP * (len(rows) - 1)), WHITE)
+    """Rows below each other, all as wide as the widest."""
+    width = max(r.width for r in rows)
+    rows = [r.resize((width, round(r.height * width / r.width)), Image.Resampling.LANCZOS) for r in rows]
+    out = Image.new("RGB", (width, sum(r.height for r in rows) + GAP * (len(rows) - 1)), WHITE)
     y = 0
     for each in rows:
         out.paste(each, (0, y))
