@@ -14,7 +14,7 @@ from links import ROOT
 from genpercept.commands.cli import cli
 from genpercept.imaging.kinds import KINDS
 from genpercept.imaging.write import FORMATS, default_formats
-from genpercept.tasks import TASKS
+from genpercept.tasks import TASKS, listed
 
 ASSETS = ROOT / "src/genpercept/checkpoints/assets/mini"
 # What a format holds, and the file it makes of photo.jpg, {} being the task.
@@ -46,7 +46,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def tasks() -> str:
     """What each task answers, in which shape and range, in which files, and by which figures it is judged."""
     rows = []
-    for name, task in TASKS.all().items():
+    for name in listed():
+        task = TASKS.find(name)
         kind = KINDS[task.kind]
         limits = "any" if kind.limits is None else f"{kind.limits[0]:g} to {kind.limits[1]:g}"
         embedded = f"[mini/{name}](../models/{name}.md)" if (ASSETS / name).is_dir() else "none"
