@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-slow check wheel clean
+.PHONY: setup demo test test-slow check docs wheel clean
 
 setup: $(STAMP)
 
@@ -28,8 +28,11 @@ check: $(STAMP)
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 
+docs: $(STAMP)  ## the site, in site/: open site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 wheel: $(STAMP)  ## build it, install it elsewhere, predict with it
 	tools/check_wheel.sh
 
 clean:
-	rm -rf demo dist build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf demo site dist build .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,4 +1,4 @@
-"""Paths in the documentation lead somewhere, and the index of the benchmarks has every script."""
+"""Paths in the documentation lead somewhere, the site's navigation has every page, the index of the benchmarks every script."""
 
 from __future__ import annotations
 
@@ -60,5 +60,12 @@ def test_indexes_are_whole() -> None:
     listed = set(LINK.findall((ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")))
     scripts = {path.relative_to(ROOT / "benchmarks").as_posix() for path in ROOT.glob("benchmarks/*/*.[ps][yh]")}
     assert scripts - listed == set()
-    pages = {path.relative_to(ROOT / "docs").as_posix() for path in ROOT.glob("docs/**/*.md")} - {"README.md"}
-    assert pages - set(LINK.findall((ROOT / "docs" / "README.md").read_text(encoding="utf-8"))) == set()
+    pages = {path.relative_to(ROOT / "docs").as_posix() for path in ROOT.glob("docs/**/*.md")}
+    nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
+    assert pages - set(re.findall(r"[\w/-]+\.md", nav)) == set()
+
+
+def test_the_readme_fits_three_screens() -> None:
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 120
+    assert lines[2].startswith("![")
