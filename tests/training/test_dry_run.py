@@ -16,14 +16,14 @@ from genpercept.training.dry_run import LACKING, Plan, plan
 from genpercept.training.networks import predictor
 from tests.support.commands import Call
 from tests.support.miniature import world
-from tests.support.paths import ROOT, SD_TINY
+from tests.support.paths import RECIPES, SD_TINY
 
-DEPTH = ROOT / "recipes" / "paper" / "depth.toml"
+DEPTH = RECIPES / "paper" / "depth.toml"
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Hypersim and Virtual KITTI 2, as recipes/paper/depth.toml reads them."""
+    """Hypersim and Virtual KITTI 2, as paper/depth reads them."""
     return world.build(tmp_path_factory.mktemp("world"), ("hypersim", "vkitti2"), bases=False) / "data"
 
 

@@ -7,11 +7,12 @@ or, first, the name of the parameter that the value goes to.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
@@ -43,6 +44,24 @@ def together(*options: Callable[[Any], Any]) -> Callable[[F], F]:
 def debuggable(command: F) -> F:
     """Adds --debug: a traceback in place of the one line. `main` looks for it, since commands need not know."""
     return click.option("--debug", is_flag=True, expose_value=False, help="Show a traceback on errors.")(command)
+
+
+def print_list(rows: Sequence[tuple[str, str]]) -> None:
+    """Names on stdout, each with a line about it that fits the terminal; whole where stdout is none."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, overflow="ellipsis")
+    for row in rows:
+        table.add_row(*row)
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = 1000
+    with console.capture() as captured:
+        console.print(table)
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 # The model ----------------------------------------------------------------------------------------------------------------
@@ -125,6 +144,17 @@ max_pixels = _shared(
     expose_value=False,
     help=f"Refuse larger images unread: N pixels of 8 bytes.  [default: {MAX_PIXELS_VARIABLE}, or 178,956,970]",
 )
+
+# Recipes ------------------------------------------------------------------------------------------------------------------
+
+
+def complete_recipe(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The package's recipes, and files."""
+    from genpercept.training import recipe_names
+
+    ours = [name for name in recipe_names.names() if name.startswith(incomplete)]
+    return [*map(CompletionItem, ours), CompletionItem(incomplete, type="file")]
+
 
 # Data sets ----------------------------------------------------------------------------------------------------------------
 

@@ -43,10 +43,14 @@ _NORM_STEPS = 100  # before which no step counts as a spike
 
 
 def main(
-    recipe: Path, overrides: Sequence[str] = (), out: Path = Path("run"), resume: bool = False, dry_run: bool = False
+    recipe: str | Path,
+    overrides: Sequence[str] = (),
+    out: Path = Path("run"),
+    resume: bool = False,
+    dry_run: bool = False,
 ) -> int:
-    """Train what `recipe` describes into folder `out`; returns the exit status: 130 or 143 when interrupted, of a dry run 3
-    where this machine lacks something.
+    """Train what `recipe`, a file or a name, describes into folder `out`; returns the exit status: 130 or 143 when interrupted,
+    of a dry run 3 where this machine lacks something.
 
     Raises ValueError for a recipe that cannot be run, an output folder that has another run in it or cannot be written to, or a
     run that diverged.

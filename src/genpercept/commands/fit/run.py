@@ -53,7 +53,7 @@ def main(
     out: Path,
     categories: Sequence[str] = (),
     *,
-    recipe: Path | None = None,
+    recipe: str | None = None,
     base: str | None = None,
     overrides: Sequence[str] = (),
     held_out: float = 0.1,
@@ -109,13 +109,9 @@ def _chosen(root: Path, categories: Sequence[str], held_out: float) -> list[str]
     return names
 
 
-def _usual(base: str | None) -> Path:
-    """The recipe of a source checkout: an installed package brings none."""
-    folder = Path(__file__).parents[4] / "recipes" / ("mini" if base and base.startswith("mini/") else "paper")
-    path = folder / "anomaly.toml"
-    if not path.is_file():
-        raise ValueError(f"{path}: not there, since an installed package brings no recipes: give one by --recipe")
-    return path
+def _usual(base: str | None) -> str:
+    """The package's recipe: for an embedded base the small one."""
+    return f"{'mini' if base and base.startswith('mini/') else 'paper'}/anomaly"
 
 
 def _data(category: str, held_out: float) -> Dataset:
@@ -155,7 +151,7 @@ def _train(out: Path, settings: Settings, category: str) -> int:
     from genpercept.training.loop import main as train
 
     click.echo(f"{category}: training in {shown(out)}")
-    return train(Path(settings.recipe), _overrides(settings, category), out, resume=(out / "checkpoints").is_dir())
+    return train(settings.recipe, _overrides(settings, category), out, resume=(out / "checkpoints").is_dir())
 
 
 def _measured(model: Path, settings: Settings, category: str, device: str, batch_size: int) -> dict[str, Any]:
