@@ -46,11 +46,9 @@ def test_a_name_that_there_is_not(given: str, says: str, call: Call) -> None:
 
 
 def test_list_and_show(call: Call) -> None:
-    listed = call("train", "--list")
-    assert (
-        listed.code == 0 and "mini/depth " in listed.out and len(listed.out.splitlines()) == len(recipe_names.names())
-    )
-    assert call("train", "paper/depth", "--show").out == (RECIPES / "paper" / "depth.toml").read_text()
+    code, listed, _ = call("train", "--list")
+    assert code == 0 and "mini/depth " in listed and len(listed.splitlines()) == len(recipe_names.names())
+    assert call("train", "paper/depth", "--show")[1] == (RECIPES / "paper" / "depth.toml").read_text()
     studies = call("study", "--list")[1]
     assert "\nparadigms --scale full " in studies and len(studies.splitlines()) == 3 + len(shipped.names("full"))
     assert call("study", "betas", "--scale", "full", "--show")[1].startswith("# RGB blending")

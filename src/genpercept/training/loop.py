@@ -20,9 +20,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from genpercept.core import dtypes
 from genpercept.core.rng import generator
+from genpercept.training import lacking, stages
 from genpercept.training import recipe as recipes
-from genpercept.training import stages
-from genpercept.training.dry_run import plan
+from genpercept.training.dry_run import division, plan
 from genpercept.training.networks import batch_norm, learning
 from genpercept.training.optim import build
 from genpercept.training.optim.schedule import Average, rate
@@ -45,7 +45,7 @@ _NORM_STEPS = 100  # before which no step counts as a spike
 def main(
     recipe: str | Path,
     overrides: Sequence[str] = (),
-    out: Path = Path("run"),
+    out: Path | None = None,
     resume: bool = False,
     dry_run: bool = False,
 ) -> int:
@@ -57,10 +57,13 @@ def main(
     """
     settings = recipes.load(recipe, overrides)
     if dry_run:
+        if out is not None and claim.begun_in(out, resume):
+            claim.compare(out, settings, overrides)
         planned = plan(settings, out)
         print(recipes.to_json(settings))
         print(planned)
         return planned.code
+    out = out or Path("run")
     launch.end_with_launcher()
     claim.sweep(out)
     changes = claim.compare(out, settings, overrides) if resume else []
@@ -68,6 +71,9 @@ def main(
         if os.environ.get("RANK", "0") == "0":
             print(f"{out}: the run is done since step {last}; nothing is changed", file=sys.stderr, flush=True)
         return 0
+    for line in lacking.of_models(settings, made=True):
+        raise ValueError(line)
+    division(settings)
     with claim.held(out):
         if launch.wanted(settings.speed.processes):
             return launch.launch(settings.speed.processes, recipe, overrides, out, resume)

@@ -12,8 +12,9 @@ from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
-from genpercept.core.names import hint
+from genpercept.core.names import choose, hint
 from genpercept.core.texts import read_toml, toml_value
+from genpercept.data.synthetic import DOMAINS
 from genpercept.training import recipe_names
 from genpercept.training.recipe_fields import (
     Autoencoder,
@@ -153,6 +154,8 @@ class Recipe(Section):
             raise ValueError(
                 "model.backbone: only the denoiser stage makes one; fine-tuning takes its base's, leave it out"
             )
+        if self.validation.domain and self.data[0].name == "synthetic":
+            choose("domain", self.validation.domain, DOMAINS, "validation.domain: ")
         if self.stage == "finetune":
             self._check_finetune()
         if self.stage == "distil":

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from genpercept.core.labels import LABELS
 from genpercept.core.names import choose
+from genpercept.data.synthetic import DOMAINS
 from genpercept.training.recipe_fields import Section
 
 
@@ -88,6 +89,12 @@ class DataSet(Section):
     def called(self) -> str:
         """What lines about the set call it: one that renders its own images by what they show."""
         return self.name if self.root else f"{self.name}/{self.domain}"
+
+    @model_validator(mode="after")
+    def _a_domain(self) -> Self:
+        if self.name == "synthetic":
+            choose("domain", self.domain, DOMAINS)
+        return self
 
     @field_validator("having")
     @classmethod

@@ -66,4 +66,4 @@ def train(
 
     if out is None and not dry_run:
         raise click.UsageError("--out RUN is missing: the folder that the run is to be written to")
-    return main(recipe=recipe, overrides=list(overrides), out=out or Path(), resume=resume, dry_run=dry_run)
+    return main(recipe=recipe, overrides=list(overrides), out=out, resume=resume, dry_run=dry_run)
