@@ -93,7 +93,10 @@ def _block(body: Sequence[str], language: str, title: str, page: str, first: int
 
 
 def _commands(body: Sequence[str], prompted: bool, all_of_it: bool) -> Iterator[tuple[int, str]]:
-    """Commands with the lines that they go on over. prompted: those behind `$ `; all_of_it: what no known program begins, too."""
+    """Commands with the lines that they go on over.
+
+    prompted: those behind `$ `. all_of_it: also what no known program begins.
+    """
     number = 0
     while number < len(body):
         begin, text = number, body[number]
@@ -138,7 +141,7 @@ def calls(text: str) -> list[list[str]]:
                 skip = True  # the file that follows is no word of the command
                 continue
             found += [words] if words else []
-            words = []
+            words, skip = [], False
         elif skip:
             skip = False
         elif words or (word not in ("do", "then") and not _ASSIGNED.match(word)):

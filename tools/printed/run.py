@@ -21,8 +21,8 @@ from tools.printed.pages import Printed, calls, program
 
 _HERE = Path(__file__).parent
 _LACKING = 3  # exit code of a dry run that would go, but for what this machine lacks
-_REAL = re.compile(
-    r"not on this machine: .*(?:for data set|stable-diffusion|no folder [\w-]+/[\w.-]+, and no such model|needs )"
+_REAL = re.compile(  # of what it says, what only the reader can have
+    r"not on this machine: .*(?:for data set|stable-diffusion|no folder (?!runs/)[\w-]+/[\w.-]+, and no such model|needs )"
 )
 _EXTRA = re.compile(r"pip install '?genpercept\[")
 
@@ -184,7 +184,7 @@ class Reader:
         return ["; ".join(filter(None, [next(answers) for _ in calls(one.text)])) for one in found]
 
     def _read(self, one: Printed) -> str:
-        """What is wrong with what is neither run nor read by click: Python's grammar, a script or a make target there is not."""
+        """What is wrong with what is neither run nor read by click: Python's grammar, a script or target that there is not."""
         if one.kind == "python":
             try:
                 compile(one.text, one.page, "exec")
@@ -200,11 +200,8 @@ class Reader:
             if not path.is_file():
                 return f"{script[1]}: no such file"
             code = "".join(p.read_text() for p in (path, *path.with_suffix("").glob("*.py")))
-            return "".join(
-                f"{o}: {script[1]} has no such option "
-                for o in re.findall(r" (--[a-z-]+)", one.text)
-                if f'"{o}"' not in code
-            )
+            options = re.findall(r" (--[a-z-]+)", one.text)
+            return " ".join(f"{script[1]} has no option {name}" for name in options if f'"{name}"' not in code)
         return ""
 
 
