@@ -18,7 +18,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from genpercept.core import dtypes
+from genpercept.core import dtypes, said
 from genpercept.core.rng import generator
 from genpercept.training import lacking, stages
 from genpercept.training import recipe as recipes
@@ -60,6 +60,7 @@ def main(
         if out is not None and claim.begun_in(out, resume):
             claim.compare(out, settings, overrides)
         planned = plan(settings, out)
+        said.result({"recipe": settings.resolved(), "plan": planned.lines, "lacking": planned.lacking})
         print(recipes.to_json(settings))
         print(planned)
         return planned.code

@@ -23,6 +23,7 @@ from genpercept.commands.fit.table import table
 from genpercept.core import files
 from genpercept.core.devices import pick_device
 from genpercept.core.names import choose
+from genpercept.core.said import result, say
 from genpercept.core.values import Sample
 from genpercept.data import DATASETS, Dataset
 from genpercept.imaging.prediction import Prediction
@@ -81,13 +82,14 @@ def main(
     results = _claim(out, settings, resume)
     for name in names:
         if name in results["results"]:
-            click.echo(f"{name}: done before")
+            say(f"{name}: done before")
             continue
         if code := _train(out / name, settings, name):
             return code
         results["results"][name] = _measured(out / name / "model", settings, name, pick_device(device), batch_size)
         results["categories"][name] = f"{name}/model"
         _write(out, results)
+    result(results)
     click.echo(table(results, METRICS.find(task.metric).columns))
     click.echo(f"{shown(out / FIT)}: thresholds and figures; {shown(out)}/CATEGORY/model: the models")
     return 0
@@ -150,7 +152,7 @@ def _train(out: Path, settings: Settings, category: str) -> int:
         return 0
     from genpercept.training.loop import main as train
 
-    click.echo(f"{category}: training in {shown(out)}")
+    say(f"{category}: training in {shown(out)}")
     return train(settings.recipe, _overrides(settings, category), out, resume=(out / "checkpoints").is_dir())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
+import rich_click as click
 from click.shell_completion import CompletionItem
 
 from genpercept.commands import shared_options as shared
@@ -23,7 +23,13 @@ def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
     return [*(CompletionItem(n) for n in known if n.startswith(incomplete)), CompletionItem(incomplete, type="file")]
 
 
-@click.command()
+@click.command(
+    epilog=shared.examples(
+        "genpercept study --list",
+        "genpercept study paradigms --dry-run",
+        "genpercept study paradigms -o runs/paradigms --jobs 2",
+    )
+)
 @click.argument("name", required=False, metavar="NAME", shell_complete=_complete)
 @click.option(
     "--scale",
@@ -34,8 +40,8 @@ def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
 )
 @shared.out(metavar="RUN", help="Folder of the study's runs and its report.")
 @shared.resume(help="Go on: finished runs are left as they are.")
-@click.option("--list", "listed", is_flag=True, help="Print the names of the studies that there are, and stop.")
-@click.option("--show", is_flag=True, help="Print NAME's file, to copy and change, and stop.")
+@shared.list_them(help="Print the names of the studies that there are, and stop.")
+@shared.show(help="Print NAME's file, to copy and change, and stop.")
 @click.option("--arms", default="", metavar="A,B", help="Only these arms.")
 @click.option("--seeds", default="", metavar="0,1", help="Only these seeds.")
 @click.option("--jobs", "at_once", type=click.IntRange(min=1), default=1, show_default=True, help="Runs side by side.")

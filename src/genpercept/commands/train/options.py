@@ -4,20 +4,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import click
+import rich_click as click
 
 from genpercept.commands import shared_options as shared
 from genpercept.core.texts import read_text
 
 
-@click.command()
+@click.command(
+    epilog=shared.examples(
+        "genpercept train --list",
+        "genpercept train mini/depth --dry-run",
+        "genpercept train mini/depth -o runs/depth --set steps=500",
+        "genpercept train mini/depth --show > mine.toml",
+    )
+)
 @click.argument("recipe", required=False, metavar="RECIPE", shell_complete=shared.complete_recipe)
 @shared.override(help="Override a key, such as optim.lr=1e-4. Repeatable.")
 @shared.out(metavar="RUN", help="Folder of the run.")
 @shared.resume(help="Go on from the run's last checkpoint.")
 @shared.dry_run(help="Check all, print the resolved recipe and stop; needs no --out.")
-@click.option("--list", "listed", is_flag=True, help="Print the names of the recipes that there are, and stop.")
-@click.option("--show", is_flag=True, help="Print RECIPE's file, to copy and change, and stop.")
+@shared.list_them(help="Print the names of the recipes that there are, and stop.")
+@shared.show(help="Print RECIPE's file, to copy and change, and stop.")
 @click.option(
     "--explain",
     is_flag=False,
