@@ -12,9 +12,8 @@ from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
-from genpercept.core.names import choose, hint
+from genpercept.core.names import hint
 from genpercept.core.texts import read_toml, toml_value
-from genpercept.data.synthetic import DOMAINS
 from genpercept.training import recipe_names
 from genpercept.training.recipe_fields import (
     Autoencoder,
@@ -32,7 +31,7 @@ from genpercept.training.recipe_fields import (
     Section,
     Speed,
 )
-from genpercept.training.recipe_samples import Augment, DataSet, Loader, Validation
+from genpercept.training.recipe_samples import Augment, DataSet, Loader, Validation, choose_domain
 
 Stage = Literal["autoencoder", "denoiser", "finetune", "distil"]
 STAGE_ALIASES = {"one_step": "finetune"}  # what the stage was called while it had one paradigm
@@ -155,7 +154,7 @@ class Recipe(Section):
                 "model.backbone: only the denoiser stage makes one; fine-tuning takes its base's, leave it out"
             )
         if self.validation.domain and self.data[0].name == "synthetic":
-            choose("domain", self.validation.domain, DOMAINS, "validation.domain: ")
+            choose_domain(self.validation.domain, "validation.domain: ")
         if self.stage == "finetune":
             self._check_finetune()
         if self.stage == "distil":

@@ -13,7 +13,6 @@ from pydantic import Field, field_validator, model_validator
 
 from genpercept.core.labels import LABELS
 from genpercept.core.names import choose
-from genpercept.data.synthetic import DOMAINS
 from genpercept.training.recipe_fields import Section
 
 
@@ -24,6 +23,13 @@ def default_cache() -> Path:
         or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "genpercept"
     )
     return Path(root)
+
+
+def choose_domain(name: str, where: str = "") -> str:
+    """The domain of the synthetic world, if there is one of that name. ValueError with those there are."""
+    from genpercept.data.synthetic import DOMAINS  # which brings torch, and a recipe's keys are explained without it
+
+    return choose("domain", name, DOMAINS, where)
 
 
 class DataSet(Section):
@@ -92,8 +98,8 @@ class DataSet(Section):
 
     @model_validator(mode="after")
     def _a_domain(self) -> Self:
-        if self.name == "synthetic":
-            choose("domain", self.domain, DOMAINS)
+        if self.name == "synthetic" and self.domain != "mixed":
+            choose_domain(self.domain)
         return self
 
     @field_validator("having")
