@@ -1,6 +1,6 @@
 """Every command and Python block that README and docs print, run as printed by somebody who has just installed the package.
 
-    python tools/printed_commands.py --from checkout --out benchmarks/robustness/printed_commands.md
+    python tools/printed_commands.py --from checkout --out printed_commands.md
     python tools/printed_commands.py --from wheel                      # in an environment that has no checkout
     python tools/printed_commands.py --from bare                       # and none of the optional packages
     python tools/printed_commands.py --source ../before --from checkout README.md
