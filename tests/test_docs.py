@@ -19,12 +19,12 @@ SOURCES = (
     "src/**/*.py",
     "benchmarks/**/*.py",
     "benchmarks/**/*.sh",
-    "recipes/**/*.toml",
+    "src/genpercept/training/recipes/**/*.toml",
     "tools/**/*.py",
     "tools/*.sh",
 )
 LINK = re.compile(r"\]\(([^)#\s]*)(?:#[^)\s]*)?\)")
-NAMED = re.compile(r"(?<![\w./-])(?:\.ci|benchmarks|docs|recipes|src|tests|tools)/[\w./*{},$-]+")
+NAMED = re.compile(r"(?<![\w./-])(?:\.ci|benchmarks|docs|src|tests|tools)/[\w./*{},$-]+")
 
 
 def named(text: str) -> Iterator[str]:

@@ -1,11 +1,11 @@
 """Transformer against U-Net: two text-to-image bases pretrained by the same recipe, fine-tuned for depth by the same recipe.
 
-    genpercept train recipes/mini/base_transformer.toml --set steps=1462 --set max_minutes=1000 --out runs/base_transformer
-    genpercept train recipes/mini/depth_transformer.toml --out runs/depth_transformer
+    genpercept train mini/base_transformer --set steps=1462 --set max_minutes=1000 --out runs/base_transformer
+    genpercept train mini/depth_transformer --out runs/depth_transformer
     python benchmarks/quality/backbone_study.py --unet runs/base,runs/depth \\
         --transformer runs/base_transformer,runs/depth_transformer
 
-(The U-Net's runs are those of base.toml and depth.toml, the first stages of mini/base and mini/depth.) Writes
+(The U-Net's runs are those of the recipes mini/base and mini/depth, the first stages of mini/base and mini/depth.) Writes
 docs/studies/backbones.md, .json and .png. `--table` writes the page again from the figures that the .json holds.
 """
 
@@ -101,8 +101,8 @@ def page(results: dict[str, Any]) -> str:
         "# Backbones: transformer against U-Net at mini scale\n\n"
         f"Measured on {results['date']} ({results['machine']}, CPU) with `python benchmarks/quality/backbone_study.py`; the "
         "commands that train stand at its head. Same codec, captions, text encoder, data, optimiser, steps and batch; the "
-        "recipes differ in the network alone (`recipes/mini/base.toml`, `base_transformer.toml`, `depth.toml`, "
-        f"`depth_transformer.toml`). {results['count']} held-out scenes (mixed) at {SIZE[1]} x {SIZE[0]}, ± standard "
+        "recipes differ in the network alone (`mini/base`, `mini/base_transformer`, `mini/depth`, "
+        f"`mini/depth_transformer`). {results['count']} held-out scenes (mixed) at {SIZE[1]} x {SIZE[0]}, ± standard "
         f"error over images; both models learned at {EDGES[0]} pixels. AbsRel of answers that look at no image: {beside}.\n\n"
         f"{table}\n\n![AbsRel over the steps of fine-tuning](backbones.png)\n\n{reading(unet, transformer)}\n"
     )

@@ -4,8 +4,9 @@
         --tiny runs/tiny_depth_encoder/model runs/tiny_depth_decoder/model                          # writes trade.md beside it
     python benchmarks/quality/trade.py --count 6 --rounds 1 --timed 2 --out check.md                # a check of this script
 
-`--tiny`, `--slim` and `--dpt` take folders: a tiny codec of the model's latent space (recipes/mini/tiny_depth_*.toml), models
-with a slim end (distil_depth_decoder.toml), models with a DPT head (depth_dpt.toml); without them there is no such row.
+`--tiny`, `--slim` and `--dpt` take folders: a tiny codec of the model's latent space (the recipes tiny_depth_encoder and
+tiny_depth_decoder of mini), models with a slim end (distil_depth_decoder), models with a DPT head (depth_dpt); without them
+there is no such row.
 Accuracy: held-out scenes of the synthetic world, aligned by least squares per image, sky and beyond 25 m left out, as
 benchmarks/quality/mini.py has it. Time: the network alone, one image at a time; in each round every variant has its turn, so
 that a machine that slows down slows all of them; medians over rounds.

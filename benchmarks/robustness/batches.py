@@ -37,15 +37,15 @@ COMMON = (
 )
 # What is compared: a recipe and what is changed in it beside COMMON
 RECIPES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "latent loss": ("recipes/mini/depth.toml", ("model.base=mini/base", "loader.latent_variants=0")),
+    "latent loss": ("mini/depth", ("model.base=mini/base", "loader.latent_variants=0")),
     "losses behind the decoder, on half of the samples": (
-        "recipes/mini/depth_pixels.toml",
+        "mini/depth_pixels",
         ("model.base=mini/depth", "pixel_share=0.5"),
     ),
 }
 
 
-def record(recipe: Path, overrides: list[str], out: Path) -> None:
+def record(recipe: str, overrides: list[str], out: Path) -> None:
     """Train, and write the loss of each step into OUT/losses.json."""
     from genpercept.training import recipe as recipes
     from genpercept.training.loop import Training
@@ -104,7 +104,7 @@ def compared(title: str, folder: Path) -> tuple[float, list[str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--record", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--record", help=argparse.SUPPRESS)
     parser.add_argument("--to", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("overrides", nargs="*", help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -29,12 +29,13 @@ from benchmarks._page import made
 from tests.support.miniature import runs, world
 from tests.support.miniature.cases import REPLACED
 from tests.support.miniature.runs import Row
+from tests.support.paths import RECIPES
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("only", nargs="*", help="only cases of these names or patterns, such as paper/*")
-    parser.add_argument("--recipes", type=Path, default=Path(__file__).parents[2] / "recipes")
+    parser.add_argument("--recipes", type=Path, default=RECIPES)
     parser.add_argument("--work", type=Path, help="folder of the miniatures and the runs [a temporary one]")
     parser.add_argument("--jobs", type=int, default=2, help="cases side by side")
     parser.add_argument("--out", type=Path, help="the page")

@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--task", default="depth")
-    parser.add_argument("--threads", type=int, default=1, help="of PyTorch, as recipes/mini have it")
+    parser.add_argument("--threads", type=int, default=1, help="of PyTorch, as the recipes of mini have it")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

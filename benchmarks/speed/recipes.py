@@ -22,12 +22,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from genpercept.commands.study import plan
 from genpercept.training import recipe as recipes
+from genpercept.training import recipe_names
 from genpercept.training.networks.predictor import find_task
 from genpercept.training.recipe import Recipe
 from genpercept.training.stages.finetune import Net
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
-from benchmarks._page import ROOT, made
+from benchmarks._page import made
 from tests.support.full_size import full_size
 
 _BATCH = 2  # of the counted step; arithmetic grows with it
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="the page")
     args = parser.parse_args(argv)
     rows = []
-    for path in sorted((ROOT / "recipes/paper").glob("*.toml")):
+    for path in sorted((recipe_names.FOLDER / "paper").glob("*.toml")):
         recipe = recipes.load(path)
         if recipe.stage == "finetune" and (not args.only or path.stem in args.only):
             tflop, weights = cost(recipe)
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             rows.append(f"| paper/{path.stem} | {tflop:.1f} | {images(recipe):,} | {hours:.0f} | {weights:.0f} |")
             print(rows[-1], flush=True)
     studies = []
-    for path in sorted((ROOT / "recipes/studies").glob("*.toml")):
+    for path in sorted((recipe_names.FOLDER / "studies").glob("*.toml")):
         if not args.only or path.stem in args.only:
             arms = list(plan.arms(plan.load(path)).values())
             hours = sum(cost(arm)[0] * images(arm) for arm in arms) / args.rate / 3600

@@ -129,7 +129,7 @@ def test_a_finished_category_is_left_as_it_is(fitted: tuple[Path, Path, str], mo
         ("--resume", "--set", "optim.lr=1e-3"): r"fit.json: of other settings \(overrides\)",
         ("--resume", "--set", "data.0.count=3"): "--set data.0.count=3: the data of every category are set here",
         ("--resume", "--categories", "cabel"): "unknown category of .*mvtec 'cabel': did you mean 'cable'",
-        ("--resume", "--recipe", "recipes/mini/dis.toml"): "trains dis, which judges no images",
+        ("--resume", "--recipe", "mini/dis"): "trains dis, which judges no images",
     }
     for more, message in refused.items():
         error = invoke(*words(root, out, *more)).exception

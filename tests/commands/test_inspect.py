@@ -17,6 +17,7 @@ from genpercept import GenPerceptPipeline
 from genpercept.checkpoints import hub
 from genpercept.commands.doctor import run
 from genpercept.commands.inspect.show import inspect, main
+from genpercept.core import said
 from genpercept.models import adapters
 from genpercept.models.backbones import BACKBONES
 from genpercept.models.backbones.sd21 import SD21_CONFIG
@@ -40,8 +41,8 @@ def test_kinds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert kinds["lora"].facts["rank"] == 4 and kinds["run"].facts["recipe name"] == "mine"
     assert str(tmp_path / "run" / "model") in kinds["run"].needs[0]
     assert inspect("mini/base").kind == "base" and inspect("mini/depth").facts["licence"] == "Apache-2.0"
-    assert main(str(tmp_path / "run" / "model"), as_json=True) == 0
-    assert json.loads(capsys.readouterr().out)["loads"] is True
+    assert main(str(tmp_path / "run" / "model")) == 0
+    assert said.told.result["loads"] is True and "problem" not in capsys.readouterr().out
     config = tmp_path / "lora" / "adapter_config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"r": 8}))
     assert "says rank 8, its tensors have [4]" in inspect(tmp_path / "lora").problems[0]

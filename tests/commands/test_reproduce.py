@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import re
 import shlex
-from pathlib import Path
 from typing import Any
 
 import click
@@ -16,7 +15,7 @@ from genpercept.commands.evaluate import suites
 from genpercept.commands.study import plan
 from genpercept.training import dry_run
 from genpercept.training import recipe as recipes
-from tests.support.paths import ROOT
+from tests.support.paths import RECIPES, ROOT
 from tools import paper_places
 
 PAGE = (ROOT / "docs" / "reproduce.md").read_text(encoding="utf-8")
@@ -46,9 +45,9 @@ def test_the_texts_name_no_other() -> None:
 
 
 def test_every_recipe_and_study_is_on_the_page() -> None:
-    for path in (ROOT / "recipes/paper").glob("*.toml"):
-        assert f"recipes/paper/{path.name}" in PAGE
-    for path in (ROOT / "recipes/studies").glob("*.toml"):
+    for path in (RECIPES / "paper").glob("*.toml"):
+        assert re.search(rf"\bpaper/{path.stem}\b", PAGE), path.stem
+    for path in (RECIPES / "studies").glob("*.toml"):
         assert f"genpercept study {path.stem} " in PAGE
 
 
@@ -79,7 +78,7 @@ def test_models_are_made_before_they_are_used() -> None:
     for text in COMMANDS:
         words = shlex.split(text)
         assert {b for a, b in itertools.pairwise(words) if a == "--model"} <= made, text
-    starts = {recipes.load(p).model.base for p in (ROOT / "recipes/paper").glob("*.toml")}
+    starts = {recipes.load(p).model.base for p in (RECIPES / "paper").glob("*.toml")}
     assert {base for base in starts if base.startswith("runs/")} <= made
 
 
@@ -93,7 +92,7 @@ def test_commands(text: str) -> None:
         return
     _, values = parsed(words[1:])
     if words[1] == "train":
-        assert dry_run.plan(recipes.load(Path(values["recipe"]), values.get("overrides", ())))
+        assert dry_run.plan(recipes.load(values["recipe"], values.get("overrides", ())))
     elif words[1] == "study":
         study = plan.load(plan.find(values["name"], "full"))
         assert plan.select(study, plan.plan(study), values["arms"], values["seeds"])
@@ -112,7 +111,7 @@ def test_hours_are_those_of_the_count() -> None:
     }
     assert len(counted) > 40
     for row in ROWS:
-        trained = [name for name in re.findall(r"recipes/(paper/\w+)\.toml", row[2]) if name in counted]
+        trained = [name for name in re.findall(r"(?:train|--recipe) (paper/\w+)", row[2]) if name in counted]
         trained += [f"studies/{name}" for name in re.findall(r"genpercept study (\w+)", row[2])]
         if trained:
             assert row[3].startswith(f"{sum(counted[name] for name in trained):,} GPU h"), row[0]

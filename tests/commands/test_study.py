@@ -125,7 +125,7 @@ def test_toml_values_are_read_back(value: Any) -> None:
 
 def test_names_are_found_by_scale() -> None:
     assert study.load(study.find("paradigms", "mini")).labels and not study.load(study.find("paradigms", "full")).labels
-    with pytest.raises(ValueError, match=r"no study 'paradigm' of scale mini: there are .*paradigms"):
+    with pytest.raises(ValueError, match=r"no study 'paradigm' of scale mini: did you mean 'paradigms'"):
         study.find("paradigm", "mini")
 
 

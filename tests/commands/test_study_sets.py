@@ -11,7 +11,7 @@ from genpercept.commands.evaluate import run, suites
 from genpercept.commands.study import plan as study
 from genpercept.tasks import TASKS
 from genpercept.training.run import held_out
-from tests.support.paths import ROOT
+from tests.support.paths import RECIPES
 from tests.support.planes import planes
 from tests.support.studies import RECIPE
 from tests.support.zero_shot import zero_shot
@@ -28,7 +28,7 @@ name = "one step"
 name = "another rate"
 base = "other.toml"
 """
-FULL = sorted((ROOT / "recipes/studies").glob("*.toml"))
+FULL = sorted((RECIPES / "studies").glob("*.toml"))
 
 
 @pytest.fixture

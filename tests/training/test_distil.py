@@ -27,12 +27,12 @@ from genpercept.training.networks.tiny import tiny_config
 from genpercept.training.stages.base import PredictorStage
 from genpercept.training.stages.distil import DistilStage
 from tests.support.commands import Call
-from tests.support.paths import ROOT, SD_TINY
+from tests.support.paths import RECIPES, SD_TINY
 
 MINI = ("distil_depth_decoder", "tiny_depth_decoder", "tiny_depth_encoder")
 RECIPES = [
-    *sorted((ROOT / "recipes" / "distil").glob("*.toml")),
-    *(ROOT / "recipes" / "mini" / f"{name}.toml" for name in MINI),
+    *sorted((RECIPES / "distil").glob("*.toml")),
+    *(RECIPES / "mini" / f"{name}.toml" for name in MINI),
 ]
 PARTS: list[Part] = ["encoder", "decoder"]
 

@@ -10,20 +10,21 @@ import pytest
 import torch
 
 from genpercept.checkpoints.shapes import shapes_only
-from genpercept.training import dry_run, footprint, lacking
+from genpercept.training import footprint, lacking
 from genpercept.training import recipe as recipes
 from genpercept.training.dry_run import LACKING, Plan, plan
 from genpercept.training.networks import predictor
+from genpercept.training.rehearsal import shapes_of
 from tests.support.commands import Call
 from tests.support.miniature import world
-from tests.support.paths import ROOT, SD_TINY
+from tests.support.paths import RECIPES, SD_TINY
 
-DEPTH = ROOT / "recipes" / "paper" / "depth.toml"
+DEPTH = RECIPES / "paper" / "depth.toml"
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Hypersim and Virtual KITTI 2, as recipes/paper/depth.toml reads them."""
+    """Hypersim and Virtual KITTI 2, as paper/depth reads them."""
     return world.build(tmp_path_factory.mktemp("world"), ("hypersim", "vkitti2"), bases=False) / "data"
 
 
@@ -191,7 +192,7 @@ def test_activations_are_those_of_a_real_pass() -> None:
     """What autograd keeps of a forward pass, counted on real tensors; half of it in half precision, less with checkpointing."""
     table: dict[str, Any] = {"stage": "finetune", "model": {"base": str(SD_TINY)}, "augment": {"sizes": [[64, 64]]}}
     recipe = recipes.parse(table)
-    found = footprint.of_stage(dry_run.shapes_of(recipe), 2)
+    found = footprint.of_stage(shapes_of(recipe), 2)
     parts = predictor.build(recipe)
     kept: dict[int, Any] = {}
     own = {p.data_ptr() for part in (parts.denoiser, parts.vae) if part is not None for p in part.parameters()}
@@ -208,9 +209,9 @@ def test_activations_are_those_of_a_real_pass() -> None:
         net(torch.rand(2, 4, 8, 8), torch.ones(2), parts.prompts.fixed.expand(2, -1, -1))
     real = sum(t.untyped_storage().nbytes() for t in kept.values())
     assert 0.9 * real < found.activations < 1.15 * real
-    half = footprint.of_stage(dry_run.shapes_of(recipe.model_copy(update={"precision": "bf16"})), 2)
+    half = footprint.of_stage(shapes_of(recipe.model_copy(update={"precision": "bf16"})), 2)
     assert half.activations == found.activations // 2
     spared = recipe.model_copy(update={"speed": recipe.speed.model_copy(update={"checkpointing": True})})
-    assert footprint.of_stage(dry_run.shapes_of(spared), 2).activations < 0.6 * found.activations
+    assert footprint.of_stage(shapes_of(spared), 2).activations < 0.6 * found.activations
     learning = sum(p.numel() for p in net.parameters() if p.requires_grad)
     assert (found.gradients, found.optimiser, found.average) == (4 * learning, 8 * learning, 4 * learning)

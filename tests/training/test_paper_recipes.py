@@ -21,10 +21,10 @@ from genpercept.training.stages.finetune import Net
 from tests.support.bases import clip_base, dinov2_base, pixart_base
 from tests.support.full_size import full_size
 from tests.support.other_trees import coco
-from tests.support.paths import ROOT, SD_TINY
+from tests.support.paths import RECIPES, SD_TINY
 from tests.support.planes import planes
 
-PAPER = sorted((ROOT / "recipes" / "paper").glob("*.toml"))
+PAPER = sorted((RECIPES / "paper").glob("*.toml"))
 FINETUNED = [path for path in PAPER if recipes.load(path).stage == "finetune"]
 # base of a recipe -> its small stand-in; Stable Diffusion 2.1's for the others
 SMALL = {
@@ -137,7 +137,7 @@ def test_a_step_at_full_size_on_the_meta_device(path: Path) -> None:
 
 def differences(name: str, partner: str) -> set[str]:
     """Keys, "section.key", in which two recipes differ, but for their names."""
-    ours, theirs = ({**recipes.load(ROOT / f"recipes/paper/{n}.toml").resolved(), "name": ""} for n in (name, partner))
+    ours, theirs = ({**recipes.load(RECIPES / f"paper/{n}.toml").resolved(), "name": ""} for n in (name, partner))
     flat: list[dict[str, Any]] = []
     for table in (ours, theirs):
         sections = {k: v for k, v in table.items() if isinstance(v, dict) and k != "loss"}
@@ -168,7 +168,7 @@ PATCHES = TRANSFORMER | {"resolution", "augment.sizes"}  # 770 for 768
 def test_rows_of_a_table_differ_in_what_the_table_compares(name: str, partner: str, keys: set[str]) -> None:
     assert differences(name, partner) == keys
     for one in (name, partner):
-        recipe = recipes.load(ROOT / f"recipes/paper/{one}.toml")
+        recipe = recipes.load(RECIPES / f"paper/{one}.toml")
         assert all(abs(size - 768) <= 2 or one == "dis_1024" for sizes in recipe.sizes() for size in sizes)
 
 
@@ -194,7 +194,7 @@ def test_an_epoch_of_pose_sees_every_labelled_person_once(tmp_path: Path) -> Non
     table["annotations"].append(table["annotations"][0] | {"id": 15})
     file.with_name("person_keypoints_train2017.json").write_text(json.dumps(table))
     (tmp_path / "train2017").symlink_to(tmp_path / "val2017")
-    recipe = recipes.load(ROOT / "recipes/paper/pose.toml", [f'data.0.root="{tmp_path}"', "loader.batch_size=2"])
+    recipe = recipes.load(RECIPES / "paper/pose.toml", [f'data.0.root="{tmp_path}"', "loader.batch_size=2"])
     task = find_task(recipe)
     assert isinstance(task, PreparedTask)
     draw = Draw(recipe, print, task.prepare)

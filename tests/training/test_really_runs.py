@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.miniature import runs
-from tests.support.paths import ROOT
+from tests.support.paths import RECIPES, ROOT
 
 # One of each kind. A part of them is trained on the way: segmentation's first stage, the own VAE.
 KINDS = {
@@ -43,14 +43,14 @@ def test_one_of_each_kind(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("pattern", OTHERS)
 def test_all_others(pattern: str, tmp_path: Path) -> None:
     seen = {name for names in KINDS.values() for name in names}
-    found, broken = runs.read(ROOT / "recipes")
+    found, broken = runs.read(RECIPES)
     assert not broken
     names = [case.name for case in found if case.name not in seen and fnmatch.fnmatchcase(case.name, pattern)]
     assert names and not failures(names, tmp_path)
 
 
 def test_the_groups_hold_every_case() -> None:
-    found, broken = runs.read(ROOT / "recipes")
+    found, broken = runs.read(RECIPES)
     assert not broken and len(found) > 100
     assert all(sum(fnmatch.fnmatchcase(case.name, pattern) for pattern in OTHERS) == 1 for case in found)
     assert {name for names in KINDS.values() for name in names} <= {case.name for case in found}

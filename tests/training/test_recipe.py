@@ -16,7 +16,7 @@ from genpercept.training import loop, recipe, recipe_reference
 from genpercept.training.dry_run import LACKING, plan
 from genpercept.training.networks import predictor
 from genpercept.training.recipe import Recipe
-from tests.support.paths import ROOT
+from tests.support.paths import RECIPES, ROOT
 from tests.support.strangers import Install
 
 
@@ -240,11 +240,11 @@ def test_dry_run_prints_the_resolved_recipe_and_writes_nothing(
     assert not (tmp_path / "run").exists()
 
 
-RECIPES = [p for p in sorted((ROOT / "recipes").rglob("*.toml")) if "studies" not in p.parts]
-STUDIES = [p for p in sorted((ROOT / "recipes" / "studies").rglob("*.toml")) if p.parent.name != "suites"]
+OURS = [p for p in sorted(RECIPES.rglob("*.toml")) if "studies" not in p.parts]
+STUDIES = [p for p in sorted((RECIPES / "studies").rglob("*.toml")) if p.parent.name != "suites"]
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda p: f"{p.parent.name}/{p.stem}")
+@pytest.mark.parametrize("path", OURS, ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_recipes_of_the_repository(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert loop.main(path, [], path.parent / "unused", dry_run=True) in (0, LACKING)  # data and bases are not here
     out = capsys.readouterr().out
@@ -253,7 +253,7 @@ def test_recipes_of_the_repository(path: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_dry_run_counts_the_head_that_would_learn(capsys: pytest.CaptureFixture[str]) -> None:
-    path = ROOT / "recipes" / "mini" / "anomaly.toml"
+    path = RECIPES / "mini" / "anomaly.toml"
     head = "model.head_config={ fusion_hidden_size = 16 }"
     for given in ([], [head]):
         assert loop.main(path, given, path.parent / "unused", dry_run=True) == 0
@@ -262,7 +262,7 @@ def test_dry_run_counts_the_head_that_would_learn(capsys: pytest.CaptureFixture[
 
 
 def test_dry_run_refuses_a_head_the_task_cannot_use() -> None:
-    path = ROOT / "recipes" / "mini" / "depth_dpt.toml"
+    path = RECIPES / "mini" / "depth_dpt.toml"
     with pytest.raises(ValueError, match=r"model\.head 'keypoints' gives .* but task depth takes"):
         loop.main(path, ["model.head=keypoints", "model.head_config={}"], path.parent / "unused", dry_run=True)
 
@@ -281,7 +281,7 @@ def test_dry_run_refuses_a_head_the_task_cannot_use() -> None:
     ],
 )
 def test_dry_run_refuses_data_that_a_run_would_stop_at(changes: dict[str, str], says: str) -> None:
-    path = ROOT / "recipes" / "paper" / "depth.toml"
+    path = RECIPES / "paper" / "depth.toml"
     with pytest.raises(ValueError, match=re.escape(says)):
         loop.main(path, [f"{key}={value}" for key, value in changes.items()], path.parent / "unused", dry_run=True)
 

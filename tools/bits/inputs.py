@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
+RECIPES = ROOT / "src" / "genpercept" / "training" / "recipes"
 GOLDEN = Path("golden")
 BASE, UNET8, LOTUS = GOLDEN / "sd-tiny", GOLDEN / "marigold-unet8", GOLDEN / "lotus-unet"
 EPOCH = 1_700_000_000  # when the images say that they were made

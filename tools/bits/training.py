@@ -1,4 +1,4 @@
-"""Ten steps of every kind of stage, by the recipes in recipes/mini on few and small scenes: every tensor of the model, every
+"""Ten steps of every kind of stage, by the recipes of mini on few and small scenes: every tensor of the model, every
 figure that was logged, the last checkpoint, the pictures, and what the model then predicts. The rendered scenes, too.
 """
 
@@ -96,7 +96,7 @@ def run(entries: Entries) -> None:
         with entries.case(name):
             train(entries, name, recipe, changes)
     for kind in ("mini", "paper", "distil"):
-        for path in sorted((inputs.ROOT / "recipes" / kind).glob("*.toml")):
+        for path in sorted((inputs.RECIPES / kind).glob("*.toml")):
             with entries.case(f"dry/{kind}/{path.stem}"):
                 entries.text(f"dry/{kind}/{path.stem}", done("train", path, "--dry-run").out)
     with entries.case("scenes"):
@@ -109,7 +109,7 @@ def train(entries: Entries, name: str, recipe: str, changes: dict[str, Any]) -> 
         settings = {key: value for key, value in settings.items() if not key.startswith("data.0")}
     words = [word for key, value in settings.items() for word in ("--set", f"{key}={_toml(value)}")]
     out = Path("runs") / name
-    done("train", inputs.ROOT / "recipes" / "mini" / f"{recipe}.toml", *words, "--out", out)
+    done("train", inputs.RECIPES / "mini" / f"{recipe}.toml", *words, "--out", out)
     for key, points in scalars(out / "tensorboard").items():
         entries.array(f"{name}/logged/{key}", points)
     entries.folder(f"{name}/run", out, leave=_LEFT)

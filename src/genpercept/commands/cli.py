@@ -8,7 +8,7 @@ import sys
 import warnings
 from typing import Any, NoReturn
 
-import click
+import rich_click as click
 
 from genpercept.commands.bench.options import bench
 from genpercept.commands.data.options import data
@@ -23,21 +23,14 @@ from genpercept.commands.score.options import score
 from genpercept.commands.shared_options import debuggable
 from genpercept.commands.study.options import study
 from genpercept.commands.train.options import train
+from genpercept.core import extras
 from genpercept.core.interrupts import leave_at_second
 from genpercept.core.version import __version__
 
-# Which extra brings a package that a plain installation lacks.
-_EXTRAS = {
-    **dict.fromkeys(("accelerate", "tensorboard"), "train"),
-    **dict.fromkeys(("numba", "skimage"), "synthetic"),
-    **dict.fromkeys(("py_sod_metrics", "pycocotools", "sklearn", "cv2"), "evaluate"),
-    "OpenEXR": "exr",
-    "h5py": "data",
-    "pymatting": "matting",
-    **dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "onnx"),
-    **dict.fromkeys(("openvino", "nncf"), "openvino"),
-    "ray": "ray",
-}
+_COMPLETION = (
+    "Completion of commands, options, tasks, models, recipes and formats: put "
+    'eval "$(_GENPERCEPT_COMPLETE=bash_source genpercept)" into ~/.bashrc (zsh_source for zsh, fish_source for fish).'
+)
 
 
 def main() -> NoReturn:
@@ -58,7 +51,7 @@ def main() -> NoReturn:
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except (ValueError, OSError, ModuleNotFoundError) as error:
+    except (ValueError, OSError, ImportError) as error:
         if "--debug" in sys.argv:
             raise
         _fail(_message(error))
@@ -71,11 +64,10 @@ def _terminated(number: int, frame: Any) -> NoReturn:
 
 def _message(error: Exception) -> str:
     """A user's mistake on one line; what is a mistake of ours keeps its traceback."""
-    if isinstance(error, ModuleNotFoundError):
-        package = (error.name or "").partition(".")[0]
-        if package not in _EXTRAS:
+    if isinstance(error, ImportError):
+        if (said := extras.explain(error)) is None:
             raise error
-        return f"this needs the package {package}: pip install 'genpercept[{_EXTRAS[package]}]'"
+        return said
     return str(error) or type(error).__name__
 
 
@@ -84,7 +76,8 @@ def _fail(message: str) -> NoReturn:
     sys.exit(2)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=_COMPLETION)
+@click.rich_config({"max_width": 100})
 @click.version_option(__version__, prog_name="genpercept")
 @debuggable
 def cli() -> None:

@@ -6,13 +6,23 @@ or, first, the name of the parameter that the value goes to.
 
 from __future__ import annotations
 
+import io
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import redirect_stdout
+from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
-import click
+import rich_click as click
+from click import get_current_context
+from click.shell_completion import CompletionItem
 
+from genpercept.core import said
+
+# Headings of a command's help; an option without one stands under "Options"
+FILES, MODEL, HOW, MACHINE, MESSAGES = "Files", "Model", "How it is run", "Machine", "Messages"
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 MAX_PIXELS_VARIABLE = (
@@ -40,27 +50,143 @@ def together(*options: Callable[[Any], Any]) -> Callable[[F], F]:
     return add
 
 
+def examples(*lines: str) -> str:
+    """The end of a command's help: commands as one types them."""
+    return "\n\n".join(("Examples:", *lines))
+
+
 def debuggable(command: F) -> F:
-    """Adds --debug: a traceback in place of the one line. `main` looks for it, since commands need not know."""
-    return click.option("--debug", is_flag=True, expose_value=False, help="Show a traceback on errors.")(command)
+    """Adds what every command has: --json, --quiet, --verbose (core.said) and --debug, a traceback in place of the one line.
+
+    The command need not know of them: its text on stdout gives way to a document, and `main` looks for --debug.
+    """
+    debug = click.option(
+        "--debug", panel=MESSAGES, is_flag=True, expose_value=False, help="Show a traceback on errors."
+    )
+    return together(_json, _quiet, _verbose, debug)(_documented(command))
+
+
+def _documented(command: F) -> F:
+    """The command, which prints one JSON document under --json: its result, or its lines, what it wrote and its exit code."""
+
+    @wraps(command)
+    def run(*args: Any, **options: Any) -> Any:
+        context = get_current_context()
+        said.told.__init__()
+        if not context.meta.get(_JSON) or isinstance(context.command, click.Group):
+            return command(*args, **options)
+        text = io.StringIO()
+        with redirect_stdout(text):
+            code = command(*args, **options)
+        told = said.told
+        usual = {"lines": text.getvalue().splitlines(), "written": told.written, "exit_code": code}
+        document = usual if told.result is None else told.result
+        click.echo(json.dumps(document, indent=2, default=str, ensure_ascii=False))
+        return code
+
+    return run  # type: ignore[return-value]
+
+
+def _note_json(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.meta[_JSON] = True
+
+
+def _set_said(how: str) -> Callable[[click.Context, click.Parameter, bool], None]:
+    def set_it(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+        if value:
+            _export(ctx, said.VARIABLE, how)
+
+    return set_it
+
+
+def _export(ctx: click.Context, name: str, value: str) -> None:
+    """Set a variable for this process and those that it starts; a caller within Python gets its own one back."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    restore = os.environ.pop if before is None else os.environ.__setitem__
+    ctx.call_on_close(lambda: restore(name, before))  # type: ignore[arg-type]
+
+
+_JSON = "genpercept.json"  # of a context's meta
+_hidden: dict[str, Any] = {"is_flag": True, "expose_value": False, "panel": MESSAGES}
+_json = click.option("--json", callback=_note_json, help="The result as one JSON document on stdout.", **_hidden)
+_quiet = click.option(
+    "--quiet", "-q", callback=_set_said(said.QUIET), help="No notes and no progress; errors still.", **_hidden
+)
+_verbose = click.option("--verbose", "-v", callback=_set_said(said.VERBOSE), help="More notes.", **_hidden)
+
+
+def print_list(rows: Sequence[tuple[str, str]]) -> None:
+    """Names on stdout, each with a line about it that fits the terminal; whole where stdout is none."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, overflow="ellipsis")
+    for row in rows:
+        table.add_row(*row)
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = 1000
+    with console.capture() as captured:
+        console.print(table)
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+# What a shell completes: it asks for a moment's patience, no more ----------------------------------------------------------
+
+
+def _starting(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+def complete_model(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Embedded models, and folders."""
+    from genpercept.checkpoints import hub
+
+    return [*_starting(hub.embedded_names(), incomplete), CompletionItem(incomplete, type="dir")]
+
+
+def complete_task(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from genpercept.tasks import TASKS
+
+    return _starting(TASKS.names(), incomplete)
+
+
+def complete_formats(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The last of a list with commas."""
+    from genpercept.imaging.write import FORMATS
+
+    begun, comma, last = incomplete.rpartition(",")
+    return [CompletionItem(begun + comma + name) for name in FORMATS if name.startswith(last)]
 
 
 # The model ----------------------------------------------------------------------------------------------------------------
 
-model = _shared("--model", metavar="M")
-_subfolder = _shared("--subfolder", metavar="S", help="Where the model lies inside its folder or hub repository.")
-_revision = _shared("--revision", metavar="R", help="Branch, tag or commit of a hub repository.  [default: main]")
+model = _shared("--model", "-m", panel=MODEL, metavar="M", shell_complete=complete_model)
+_subfolder = _shared(
+    "--subfolder", panel=MODEL, metavar="S", help="Where the model lies inside its folder or hub repository."
+)
+_revision = _shared(
+    "--revision", panel=MODEL, metavar="R", help="Branch, tag or commit of a hub repository.  [default: main]"
+)
 _variant = _shared(
     "--variant",
+    panel=MODEL,
     metavar="V",
     help="Which weights, where parts have several: fp16, bf16, ema, ...  [default: the plain ones, or the only]",
 )
-_base = _shared("--base", metavar="B")
-_family = _shared("--family", metavar="F")
-task = _shared("--task", metavar="T")
+_base = _shared("--base", panel=MODEL, metavar="B")
+_family = _shared("--family", panel=MODEL, metavar="F")
+task = _shared("--task", "-t", panel=MODEL, metavar="T", shell_complete=complete_task)
 _task = task  # of a model; the argument below is its help
 _allow_pickle = _shared(
-    "--allow-pickle", is_flag=True, help="Read .bin and .ckpt weights too; nothing but tensors is read from them."
+    "--allow-pickle",
+    panel=MODEL,
+    is_flag=True,
+    help="Read .bin and .ckpt weights too; nothing but tensors is read from them.",
 )
 
 
@@ -81,50 +207,78 @@ def model_source(
 
 processing_resolution = _shared(
     "--processing-resolution",
+    panel=HOW,
     type=click.IntRange(min=0),
     metavar="N",
     help="Longest edge the network sees; 0: the image's own.  [default: the model's]",
 )
-steps = _shared("--steps", type=click.IntRange(min=1), metavar="N", help="Steps, for models that take several.")
-ensemble_size = _shared("--ensemble-size", type=click.IntRange(min=1), default=1, metavar="N", help="Runs to merge.")
+steps = _shared(
+    "--steps", panel=HOW, type=click.IntRange(min=1), metavar="N", help="Steps, for models that take several."
+)
+ensemble_size = _shared(
+    "--ensemble-size", panel=HOW, type=click.IntRange(min=1), default=1, metavar="N", help="Runs to merge."
+)
 seed = _shared(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the noise, where there is any."
+    "--seed",
+    panel=HOW,
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of the noise, where there is any.",
 )
 flip_test = _shared(
-    "--flip-test", is_flag=True, help="Mean of the image's and its mirror image's answer; twice the time."
+    "--flip-test", panel=HOW, is_flag=True, help="Mean of the image's and its mirror image's answer; twice the time."
 )
-specialised = _shared("--specialised/--no-specialised", default=None)
-strips = _shared("--strips", is_flag=True)
-vae_tiling = _shared("--vae-tiling", is_flag=True, help="Encode and decode in tiles: less memory for large images.")
+specialised = _shared("--specialised/--no-specialised", panel=HOW, default=None)
+strips = _shared("--strips", panel=MACHINE, is_flag=True)
+vae_tiling = _shared(
+    "--vae-tiling", panel=MACHINE, is_flag=True, help="Encode and decode in tiles: less memory for large images."
+)
 
-device = _shared("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda, cuda:1, mps.")
+device = _shared(
+    "--device", panel=MACHINE, default="auto", show_default=True, metavar="D", help="auto, cpu, cuda, cuda:1, mps."
+)
 dtype = _shared(
     "--dtype",
+    panel=MACHINE,
     type=click.Choice(["fp32", "bf16", "fp16"]),
     default="fp32",
     show_default=True,
     help="Of the network's weights.",
 )
-batch_size = _shared("--batch-size", type=click.IntRange(min=1), default=1, show_default=True, help="Images at once.")
+batch_size = _shared(
+    "--batch-size", panel=MACHINE, type=click.IntRange(min=1), default=1, show_default=True, help="Images at once."
+)
 
 
 def _set_max_pixels(ctx: click.Context, _: click.Parameter, value: int | None) -> None:
     """For this process and those that it starts, as the variable does; a caller within Python gets its own one back."""
     if value is not None:
-        before = os.environ.get(MAX_PIXELS_VARIABLE)
-        os.environ[MAX_PIXELS_VARIABLE] = str(value)
-        restore = os.environ.pop if before is None else os.environ.__setitem__
-        ctx.call_on_close(lambda: restore(MAX_PIXELS_VARIABLE, before))  # type: ignore[arg-type]
+        _export(ctx, MAX_PIXELS_VARIABLE, str(value))
 
 
 max_pixels = _shared(
     "--max-pixels",
+    panel=MACHINE,
     type=click.IntRange(min=1),
     metavar="N",
     callback=_set_max_pixels,
     expose_value=False,
     help=f"Refuse larger images unread: N pixels of 8 bytes.  [default: {MAX_PIXELS_VARIABLE}, or 178,956,970]",
 )
+
+# Recipes ------------------------------------------------------------------------------------------------------------------
+
+
+def complete_recipe(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The package's recipes, and files."""
+    from genpercept.training import recipe_names
+
+    return [*_starting(recipe_names.names(), incomplete), CompletionItem(incomplete, type="file")]
+
+
+list_them = _shared("--list", "listed", is_flag=True)
+show = _shared("--show", is_flag=True)
 
 # Data sets ----------------------------------------------------------------------------------------------------------------
 
@@ -138,7 +292,6 @@ protocol = _shared("--protocol")
 # What is read, done and written -------------------------------------------------------------------------------------------
 
 override = _shared("--set", "overrides", multiple=True, metavar="K=V")
-out = _shared("--out", type=PATH, metavar="DIR")
-resume = _shared("--resume", is_flag=True)
+out = _shared("--out", "-o", panel=FILES, type=PATH, metavar="DIR")
+resume = _shared("--resume", panel=FILES, is_flag=True)
 dry_run = _shared("--dry-run", is_flag=True)
-as_json = _shared("--json", "as_json", is_flag=True)

@@ -17,7 +17,7 @@ from genpercept.training.loop import main
 def run(recipe: str, out: str, *rest: str) -> int:
     overrides = [text for text in rest if text != "--resume"]
     try:
-        return main(Path(recipe), overrides, Path(out), resume="--resume" in rest)
+        return main(recipe, overrides, Path(out), resume="--resume" in rest)
     except (ValueError, OSError) as error:
         if os.environ.get("RANK", "0") == "0":
             print(f"error: {one_line(error)}", file=sys.stderr, flush=True)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from genpercept.checkpoints import hub, shapes
+from genpercept.checkpoints import hub
 from genpercept.checkpoints.parts import MANIFEST, PartPlugin, read_json
 from genpercept.models.backbones import BACKBONES
 from genpercept.models.codecs import CODECS
@@ -26,7 +26,8 @@ from genpercept.tasks import TASKS
 from genpercept.training import footprint, lacking, losses
 from genpercept.training.losses import LOSSES
 from genpercept.training.networks import predictor
-from genpercept.training.recipe import DataSet, Recipe
+from genpercept.training.recipe import Recipe
+from genpercept.training.rehearsal import shapes_of
 from genpercept.training.run import judging
 from genpercept.training.run.batches import Split
 from genpercept.training.samples.order import Order
@@ -52,10 +53,10 @@ class Plan:
         return "\n".join([*self.lines, *(f"not on this machine: {line}" for line in self.lacking)])
 
 
-def plan(recipe: Recipe, out: Path = Path()) -> Plan:
+def plan(recipe: Recipe, out: Path | None = None) -> Plan:
     """Parameters, steps, images, data and what they take. ValueError for a recipe that no machine can run.
 
-    out: where the run would be written.
+    out: where the run would be written; None: that is not said yet.
     """
     for name in recipe.loss:
         losses.check_options(name, LOSSES.find(name), recipe.loss_options.get(name, {}))
@@ -69,10 +70,10 @@ def plan(recipe: Recipe, out: Path = Path()) -> Plan:
         check_declared(data, [data.split] if number else [data.split, recipe.validation.split], task)
     judging.check(recipe)
     _check_mixture(recipe)
-    split = _division(recipe)
+    split = division(recipe)
     lacks = list(dict.fromkeys(lacking.of_recipe(recipe, task.labels if task else ())))
     there = all(lacking.here(name) for name in (recipe.model.base, recipe.model.codec) if name)
-    stage = shapes_of(recipe) if recipe.stage == "finetune" and there else None
+    stage = shapes_of(recipe) if there else None
     images = recipe.steps * recipe.loader.batch_size
     sets = ", ".join(f"{d.called} {d.count or 'all'} x {d.weight:g}" for d in recipe.data)
     lines = [
@@ -83,28 +84,15 @@ def plan(recipe: Recipe, out: Path = Path()) -> Plan:
     ]
     if recipe.max_minutes:
         lines.append(f"stops after {recipe.max_minutes:g} min if that is sooner")
-    if stage is not None:
+    lacks += [line for line in lacking.of_folders(recipe, out) if line not in lacks]
+    if isinstance(stage, FinetuneStage):
         takes = footprint.of_stage(stage, split.at_once)
         lines.append(str(takes))
-        lacks += [*lacking.of_disk(out, takes.disk), *lacking.of_memory(takes.fixed)]
+        lacks += [*lacking.of_disk(out or Path(), takes.disk), *lacking.of_memory(takes.fixed)]
     return Plan(tuple(lines), tuple(lacks))
 
 
-def shapes_of(recipe: Recipe) -> FinetuneStage:
-    """The stage of a recipe whose base is here, without memory. ValueError for parts, losses and sizes that do not fit.
-
-    Sets that are not here, or that would be rendered, are left to others: scenes stand in for them.
-    """
-    scenes = tuple(DataSet(count=1, size=data.size, sizes=data.sizes) for data in recipe.data)
-    loader = recipe.loader.model_copy(update={"cache": False, "latent_variants": 0})
-    with shapes.shapes_only():
-        stage = FinetuneStage(recipe.model_copy(update={"data": scenes, "loader": loader}), lambda _: None)
-    if recipe.loader.latent_variants:
-        stage.check_cacheable()
-    return stage
-
-
-def _division(recipe: Recipe) -> Split:
+def division(recipe: Recipe) -> Split:
     """How a step's samples are divided over the processes that there will be. ValueError for fewer samples than processes."""
     processes = int(os.environ.get("WORLD_SIZE", "0")) or recipe.speed.processes
     return Split(recipe.loader.batch_size, processes, 0, recipe.loader.micro_batch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from importlib.util import find_spec
@@ -14,6 +15,7 @@ import torch
 from genpercept.checkpoints import hub
 from genpercept.core.texts import one_line
 from genpercept.data import DATASETS, NoSamples
+from genpercept.training import recipe_names
 from genpercept.training.recipe import DataSet, Loader, Recipe
 from genpercept.training.samples.sources import open_source
 
@@ -30,9 +32,7 @@ def of_recipe(recipe: Recipe, labels: Sequence[str]) -> Iterator[str]:
             yield f"logging.trackers: the package {name}: pip install {name}, or leave it out"
     if recipe.optim.kind == "8bit" and find_spec("bitsandbytes") is None:
         yield 'optim.kind "8bit": the package bitsandbytes: pip install bitsandbytes, or choose "fused"'
-    for key, name in (("model.base", recipe.model.base), ("model.codec", recipe.model.codec)):
-        if name and here(name) is None:
-            yield f"{key}: no folder {name}, and no such model among those downloaded or embedded"
+    yield from of_models(recipe)
     for number, data in enumerate(recipe.data):
         yield from of_set(data, recipe.loader, labels, f"data.{number}")
     first = recipe.data[0].root
@@ -40,6 +40,15 @@ def of_recipe(recipe: Recipe, labels: Sequence[str]) -> Iterator[str]:
         yield from of_set(recipe.held_out(), recipe.loader, labels, "validation", at_least=1)
     for held in recipe.validation.sets:
         yield from of_set(held.data(), recipe.loader, labels, f"validation.sets {held.label!r}")
+
+
+def of_models(recipe: Recipe, made: bool = False) -> Iterator[str]:
+    """Models that the run starts from, and the recipe that makes them where there is one. made: only such."""
+    for key, name in (("model.base", recipe.model.base), ("model.codec", recipe.model.codec)):
+        maker = recipe_names.maker(name)
+        if name and (maker or not made) and here(name) is None:
+            advice = f"; `genpercept train {maker} --out {Path(name).parent}` makes it" if maker else ""
+            yield f"{key}: no folder {name}, and no such model among those downloaded or embedded{advice}"
 
 
 def of_set(
@@ -122,11 +131,39 @@ def here(name: str) -> Path | None:
         return None
 
 
+def of_folders(recipe: Recipe, out: Path | None) -> Iterator[str]:
+    """Folders that the run would write into, and cannot: its own, and that of what it keeps between runs."""
+    loader, rendered = recipe.loader, any(data.root is None for data in (*recipe.data, *recipe.validation.sets))
+    latents = recipe.denoiser.cached_latents if recipe.stage == "denoiser" else loader.latent_variants > 0
+    kept = (loader.cache and rendered) or (latents and recipe.stage != "autoencoder")
+    for what, folder in (("--out", out), ("loader.cache_dir", loader.cache_dir if kept else None)):
+        if folder is not None and (why := unwritable(folder)):
+            yield f"{what} {folder}: cannot be written: {why}; choose another"
+
+
+def unwritable(folder: Path) -> str:
+    """Why a folder cannot be written or made; "" where it can. Nothing is left behind."""
+    place = _nearest(folder.expanduser())
+    if not place.is_dir():
+        return f"{place} is a file"
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            return ""
+    except OSError as error:
+        return error.strerror or one_line(error)
+
+
+def _nearest(path: Path) -> Path:
+    """The path, or the part of it that is there."""
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path
+
+
 def of_disk(out: Path, needed: int) -> Iterator[str]:
     """Room in the folder of a run for so many bytes."""
-    place = out.absolute()
-    while not place.exists():
-        place = place.parent
+    place = _nearest(out)
     free = shutil.disk_usage(place).free
     if needed > free:
         yield f"disk: {free / _GIB:.1f} GiB are free at {place}, the run needs {needed / _GIB:.1f}; see checkpoint.keep"

@@ -18,11 +18,11 @@ from accelerate.state import AcceleratorState
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from genpercept.core import dtypes
+from genpercept.core import dtypes, said
 from genpercept.core.rng import generator
+from genpercept.training import lacking, stages
 from genpercept.training import recipe as recipes
-from genpercept.training import stages
-from genpercept.training.dry_run import plan
+from genpercept.training.dry_run import division, plan
 from genpercept.training.networks import batch_norm, learning
 from genpercept.training.optim import build
 from genpercept.training.optim.schedule import Average, rate
@@ -43,20 +43,28 @@ _NORM_STEPS = 100  # before which no step counts as a spike
 
 
 def main(
-    recipe: Path, overrides: Sequence[str] = (), out: Path = Path("run"), resume: bool = False, dry_run: bool = False
+    recipe: str | Path,
+    overrides: Sequence[str] = (),
+    out: Path | None = None,
+    resume: bool = False,
+    dry_run: bool = False,
 ) -> int:
-    """Train what `recipe` describes into folder `out`; returns the exit status: 130 or 143 when interrupted, of a dry run 3
-    where this machine lacks something.
+    """Train what `recipe`, a file or a name, describes into folder `out`; returns the exit status: 130 or 143 when interrupted,
+    of a dry run 3 where this machine lacks something.
 
     Raises ValueError for a recipe that cannot be run, an output folder that has another run in it or cannot be written to, or a
     run that diverged.
     """
     settings = recipes.load(recipe, overrides)
     if dry_run:
+        if out is not None and claim.begun_in(out, resume):
+            claim.compare(out, settings, overrides)
         planned = plan(settings, out)
+        said.result({"recipe": settings.resolved(), "plan": planned.lines, "lacking": planned.lacking})
         print(recipes.to_json(settings))
         print(planned)
         return planned.code
+    out = out or Path("run")
     launch.end_with_launcher()
     claim.sweep(out)
     changes = claim.compare(out, settings, overrides) if resume else []
@@ -64,6 +72,9 @@ def main(
         if os.environ.get("RANK", "0") == "0":
             print(f"{out}: the run is done since step {last}; nothing is changed", file=sys.stderr, flush=True)
         return 0
+    for line in lacking.of_models(settings, made=True):
+        raise ValueError(line)
+    division(settings)
     with claim.held(out):
         if launch.wanted(settings.speed.processes):
             return launch.launch(settings.speed.processes, recipe, overrides, out, resume)

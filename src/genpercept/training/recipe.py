@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from genpercept.core.names import hint
 from genpercept.core.texts import read_toml, toml_value
+from genpercept.training import recipe_names
 from genpercept.training.recipe_fields import (
     Autoencoder,
     Checkpoint,
@@ -30,7 +31,7 @@ from genpercept.training.recipe_fields import (
     Section,
     Speed,
 )
-from genpercept.training.recipe_samples import Augment, DataSet, Loader, Validation
+from genpercept.training.recipe_samples import Augment, DataSet, Loader, Validation, choose_domain
 
 Stage = Literal["autoencoder", "denoiser", "finetune", "distil"]
 STAGE_ALIASES = {"one_step": "finetune"}  # what the stage was called while it had one paradigm
@@ -152,6 +153,8 @@ class Recipe(Section):
             raise ValueError(
                 "model.backbone: only the denoiser stage makes one; fine-tuning takes its base's, leave it out"
             )
+        if self.validation.domain and self.data[0].name == "synthetic":
+            choose_domain(self.validation.domain, "validation.domain: ")
         if self.stage == "finetune":
             self._check_finetune()
         if self.stage == "distil":
@@ -209,19 +212,20 @@ def _without_accumulation(table: dict[str, Any]) -> dict[str, Any]:
     return table | {"optim": optim, "loader": loader | today}
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe in a TOML file with `a.b=value` overrides (TOML values) applied. ValueError in one line names file and key."""
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe with `a.b=value` overrides (TOML values) applied. ValueError in one line names file and key.
+
+    path: of a TOML file, or the name of one of the package's (recipe_names).
+    """
     table = read_table(path)
     for text in overrides:
         override(table, text)
     return parse(table, str(path))
 
 
-def read_table(path: Path) -> dict[str, Any]:
-    """A TOML file. ValueError in one line when there is none, or it is something else."""
-    if not path.exists():
-        raise ValueError(f"{path}: no such recipe")
-    return read_toml(path, " as a recipe")
+def read_table(path: str | Path) -> dict[str, Any]:
+    """A TOML file, or the package's recipe of that name. ValueError in one line when there is none, or it is something else."""
+    return read_toml(recipe_names.find(path), " as a recipe")
 
 
 def parse(table: dict[str, Any], source: str = "recipe") -> Recipe:

@@ -59,7 +59,7 @@ def groups() -> list[Group]:
     return found
 
 
-def explain(key: str = "", path: Path | None = None, overrides: Sequence[str] = ()) -> str:
+def explain(key: str = "", path: str | Path | None = None, overrides: Sequence[str] = ()) -> str:
     """What a key means, takes and is by default; of a section all its keys, of "" all there are. ValueError if there is none.
 
     path, overrides: a recipe, whose own values are shown too; read as `recipe.load` reads it.

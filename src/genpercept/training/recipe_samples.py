@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -23,6 +23,13 @@ def default_cache() -> Path:
         or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "genpercept"
     )
     return Path(root)
+
+
+def choose_domain(name: str, where: str = "") -> str:
+    """The domain of the synthetic world, if there is one of that name. ValueError with those there are."""
+    from genpercept.data.synthetic import DOMAINS  # which brings torch, and a recipe's keys are explained without it
+
+    return choose("domain", name, DOMAINS, where)
 
 
 class DataSet(Section):
@@ -88,6 +95,12 @@ class DataSet(Section):
     def called(self) -> str:
         """What lines about the set call it: one that renders its own images by what they show."""
         return self.name if self.root else f"{self.name}/{self.domain}"
+
+    @model_validator(mode="after")
+    def _a_domain(self) -> Self:
+        if self.name == "synthetic" and self.domain != "mixed":
+            choose_domain(self.domain)
+        return self
 
     @field_validator("having")
     @classmethod

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
+import rich_click as click
 
 from genpercept.commands import shared_options as shared
 
 
-@click.command()
+@click.command(
+    epilog=shared.examples(
+        "genpercept bench -m mini/depth", "genpercept bench --shape sd21 --processing-resolution 768 --dtype fp32,bf16"
+    )
+)
 @shared.model(help="Embedded name, folder or hub id; in place of --shape.")
 @click.option("--shape", type=click.Choice(["sd21", "mini"]), help="Random weights at these sizes.  [default: sd21]")
 @click.option("--codec", type=click.Choice(["kl", "tiny"]), help="Of --shape.  [default: kl]")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genpercept.commands.bench.setting import Effort, Setting
+from genpercept.core import said
 from genpercept.core.devices import pick_device
 
 if TYPE_CHECKING:
@@ -87,10 +87,11 @@ def _report(session: Session, title: str, out: Path | None) -> int:
     """Print the tables, write the files. 0: all was measured; 1: some of it failed; 2: all of it."""
     from genpercept.commands.bench import output
 
+    said.result(session.result)
     output.show(session.result)
     if out is not None:
         for path in output.save(session.result, out, "bench", title):
-            print(f"wrote {path}", file=sys.stderr)
+            said.wrote(path)
     measured = len(session.result["rows"]) + len(session.result["peers"]) - session.failed
     return 0 if not session.failed else 1 if measured else 2
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ import numpy as np
 
 from genpercept.commands.bench import published, worker
 from genpercept.commands.bench.setting import Effort, Setting
+from genpercept.core.said import say
 
 # Answers are compared with those of the same networks in float32, neither specialised nor cut up.
 _PLAIN: dict[str, Any] = {
@@ -154,7 +154,7 @@ class Session:
 
     def _say(self, what: str) -> None:
         if not self.quiet:
-            print(f"{time.monotonic() - self._start:6.0f} s  {what}", file=sys.stderr, flush=True)
+            say(f"{time.monotonic() - self._start:6.0f} s  {what}")
 
 
 def _share(tflops_per_s: float, ceiling: dict[str, Any]) -> float:

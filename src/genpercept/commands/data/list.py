@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from genpercept.core import said
 from genpercept.core.labels import LABELS
 from genpercept.data import DATASETS
 
@@ -20,9 +21,10 @@ _WIDTHS = (14, 29, 31, 34, 21)  # of the columns
 BEGIN, END = "<!-- data sets: begin -->", "<!-- data sets: end -->"
 
 
-def main(as_json: bool = False) -> int:
+def main() -> int:
     """Print the table, or JSON with all that is known; 0."""
-    print(json.dumps(rows(), indent=2, ensure_ascii=False) if as_json else table())
+    said.result(rows())
+    print(table())
     return 0
 
 

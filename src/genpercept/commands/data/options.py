@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import click
+import rich_click as click
 
 from genpercept.commands import shared_options as shared
 
@@ -23,13 +23,15 @@ def data() -> None:
 
 
 @data.command("list")
-@shared.as_json(help="All that is known of them, as JSON.")
 @shared.debuggable
-def data_list(as_json: bool) -> int:
-    """List the data sets: what each provides, its tasks and protocols, licence, and the extra that it needs."""
+def data_list() -> int:
+    """List the data sets: what each provides, its tasks and protocols, licence, and the extra that it needs.
+
+    --json has all that is known of them.
+    """
     from genpercept.commands.data import list
 
-    return list.main(as_json)
+    return list.main()
 
 
 @data.command("check")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import click
+import rich_click as click
 
 from genpercept.commands import shared_options as shared
 
 
-@click.command()
+@click.command(epilog=shared.examples("genpercept demo -o demo"))
 @shared.out(default=Path("demo"), show_default=True, help="Folder of report.html.")
 @click.option("--model-depth", default="mini/depth", show_default=True, metavar="M", help="The depth model.")
 @click.option("--model-normals", default="mini/normals", show_default=True, metavar="M", help="The normals model.")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import click
+import rich_click as click
 
 from genpercept.commands import shared_options as shared
 
 
-@click.command()
+@click.command(epilog=shared.examples("genpercept doctor", "genpercept doctor --json"))
 @shared.device()
 @shared.debuggable
 def doctor(device: str) -> int:

@@ -6,12 +6,13 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from genpercept.core import extras, said
 from genpercept.core.names import hint
 from genpercept.core.texts import one_line
 from genpercept.core.version import __version__
@@ -20,14 +21,6 @@ if TYPE_CHECKING:
     from genpercept.core.registry import Registry, Table
 
 _CORE = ("torch", "diffusers", "transformers", "numpy", "pillow", "safetensors", "huggingface_hub", "pydantic")
-_EXTRAS = {
-    "numba": "synthetic",
-    "skimage": "synthetic",
-    "accelerate": "train",
-    "tensorboard": "train",
-    "sklearn": "demo",
-}
-_EXTRAS |= {"OpenEXR": "exr", "pillow_heif": "heic", "tifffile": "tiff"}
 
 
 class Line(NamedTuple):
@@ -40,11 +33,13 @@ class Line(NamedTuple):
 
 def main(device: str = "auto") -> int:
     """Print the findings to stdout. 0: predicting would work; 1: something that it needs is missing or broken."""
-    problems = 0
+    problems, found = 0, list[Line]()
     for line in [*_versions(), *_compute(device), *_extras(), *_models(), *_additions()]:
         problems += line.problem
+        found.append(line)
         print(f"{'!!' if line.problem else '  '} {line.name:<16} {line.text}")
     print(f"{problems} problem(s), marked !!" if problems else "all that predicting needs is there")
+    said.result({"findings": [line._asdict() for line in found], "problems": problems})
     return 1 if problems else 0
 
 
@@ -113,9 +108,23 @@ def _memory(device: str) -> str:
 
 
 def _extras() -> Iterator[Line]:
-    for package, extra in _EXTRAS.items():
-        there = find_spec(package) is not None
-        yield Line(package, "there" if there else f"not installed (optional): pip install 'genpercept[{extra}]'")
+    """A line for each extra: the versions of its packages, or how to install those that are not there."""
+    distributions = packages_distributions()
+    for extra, packages in extras.EXTRAS.items():
+        there = [f"{name} {_version(name, distributions)}" for name in packages if find_spec(name) is not None]
+        gone = [name for name in packages if find_spec(name) is None]
+        lacks = f"{', '.join(gone)} not installed (optional): {extras.install(extra)}" if gone else ""
+        yield Line(f"extra {extra}", "; ".join(filter(None, (", ".join(there), lacks))))
+
+
+def _version(package: str, distributions: Mapping[str, Sequence[str]]) -> str:
+    """Of the distribution that brings an importable package."""
+    for name in (*distributions.get(package, ()), package):
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return "of an unknown version"
 
 
 def _models() -> Iterator[Line]:

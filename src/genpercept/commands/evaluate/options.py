@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
+import rich_click as click
 
 from genpercept.commands import shared_options as shared
 
 
-@click.command()
+@click.command(
+    epilog=shared.examples(
+        "genpercept evaluate -m mini/depth --dataset synthetic --split test/indoor:20 -o scores",
+        "genpercept evaluate -m runs/a/model -m runs/b/model --suite depth-zero-shot --root data -o table",
+    )
+)
 @shared.model("models", multiple=True, help="Embedded name, folder or hub id. Repeatable: a table.")
 @shared.model_source()
 @click.option(

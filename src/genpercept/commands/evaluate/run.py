@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -18,6 +17,7 @@ from genpercept.commands.evaluate.predictions import ModelSpec, Way
 from genpercept.commands.evaluate.sets import EvalSet, SetSpec
 from genpercept.core.devices import pick_device
 from genpercept.core.names import choose
+from genpercept.core.said import say
 from genpercept.metrics import METRICS
 from genpercept.pipeline.manifest import read_manifest
 from genpercept.tasks import DEFAULT, TASKS
@@ -62,14 +62,14 @@ def main(
         specs = suites.specs(chosen, datasets, roots, options, protocol)
         for part in chosen.set:
             if part.note and part.title in [s.title for s in specs]:
-                _say(f"genpercept: {part.title}: {part.note}")
+                say(f"genpercept: {part.title}: {part.note}")
     elif datasets:
         specs = plan.specs(datasets, roots, options, split, protocol)
     else:
         raise ValueError(f"nothing to evaluate on: give --dataset NAME, or --suite: {', '.join(suites.names())}")
     if not models and not files:
         models = [_embedded(task or (tasks[0] if tasks else DEFAULT), specs, suite)]
-        _say(f"genpercept: no --model given: using {models[0]}, small and embedded")
+        say(f"genpercept: no --model given: using {models[0]}, small and embedded")
         task = None
     named = [ModelSpec(m, base, family, subfolder, task, allow_pickle, revision, variant) for m in models]
     named += [ModelSpec(folder, task=task, files=True) for folder in files]
@@ -173,7 +173,7 @@ def _report(how: Machinery, cells: list[Cell], settings: dict[str, Any], about: 
     output.show(cells)
     for one in cells:
         for problem in () if one.baseline else one.scores.skipped:
-            _say(f"genpercept: skipped: {one.data.title}: {problem['problem']}")
+            say(f"genpercept: skipped: {one.data.title}: {problem['problem']}")
     print(f"{how.out / 'report.html'}: open it in a browser; figures in results.json, .csv, .md and .tex beside it")
     return 1 if any(one.scores.skipped for one in cells) else 0
 
@@ -191,7 +191,7 @@ class _Progress:
             return
         self._last = now
         left = (self._total - done) * (now - self._begin) / done
-        _say(f"{self._name}: {done}/{self._total}, {left / 60:.0f} min {left % 60:02.0f} s left")
+        say(f"{self._name}: {done}/{self._total}, {left / 60:.0f} min {left % 60:02.0f} s left")
 
     def end(self, one: Cell) -> None:
         took, kept = one.timing, len(one.scores.rows)
@@ -201,8 +201,4 @@ class _Progress:
             parts.append(f"{took['predicted'] / max(took['predict_seconds'], 1e-9):.2f} images/s of the network")
         parts += [f"{before} predicted before"] if before > 0 else []
         parts += [f"{len(one.scores.skipped)} skipped"] if one.scores.skipped else []
-        _say(f"{self._name}: {', '.join(parts)}")
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+        say(f"{self._name}: {', '.join(parts)}")

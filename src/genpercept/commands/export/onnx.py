@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from genpercept.commands.export import graph as graphs
+from genpercept.core import extras
 from genpercept.core.texts import one_line
 from genpercept.pipeline import exported
 
@@ -18,6 +19,7 @@ _INSIDE = 2**30  # bytes of weights that one file holds; protobuf ends at twice 
 
 def write(graph: graphs.OneStepGraph, path: Path) -> None:
     """`graph` to `path`, without metadata. ValueError where torch cannot trace or translate one of its operations."""
+    extras.require("onnx")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch, about its own deprecations

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
+import rich_click as click
 
 from genpercept.commands import shared_options as shared
 
 
-@click.command()
+@click.command(
+    epilog=shared.examples(
+        "genpercept export mini/depth --to onnx -o depth.onnx", "genpercept predict photos/ -m depth.onnx -o results"
+    )
+)
 @click.argument("model")
 @click.option(
     "--to", metavar="TARGET", required=True, help="diffusers, onnx, openvino, or one of another installed package."

@@ -12,6 +12,7 @@ from pathlib import Path
 from genpercept.checkpoints import hub, parts
 from genpercept.commands.export.source import Source
 from genpercept.commands.export.targets import TARGETS, Target
+from genpercept.core import said
 from genpercept.core.files import atomic_files, atomic_folder, sweep
 from genpercept.pipeline import base_model, exported, loading
 
@@ -77,6 +78,7 @@ def _write_folder(target: Target, source: Source, out: Path) -> None:
         facts = {key: source.pipe.info.get(key) for key in ("model", "model_sha256", "task", "base", "licence")}
         facts = {"to": target.name, "layout": layout, **facts, "software": source.pipe.meta["software"]}
         parts.write_config(work / MARKER, facts)
+    said.told.written.append(str(out))
     print(f"{out}: {layout}")
 
 
@@ -84,6 +86,7 @@ def _write_file(target: Target, source: Source, out: Path) -> None:
     """The file, and beside it that of its weights where it has one."""
     with atomic_files(out) as work:
         layout = target.write(source, work)
+    said.told.written.append(str(out))
     print(f"{out}: {layout}")
 
 

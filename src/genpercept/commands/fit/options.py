@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import click
+import rich_click as click
 
 from genpercept.commands import shared_options as shared
 
@@ -25,10 +25,9 @@ def fit() -> None:
 @click.option("--categories", default="", metavar="A,B", help="Only these.  [default: all in the folder]")
 @click.option(
     "--recipe",
-    type=shared.PATH,
-    metavar="RECIPE.toml",
-    help="What is trained; its data are replaced.  [default: recipes/mini/anomaly.toml for an embedded --model, else "
-    "recipes/paper/anomaly.toml, of a source checkout]",
+    metavar="RECIPE",
+    help="What is trained, a name or a file; its data are replaced.  [default: mini/anomaly for an embedded --model, else "
+    "paper/anomaly]",
 )
 @shared.model("base", help="The base, instead of the recipe's: a folder, hub id or embedded name.")
 @shared.override(help="Override a key of the recipe, but for its data. Repeatable.")

@@ -23,6 +23,7 @@ from genpercept.commands.fit.table import table
 from genpercept.core import files
 from genpercept.core.devices import pick_device
 from genpercept.core.names import choose
+from genpercept.core.said import result, say
 from genpercept.core.values import Sample
 from genpercept.data import DATASETS, Dataset
 from genpercept.imaging.prediction import Prediction
@@ -53,7 +54,7 @@ def main(
     out: Path,
     categories: Sequence[str] = (),
     *,
-    recipe: Path | None = None,
+    recipe: str | None = None,
     base: str | None = None,
     overrides: Sequence[str] = (),
     held_out: float = 0.1,
@@ -81,13 +82,14 @@ def main(
     results = _claim(out, settings, resume)
     for name in names:
         if name in results["results"]:
-            click.echo(f"{name}: done before")
+            say(f"{name}: done before")
             continue
         if code := _train(out / name, settings, name):
             return code
         results["results"][name] = _measured(out / name / "model", settings, name, pick_device(device), batch_size)
         results["categories"][name] = f"{name}/model"
         _write(out, results)
+    result(results)
     click.echo(table(results, METRICS.find(task.metric).columns))
     click.echo(f"{shown(out / FIT)}: thresholds and figures; {shown(out)}/CATEGORY/model: the models")
     return 0
@@ -109,13 +111,9 @@ def _chosen(root: Path, categories: Sequence[str], held_out: float) -> list[str]
     return names
 
 
-def _usual(base: str | None) -> Path:
-    """The recipe of a source checkout: an installed package brings none."""
-    folder = Path(__file__).parents[4] / "recipes" / ("mini" if base and base.startswith("mini/") else "paper")
-    path = folder / "anomaly.toml"
-    if not path.is_file():
-        raise ValueError(f"{path}: not there, since an installed package brings no recipes: give one by --recipe")
-    return path
+def _usual(base: str | None) -> str:
+    """The package's recipe: for an embedded base the small one."""
+    return f"{'mini' if base and base.startswith('mini/') else 'paper'}/anomaly"
 
 
 def _data(category: str, held_out: float) -> Dataset:
@@ -154,8 +152,8 @@ def _train(out: Path, settings: Settings, category: str) -> int:
         return 0
     from genpercept.training.loop import main as train
 
-    click.echo(f"{category}: training in {shown(out)}")
-    return train(Path(settings.recipe), _overrides(settings, category), out, resume=(out / "checkpoints").is_dir())
+    say(f"{category}: training in {shown(out)}")
+    return train(settings.recipe, _overrides(settings, category), out, resume=(out / "checkpoints").is_dir())
 
 
 def _measured(model: Path, settings: Settings, category: str, device: str, batch_size: int) -> dict[str, Any]:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
+import rich_click as click
 
 from genpercept.commands import shared_options as shared
 
 
-@click.command()
+@click.command(epilog=shared.examples("genpercept inspect mini/depth", "genpercept inspect runs/depth --json"))
 @click.argument("model")
 @shared.model_source(
     base="The base that a public checkpoint is to be loaded with.",
     family="Layout of a public checkpoint, where its files leave it open.",
     task="Task, where the model does not say.",
 )
-@shared.as_json(help="All of it as JSON.")
 @shared.debuggable
 def inspect(model: str, **options: Any) -> int:
     """Tell what MODEL is: family, task, parts, sizes, what is missing, and whether it would load. Reads headers only.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from genpercept.checkpoints import hub, weights
 from genpercept.commands.inspect.facts import Given, Part, Report, look
+from genpercept.core import said
 from genpercept.pipeline import exported
 
 __all__ = ["Given", "Report", "inspect", "main"]
@@ -55,15 +55,12 @@ def main(
     allow_pickle: bool = False,
     revision: str | None = None,
     variant: str | None = None,
-    as_json: bool = False,
 ) -> int:
     """Print what `model` is; 0 when whole, 1 when parts are damaged, missing or do not fit each other."""
     how: dict[str, Any] = {"allow_pickle": allow_pickle, "revision": revision, "variant": variant}
     report = inspect(model, subfolder=subfolder, base=base, family=family, task=task, **how)
-    if as_json:
-        print(json.dumps(report.as_dict(), indent=2, default=str))
-    else:
-        _show(report)
+    said.result(report.as_dict())
+    _show(report)
     return 1 if report.problems else 0
 
 

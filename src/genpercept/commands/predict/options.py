@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-import click
+import rich_click as click
 
 from genpercept.commands import shared_options as shared
+from genpercept.core import said
 
 
 class _BatchSize(click.ParamType):
@@ -20,16 +21,30 @@ class _BatchSize(click.ParamType):
         return "auto" if value == "auto" else click.IntRange(min=1).convert(value, param, ctx)
 
 
-@click.command()
+@click.command(
+    epilog=shared.examples(
+        "genpercept predict photos/ -o results",
+        "genpercept predict photo.jpg -o normals.png -t normals",
+        "genpercept predict 'shots/**/*.jpg' -o results -t matting --format cutout --resume",
+        "genpercept predict photos/ -o results -m prs-eth/marigold-depth-v1-1 --steps 4 --ensemble-size 5",
+    )
+)
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @shared.model(help="Embedded name, folder or hub id.  [default: mini/depth]")
 @shared.model_source()
 @shared.out(required=True, help="Folder for DIR/<stem>_<task>.<ext>; or, of one image, a file.png, or - for stdout.")
-@click.option("--recursive", is_flag=True, help="Folders with their subfolders; results lie in a tree like theirs.")
+@click.option(
+    "--recursive",
+    panel=shared.FILES,
+    is_flag=True,
+    help="Folders with their subfolders; results lie in a tree like theirs.",
+)
 @click.option(
     "--format",
     "formats",
+    panel=shared.FILES,
     metavar="LIST",
+    shell_complete=shared.complete_formats,
     help="Of png (16 bits), color, npy, npz, exr, ply; masks: mask, cutout; poses: coco; anomaly: overlay.  [default: "
     "png,color; poses: coco,color; anomaly: overlay, too]",
 )
@@ -42,32 +57,72 @@ class _BatchSize(click.ParamType):
 @shared.batch_size(type=_BatchSize(), help="Images of one size at once; auto: as memory allows.")
 @click.option(
     "--engine",
+    panel=shared.MACHINE,
     type=click.Choice(["local", "ray"]),
     default="local",
     show_default=True,
     help="ray: the workers of a Ray cluster; also writes DIR/manifest.jsonl.",
 )
 @click.option(
-    "--fov", type=float, default=60.0, show_default=True, help="Horizontal field of view in degrees, for ply."
+    "--fov",
+    panel="Poses and points",
+    type=float,
+    default=60.0,
+    show_default=True,
+    help="Horizontal field of view in degrees, for ply.",
 )
 @shared.flip_test()
-@click.option("--boxes", metavar="FILE", help="Poses: people's boxes, JSON: by image name, or COCO's.")
-@click.option("--detector", metavar="NAME[=MODEL]", help="Poses: find the people with it, such as yolos.")
 @click.option(
-    "--box-score", type=float, default=0.3, show_default=True, metavar="X", help="Poses: least score of a box."
+    "--boxes",
+    panel="Poses and points",
+    metavar="FILE",
+    help="Poses: people's boxes, JSON: by image name, or COCO's.",
+)
+@click.option(
+    "--detector",
+    panel="Poses and points",
+    metavar="NAME[=MODEL]",
+    help="Poses: find the people with it, such as yolos.",
+)
+@click.option(
+    "--box-score",
+    panel="Poses and points",
+    type=float,
+    default=0.3,
+    show_default=True,
+    metavar="X",
+    help="Poses: least score of a box.",
 )
 @shared.specialised(help="Fold what is constant in one step: quicker.  [default: as the model was saved]")
 @click.option(
-    "--encoder", metavar="C", help="Another codec's encoder: its folder or hub id, or a model's that has one."
+    "--encoder",
+    panel=shared.MODEL,
+    metavar="C",
+    help="Another codec's encoder: its folder or hub id, or a model's that has one.",
 )
-@click.option("--decoder", metavar="C", help="Another codec's decoder, likewise.")
-@click.option("--offload", is_flag=True, help="Keep parts in main memory while the accelerator does not need them.")
-@click.option("--vae-slicing", is_flag=True, help="Encode and decode image by image: less memory with --batch-size.")
+@click.option("--decoder", panel=shared.MODEL, metavar="C", help="Another codec's decoder, likewise.")
+@click.option(
+    "--offload",
+    panel=shared.MACHINE,
+    is_flag=True,
+    help="Keep parts in main memory while the accelerator does not need them.",
+)
+@click.option(
+    "--vae-slicing",
+    panel=shared.MACHINE,
+    is_flag=True,
+    help="Encode and decode image by image: less memory with --batch-size.",
+)
 @shared.vae_tiling()
 @shared.strips(help="--specialised, its codec in strips: less memory for large images, no seams.")
 @shared.resume(help="Skip images whose results are there and whole.")
 @shared.max_pixels()
-@click.option("--overwrite", is_flag=True, help="Replace files that are not results of the same image, too.")
+@click.option(
+    "--overwrite",
+    panel=shared.FILES,
+    is_flag=True,
+    help="Replace files that are not results of the same image, too.",
+)
 @shared.debuggable
 def predict(
     inputs: tuple[str, ...],
@@ -94,7 +149,7 @@ def predict(
 
     names = None if formats is None else [name.strip().lower() for name in formats.split(",") if name.strip()]
     machine = Machine(device, batch_size, offload, vae_slicing, vae_tiling)
-    return run(
+    code = run(
         inputs,
         out,
         Request(**request),
@@ -106,3 +161,6 @@ def predict(
         overwrite=overwrite,
         debug="--debug" in sys.argv,
     )
+    if code in (0, 1) and str(out) != "-":
+        said.told.written.append(str(out))
+    return code

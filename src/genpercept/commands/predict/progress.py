@@ -7,6 +7,8 @@ import time
 from typing import Any
 
 from genpercept.commands.predict.request import Outcome
+from genpercept.core import said
+from genpercept.core.said import say
 
 
 class Progress:
@@ -15,7 +17,7 @@ class Progress:
     _EVERY = 5.0  # seconds between lines where there is no terminal
 
     def __init__(self, total: int, outcome: Outcome, quiet: bool = False) -> None:
-        self._total, self._outcome, self._quiet = total, outcome, quiet
+        self._total, self._outcome, self._quiet = total, outcome, quiet or said.quiet()
         self._bar: Any = None
 
     def __enter__(self) -> Progress:
@@ -65,5 +67,6 @@ class Progress:
             say(", ".join(parts))
 
 
-def say(line: str) -> None:
+def complain(line: str) -> None:
+    """What --quiet does not silence."""
     print(line, file=sys.stderr, flush=True)

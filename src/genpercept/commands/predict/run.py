@@ -16,7 +16,7 @@ from genpercept.commands.files.results import Job, Output, lost, lost_line, prep
 from genpercept.commands.predict import ends, local, processes
 from genpercept.commands.predict.ends import End
 from genpercept.commands.predict.model import Model
-from genpercept.commands.predict.progress import Progress, say
+from genpercept.commands.predict.progress import Progress, complain, say
 from genpercept.commands.predict.request import ENGINES, Machine, Outcome, Pipeline, Request, check
 from genpercept.commands.predict.stopping import Stop
 from genpercept.core import locks
@@ -67,20 +67,22 @@ def run(
         try:
             jobs = _all(inputs, how, request, machine, engine, load, recursive, outcome, places, stop)
         except KeyboardInterrupt:
-            say(f"genpercept: interrupted; {outcome.done} images are done and whole, --resume continues with the rest")
+            complain(
+                f"genpercept: interrupted; {outcome.done} images are done and whole, --resume continues with the rest"
+            )
             if stop.hung:
                 stop.leave()
             return stop.exit_code
         except OSError as error:
             if (why := lost(error, places.out)) is None:
                 raise
-            say(f"genpercept: error: {lost_line(places.out, why, outcome.done + outcome.skipped)}")
+            complain(f"genpercept: error: {lost_line(places.out, why, outcome.done + outcome.skipped)}")
             return 1 if outcome.done + outcome.skipped else 2
     if processes.first():
         order = {job: i for i, job in enumerate(jobs)}
         failed = [outcome.failed[job] for job in sorted(outcome.failed, key=order.__getitem__)]
         for failure in (*outcome.problems, *failed):
-            say(f"genpercept: error: {failure}")
+            complain(f"genpercept: error: {failure}")
     return outcome.exit_code
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
+import rich_click as click
 
 from genpercept.commands import shared_options as shared
 
 
-@click.command()
+@click.command(epilog=shared.examples("genpercept score depth --pred results --gt truth --protocol nyu"))
 @click.argument("task")
 @click.option("--pred", type=shared.PATH, required=True, metavar="P", help="Prediction, or folder of them.")
 @click.option("--gt", type=shared.PATH, required=True, metavar="G", help="Ground truth, or folder; matched by name.")

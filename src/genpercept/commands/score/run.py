@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from genpercept.commands.score.files import Matcher, stored_kind
-from genpercept.core import notes
+from genpercept.core import notes, said
 from genpercept.metrics import METRICS, AnnotatedPlugin, Metric, of_task, options_for
 
 
@@ -67,7 +67,9 @@ def main(
         with notes.heard() as noticed:
             for pair in pairs:
                 plugin.add(metric, pair, pred_scale, gt_scale)
-    print(to_json(task, protocol, chosen, metric, per_image, details, noticed))
+    text = to_json(task, protocol, chosen, metric, per_image, details, noticed)
+    said.result(json.loads(text))
+    print(text)
     return 0
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from genpercept.commands.study.job import CANNOT_WRITE, JOB, LOG, SCORES, tidy
 from genpercept.commands.study.measure import HeldOut, Inference
-from genpercept.core import files
+from genpercept.core import files, said
 from genpercept.core.texts import read_lines
 from genpercept.tasks import TASKS
 from genpercept.training import lacking
@@ -173,7 +173,7 @@ def execute(
     Interrupted, it ends the running ones as --resume can take them up, and raises what interrupted it. ValueError, with a line
     that says what is left, where the folder cannot be written any more.
     """
-    say = say or _say
+    say = say or said.say
     waiting = [job for job in jobs if not finished(out, job)]
     if len(waiting) < len(jobs):
         say(f"{len(jobs) - len(waiting)} of {len(jobs)} runs are finished already")
@@ -222,10 +222,6 @@ def _still_written(process: subprocess.Popen[bytes], out: Path, job: Job) -> Non
     if process.returncode == CANNOT_WRITE:
         raise OSError(0, _last_line(out / job.folder / LOG))
     files.probe(out / job.folder)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 class _Clock:

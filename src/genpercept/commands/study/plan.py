@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, model_validator
 
@@ -18,21 +18,20 @@ from genpercept.commands.evaluate import suites
 from genpercept.commands.study import execute, report
 from genpercept.commands.study.execute import Job
 from genpercept.commands.study.measure import HeldOut, Inference, check_tests
+from genpercept.commands.study.shipped import Scale, find
 from genpercept.core import locks
 from genpercept.core.names import choose
 from genpercept.metrics import METRICS
 from genpercept.models.paradigms import PARADIGMS
 from genpercept.tasks import TASKS
 from genpercept.training import recipe as recipes
+from genpercept.training import recipe_names
 from genpercept.training.recipe import Recipe, Section
-
-Scale = Literal["mini", "full"]
-_FOLDERS: dict[str, str] = {"full": "recipes/studies", "mini": "recipes/studies/mini"}
 
 
 class Arm(Section):
     name: str = Field(min_length=1)
-    base: Path = Path()  # a recipe of its own, relative to the study's file; default: the study's
+    base: Path = Path()  # a recipe of its own: a file, from the study's folder, or a name; default: the study's
     set: dict[str, Any] = Field(default_factory=dict)  # "a.b" -> value, as --set has them
     labels: tuple[int, ...] = ()  # numbers of labels it is run with; default: the study's
     inference: tuple[Inference, ...] = Field(default=(Inference(),), min_length=1)
@@ -65,11 +64,11 @@ class Suite(Section):
 
 
 class Study(Section):
-    """A TOML file of `recipes/studies/`."""
+    """A study's TOML file."""
 
     name: str
     about: str = ""  # a paragraph for the report
-    base: Path  # a recipe, relative to the study's file
+    base: Path  # a recipe: a file, from the study's folder, or one of the package's by its name
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     set: dict[str, Any] = Field(default_factory=dict)  # for all arms
     labels: tuple[int, ...] = ()  # numbers of labels (data.0.count); none: as the recipe has it
@@ -155,20 +154,6 @@ def main(
 _OWN = "study."  # how an override of the study's own keys begins
 
 
-def find(name: str, scale: Scale) -> Path:
-    """A study's file, or that of a repository's study by its name. ValueError lists those there are."""
-    if name.endswith(".toml"):
-        return Path(name)
-    root = Path(__file__).parents[4]  # a source checkout; an installed package brings no recipes
-    folders = [top / _FOLDERS[scale] for top in (Path(), root)]
-    for folder in folders:
-        if (folder / f"{name}.toml").is_file():
-            return folder / f"{name}.toml"
-    known = sorted({path.stem for folder in folders for path in folder.glob("*.toml")})
-    there = f"there are {', '.join(known)}" if known else f"run it where {_FOLDERS[scale]} is, or pass a file"
-    raise ValueError(f"no study {name!r} of scale {scale}: {there}")
-
-
 def load(path: Path, overrides: Sequence[str] = ()) -> Study:
     """The study in a TOML file, its bases made absolute, its suite's sets among its tests. Of the overrides those of the
     study's own keys count.
@@ -183,7 +168,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Study:
             recipes.override(table, text.removeprefix(_OWN))
     study = recipes.validate(Study, table, str(path))
     arms = tuple(arm.model_copy(update={"base": _placed(path, study, arm)}) for arm in study.arm)
-    study = study.model_copy(update={"base": (path.parent / study.base).resolve(), "arm": arms})
+    study = study.model_copy(update={"base": _base(path, study.base), "arm": arms})
     if study.suite:
         study = study.model_copy(update={"test": (*_sets(study, study.suite), *study.test)})
         _all_different([data.label for data in study.test], f"{path}: test: two sets are called")
@@ -191,7 +176,14 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Study:
 
 
 def _placed(path: Path, study: Study, arm: Arm) -> Path:
-    return (path.parent / (study.base if arm.base == Path() else arm.base)).resolve()
+    return _base(path, study.base if arm.base == Path() else arm.base)
+
+
+def _base(path: Path, base: Path) -> Path:
+    try:
+        return recipe_names.find(base, path.parent).resolve()
+    except ValueError as error:
+        raise ValueError(f"{path}: base: {error}") from None
 
 
 def _sets(study: Study, suite: Suite) -> list[HeldOut]:

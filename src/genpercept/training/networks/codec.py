@@ -10,7 +10,7 @@ from diffusers.models.attention_processor import AttentionProcessor, AttnProcess
 from torch import nn
 from transformers import PreTrainedModel
 
-from genpercept.checkpoints import hub, parts
+from genpercept.checkpoints import hub, parts, shapes
 from genpercept.models.codecs import CODECS, HALVES, half
 from genpercept.training.recipe import Recipe
 
@@ -45,5 +45,10 @@ def open_codec(recipe: Recipe) -> nn.Module:
 
 
 def own_device() -> torch.device:
-    """The device that accelerate gave this process: caches are filled there, before anything is prepared for training."""
+    """The device that accelerate gave this process: caches are filled there, before anything is prepared for training.
+
+    Within `shapes.shapes_only` that of networks without memory.
+    """
+    if shapes.wanted():
+        return torch.device("meta")
     return torch.device(PartialState().device or "cpu")

@@ -116,7 +116,9 @@ class _Space:
 
 def _energy(layer: nn.Module, dim: int) -> Tensor:
     """Sum of the squares of a layer's weights for each channel that it writes (dim 0) or reads (1)."""
-    weight = cast(Tensor, layer.weight).detach().float().cpu().square()
+    weight = cast(Tensor, layer.weight).detach()
+    # of shapes without values (a dry run) all channels are alike
+    weight = torch.ones(weight.shape) if weight.is_meta else weight.float().cpu().square()
     return weight if weight.ndim == 1 else weight.transpose(0, dim).flatten(1).sum(1)
 
 

@@ -61,9 +61,7 @@ def held(out: Path) -> AbstractContextManager[None]:
 
 def claim(out: Path, recipe: Recipe, resume: bool) -> None:
     """Make the run's folder; a new run's recipe is written into it. ValueError when another run lives there."""
-    begun = bool(Checkpoints(out, 1).list())
-    if begun and not resume:
-        raise ValueError(f"{out} has checkpoints of a run in it: go on with --resume, or choose another --out")
+    begun = begun_in(out, resume)
     try:
         out.mkdir(parents=True, exist_ok=True)
         if not begun:
@@ -73,6 +71,14 @@ def claim(out: Path, recipe: Recipe, resume: bool) -> None:
             files.write_text(out / RECIPE, recipes.to_json(recipe))
     except OSError as error:
         raise ValueError(f"{out}: cannot be written: {error.strerror}") from None
+
+
+def begun_in(out: Path, resume: bool) -> bool:
+    """Whether a run's checkpoints are there. ValueError where they are, and it is not to go on."""
+    begun = bool(Checkpoints(out, 1).list())
+    if begun and not resume:
+        raise ValueError(f"{out} has checkpoints of a run in it: go on with --resume, or choose another --out")
+    return begun
 
 
 def compare(out: Path, recipe: Recipe, overrides: Sequence[str]) -> list[Change]:

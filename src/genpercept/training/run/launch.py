@@ -27,7 +27,7 @@ def wanted(processes: int) -> bool:
     return processes > 1 and "RANK" not in os.environ
 
 
-def launch(processes: int, recipe: Path, overrides: Sequence[str], out: Path, resume: bool) -> int:
+def launch(processes: int, recipe: str | Path, overrides: Sequence[str], out: Path, resume: bool) -> int:
     """Run the training in `processes` processes; returns the first exit status that is not 0. Signals are passed on."""
     command = [
         sys.executable,

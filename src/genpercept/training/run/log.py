@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from genpercept.core import said
 from genpercept.core.files import atomic
 from genpercept.training.recipe import Logging
 from genpercept.training.run.trackers import Trackers
@@ -35,7 +36,7 @@ class Reporter:
         if self._silent:
             return
         self._trackers = Trackers(self._options, self._run, self._config, step, self._tracker_failed)
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not said.quiet():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -46,7 +47,7 @@ class Reporter:
 
     def line(self, text: str) -> None:
         """One plain line, above the bar where there is one."""
-        if self._silent:
+        if self._silent or said.quiet():
             return
         if self._bar is not None:
             self._bar.console.print(text, highlight=False, markup=False)

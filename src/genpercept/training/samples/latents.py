@@ -68,14 +68,23 @@ def words(source: Source) -> set[str]:
     return {word for caption in captions for word in re.findall(r"[a-z]+|[0-9]|[^\sa-z0-9]+", str(caption).lower())}
 
 
+def check_one_size(recipe: Recipe) -> None:
+    """ValueError for a recipe that keeps latents of images of several sizes."""
+    kept = {
+        "finetune": ("loader.latent_variants = 0", recipe.loader.latent_variants),
+        "distil": ("loader.latent_variants = 0", recipe.loader.latent_variants),
+        "denoiser": ("denoiser.cached_latents = false", recipe.denoiser.cached_latents),
+    }
+    without, asked = kept.get(recipe.stage, ("", False))
+    if asked and len(recipe.sizes()) > 1:
+        raise ValueError(f"augment.sizes: cached latents have one size; name one, or set {without}")
+
+
 def open_all(
     recipe: Recipe, sources: Sequence[Source], codec: codecs.Codec, report: Callable[[str], None]
 ) -> list[Latents]:
     """The cached latents of every set; encodes those that are missing. ValueError for settings that need fresh images."""
-    if len(recipe.sizes()) > 1:
-        raise ValueError(
-            "augment.sizes: cached latents have one size; name one, or set denoiser.cached_latents = false"
-        )
+    check_one_size(recipe)
     return [_open(recipe, data, source, codec, report) for data, source in zip(recipe.data, sources, strict=True)]
 
 
@@ -187,8 +196,7 @@ def open_pairs(
 
     prepare: a record to the one to train on. encode: an augmented record to image, label map and validity.
     """
-    if len(recipe.sizes()) > 1:
-        raise ValueError("augment.sizes: cached latents have one size; name one, or set loader.latent_variants = 0")
+    check_one_size(recipe)
     variants = recipe.loader.latent_variants
     precision = encoding.precision(recipe.precision, device_of(codec))
     key = {

@@ -19,14 +19,18 @@ def paint(kind: str, record: Record) -> Tensor:
     sample = to_sample(record)
     if kind == "image":
         return sample.image * 2 - 1
-    tasks = TASKS.names()
-    if kind in tasks:
+    if check_kind(kind) in TASKS.names():
         return TASKS.find(kind).encode(sample).map[0]
-    row, label = LABELS[choose("label to paint", kind, ["image", *tasks, *_paintable()])], sample.label(kind)
+    row, label = LABELS[kind], sample.label(kind)
     if row.limits is None:
         return _palette(label)
     low, high = row.limits
     return ((label.float() - low) / (high - low) * 2 - 1).expand(3, -1, -1)
+
+
+def check_kind(kind: str) -> str:
+    """The kind, if `paint` knows it. ValueError with those there are."""
+    return choose("label to paint", kind, dict.fromkeys(["image", *TASKS.names(), *_paintable()]))
 
 
 def _paintable() -> list[str]:

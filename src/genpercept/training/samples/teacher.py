@@ -13,7 +13,7 @@ from torch import Tensor
 from genpercept.core.rng import generator
 from genpercept.models import codecs
 from genpercept.training.recipe import DataSet, Recipe
-from genpercept.training.samples import encoding, shard_cache
+from genpercept.training.samples import encoding, latents, shard_cache
 from genpercept.training.samples.augment import augment
 from genpercept.training.samples.latents import PrepareRecord, device_of, shards_of, task_code
 from genpercept.training.samples.records import Record, cut_off, image_tensor
@@ -52,8 +52,7 @@ def open_answers(
 
     key: what they depend on beside the data, its augmentation and the codec. ValueError for images of several sizes.
     """
-    if len(recipe.sizes()) > 1:
-        raise ValueError("augment.sizes: cached latents have one size; name one, or set loader.latent_variants = 0")
+    latents.check_one_size(recipe)
     variants = recipe.loader.latent_variants
     device = device_of(codec)
     precision = encoding.precision(recipe.precision, device)

@@ -12,13 +12,14 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
+from genpercept.checkpoints import shapes
 from genpercept.core.rng import Rng, generator
 from genpercept.models.codecs._autoencoder import decoded, posterior
 from genpercept.training.losses import LOSSES
 from genpercept.training.networks.codec import open_codec, use_attention
 from genpercept.training.recipe import Recipe
 from genpercept.training.run.log import grid, to_picture
-from genpercept.training.samples.paint import paint
+from genpercept.training.samples.paint import check_kind, paint
 from genpercept.training.stages.base import Batch, Draw, Pair
 
 # 8 x as Stable Diffusion's, narrow: the full-resolution layers cost most. Fewer channels in the list make it 4 x or 2 x.
@@ -65,17 +66,36 @@ class AutoencoderStage:
         if recipe.model.codec and recipe.model.init == "base":
             self.vae = cast(AutoencoderKL, open_codec(recipe))
         else:
-            self.vae = cast(AutoencoderKL, AutoencoderKL.from_config(config))
+            with shapes.memory():
+                self.vae = cast(AutoencoderKL, AutoencoderKL.from_config(config))
+        self._check_sizes()
         use_attention(self.vae, recipe)
         self.net = Net(self.vae)
         self._losses = {name: (LOSSES.find(name), w) for name, w in (recipe.loss or DEFAULT_LOSS).items()}
-        self._kinds = [*recipe.autoencoder.paint, "image"]
+        self._kinds = [*map(check_kind, recipe.autoencoder.paint), "image"]
         shares = list(recipe.autoencoder.paint.values())
         if sum(shares) > 1:
             raise ValueError(
                 f"autoencoder.paint: the shares sum to {sum(shares):.3g}, which leaves no photographs; at most 1"
             )
         self._shares = np.cumsum([*shares, 1 - sum(shares)])
+
+    @property
+    def _stride(self) -> int:
+        return 2 ** (len(self.vae.config["block_out_channels"]) - 1)
+
+    def _check_sizes(self) -> None:
+        """ValueError for a size that does not come back as it went in."""
+        for h, w in (size for number in range(len(self.recipe.data)) for size in self.recipe.sizes(number)):
+            if h % self._stride or w % self._stride:
+                raise ValueError(
+                    f"augment.sizes: {h}x{w}: this codec needs edges that are multiples of {self._stride}: choose such sizes"
+                )
+
+    def latent(self, images: Tensor) -> Tensor:
+        """An empty latent (B, C, h, w) of images (B, 3, H, W)."""
+        h, w = (edge // self._stride for edge in images.shape[-2:])
+        return images.new_empty((len(images), self.vae.config["latent_channels"], h, w))
 
     def groups(self) -> list[dict[str, Any]]:
         return [{"params": list(self.net.parameters()), "lr": self.recipe.optim.lr}]
@@ -95,10 +115,7 @@ class AutoencoderStage:
     def training_pair(self, batch: Batch) -> Pair:
         """The image is input and target; the noise of the posterior sample is keyed like everything else."""
         images = cast(Tensor, batch.images)
-        config = self.vae.config
-        stride = 2 ** (len(config["block_out_channels"]) - 1)
-        shape = (config["latent_channels"], images.shape[-2] // stride, images.shape[-1] // stride)
-        noise = batch.rng.normal(shape, "posterior").to(images.device)
+        noise = batch.rng.normal(self.latent(images[:1]).shape[1:], "posterior").to(images.device)
         valid = torch.ones_like(images[:, :1], dtype=torch.bool)
         return Pair((images, noise), images, valid)
 

@@ -11,13 +11,15 @@ from typing import Any, cast
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from genpercept import equations
-from genpercept.checkpoints import hub
+from genpercept.checkpoints import hub, shapes
 from genpercept.checkpoints.parts import load_part, write_config
 from genpercept.core.rng import Rng, generator
+from genpercept.core.texts import one_line
 from genpercept.models import text
 from genpercept.models.backbones import BACKBONES, as_backbone
 from genpercept.models.codecs import CODECS
@@ -124,27 +126,15 @@ class DenoiserStage:
         config = {**DEFAULTS[name], **recipe.model.backbone_config}
         config.setdefault("sample_size", max(recipe.sizes()[0]) // self.codec.stride)
         config["in_channels"] = config["out_channels"] = self.codec.channels
-        unet = BACKBONES.find(name).build(config)
-        words = sorted({word for source in self.draw.sources for word in latents.words(source)})
+        with shapes.memory():
+            unet = BACKBONES.find(name).build(config)
+        # captions are read off the scenes, which a dry run does not render
+        words = [] if shapes.wanted() else sorted({w for source in self.draw.sources for w in latents.words(source)})
         with tempfile.TemporaryDirectory() as folder:
             tokenizer = text.make_tokenizer(words, Path(folder))
         width = cast(int, as_backbone(unet).context_width)  # both backbones of DEFAULTS read text
-        text_config = CLIPTextConfig(
-            **{
-                **DEFAULT_TEXT,
-                "hidden_size": width,
-                "intermediate_size": 4 * width,
-                "projection_dim": width,
-                "hidden_act": "gelu",
-                **recipe.model.text_config,
-                "vocab_size": len(tokenizer),
-                "max_position_embeddings": recipe.model.prompt_length,
-                "bos_token_id": tokenizer.bos_token_id,
-                "eos_token_id": tokenizer.eos_token_id,
-                "pad_token_id": tokenizer.pad_token_id,
-            }
-        )
-        return name, tokenizer, CLIPTextModel(text_config), unet
+        with shapes.memory():
+            return name, tokenizer, CLIPTextModel(_text_config(recipe, tokenizer, width)), unet
 
     def groups(self) -> list[dict[str, Any]]:
         lr = self.recipe.optim.lr
@@ -261,3 +251,24 @@ class DenoiserStage:
         classes |= {plugin.folder: ["diffusers", str(plugin.class_name)]}  # our subclass adds a method
         index = {"_diffusers_version": importlib.metadata.version("diffusers"), **_INDEX[self.backbone], **classes}
         write_config(folder / "model_index.json", index)
+
+
+def _text_config(recipe: Recipe, tokenizer: Any, width: int) -> CLIPTextConfig:
+    """Of a text encoder whose answers the denoiser reads. ValueError for sizes that do not go together."""
+    given = recipe.model.text_config
+    if (hidden := given.get("hidden_size", width)) != width:
+        raise ValueError(
+            f"model.text_config: hidden_size {hidden}: the denoiser reads texts of width {width}; make them equal"
+        )
+    sizes = {"hidden_size": width, "intermediate_size": 4 * width, "projection_dim": width, "hidden_act": "gelu"}
+    words = {
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": recipe.model.prompt_length,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    try:
+        return CLIPTextConfig(**{**DEFAULT_TEXT, **sizes, **given, **words})
+    except (StrictDataclassError, TypeError) as error:
+        raise ValueError(f"model.text_config: {one_line(error)}") from None

@@ -1,0 +1,1 @@
+"""What README and the documentation print, run as printed: `tools/printed_commands.py`."""
