@@ -1,0 +1,128 @@
+"""What of gradio's server the page needs, and nothing else: no fetching of addresses, no proxy, nothing from elsewhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_PAGES = ("", "config", "theme.css", "favicon.ico", "manifest.json", "robots.txt", "login", "logout")
+_FOLDERS = ("assets/", "static/")
+_CALLS = ("upload", "upload_progress", "queue/join", "queue/data", "cancel", "reset", "startup-events", "app_id")
+_CALLS += ("info", "login_check", "user", "token", "theme.css")
+_BODY = 2**20  # bytes of what a page sends beside uploads: names, numbers and paths
+_JOIN = "queue/join"
+
+# Whatever a script of gradio's may name: the browser asks this server alone.
+_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; "
+    "worker-src 'self' blob:; form-action 'self'; frame-ancestors 'self'; base-uri 'self'; object-src 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": _POLICY,
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class Gate:
+    """ASGI, around the mounted page."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        path = _path(scope)
+        if not allowed(path):
+            await PlainTextResponse("not found\n", 404)(scope, receive, send)
+            return
+        if path.removeprefix("gradio_api/") == _JOIN:
+            body = await _body(receive)
+            if body is None or names_an_address(body):
+                await PlainTextResponse("a question to the page names files of its own upload, nothing else\n", 400)(
+                    scope, receive, send
+                )
+                return
+            receive = _again(body, receive)
+
+        async def told(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                extra = [(k.lower().encode(), v.encode()) for k, v in HEADERS.items()]
+                message["headers"] = [*message.get("headers", []), *extra]
+            await send(message)
+
+        await self.app(scope, receive, told)
+
+
+def _path(scope: Scope) -> str:
+    """Below where the page is mounted."""
+    path, root = scope["path"], scope.get("root_path", "")
+    return (path.removeprefix(root) if root else path).strip("/")
+
+
+def allowed(path: str) -> bool:
+    """Whether the page asks for such a path, without the slash at its begin."""
+    if path in _PAGES or path.startswith(_FOLDERS):
+        return True
+    call = path.removeprefix("gradio_api/")
+    if call == path:
+        return False
+    if call.startswith("file="):
+        return "://" not in call and not call.startswith(("file=http:", "file=https:"))
+    return call in _CALLS or call.startswith("heartbeat/")
+
+
+async def _body(receive: Receive) -> bytes | None:
+    """All of it; None where it is too long or the client is gone."""
+    parts, size, more = [], 0, True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        parts.append(message.get("body", b""))
+        size, more = size + len(parts[-1]), message.get("more_body", False)
+        if size > _BODY:
+            return None
+    return b"".join(parts)
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives the body that was read, then what comes after it."""
+    given = False
+
+    async def once() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return once
+
+
+def names_an_address(body: bytes) -> bool:
+    """Whether a file in it is an address, which gradio would fetch, or the body is no JSON."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return True
+    return any("://" in path or path.lower().startswith(("http:", "https:")) for path in _paths(found))
+
+
+def _paths(value: Any) -> Iterator[str]:
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            waiting += one.values()
+            if isinstance(one.get("path"), str):
+                yield one["path"]
+        elif isinstance(one, list):
+            waiting += one
