@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from genpercept.commands.app import pictures
-from genpercept.commands.app.desk import OWN, Desk, guarded, resolutions
+from genpercept.commands.app.desk import OWN, RESOLUTIONS, Desk, guarded, resolutions
 from genpercept.commands.app.divider import divided
 from genpercept.imaging.kinds import KINDS
 from genpercept.tasks import TASKS, title_of
@@ -19,9 +19,9 @@ class Compare:
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
-        tasks = [task for task in desk.offers if KINDS.find(TASKS.find(task).kind).layout != "stack"]
+        tasks = [task for task in desk.tasks if KINDS.find(TASKS.find(task).kind).layout != "stack"]
         with gr.Tab("Compare", id="compare", elem_id="tab-compare"):
-            gr.HTML('<p class="meaning">Two models of a task, or one model at two resolutions, on one photograph.</p>')
+            gr.HTML('<p class="meaning">Two models of a task, or one model at two resolutions, on one photograph.</p>', padding=False)
             self.task = gr.Dropdown(
                 [(title_of(task), task) for task in tasks], value=tasks[0], label="Task", filterable=False
             )
@@ -29,10 +29,10 @@ class Compare:
                 self.left = _side(desk, tasks[0], "Left")
                 self.right = _side(desk, tasks[0], "Right")
             self.button = gr.Button("Compare", variant="primary", elem_id="predict-compare")
-            self.wrong = gr.HTML("", elem_classes="line")
+            self.wrong = gr.HTML("", elem_classes="line", padding=False)
             with gr.Column(visible=False) as self.result:
                 self.picture = divided("Left and right", "compare")
-                self.facts = gr.HTML("")
+                self.facts = gr.HTML("", padding=False)
         self.task.change(
             self._offered, [self.task], [*self.left, *self.right],
             queue=False, show_progress="hidden", api_visibility="private",
@@ -47,22 +47,24 @@ class Compare:
         )
 
     def _offered(self, task: str) -> list[Any]:
-        """The models of another task: the first to the left, the last to the right."""
-        names = [offer.name for offer in self.desk.offers[task]]
-        sides = [names[0], names[-1]]
-        return [u for name in sides for u in (gr.update(choices=names, value=name), gr.update())]
+        """The models of another task: the first to the left, the last to the right; of a single one, two sizes."""
+        names = [info.name for info in self.desk.models(task)]
+        right = OWN if len(names) > 1 else str(RESOLUTIONS[0])
+        return [
+            gr.update(choices=names, value=names[0]),
+            gr.update(value=OWN),
+            gr.update(choices=names, value=names[-1]),
+            gr.update(value=right),
+        ]
 
     async def compare(
         self, task: str, left: str, left_size: str, right: str, right_size: str, request: gr.Request
     ) -> list[Any]:
         """What the button does."""
-        photograph = self.desk.store.photograph(str(request.session_hash))
-        if photograph is None:
-            raise ValueError("Choose a photograph first: drop one, take one, or pick an example.")
+        photograph = self.desk.photograph(str(request.session_hash))
         shown, words = [], []
         for side, name, size in (("Left", left, left_size), ("Right", right, right_size)):
-            call = self.desk.call(self.desk.offer(task, name), size, 1)
-            answer, seconds = await self.desk.ask(photograph, call)
+            answer, seconds = await self.desk.ask(photograph, name, self.desk.call(task, name, size))
             shown.append(await asyncio.to_thread(pictures.painted, answer))
             words.append(pictures.facts(answer, seconds, f"{side}: {name}"))
         return [gr.update(visible=True), tuple(shown), "".join(words)]
@@ -70,10 +72,11 @@ class Compare:
 
 def _side(desk: Desk, task: str, label: str) -> tuple[gr.Dropdown, gr.Dropdown]:
     """Model and resolution of one side."""
-    offers = desk.offers[task]
-    offer = offers[0] if label == "Left" else offers[-1]
+    names = [info.name for info in desk.models(task)]
+    chosen = names[0] if label == "Left" else names[-1]
     with gr.Column(min_width=150):
-        model = gr.Dropdown([o.name for o in offers], value=offer.name, label=f"{label}: model", filterable=False)
-        choices = resolutions(0)
-        size = gr.Dropdown(choices, value=OWN, label=f"{label}: resolution", filterable=False)
-    return model, size
+        model = gr.Dropdown(names, value=chosen, label=f"{label}: model", filterable=False)
+        # Of a single model two sizes are compared: one answer twice would say nothing.
+        size = str(RESOLUTIONS[0]) if label == "Right" and len(names) == 1 else OWN
+        sizes = gr.Dropdown(resolutions(0), value=size, label=f"{label}: resolution", filterable=False)
+    return model, sizes

@@ -22,14 +22,14 @@ class Cutouts:
     def __init__(self, desk: Desk, task: str) -> None:
         self.desk, self.task = desk, task
         self._lock = asyncio.Lock()
-        gr.HTML("<h2>Cut-out</h2>")
+        gr.HTML("<h2>Cut-out</h2>", padding=False)
         with gr.Row():
             self.background = gr.Radio(
                 [_TRANSPARENT, _COLOUR, _PHOTOGRAPH], value=_TRANSPARENT, label="Background", elem_id=f"behind-{task}"
             )
             self.colour = gr.ColorPicker("#2458c5", label="Colour", visible=False)
         self.other = upload(label="Photograph behind it", visible=False, height=200, elem_id=f"other-{task}")
-        self.wrong = gr.HTML("", elem_classes="line")
+        self.wrong = gr.HTML("", elem_classes="line", padding=False)
         self.picture = gr.Image(
             label="Cut-out", format="png", interactive=False, image_mode=None, elem_classes="checked",
             elem_id=f"cutout-{task}", buttons=["download", "fullscreen"],

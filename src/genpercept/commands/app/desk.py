@@ -16,59 +16,60 @@ import numpy as np
 
 from genpercept.commands.app.same import Call
 from genpercept.commands.app.store import Answer, Photograph, Store
-from genpercept.commands.serve.engine import Engine
+from genpercept.commands.serve.engine import Engine, ModelInfo, ModelSpec
 from genpercept.commands.serve.limits import Asked
 from genpercept.core.texts import one_line
+from genpercept.tasks import listed
 
 _log = logging.getLogger("genpercept.app")
 OWN = "own"
 RESOLUTIONS = (256, 384, 512, 768, 1024)
 
 
-@dataclass(frozen=True)
-class Offer:
-    """A model that the page offers. own: the longest edge it was made for. draws: its runs start from noise and may differ."""
-
-    name: str
-    task: str
-    kind: str
-    own: int
-    draws: bool
-
-
 @dataclass
 class Desk:
-    """Engine and store, with the models by task, and the options of the command line that the app was started with."""
+    """Engine and store. specs: what the engine was made of; options: of the command line, where they are not its defaults."""
 
     engine: Engine
     store: Store
-    offers: Mapping[str, Sequence[Offer]]
+    specs: Mapping[str, ModelSpec]
     options: Mapping[str, str] = field(default_factory=dict)
-    load: Mapping[str, str] = field(default_factory=dict)
 
-    def offer(self, task: str, name: str) -> Offer:
-        """ValueError for a model that is not among those of the task."""
-        for offer in self.offers[task]:
-            if offer.name == name:
-                return offer
-        raise ValueError(f"{name}: not a model of this page")
+    @property
+    def tasks(self) -> list[str]:
+        """Those that the engine has a model for, in the order of pages."""
+        there = {info.task for info in self.engine.models.values()}
+        return [task for task in listed() if task in there]
 
-    def call(self, offer: Offer, resolution: str, runs: int) -> Call:
-        """A question as the page's controls say it."""
+    def models(self, task: str) -> list[ModelInfo]:
+        return [info for info in self.engine.models.values() if info.task == task]
+
+    def call(self, task: str, model: str, resolution: str, runs: int = 1) -> Call:
+        """A question as the page's controls say it. ValueError for a model that is not here."""
+        info = self.engine.model_for(task, model)
         size = None if resolution == OWN else int(resolution)
-        runs = int(runs) if offer.draws else 1
-        return Call(offer.name, offer.task, offer.kind, size, runs, self.options, self.load)
+        spec = self.specs[info.name]
+        given = {name: str(value) for name, value in spec.options.items() if value is not None}
+        return Call(spec.model, task, info.kind, size, int(runs) if info.stochastic else 1, given | dict(self.options))
 
-    async def ask(self, photograph: Photograph, call: Call) -> tuple[Answer, float]:
+    def photograph(self, page: str) -> Photograph:
+        """What the visitor has chosen. ValueError where there is nothing."""
+        found = self.store.photograph(page)
+        if found is None:
+            raise ValueError("choose a photograph first: drop one, take one, or pick an example")
+        return found
+
+    async def ask(self, photograph: Photograph, model: str, call: Call) -> tuple[Answer, float]:
         """The answer, and seconds. Refusal, a ValueError, where the engine has none."""
         start = time.perf_counter()
         asked = Asked(processing_resolution=call.resolution, ensemble_size=call.runs)
-        prediction = await self.engine.predict(photograph.data, call.model, asked)
+        prediction = await self.engine.predict(photograph.data, model, asked)
         return Answer(photograph, prediction, call.task), time.perf_counter() - start
 
     async def decode(self, data: bytes) -> np.ndarray:
-        """The file of a visitor as (H, W, 3). Refusal where it is no image, or too large."""
-        return await self.engine.decode(data)
+        """A visitor's file as (H, W, 3) uint8. Refusal where it is no image, or too large."""
+        with self.engine.admitted(len(data)):
+            return await asyncio.to_thread(self.engine.decoders.decode, data)
 
 
 def guarded(outputs: int, handler: Callable[..., Awaitable[Sequence[Any]]]) -> Callable[..., Awaitable[list[Any]]]:

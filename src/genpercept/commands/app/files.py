@@ -10,8 +10,8 @@ from urllib.parse import quote
 from fastapi import FastAPI, Response
 from fastapi.responses import PlainTextResponse
 
-from genpercept.commands.app.same import available
 from genpercept.commands.app.store import Answer, Store
+from genpercept.commands.serve import answers
 from genpercept.imaging import write
 
 # What a page calls a format; others by their name.
@@ -26,15 +26,15 @@ _WORDS = {
     "cutout": "Cut-out",
     "overlay": "Overlay",
     "coco": "COCO JSON",
+    answers.JSON: "JSON, what it is",
 }
-SIDECAR = "json"
 PATH = "files"
 
 
 def offered(kind: str) -> dict[str, str]:
     """Format -> what to call it: all that hold the kind and whose package is installed, and the JSON that describes them."""
-    names = {name: _WORDS.get(name, name) for name in write.FORMATS if available(name, kind)}
-    return {**names, SIDECAR: "JSON"}
+    names = sorted(answers.formats(kind), key=lambda name: name == answers.JSON)
+    return {name: _WORDS.get(name, name) for name in names}
 
 
 def links(answer: Answer) -> str:
@@ -50,11 +50,11 @@ def made(answer: Answer, name: str) -> tuple[str, bytes]:
     """(file name, content) of one format. ValueError for one that cannot hold it."""
     kind = answer.prediction.kind
     with tempfile.TemporaryDirectory() as folder:
-        formats = write.default_formats(kind) if name == SIDECAR else (name,)
+        formats = write.default_formats(kind) if name == answers.JSON else (name,)
         target = Path(folder) / f"{answer.stem}.png"
         image, photo = answer.photograph.image, answer.photograph.stem
         paths = answer.prediction.save(target, formats, image=image, name=photo)
-        path = paths[-1] if name == SIDECAR else paths[0]
+        path = paths[-1] if name == answers.JSON else paths[0]
         return path.name, path.read_bytes()
 
 

@@ -1,7 +1,12 @@
-"""What of gradio's server the page needs, and nothing else: no fetching of addresses, no proxy, nothing from elsewhere."""
+"""What of gradio's server the page needs, and nothing else: no fetching of addresses, no proxy, nothing from elsewhere.
+
+And how a browser, which cannot send the server's key by itself, is asked for it.
+"""
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -126,3 +131,38 @@ def _paths(value: Any) -> Iterator[str]:
                 yield one["path"]
         elif isinstance(one, list):
             waiting += one
+
+
+class Login:
+    """ASGI, around the whole app: a browser asks for a password, which is the server's key, whatever the user name.
+
+    It sends both by HTTP Basic; the server below wants `Bearer KEY`.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = [(name, _bearer(value) if name == b"authorization" else value) for name, value in scope["headers"]]
+
+        async def asking(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] == 401:
+                kept = [pair for pair in message["headers"] if pair[0].lower() != b"www-authenticate"]
+                message = {**message, "headers": [*kept, (b"www-authenticate", b'Basic realm="GenPercept"')]}
+            await send(message)
+
+        await self.app({**scope, "headers": headers}, receive, asking)
+
+
+def _bearer(value: bytes) -> bytes:
+    """The password of HTTP Basic as a bearer's; anything else as it is."""
+    scheme, _, rest = value.partition(b" ")
+    if scheme.lower() != b"basic":
+        return value
+    try:
+        return b"Bearer " + base64.b64decode(rest, validate=True).partition(b":")[2]
+    except binascii.Error:
+        return value

@@ -26,18 +26,18 @@ class Page:
     def __init__(self, desk: Desk) -> None:
         self.desk, self.examples = desk, examples()
         with gr.Blocks(title="GenPercept", analytics_enabled=False, delete_cache=(60, KEPT_SECONDS)) as self.blocks:
-            gr.HTML(_TITLE, elem_id="title")
+            gr.HTML(_TITLE, elem_id="title", padding=False)
             with gr.Row():
                 with gr.Column(scale=2, min_width=320):
                     self._photograph()
-                with gr.Column(scale=3, min_width=320), gr.Tabs(elem_id="tasks"):
-                    self.tabs: list[Tab | Compare] = [Tab(desk, task) for task in desk.offers]
+                with gr.Column(scale=3, min_width=320), gr.Tabs(elem_id="tasks", overflow_behavior="wrap"):
+                    self.tabs: list[Tab | Compare] = [Tab(desk, task) for task in desk.tasks]
                     self.tabs.append(Compare(desk))
             self._events()
 
     def _photograph(self) -> None:
         self.photograph = upload(label="Photograph", elem_id="photograph", height=360)
-        self.wrong = gr.HTML("", elem_classes="line")
+        self.wrong = gr.HTML("", elem_classes="line", padding=False)
         if self.examples:
             self.gallery = gr.Gallery(
                 [(example.photograph.preview, example.photograph.stem) for example in self.examples],
@@ -45,7 +45,7 @@ class Page:
                 format="webp", object_fit="cover", elem_id="examples",
             )  # fmt: skip
             credits = "; ".join(f"{e.photograph.stem}: {e.credit}" for e in self.examples)
-            gr.HTML(f'<p class="credits">{credits}.</p>')
+            gr.HTML(f'<p class="credits">{credits}.</p>', padding=False)
 
     def _events(self) -> None:
         results = [self.photograph, *(part for tab in self.tabs for part in (tab.result, tab.wrong))]

@@ -13,7 +13,7 @@ from PIL import Image, ImageColor, ImageOps
 from genpercept.commands.app.store import Answer
 from genpercept.imaging import painters
 from genpercept.imaging.cutout import cutout
-from genpercept.imaging.kinds import KINDS
+from genpercept.imaging.kinds import KINDS, Kind
 
 EDGE = 1280  # pixels, of the longest edge of what is shown
 _LEAST_SHARE = 0.002  # of a picture, from which a class is in its legend
@@ -53,6 +53,23 @@ def doubt(answer: Answer) -> Image.Image | None:
     mean = spread if spread.ndim == 2 else spread.mean(-1)
     picture = Image.fromarray(painters.heat(mean / max(float(mean.max()), 1e-12), np.isfinite(mean), None, None))
     return picture.resize(answer.photograph.preview.size, Image.Resampling.LANCZOS)
+
+
+def lead(kind: Kind) -> str:
+    """What the colours of a kind say, by the properties of its row."""
+    if kind.layout == "points":
+        return "Joints, and the bones between them."
+    if kind.ids:
+        return "A class for each pixel, in its colour."
+    if kind.distance is not None:
+        return "How far away everything is: near is red, far is blue. Up to scale and shift."
+    if kind.directions:
+        return "Which way surfaces face: right is red, up is green, towards the viewer is blue."
+    if kind.foreground:
+        return "How much of each pixel is foreground: white is all of it, black is none."
+    if kind.scores:
+        return "How strange each pixel is: the stranger, the brighter."
+    return f"{kind.meaning[:1].upper()}{kind.meaning[1:]}."
 
 
 def legend(prediction: Any) -> str:

@@ -4,50 +4,42 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from genpercept.commands.app.store import Photograph
+from genpercept.commands.serve import answers
+from genpercept.core import dtypes
 from genpercept.imaging import write
-from genpercept.imaging.kinds import KINDS
 
 _EXAMPLES = "from genpercept.commands.demo.photographs import photographs"
 
 
 @dataclass(frozen=True)
 class Call:
-    """One question to one model. resolution None: the model's own; 0: the photograph's. load: genpercept.load's options."""
+    """One question to one model. resolution None: the model's own; 0: the photograph's.
+
+    options: of predict and of genpercept.load alike, such as base, family, device or dtype.
+    """
 
     model: str
     task: str
     kind: str
     resolution: int | None = None
     runs: int = 1
-    options: Mapping[str, str] | None = None  # of the command, where the app was started with other than its defaults
-    load: Mapping[str, str] | None = None  # the same for genpercept.load, as Python
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 def formats_of(kind: str) -> tuple[str, ...]:
     """What is written: the usual files of a kind, all of it as npz, and of a foreground its cut-out where that can be made."""
-    chosen = [*write.default_formats(kind), "npz"]
-    if KINDS.find(kind).foreground and available("cutout", kind):
-        chosen.append("cutout")
-    return tuple(dict.fromkeys(chosen))
-
-
-def available(name: str, kind: str) -> bool:
-    """Whether the format holds this kind and its package is installed."""
-    try:
-        write.check_formats([name], kind)
-    except ValueError:
-        return False
-    return True
+    wanted = [*write.default_formats(kind), "npz", *(["cutout"] if "cutout" in answers.formats(kind) else [])]
+    return tuple(dict.fromkeys(wanted))
 
 
 def command(call: Call, photograph: Photograph) -> str:
     """For a shell. The package's own photographs are not files: a first line makes one."""
     words = ["genpercept", "predict", photograph.name, "--model", call.model]
-    for name, value in (call.options or {}).items():
-        words += [name, value]
+    for name, value in call.options.items():
+        words += [f"--{name.replace('_', '-')}", value]
     if call.resolution is not None:
         words += ["--processing-resolution", str(call.resolution)]
     if call.runs > 1:
@@ -66,6 +58,8 @@ def command(call: Call, photograph: Photograph) -> str:
 def python(call: Call, photograph: Photograph) -> str:
     """A script that writes the same files into the folder it is run in."""
     lines = ["import genpercept"]
+    if "dtype" in call.options:
+        lines.insert(0, "import torch")
     if photograph.example:
         lines += [_EXAMPLES, "", f'image = next(p.image for p in photographs() if p.name == "{photograph.example}")']
     else:
@@ -73,12 +67,17 @@ def python(call: Call, photograph: Photograph) -> str:
     options = {} if call.resolution is None else {"processing_resolution": str(call.resolution)}
     if call.runs > 1:
         options["ensemble_size"] = str(call.runs)
-    given = "".join(f", {name}={value}" for name, value in (call.load or {}).items())
+    given = "".join(f", {_argument(name, value)}" for name, value in call.options.items())
     lines.append(f"pipe = genpercept.load({call.model!r}{given})")
     lines.append(f"prediction = pipe({', '.join(['image', *(f'{k}={v}' for k, v in options.items())])})")
     target = f"{photograph.stem}_{call.task}.png"
     lines.append(f"prediction.save({target!r}, {list(formats_of(call.kind))}, image=image)")
     return "\n".join(lines)
+
+
+def _argument(name: str, value: str) -> str:
+    """An option of the command as genpercept.load has it."""
+    return f"torch_dtype={dtypes.to_torch(value)}" if name == "dtype" else f"{name}={value!r}"
 
 
 def _wrapped(words: Iterable[str]) -> str:

@@ -21,25 +21,25 @@ class Tab:
     """Controls and results of one task. result: the part that is hidden until there is an answer."""
 
     def __init__(self, desk: Desk, task: str) -> None:
-        self.desk, self.task, self.offers = desk, task, desk.offers[task]
+        self.desk, self.task, self.models = desk, task, desk.models(task)
         self.kind = KINDS.find(TASKS.find(task).kind)
-        self.draws = any(offer.draws for offer in self.offers)
+        self.draws = any(info.stochastic for info in self.models)
         with gr.Tab(title_of(task), id=task, elem_id=f"tab-{task}"):
-            gr.HTML(f'<p class="meaning">{self.kind.meaning[:1].upper()}{self.kind.meaning[1:]}.</p>')
+            gr.HTML(f'<p class="meaning">{pictures.lead(self.kind)}</p>', padding=False)
             self._controls()
-            self.wrong = gr.HTML("", elem_classes="line")
+            self.wrong = gr.HTML("", elem_classes="line", padding=False)
             with gr.Column(visible=False) as self.result:
                 self._result()
         self._events()
 
     def _controls(self) -> None:
-        first = self.offers[0]
+        first = self.models[0]
         with gr.Row(equal_height=True):
             self.model = gr.Dropdown(
-                [offer.name for offer in self.offers], value=first.name, label="Model", filterable=False, min_width=150
+                [info.name for info in self.models], value=first.name, label="Model", filterable=False, min_width=150
             )
             self.resolution = gr.Dropdown(
-                resolutions(first.own), value=OWN, label="Resolution", filterable=False, min_width=150
+                resolutions(first.resolution), value=OWN, label="Resolution", filterable=False, min_width=150
             )
             self.runs = gr.Slider(
                 1, _MOST_RUNS, value=1, step=1, label="Runs", visible=self.draws, interactive=True, min_width=150
@@ -51,13 +51,13 @@ class Tab:
             self.picture: Any = gr.Image(label=title_of(self.task), format="png", interactive=False, buttons=["fullscreen"])
         else:
             self.picture = divided(f"Photograph and {title_of(self.task).lower()}", self.task)
-        self.facts = gr.HTML("")
+        self.facts = gr.HTML("", padding=False)
         self.cutouts = Cutouts(self.desk, self.task) if self.kind.foreground else None
         self.doubt = gr.Image(
             label="Where the runs disagree, dark to bright", format="png", interactive=False, visible=False
         )
-        gr.HTML("<h2>Downloads</h2>")
-        self.links = gr.HTML("")
+        gr.HTML("<h2>Downloads</h2>", padding=False)
+        self.links = gr.HTML("", padding=False)
         with gr.Accordion("The same by command, and in Python", open=False):
             self.command = gr.Code(label="The same by command", language="shell", **_CODE)
             self.python = gr.Code(label="The same in Python", language="python", **_CODE)
@@ -78,17 +78,14 @@ class Tab:
 
     def _offered(self, name: str) -> list[Any]:
         """What another model changes of the controls."""
-        offer = self.desk.offer(self.task, name)
-        return [gr.update(choices=resolutions(offer.own)), gr.update(visible=offer.draws)]
+        info = self.desk.engine.model_for(self.task, name)
+        return [gr.update(choices=resolutions(info.resolution)), gr.update(visible=info.stochastic)]
 
     async def predict(self, model: str, resolution: str, runs: int, request: gr.Request) -> list[Any]:
         """What the button does."""
         page = str(request.session_hash)
-        photograph = self.desk.store.photograph(page)
-        if photograph is None:
-            raise ValueError("Choose a photograph first: drop one, take one, or pick an example.")
-        call = self.desk.call(self.desk.offer(self.task, model), resolution, runs)
-        answer, seconds = await self.desk.ask(photograph, call)
+        photograph, call = self.desk.photograph(page), self.desk.call(self.task, model, resolution, runs)
+        answer, seconds = await self.desk.ask(photograph, model, call)
         self.desk.store.keep(page, self.task, answer)
         picture = await asyncio.to_thread(pictures.painted, answer)
         doubt = await asyncio.to_thread(pictures.doubt, answer)
