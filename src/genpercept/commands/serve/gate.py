@@ -20,17 +20,22 @@ _LINGER_SECONDS, _LINGER_BYTES = 2.0, 64 * MIB  # of an upload that is not wante
 
 
 class Gate:
-    """ASGI around an app. key: that requests must have, None: anybody may ask. on_end(scope, status, seconds) after each."""
+    """ASGI around an app. key: that requests must have, None: anybody may ask. on_end(scope, status, seconds) after each.
 
-    def __init__(self, app: ASGIApp, key: str | None, on_end: Callable[[Scope, int, float], None]) -> None:
-        self._app, self._on_end = app, on_end
+    ending(): whether the server ends, so that no connection should wait for another request.
+    """
+
+    def __init__(
+        self, app: ASGIApp, key: str | None, on_end: Callable[[Scope, int, float], None], ending: Callable[[], bool]
+    ) -> None:
+        self._app, self._on_end, self._ending = app, on_end, ending
         self._key = None if key is None else key.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange, started = _Exchange(scope, receive, send), time.monotonic()
+        exchange, started = _Exchange(scope, receive, send, self._ending), time.monotonic()
         try:
             if self._key is not None and scope["path"] not in _OPEN and not self._knows(scope):
                 line = "an API key is needed: Authorization: Bearer KEY"
@@ -59,8 +64,8 @@ class _Exchange:
     """A request and its answer. An answer that comes before its request is there in full must reach a client that still
     sends: the rest of the upload is read and forgotten, for a moment, before the connection is closed."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._receive, self._send, self.status = receive, send, 0
+    def __init__(self, scope: Scope, receive: Receive, send: Send, ending: Callable[[], bool]) -> None:
+        self._receive, self._send, self.status, self._ending = receive, send, 0, ending
         headers = dict(scope["headers"])
         has_body = headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
         self._asks_first = headers.get(b"expect", b"").lower() == b"100-continue"
@@ -75,7 +80,7 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            if not self._arrived:
+            if not self._arrived or self._ending():
                 message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
         elif not self._arrived and not message.get("more_body", False):
             await self._send({**message, "more_body": True})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Annotated, Any
 
@@ -51,11 +53,17 @@ class Options(BaseModel):
         return Asked(**self.model_dump(exclude={"model"}))
 
 
-def make_app(engine: Engine, *, key: str | None = None, origins: tuple[str, ...] = ()) -> FastAPI:
+def make_app(
+    engine: Engine,
+    *,
+    key: str | None = None,
+    origins: tuple[str, ...] = (),
+    log: Callable[[str], None] | None = None,
+) -> FastAPI:
     """The app over an engine, which may be loaded later: until then it answers 503.
 
     key: that every request must have, but for /healthz, /readyz and the documentation; None: anybody may ask. origins: of
-    pages whose scripts may read answers. Further routes may be added, or apps mounted; they are behind the same gate.
+    pages whose scripts may read answers. log: is told a line of each request. Further routes may be added, or apps mounted; they are behind the same gate.
     """
     app = FastAPI(title="GenPercept", version=__version__, description=openapi.ABOUT, redoc_url=None)
     metrics = Metrics(engine)
@@ -82,7 +90,14 @@ def make_app(engine: Engine, *, key: str | None = None, origins: tuple[str, ...]
             allow_headers=["*"],
             expose_headers=["Retry-After", "X-GenPercept-Model", "X-GenPercept-Kind", "X-GenPercept-Format"],
         )
-    app.add_middleware(Gate, key=key, on_end=lambda scope, status, took: metrics.request(_route(engine, scope), status, took))
+
+    def ended(scope: Scope, status: int, seconds: float) -> None:
+        metrics.request(_route(engine, scope), status, seconds)
+        if log is not None:
+            path = scope.get("raw_path", b"").decode("ascii", "replace")[:200]
+            log(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {scope['method'][:10]} {path} {status} {seconds:.3f} s")
+
+    app.add_middleware(Gate, key=key, on_end=ended, ending=lambda: engine.draining)
     return app
 
 
