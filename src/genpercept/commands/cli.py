@@ -20,6 +20,7 @@ from genpercept.commands.fit.options import fit
 from genpercept.commands.inspect.options import inspect
 from genpercept.commands.predict.options import predict
 from genpercept.commands.score.options import score
+from genpercept.commands.serve.options import serve
 from genpercept.commands.shared_options import debuggable
 from genpercept.commands.study.options import study
 from genpercept.commands.train.options import train
@@ -37,6 +38,8 @@ _EXTRAS = {
     **dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "onnx"),
     **dict.fromkeys(("openvino", "nncf"), "openvino"),
     "ray": "ray",
+    **dict.fromkeys(("fastapi", "uvicorn", "prometheus_client", "python_multipart", "multipart"), "serve"),
+    "gradio": "app",
 }
 
 
@@ -95,5 +98,5 @@ def cli() -> None:
     """
 
 
-for _command in (bench, data, demo, doctor, evaluate, export, fit, inspect, predict, score, study, train):
+for _command in (bench, data, demo, doctor, evaluate, export, fit, inspect, predict, score, serve, study, train):
     cli.add_command(_command)
