@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
+from genpercept.commands.app.options import app
 from genpercept.commands.bench.options import bench
 from genpercept.commands.data.options import data
 from genpercept.commands.demo.options import demo
@@ -98,5 +99,5 @@ def cli() -> None:
     """
 
 
-for _command in (bench, data, demo, doctor, evaluate, export, fit, inspect, predict, score, serve, study, train):
+for _command in (app, bench, data, demo, doctor, evaluate, export, fit, inspect, predict, score, serve, study, train):
     cli.add_command(_command)

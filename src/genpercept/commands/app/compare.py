@@ -13,6 +13,8 @@ from genpercept.commands.app.divider import divided
 from genpercept.imaging.kinds import KINDS
 from genpercept.tasks import TASKS, title_of
 
+_LEAD = '<p class="meaning">Two models of a task, or one model at two resolutions, on one photograph.</p>'
+
 
 class Compare:
     """Controls and results of the comparison, named as a Tab's are."""
@@ -21,7 +23,10 @@ class Compare:
         self.desk = desk
         tasks = [task for task in desk.tasks if KINDS.find(TASKS.find(task).kind).layout != "stack"]
         with gr.Tab("Compare", id="compare", elem_id="tab-compare"):
-            gr.HTML('<p class="meaning">Two models of a task, or one model at two resolutions, on one photograph.</p>', padding=False)
+            gr.HTML(
+                '<p class="meaning">Two models of a task, or one model at two resolutions, on one photograph.</p>',
+                padding=False,
+            )
             self.task = gr.Dropdown(
                 [(title_of(task), task) for task in tasks], value=tasks[0], label="Task", filterable=False
             )

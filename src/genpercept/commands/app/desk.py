@@ -33,7 +33,7 @@ class Desk:
     engine: Engine
     store: Store
     specs: Mapping[str, ModelSpec]
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def tasks(self) -> list[str]:
@@ -49,8 +49,8 @@ class Desk:
         info = self.engine.model_for(task, model)
         size = None if resolution == OWN else int(resolution)
         spec = self.specs[info.name]
-        given = {name: str(value) for name, value in spec.options.items() if value is not None}
-        return Call(spec.model, task, info.kind, size, int(runs) if info.stochastic else 1, given | dict(self.options))
+        options = {**spec.options, **self.options}
+        return Call(spec.model, task, info.kind, size, int(runs) if info.stochastic else 1, options)
 
     def photograph(self, page: str) -> Photograph:
         """What the visitor has chosen. ValueError where there is nothing."""
@@ -83,7 +83,7 @@ def guarded(outputs: int, handler: Callable[..., Awaitable[Sequence[Any]]]) -> C
             return [wrong(one_line(error)), *[gr.skip()] * outputs]
         except asyncio.CancelledError:
             raise
-        except Exception:
+        except Exception:  # noqa: BLE001  told in the log; the visitor can do nothing about it
             _log.exception("an answer failed")
             return [wrong("This failed inside the program; its log says more."), *[gr.skip()] * outputs]
 

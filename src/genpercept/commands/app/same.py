@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from genpercept.commands.app.store import Photograph
 from genpercept.commands.serve import answers
@@ -26,7 +27,7 @@ class Call:
     kind: str
     resolution: int | None = None
     runs: int = 1
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def formats_of(kind: str) -> tuple[str, ...]:
@@ -39,7 +40,7 @@ def command(call: Call, photograph: Photograph) -> str:
     """For a shell. The package's own photographs are not files: a first line makes one."""
     words = ["genpercept", "predict", photograph.name, "--model", call.model]
     for name, value in call.options.items():
-        words += [f"--{name.replace('_', '-')}", value]
+        words += _flag(name, value)
     if call.resolution is not None:
         words += ["--processing-resolution", str(call.resolution)]
     if call.runs > 1:
@@ -75,8 +76,16 @@ def python(call: Call, photograph: Photograph) -> str:
     return "\n".join(lines)
 
 
-def _argument(name: str, value: str) -> str:
-    """An option of the command as genpercept.load has it."""
+def _flag(name: str, value: Any) -> list[str]:
+    """An option of the app as `genpercept predict` has it."""
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{flag}" if value else f"--no-{flag}"]
+    return [f"--{flag}", str(value)]
+
+
+def _argument(name: str, value: Any) -> str:
+    """The same as genpercept.load has it."""
     return f"torch_dtype={dtypes.to_torch(value)}" if name == "dtype" else f"{name}={value!r}"
 
 

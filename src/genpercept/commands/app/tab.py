@@ -48,7 +48,9 @@ class Tab:
 
     def _result(self) -> None:
         if self.kind.layout == "stack":  # several pictures side by side, which no photograph lies under
-            self.picture: Any = gr.Image(label=title_of(self.task), format="png", interactive=False, buttons=["fullscreen"])
+            self.picture: Any = gr.Image(
+                label=title_of(self.task), format="png", interactive=False, buttons=["fullscreen"]
+            )
         else:
             self.picture = divided(f"Photograph and {title_of(self.task).lower()}", self.task)
         self.facts = gr.HTML("", padding=False)

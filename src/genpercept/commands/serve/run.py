@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any, Literal
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from genpercept.checkpoints import hub
 from genpercept.commands.predict.progress import say
@@ -51,11 +52,17 @@ def run(
     are not embedded. origins: of pages whose scripts may read answers. ValueError for models, devices and addresses that do
     not go, and where a host that others can reach has no key in the environment.
     """
-    key = _key(host)
-    listener = _listener(host, port)
+    key, listener = key_for(host), listen(host, port)
     engine = Engine(specs(models, source or {}), limits, device, dtype, batch_size, specialised)
     app = make_app(engine, key=key, origins=tuple(origins), log=say if access_log else None)
-    config = uvicorn.Config(
+    where = address(listener)
+    greeting = f"genpercept: listening on {where}; how to ask: {where}/docs"
+    return until_asked(Server(config(app, limits), engine, greeting), listener)
+
+
+def config(app: ASGIApp, limits: Limits) -> uvicorn.Config:
+    """How uvicorn serves an app within `limits`."""
+    return uvicorn.Config(
         app,
         http=timed(limits),
         ws="none",
@@ -69,14 +76,15 @@ def run(
         timeout_graceful_shutdown=_CLOSING,
         backlog=limits.connections,
     )
-    name, at = listener.getsockname()[:2]
-    where = f"http://{f'[{name}]' if ':' in name else name}:{at}"
-    server = Server(config, engine, where)
+
+
+def until_asked(server: Server, listener: socket.socket) -> int:
+    """Serve until SIGTERM or Ctrl-C; the exit code is 0 then."""
     forget()  # a second signal is the server's, which cleans up
     try:
         asyncio.run(server.serve([listener]))
     finally:
-        ended = engine.close()
+        ended = server.engine.close()
     if server.failure is not None:
         raise server.failure
     if not ended:  # a network that nobody waits for any more
@@ -102,18 +110,21 @@ def specs(models: Sequence[str], source: dict[str, Any]) -> list[ModelSpec]:
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, which loads the models while it listens, and at SIGTERM or Ctrl-C answers first what is in hand."""
+    """uvicorn's, which loads the models while it listens, and at SIGTERM or Ctrl-C answers first what is in hand.
 
-    def __init__(self, config: uvicorn.Config, engine: Engine, where: str) -> None:
+    greeting: said when it listens. An engine that is loaded already stays as it is.
+    """
+
+    def __init__(self, config: uvicorn.Config, engine: Engine, greeting: str) -> None:
         super().__init__(config)
         self.engine = engine
         self.failure: Exception | None = None
-        self._where, self._asked = where, 0
+        self._greeting, self._asked = greeting, 0
         self._jobs: list[asyncio.Task[None]] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        say(f"genpercept: listening on {self._where}; how to ask: {self._where}/docs")
+        say(self._greeting)
         self._jobs.append(asyncio.create_task(self._load()))
 
     async def on_tick(self, counter: int) -> bool:
@@ -130,7 +141,8 @@ class Server(uvicorn.Server):
     async def _load(self) -> None:
         started = time.monotonic()
         try:
-            await asyncio.to_thread(self.engine.load)
+            if not self.engine.ready:
+                await asyncio.to_thread(self.engine.load)
         except Exception as error:  # noqa: BLE001  told when the server has ended, by the rules of all commands
             self.failure, self.should_exit = error, True
         else:
@@ -145,11 +157,16 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def _key(host: str) -> str | None:
-    """The key that requests need; None: none is set, and nobody but this machine can reach the host."""
+def key_for(host: str) -> str | None:
+    """The key that requests need; None: none is set, and nobody but this machine can reach the host.
+
+    ValueError for a short key, and for a host that others can reach without one.
+    """
     key = os.environ.get(KEY) or None
     if key is not None and len(key) < _SHORTEST_KEY:
-        raise ValueError(f"{KEY}: {len(key)} characters: take at least {_SHORTEST_KEY}, such as `openssl rand -hex 16` gives")
+        raise ValueError(
+            f"{KEY}: {len(key)} characters: take at least {_SHORTEST_KEY}, such as `openssl rand -hex 16` gives"
+        )
     if key is None and not _loopback(host):
         raise ValueError(f"--host {host}: others can reach it: set {KEY} in the environment, which requests then need")
     return key
@@ -162,10 +179,17 @@ def _loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _listener(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that waits for connections; port 0: any that is free. ValueError where that cannot be."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ValueError(f"--host {host} --port {port}: cannot listen there ({reason}); choose another port") from None
+
+
+def address(listener: socket.socket) -> str:
+    """Where it listens, as browsers write it."""
+    name, port = listener.getsockname()[:2]
+    return f"http://{f'[{name}]' if ':' in name else name}:{port}"
