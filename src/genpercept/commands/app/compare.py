@@ -40,7 +40,7 @@ class Compare:
                 self.facts = gr.HTML("", padding=False)
         self.task.change(
             self._offered, [self.task], [*self.left, *self.right],
-            queue=False, show_progress="hidden", api_visibility="private",
+            show_progress="hidden", api_visibility="private",
         )  # fmt: skip
         self.button.click(
             guarded(3, self.compare),

@@ -47,7 +47,6 @@ class Cutouts:
             lambda chosen: [gr.update(visible=chosen == _COLOUR), gr.update(visible=chosen == _PHOTOGRAPH)],
             [self.background],
             [self.colour, self.other],
-            queue=False,
             show_progress="hidden",
             api_visibility="private",
         )

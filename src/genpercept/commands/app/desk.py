@@ -72,20 +72,26 @@ class Desk:
             return await asyncio.to_thread(self.engine.decoders.decode, data)
 
 
-def guarded(outputs: int, handler: Callable[..., Awaitable[Sequence[Any]]]) -> Callable[..., Awaitable[list[Any]]]:
-    """A handler whose first output is a line that says what went wrong, "" where nothing did; `outputs` more follow."""
+def guarded(
+    outputs: int, handler: Callable[..., Awaitable[Sequence[Any]]], otherwise: Sequence[Any] = ()
+) -> Callable[..., Awaitable[list[Any]]]:
+    """A handler whose first output is a line that says what went wrong, "" where nothing did; `outputs` more follow.
+
+    otherwise: what they are when something did, where they should not stay as they are.
+    """
+    stay = list(otherwise) or [gr.skip()] * outputs
 
     @functools.wraps(handler)
     async def safely(*inputs: Any) -> list[Any]:
         try:
             return ["", *await handler(*inputs)]
         except ValueError as error:
-            return [wrong(one_line(error)), *[gr.skip()] * outputs]
+            return [wrong(one_line(error)), *stay]
         except asyncio.CancelledError:
             raise
         except Exception:  # noqa: BLE001  told in the log; the visitor can do nothing about it
             _log.exception("an answer failed")
-            return [wrong("This failed inside the program; its log says more."), *[gr.skip()] * outputs]
+            return [wrong("This failed inside the program; its log says more."), *stay]
 
     return safely
 
@@ -97,5 +103,5 @@ def wrong(line: str) -> str:
 
 def resolutions(own: int) -> list[tuple[str, str]]:
     """Choices of the longest edge that the network sees; `own`: the model's."""
-    sizes = [(f"{size} pixels", str(size)) for size in RESOLUTIONS]
-    return [(f"The model's own ({own})" if own else "The model's own", OWN), *sizes, ("The photograph's own", "0")]
+    sizes = [(f"{size} pixels", str(size)) for size in RESOLUTIONS if size != own]
+    return [(f"{own} pixels (own)" if own else "The model's own", OWN), *sizes, ("The photograph's own", "0")]

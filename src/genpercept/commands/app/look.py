@@ -24,11 +24,15 @@ h2 { font-size: 1rem !important; margin: .4rem 0 0 !important; }
 .legend li { display: flex; align-items: center; gap: .4rem; }
 .legend span { width: .9rem; height: .9rem; border-radius: 3px; border: 1px solid var(--border-color-primary); }
 .checked img { background: repeating-conic-gradient(#bbb 0 25%, #eee 0 50%) 0 0 / 20px 20px; }
+#examples .grid-container { grid-template-columns: repeat(auto-fill, minmax(72px, 1fr)) !important; }
 #examples, #examples .grid-wrap { min-height: 0; height: auto; max-height: none; }
 .scroll-hide, pre, code, .cm-content { overflow-wrap: anywhere; }
 a:focus-visible, button:focus-visible, [tabindex]:focus-visible, input:focus-visible {
   outline: 3px solid var(--color-accent) !important; outline-offset: 2px; }
-@media (max-width: 600px) { .gradio-container { padding: 8px !important; } }
+@media (max-width: 600px) {
+  .gradio-container { padding: 8px !important; }
+  .gradio-container .main { padding: 4px 0 !important; }
+}
 """
 
 _FONT = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]

@@ -51,8 +51,9 @@ def app(
 ) -> int:
     """Every task on one photograph, in a browser: depth, normals, cut-outs, poses, ...
 
-    The API of `genpercept serve` is beside it. Nothing leaves this machine. Any other --host than its own (127.0.0.1) needs a key in the environment, GENPERCEPT_API_KEY,
-    which the browser then asks for as a password. Ctrl-C ends the page and deletes what it kept.
+    The API of `genpercept serve` is beside it. Nothing leaves this machine. Any other --host than its own (127.0.0.1) needs a
+    key in the environment, GENPERCEPT_API_KEY, which the browser then asks for as a password. Ctrl-C ends the page and deletes
+    what it kept.
     """
     from genpercept.commands.app.run import Limits, run
 

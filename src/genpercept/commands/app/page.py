@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from genpercept.commands.app.uploads import content, name_of, upload
 _TITLE = """<h1>GenPercept</h1>
 <p>Depth, normals, cut-outs and more from one photograph. It stays on the machine that runs this page.</p>"""
 
+_FILE_SECONDS = 10  # in which a browser shows the file that it has sent
+
 
 class Page:
     """Builds `blocks`, gradio's description of the page."""
@@ -33,6 +36,7 @@ class Page:
                 with gr.Column(scale=3, min_width=320), gr.Tabs(elem_id="tasks", overflow_behavior="wrap"):
                     self.tabs: list[Tab | Compare] = [Tab(desk, task) for task in desk.tasks]
                     self.tabs.append(Compare(desk))
+            self._credits()
             self._events()
 
     def _photograph(self) -> None:
@@ -44,14 +48,18 @@ class Page:
                 label="Examples", columns=4, height="auto", allow_preview=False, interactive=False, buttons=[],
                 format="webp", object_fit="cover", elem_id="examples",
             )  # fmt: skip
-            credits = "; ".join(f"{e.photograph.stem}: {e.credit}" for e in self.examples)
-            gr.HTML(f'<p class="credits">{credits}.</p>', padding=False)
+
+    def _credits(self) -> None:
+        """Whose the examples are."""
+        if self.examples:
+            whose = "; ".join(f"{example.photograph.stem}: {example.credit}" for example in self.examples)
+            gr.HTML(f'<p class="credits">Examples: {whose}.</p>', padding=False)
 
     def _events(self) -> None:
         results = [self.photograph, *(part for tab in self.tabs for part in (tab.result, tab.wrong))]
         outputs = [self.wrong, *results]
         how: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
-        given = guarded(len(results), self.given)
+        given = guarded(len(results), self.given, [None, *self._hidden()])
         self.photograph.input(given, [self.photograph], outputs, preprocess=False, **how)
         if self.examples:
             self.gallery.select(guarded(len(results), self.example), None, outputs, **how)
@@ -59,16 +67,13 @@ class Page:
         self.blocks.unload(self.left)
 
     async def given(self, value: Any, request: gr.Request) -> list[Any]:
-        """A photograph of the visitor's, or none any more. Its file goes as soon as it is read."""
+        """A photograph of the visitor's, or none any more. Its file goes when the browser, too, has read it."""
+        self.desk.store.choose(str(request.session_hash), None)
         if value is None:
             return self._chosen(None, request)
         data = content(value)
-        Path(value["path"]).unlink(missing_ok=True)
-        try:
-            image = await self.desk.decode(data)
-        except ValueError:
-            self.desk.store.choose(str(request.session_hash), None)
-            raise
+        asyncio.get_running_loop().call_later(_FILE_SECONDS, partial(Path(value["path"]).unlink, missing_ok=True))
+        image = await self.desk.decode(data)
         shown = await asyncio.to_thread(preview, image)
         return self._chosen(Photograph(name_of(value), data, image, shown), request)
 
@@ -87,5 +92,8 @@ class Page:
     def _chosen(self, photograph: Photograph | None, request: gr.Request) -> list[Any]:
         """Keeps it, shows it, and hides the answers to the one before."""
         self.desk.store.choose(str(request.session_hash), photograph)
-        hidden = [part for _ in self.tabs for part in (gr.update(visible=False), "")]
-        return [None if photograph is None else photograph.preview, *hidden]
+        return [None if photograph is None else photograph.preview, *self._hidden()]
+
+    def _hidden(self) -> list[Any]:
+        """No answers, and nothing wrong with them."""
+        return [part for _ in self.tabs for part in (gr.update(visible=False), "")]

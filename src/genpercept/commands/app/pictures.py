@@ -29,14 +29,9 @@ def preview(image: np.ndarray) -> Image.Image:
 
 
 def painted(answer: Answer) -> Image.Image:
-    """The answer in colours, of the preview's size; scores as heat over the photograph, stacks side by side."""
-    prediction, image = answer.prediction, answer.photograph.image
-    row = KINDS[prediction.kind]
-    if row.scores:
-        threshold = prediction.meta.get("pixel_threshold")
-        picture = Image.fromarray(painters.heat_over(prediction.values, image, threshold))
-    else:
-        picture = prediction.colourise(image)
+    """The answer in colours, of the preview's size; stacks side by side."""
+    row = KINDS[answer.prediction.kind]
+    picture = answer.prediction.colourise(answer.photograph.image)
     if row.layout == "stack":
         picture.thumbnail((EDGE, EDGE))
         return picture

@@ -38,7 +38,8 @@ def formats_of(kind: str) -> tuple[str, ...]:
 
 def command(call: Call, photograph: Photograph) -> str:
     """For a shell. The package's own photographs are not files: a first line makes one."""
-    words = ["genpercept", "predict", photograph.name, "--model", call.model]
+    name = f"./{photograph.name}" if photograph.name.startswith("-") else photograph.name
+    words = ["genpercept", "predict", name, "--model", call.model]
     for name, value in call.options.items():
         words += _flag(name, value)
     if call.resolution is not None:

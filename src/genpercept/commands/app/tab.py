@@ -104,4 +104,4 @@ class Tab:
 
 
 _CODE: dict[str, Any] = {"interactive": False, "wrap_lines": True, "show_line_numbers": False, "lines": 1}
-_QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
+_QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
