@@ -126,6 +126,11 @@ max_pixels = _shared(
     help=f"Refuse larger images unread: N pixels of 8 bytes.  [default: {MAX_PIXELS_VARIABLE}, or 178,956,970]",
 )
 
+# Servers ------------------------------------------------------------------------------------------------------------------
+
+host = _shared("--host", default="127.0.0.1", show_default=True, help="Address to listen on; see above for others' reach.")
+port = _shared("--port", type=click.IntRange(0, 65535), show_default=True, help="0: any that is free.")
+
 # Data sets ----------------------------------------------------------------------------------------------------------------
 
 root = _shared("--root", metavar="R")

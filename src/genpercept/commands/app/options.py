@@ -8,34 +8,21 @@ import click
 
 from genpercept.commands import shared_options as shared
 
-_MIB = 2**20
-
 
 @click.command()
 @shared.model(
-    "models", multiple=True, help="mini/depth, a folder, a hub id, or NAME=one of these; may be repeated; the first of a "
-    "task is chosen when the page opens.  [default: all embedded models]"
-)  # fmt: skip
-@shared.model_source()
-@click.option(
-    "--host", default="127.0.0.1", show_default=True, help="Address to listen on; see above for others' reach."
+    "models",
+    multiple=True,
+    help="mini/depth, a folder, a hub id, or NAME=one of these; may be repeated; the first of a task is chosen when the page "
+    "opens.  [default: all embedded models]",
 )
-@click.option("--port", type=click.IntRange(0, 65535), default=7860, show_default=True, help="0: any that is free.")
+@shared.model_source()
+@shared.host()
+@shared.port(default=7860)
 @click.option("--open", "browser", is_flag=True, help="Open the page in this machine's browser.")
 @shared.device()
 @shared.dtype()
 @shared.specialised(help="Fold what is constant in one step: quicker.  [default: as the models were saved]")
-@click.option(
-    "--max-body", type=click.IntRange(min=1), default=32, show_default=True, metavar="N", help="MiB of a file."
-)
-@click.option(
-    "--max-pixels",
-    type=click.IntRange(min=1),
-    default=50_000_000,
-    show_default=True,
-    metavar="N",
-    help="Of a photograph.",
-)
 @shared.debuggable
 def app(
     models: tuple[str, ...],
@@ -45,8 +32,6 @@ def app(
     device: str,
     dtype: str,
     specialised: bool | None,
-    max_body: int,
-    max_pixels: int,
     **source: Any,
 ) -> int:
     """Every task on one photograph, in a browser: depth, normals, cut-outs, poses, ...
@@ -55,10 +40,7 @@ def app(
     key in the environment, GENPERCEPT_API_KEY, which the browser then asks for as a password. Ctrl-C ends the page and deletes
     what it kept.
     """
-    from genpercept.commands.app.run import Limits, run
+    from genpercept.commands.app.run import run
 
-    limits = Limits(body=max_body * _MIB, pixels=max_pixels, queue_bytes=max(512, 4 * max_body) * _MIB)
     given = {name: value for name, value in source.items() if value}
-    return run(
-        models, host, port, limits, device=device, dtype=dtype, specialised=specialised, source=given, browser=browser
-    )
+    return run(models, host, port, device=device, dtype=dtype, specialised=specialised, source=given, browser=browser)

@@ -22,10 +22,7 @@ from genpercept.commands.app.store import Folder, Store
 from genpercept.commands.predict.progress import say
 from genpercept.commands.serve.engine import Engine
 from genpercept.commands.serve.http import make_app
-from genpercept.commands.serve.limits import Limits
 from genpercept.commands.serve.run import Server, address, config, key_for, listen, specs, until_asked
-
-__all__ = ["Limits", "run", "with_page"]
 
 _WAITING = 64  # clicks that wait for an answer, of all visitors
 _TICKS = 100  # of the server, about ten seconds
@@ -35,7 +32,6 @@ def run(
     models: Sequence[str],
     host: str,
     port: int,
-    limits: Limits,
     *,
     device: str = "auto",
     dtype: str = "fp32",
@@ -50,7 +46,7 @@ def run(
     """
     key, listener = key_for(host), listen(host, port)
     chosen = specs(models, source or {})
-    engine = Engine(chosen, limits, device, dtype, specialised=specialised)
+    engine = Engine(chosen, None, device, dtype, specialised=specialised)
     plain = {"device": "auto", "dtype": "fp32", "specialised": None}
     given = {"device": device, "dtype": dtype, "specialised": specialised}
     options = {name: value for name, value in given.items() if value != plain[name]}

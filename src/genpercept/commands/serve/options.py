@@ -56,8 +56,8 @@ _limits = shared.together(
     "task is its default.  [default: all embedded models]"
 )
 @shared.model_source()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; see above for others' reach.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any that is free.")
+@shared.host()
+@shared.port(default=8000)
 @shared.device()
 @shared.dtype()
 @shared.batch_size(type=_BatchSize(), default="auto", help="Images of one size at once; auto: as memory allows.")
