@@ -80,7 +80,7 @@ def allowed(path: str) -> bool:
     if call == path:
         return False
     if call.startswith("file="):
-        return "://" not in call and not call.startswith(("file=http:", "file=https:"))
+        return not _is_address(call.removeprefix("file="))
     return call in _CALLS or call.startswith("heartbeat/")
 
 
@@ -118,7 +118,11 @@ def names_an_address(body: bytes) -> bool:
         found = json.loads(body)
     except (ValueError, RecursionError):
         return True
-    return any("://" in path or path.lower().startswith(("http:", "https:")) for path in _paths(found))
+    return any(map(_is_address, _paths(found)))
+
+
+def _is_address(path: str) -> bool:
+    return "://" in path or path.lower().startswith(("http:", "https:"))
 
 
 def _paths(value: Any) -> Iterator[str]:

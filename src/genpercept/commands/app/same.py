@@ -73,7 +73,9 @@ def python(call: Call, photograph: Photograph) -> str:
     lines.append(f"pipe = genpercept.load({call.model!r}{given})")
     lines.append(f"prediction = pipe({', '.join(['image', *(f'{k}={v}' for k, v in options.items())])})")
     target = f"{photograph.stem}_{call.task}.png"
-    lines.append(f"prediction.save({target!r}, {list(formats_of(call.kind))}, image=image)")
+    formats = formats_of(call.kind)
+    named = f", name={photograph.stem!r}" if "coco" in formats else ""  # which goes by the photograph's
+    lines.append(f"prediction.save({target!r}, {list(formats)}, image=image{named})")
     return "\n".join(lines)
 
 
