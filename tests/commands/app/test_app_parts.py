@@ -28,7 +28,7 @@ from genpercept.checkpoints import hub
 from genpercept.commands.app import files, pictures, same
 from genpercept.commands.app.desk import OWN, Desk, guarded, resolutions
 from genpercept.commands.app.examples import examples
-from genpercept.commands.app.gate import Gate, Login, allowed, names_an_address
+from genpercept.commands.app.gate import Gate, Login, allowed, names_else
 from genpercept.commands.app.store import Answer, Photograph, Store
 from genpercept.commands.serve.engine import Engine, ModelInfo, ModelSpec
 from genpercept.commands.serve.limits import Broken, Limits
@@ -377,28 +377,48 @@ def test_the_page_has_its_paths_and_no_others() -> None:
     ("data", "refused"),
     [
         (["mini/depth", "own", 1], False),
-        ([{"path": "/tmp/upload/a.png", "meta": {"_type": "gradio.FileData"}}], False),
+        ([{"path": "FOLDER/hash/a.png", "meta": {"_type": "gradio.FileData"}}], False),
+        ([{"path": "FOLDER/../a.png"}], True),
+        ([{"path": "/etc/passwd"}], True),
         ([{"path": "http://10.0.0.1/a.png", "meta": {"_type": "gradio.FileData"}}], True),
         ([[{"a": {"path": "HTTPS://x"}}]], True),
-        ([{"path": "file:///etc/passwd"}], True),
+        ([{"path": "a\0b"}], True),
     ],
 )
-def test_no_question_names_an_address(data: Any, refused: bool) -> None:
-    body = json.dumps({"data": data, "fn_index": 1}).encode()
-    assert names_an_address(body) == refused
-    assert names_an_address(b"{") and names_an_address(b"[" * 100_000)
+def test_a_question_names_uploads_alone(data: Any, refused: bool, tmp_path: Path) -> None:
+    body = json.dumps({"data": data, "fn_index": 1}).replace("FOLDER", str(tmp_path)).encode()
+    assert names_else(body, tmp_path) == refused
+    assert names_else(b"{", tmp_path) and names_else(b"[" * 100_000, tmp_path)
 
     async def echo(scope: Scope, receive: Receive, send: Send) -> None:
         await PlainTextResponse((await receive())["body"])(scope, receive, send)
 
     async def post() -> httpx.Response:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(Gate(echo)), base_url="http://here") as client:
+        gate = Gate(echo, tmp_path, lambda: False)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(gate), base_url="http://here") as client:
             return await client.post("/gradio_api/queue/join", content=body)
 
     answer = asyncio.run(post())
     assert answer.status_code == (400 if refused else 200)
     if not refused:
         assert answer.content == body and "default-src 'self'" in answer.headers["content-security-policy"]
+
+
+def test_what_an_open_page_listens_to_ends_with_the_server(tmp_path: Path) -> None:
+    begun = asyncio.Event()
+
+    async def endless(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"a", "more_body": True})
+        begun.set()
+        await asyncio.sleep(60)
+
+    async def get() -> httpx.Response:
+        gate = Gate(endless, tmp_path, begun.is_set)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(gate), base_url="http://here") as client:
+            return await client.get("/gradio_api/heartbeat/x")
+
+    assert asyncio.run(asyncio.wait_for(get(), 10)).content == b"a"
 
 
 def test_a_browsers_password_is_the_servers_key() -> None:

@@ -41,7 +41,7 @@ class Cutouts:
         how: dict[str, Any] = {"preprocess": False, "api_visibility": "private", "show_progress_on": self.picture}
         show = guarded(1, self.show)
         asked.then(show, inputs, outputs, **how)
-        for control in (self.background.input, self.colour.change, self.other.input):
+        for control in (self.background.input, self.colour.change, self.other.upload):
             control(show, inputs, outputs, trigger_mode="always_last", **how)
         self.background.input(
             lambda chosen: [gr.update(visible=chosen == _COLOUR), gr.update(visible=chosen == _PHOTOGRAPH)],

@@ -5,10 +5,12 @@ And how a browser, which cannot send the server's key by itself, is asked for it
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from starlette.responses import PlainTextResponse
@@ -20,6 +22,8 @@ _CALLS = ("upload", "upload_progress", "queue/join", "queue/data", "cancel", "re
 _CALLS += ("info", "login_check", "user", "token", "theme.css")
 _BODY = 2**20  # bytes of what a page sends beside uploads: names, numbers and paths
 _JOIN = "queue/join"
+_STREAMS = ("queue/data", "heartbeat/")
+_LOOK_SECONDS = 0.5  # between two looks at whether the server ends
 
 # Whatever a script of gradio's may name: the browser asks this server alone.
 _POLICY = (
@@ -35,10 +39,10 @@ HEADERS = {
 
 
 class Gate:
-    """ASGI, around the mounted page."""
+    """ASGI, around the mounted page. folder: of its uploads. ending(): whether the server ends, and nothing is in hand."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, folder: Path, ending: Callable[[], bool]) -> None:
+        self.app, self._folder, self._ending = app, folder.resolve(), ending
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -50,7 +54,7 @@ class Gate:
             return
         if path.removeprefix("gradio_api/") == _JOIN:
             body = await _body(receive)
-            if body is None or names_an_address(body):
+            if body is None or names_else(body, self._folder):
                 await PlainTextResponse("a question to the page names files of its own upload, nothing else\n", 400)(
                     scope, receive, send
                 )
@@ -63,7 +67,25 @@ class Gate:
                 message["headers"] = [*message.get("headers", []), *extra]
             await send(message)
 
-        await self.app(scope, receive, told)
+        if path.removeprefix("gradio_api/").startswith(_STREAMS):
+            await self._stream(scope, receive, told)
+        else:
+            await self.app(scope, receive, told)
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What an open page listens to, which has no end of its own: the server's end would wait for it."""
+        work = asyncio.ensure_future(self.app(scope, receive, send))
+        try:
+            while not work.done() and not self._ending():
+                await asyncio.wait({work}, timeout=_LOOK_SECONDS)
+        finally:
+            over = work.done()
+            work.cancel()
+        if over:
+            await work
+        else:
+            await asyncio.wait({work})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _path(scope: Scope) -> str:
@@ -112,13 +134,13 @@ def _again(body: bytes, receive: Receive) -> Receive:
     return once
 
 
-def names_an_address(body: bytes) -> bool:
-    """Whether a file in it is an address, which gradio would fetch, or the body is no JSON."""
+def names_else(body: bytes, folder: Path) -> bool:
+    """Whether a file in it is none of `folder`, such as an address that gradio would fetch, or it is no JSON."""
     try:
         found = json.loads(body)
-    except (ValueError, RecursionError):
+        return not all(Path(path).resolve().is_relative_to(folder) for path in _paths(found))
+    except (ValueError, RecursionError, OSError):
         return True
-    return any(map(_is_address, _paths(found)))
 
 
 def _is_address(path: str) -> bool:

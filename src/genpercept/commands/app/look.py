@@ -35,6 +35,14 @@ a:focus-visible, button:focus-visible, [tabindex]:focus-visible, input:focus-vis
 }
 """
 
+# gradio shows another source only once the picture is gone: choosing one takes it away first.
+HEAD = """<script>
+addEventListener("click", (event) => {
+  const source = event.target.closest('[aria-label="Capture from camera"], [aria-label="Upload file"]');
+  source?.closest(".block")?.querySelector('[aria-label="Remove Image"]')?.click();
+}, true);
+</script>"""
+
 _FONT = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 _MONO = ["ui-monospace", "Menlo", "Consolas", "monospace"]
 

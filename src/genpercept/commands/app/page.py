@@ -60,22 +60,26 @@ class Page:
         outputs = [self.wrong, *results]
         how: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
         given = guarded(len(results), self.given, [None, *self._hidden()])
-        self.photograph.input(given, [self.photograph], outputs, preprocess=False, **how)
+        # Not `input`: gradio fires it with the old picture when one is taken away.
+        self.photograph.upload(given, [self.photograph], outputs, preprocess=False, **how)
+        self.photograph.clear(guarded(len(results), self.none), None, outputs, **how)
         if self.examples:
             self.gallery.select(guarded(len(results), self.example), None, outputs, **how)
             self.blocks.load(guarded(len(results), self.first), None, outputs, **how)
         self.blocks.unload(self.left)
 
     async def given(self, value: Any, request: gr.Request) -> list[Any]:
-        """A photograph of the visitor's, or none any more. Its file goes when the browser, too, has read it."""
+        """A photograph of the visitor's. Its file goes when the browser, too, has read it."""
         self.desk.store.choose(str(request.session_hash), None)
-        if value is None:
-            return self._chosen(None, request)
         data = content(value)
         asyncio.get_running_loop().call_later(_FILE_SECONDS, partial(Path(value["path"]).unlink, missing_ok=True))
         image = await self.desk.decode(data)
         shown = await asyncio.to_thread(preview, image)
         return self._chosen(Photograph(name_of(value), data, image, shown), request)
+
+    async def none(self, request: gr.Request) -> list[Any]:
+        """No photograph any more."""
+        return self._chosen(None, request)
 
     async def example(self, event: gr.SelectData, request: gr.Request) -> list[Any]:
         """One of the package's own."""

@@ -58,7 +58,7 @@ def run(
         engine.load()
         private(folder.path)
         desk = Desk(engine, Store(), {spec.name: spec for spec in chosen}, options)
-        app = with_page(make_app(engine, key=key), desk)
+        app = with_page(make_app(engine, key=key), desk, folder.path)
         server = _Server(desk, app, listener, time.monotonic() - started)
         server.browser = browser
         return until_asked(server, listener)
@@ -78,8 +78,8 @@ def private(folder: Path) -> None:
     }
 
 
-def with_page(app: FastAPI, desk: Desk) -> FastAPI:
-    """The server's app with the page at its root, and the files of answers."""
+def with_page(app: FastAPI, desk: Desk, folder: Path) -> FastAPI:
+    """The server's app with the page at its root, and the files of answers. folder: of gradio's files."""
     files.serve(app, desk.store)
     blocks = Page(desk).blocks
     blocks.queue(default_concurrency_limit=None, max_size=_WAITING, api_open=False)
@@ -90,6 +90,7 @@ def with_page(app: FastAPI, desk: Desk) -> FastAPI:
         "/",
         footer_links=[],
         run_history=False,
+        show_error=False,  # what goes wrong is said by `guarded`; gradio's own words name paths
         max_file_size=desk.engine.limits.body,
         ssr_mode=False,
         pwa=False,
@@ -97,10 +98,11 @@ def with_page(app: FastAPI, desk: Desk) -> FastAPI:
         enable_monitoring=False,
         theme=look.theme(),
         css=look.CSS,
+        head=look.HEAD,
     )
     for route in app.routes:
         if isinstance(route, Mount):
-            route.app = Gate(route.app)
+            route.app = Gate(route.app, folder, lambda: desk.engine.draining and not desk.engine.in_hand)
     app.add_middleware(Login)
     return app
 
