@@ -227,6 +227,9 @@ def test_a_download_is_what_predict_writes(page: Any, tmp_path: Path) -> None:
 def test_a_picture_by_the_camera(page: Any) -> None:
     page.get_by_label("Capture from camera").click()
     page.locator("#photograph").get_by_text("Click to Access Webcam").click()  # the example is gone by itself
+    page.locator("#photograph video").wait_for()
+    page.wait_for_function("document.querySelector('#photograph video').readyState == 4")
+    page.wait_for_timeout(1000)
     page.locator("#photograph").get_by_label("capture photo").click()
     page.locator("#photograph img").wait_for()
     predict(page, "depth")
@@ -329,6 +332,7 @@ def test_everything_by_keyboard(page: Any) -> None:
         page.keyboard.press("Enter")
     press_until(page, "The same by command")
     page.keyboard.press("Enter")
+    page.locator("#tab-normals .cm-content").last.wait_for()
     press_until(page, "Copy")
 
 

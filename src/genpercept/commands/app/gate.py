@@ -74,7 +74,14 @@ class Gate:
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         """What an open page listens to, which has no end of its own: the server's end would wait for it."""
-        work = asyncio.ensure_future(self.app(scope, receive, send))
+        ended = False
+
+        async def noted(message: Message) -> None:
+            nonlocal ended
+            ended = message["type"] == "http.response.body" and not message.get("more_body", False)
+            await send(message)
+
+        work = asyncio.ensure_future(self.app(scope, receive, noted))
         try:
             while not work.done() and not self._ending():
                 await asyncio.wait({work}, timeout=_LOOK_SECONDS)
@@ -83,8 +90,9 @@ class Gate:
             work.cancel()
         if over:
             await work
-        else:
-            await asyncio.wait({work})
+            return
+        await asyncio.wait({work})
+        if not ended:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

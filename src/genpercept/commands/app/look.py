@@ -24,19 +24,22 @@ h2 { font-size: 1rem !important; margin: .4rem 0 0 !important; }
 .legend li { display: flex; align-items: center; gap: .4rem; }
 .legend span { width: .9rem; height: .9rem; border-radius: 3px; border: 1px solid var(--border-color-primary); }
 .checked img { background: repeating-conic-gradient(#bbb 0 25%, #eee 0 50%) 0 0 / 20px 20px; }
-#examples .grid-container { grid-template-columns: repeat(auto-fill, minmax(72px, 1fr)) !important; }
+#examples .grid-container { grid-template-columns: repeat(auto-fill, minmax(96px, 1fr)) !important; }
 #examples, #examples .grid-wrap { min-height: 0; height: auto; max-height: none; }
 .scroll-hide, pre, code, .cm-content { overflow-wrap: anywhere; }
 a:focus-visible, button:focus-visible, [tabindex]:focus-visible, input:focus-visible {
   outline: 3px solid var(--color-accent) !important; outline-offset: 2px; }
-@media (max-width: 600px) {
-  .gradio-container { padding: 8px !important; }
-  .gradio-container .main { padding: 4px 0 !important; }
-}
 """
 
-# gradio shows another source only once the picture is gone: choosing one takes it away first.
-HEAD = """<script>
+# gradio takes no rules for narrow screens in CSS. It shows another source only once the picture is gone: choosing one takes it
+# away first.
+HEAD = """<style>
+@media (max-width: 600px) {
+  .gradio-container { padding: 4px !important; }
+  .gradio-container main.contain, .gradio-container .main.fillable { padding: 4px !important; }
+}
+</style>
+<script>
 addEventListener("click", (event) => {
   const source = event.target.closest('[aria-label="Capture from camera"], [aria-label="Upload file"]');
   source?.closest(".block")?.querySelector('[aria-label="Remove Image"]')?.click();
