@@ -205,6 +205,14 @@ def photographs(folder: Path, sizes: Sequence[float] = (1.0, 0.6)) -> dict[str, 
     return found
 
 
+def enlarged(image: bytes, size: tuple[int, int]) -> bytes:
+    """The image at another (width, height), as a JPEG."""
+    buffer = io.BytesIO()
+    with Image.open(io.BytesIO(image)) as opened:
+        opened.resize(size).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
 def steps_apart(a: bytes, b: bytes) -> int:
     """The largest difference of two 16-bit PNGs in steps; 65536 for pictures of different sizes, or none."""
     try:

@@ -159,7 +159,9 @@ def page(
 ) -> list[str]:
     ratio = statistics.median(turn[1] / turn[0] for turn in turns)
     refused = tally.statuses[429]
-    batches = {name: float(value) for name, value in re.findall(r"^genpercept_batch_images_(sum|count) (\S+)", metrics, re.M)}
+    batches = {
+        name: float(value) for name, value in re.findall(r"^genpercept_batch_images_(sum|count) (\S+)", metrics, re.M)
+    }
     other = {status: n for status, n in tally.statuses.items() if status not in (200, 429)}
     good = not tally.wrong and not tally.broken and not other and lives and ratio >= 0.9
     rows = [
@@ -205,7 +207,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--images", type=int, default=200, help="in each turn")
     parser.add_argument("--clients", type=int, default=200, help="that wait at most")
-    parser.add_argument("--batch-size", default="auto", help="of both; 1: all answers have the bytes of predict's files")
+    parser.add_argument(
+        "--batch-size", default="auto", help="of both; 1: all answers have the bytes of predict's files"
+    )
     parser.add_argument("--model", default="mini/depth")
     parser.add_argument("--task", default="depth")
     parser.add_argument("--seed", type=int, default=0)

@@ -45,7 +45,9 @@ class ModelSpec:
 
     name: str
     model: str
-    options: Mapping[str, Any] = field(default_factory=dict)  # further fields of predict's Request: base, family, task, ...
+    options: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # further fields of predict's Request: base, family, task, ...
 
 
 @dataclass(frozen=True)
@@ -204,7 +206,9 @@ class Engine:
                 self.in_hand -= 1
                 self.bytes -= ticket.bytes
 
-    async def predict(self, data: bytes, model: str, asked: Asked | None = None, ticket: Ticket | None = None) -> Prediction:
+    async def predict(
+        self, data: bytes, model: str, asked: Asked | None = None, ticket: Ticket | None = None
+    ) -> Prediction:
         """The prediction of an encoded image (JPEG, PNG, ...). model: one of `models`. Raises a Refusal, or RuntimeError.
 
         ticket: of `admitted`, where the caller has a place already.
@@ -213,7 +217,9 @@ class Engine:
         with self._placed(ticket, len(data)) as place:
             return (await self._ended_with_engine(self._predict(data, model, asked, place)))[0]
 
-    async def answer(self, data: bytes, model: str, asked: Asked, accept: str = "", ticket: Ticket | None = None) -> Answer:
+    async def answer(
+        self, data: bytes, model: str, asked: Asked, accept: str = "", ticket: Ticket | None = None
+    ) -> Answer:
         """The same as bytes: of `asked.format`, or of what `accept`, an Accept header, takes."""
         info = self._info(model)
         name = answers.choose(info.kind, asked.format, accept)

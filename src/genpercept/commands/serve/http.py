@@ -63,7 +63,8 @@ def make_app(
     """The app over an engine, which may be loaded later: until then it answers 503.
 
     key: that every request must have, but for /healthz, /readyz and the documentation; None: anybody may ask. origins: of
-    pages whose scripts may read answers. log: is told a line of each request. Further routes may be added, or apps mounted; they are behind the same gate.
+    pages whose scripts may read answers. log: is told a line of each request. Further routes may be added, or apps mounted;
+    they are behind the same gate.
     """
     app = FastAPI(title="GenPercept", version=__version__, description=openapi.ABOUT, redoc_url=None)
     metrics = Metrics(engine)

@@ -52,7 +52,7 @@ class Asked:
     """What one request asks for beside its image and its model; None: as the model has it.
 
     format: of the answer, see `answers.FORMATS`; None: the task's usual one. processing_resolution, steps, ensemble_size,
-    seed, flip_test, fov: as `genpercept predict` has them. threshold: from which a mask is white, or a pixel is called a defect.
+    seed, flip_test, fov: as `genpercept predict` has them. threshold: from which a mask is white, or a pixel a defect.
     """
 
     format: str | None = None

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import uvicorn
 
@@ -44,8 +44,8 @@ def run(
     source: dict[str, Any] | None = None,
     origins: Sequence[str] = (),
     access_log: bool = False,
-) -> int:
-    """Serve until SIGTERM or Ctrl-C; the exit code is 0 then.
+) -> NoReturn:
+    """Serve until SIGTERM or Ctrl-C; the process ends with exit code 0 then.
 
     models: "mini/depth", "NAME=FOLDER" or "NAME=OWNER/NAME"; none: all embedded ones. source: base, family, ... of those that
     are not embedded. origins: of pages whose scripts may read answers. ValueError for models, devices and addresses that do
@@ -76,13 +76,11 @@ def run(
     try:
         asyncio.run(server.serve([listener]))
     finally:
-        ended = engine.close()
+        engine.close()
     if server.failure is not None:
         raise server.failure
-    if not ended:  # a network that nobody waits for any more
-        sys.stderr.flush()
-        os._exit(0)
-    return 0
+    sys.stderr.flush()
+    os._exit(0)  # not by the interpreter's own end, which takes torch apart for seconds and waits for networks
 
 
 def specs(models: Sequence[str], source: dict[str, Any]) -> list[ModelSpec]:
@@ -149,7 +147,9 @@ def _key(host: str) -> str | None:
     """The key that requests need; None: none is set, and nobody but this machine can reach the host."""
     key = os.environ.get(KEY) or None
     if key is not None and len(key) < _SHORTEST_KEY:
-        raise ValueError(f"{KEY}: {len(key)} characters: take at least {_SHORTEST_KEY}, such as `openssl rand -hex 16` gives")
+        raise ValueError(
+            f"{KEY}: {len(key)} characters: take at least {_SHORTEST_KEY}, such as `openssl rand -hex 16` gives"
+        )
     if key is None and not _loopback(host):
         raise ValueError(f"--host {host}: others can reach it: set {KEY} in the environment, which requests then need")
     return key
