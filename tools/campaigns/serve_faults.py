@@ -57,7 +57,9 @@ class Part:
         self.tried += 1
         self.came[str(reply.status)] += 1
         if reply.status not in allowed or not reply.whole or reply.seconds > _TOO_LONG:
-            self.wrong.append(f"{what}: {reply.status} after {reply.seconds:.1f} s {reply.headers} {reply.body[:200]!r}")
+            self.wrong.append(
+                f"{what}: {reply.status} after {reply.seconds:.1f} s {reply.headers} {reply.body[:200]!r}"
+            )
         elif reply.status != 200:
             try:
                 line = json.loads(reply.body)["error"]
@@ -116,8 +118,12 @@ def uploads(options: argparse.Namespace, image: bytes, draw: random.Random, end:
 
         asyncio.run(together(options.uploads, 16, one, end))
         part.check_alive(server, image, truth)
-        replaced = re.findall(r'decoders_replaced_total\{why="(\w+)"\} (\d+)', server.ask("GET", "/metrics").body.decode())
-        part.notes.append(f"slowest answer {slowest:.2f} s; children replaced: {', '.join(f'{n} {why}' for why, n in replaced)}")
+        replaced = re.findall(
+            r'decoders_replaced_total\{why="(\w+)"\} (\d+)', server.ask("GET", "/metrics").body.decode()
+        )
+        part.notes.append(
+            f"slowest answer {slowest:.2f} s; children replaced: {', '.join(f'{n} {why}' for why, n in replaced)}"
+        )
         part.notes.append(f"memory {start / 2**20:.0f} MiB before, {server.memory() / 2**20:.0f} MiB after")
     return part
 
@@ -214,7 +220,7 @@ def leaving(options: argparse.Namespace, image: bytes, draw: random.Random, end:
         whole = request("POST", _PATH, image, _JPEG)
 
         async def one(n: int) -> None:
-            reader, writer = await asyncio.open_connection(server.host, server.port)
+            _, writer = await asyncio.open_connection(server.host, server.port)
             cut = draw.randrange(len(whole)) if n % 2 else len(whole)
             writer.write(whole[:cut])
             with suppress(OSError):
@@ -239,7 +245,9 @@ def leaving(options: argparse.Namespace, image: bytes, draw: random.Random, end:
         part.check_alive(server, image, truth)
         figures = server.ask("GET", "/metrics").body.decode()
         counts = {name: re.findall(rf"genpercept_{name}_total (\d+)", figures)[0] for name in ("departed", "predicted")}
-        part.notes.append(f"of them departed while their image was in hand: {counts['departed']}; predicted: {counts['predicted']}")
+        part.notes.append(
+            f"of them departed while their image was in hand: {counts['departed']}; predicted: {counts['predicted']}"
+        )
     return part
 
 
@@ -258,14 +266,14 @@ def children(options: argparse.Namespace, image: bytes, draw: random.Random, end
         async def killer(asking: asyncio.Task[None]) -> None:
             nonlocal killed
             while not asking.done():
-                await asyncio.sleep(draw.uniform(0.3, 0.8))
+                await asyncio.sleep(draw.uniform(1, 2.5))  # a new one must have begun to work
                 if there := server.children():
                     with suppress(ProcessLookupError):
                         os.kill(draw.choice(there), signal.SIGKILL)
                         killed += 1
 
         async def both() -> None:
-            asking = asyncio.create_task(together(options.kills * 10, 8, one, end))
+            asking = asyncio.create_task(together(options.kills * 15, 8, one, end))
             await asyncio.gather(asking, killer(asking))
 
         asyncio.run(both())
@@ -282,39 +290,42 @@ def term(options: argparse.Namespace, image: bytes, draw: random.Random, end: fl
         before = set(scratch())
         with Server(*_MODEL, "--drain", drain) as server:
             truth = server.ask("POST", _PATH, image, _JPEG).body
-            family, told = server.children(), [float("inf")]
-
-            async def one(n: int) -> None:
-                began = time.monotonic()
-                reply = await ask(server.host, server.port, "POST", _PATH, image, _JPEG)
-                if reply.status == 0 and began > told[0]:
-                    part.came["not accepted any more"] += 1  # the socket is closed, or closes before the request is read
-                    await asyncio.sleep(0.1)
-                    return
-                part.judge(f"run {run}, sent {began - told[0]:+.3f} s from SIGTERM", reply, (200, 429, 503))
-                if reply.status == 200 and reply.body != truth:
-                    part.wrong.append("a wrong answer")
-
-            async def both() -> None:
-                asking = asyncio.create_task(together(10**6, 40, one, time.monotonic() + 4))
-                await asyncio.sleep(draw.uniform(0.5, 2))
-                told[0] = time.monotonic()
-                server.process.send_signal(signal.SIGTERM)
-                while server.alive and time.monotonic() < told[0] + drain + 10:
-                    await asyncio.sleep(0.01)
-                took = time.monotonic() - told[0]
-                part.notes.append(f"--drain {drain:g}: ended after {took:.2f} s")
-                if server.process.poll() != 0 or took > drain + 4:
-                    part.wrong.append(f"run {run}: exit code {server.process.poll()} after {took:.1f} s of {drain:g}")
-                await asking
-
-            asyncio.run(both())
+            family, pid = server.children(), server.process.pid
+            asyncio.run(_ended_under_load(part, server, image, truth, drain, draw.uniform(0.5, 2)))
             time.sleep(0.1)
-            part.wrong += [f"run {run}: child {pid} is left" for pid in family if Path(f"/proc/{pid}").exists()]
-            part.wrong += [f"run {run}: {path} is left" for path in set(scratch()) - before if f"-{server.process.pid}-" in path]
+            part.wrong += [f"run {run}: child {child} is left" for child in family if Path(f"/proc/{child}").exists()]
+            part.wrong += [f"run {run}: {path} is left" for path in set(scratch()) - before if f"-{pid}-" in path]
             if "Traceback" in server.said():
                 part.wrong.append(server.said()[-2000:])
     return part
+
+
+async def _ended_under_load(part: Part, server: Server, image: bytes, truth: bytes, drain: float, after: float) -> None:
+    """40 clients that ask all the time; SIGTERM `after` so many seconds."""
+    told = float("inf")
+
+    async def one(n: int) -> None:
+        began = time.monotonic()
+        reply = await ask(server.host, server.port, "POST", _PATH, image, _JPEG)
+        if reply.status == 0 and began > told:  # the socket is closed, or closes before the request is read
+            part.came["not accepted any more"] += 1
+            await asyncio.sleep(0.1)
+            return
+        part.judge(f"--drain {drain:g}, sent {began - told:+.3f} s from SIGTERM", reply, (200, 429, 503))
+        if reply.status == 200 and reply.body != truth:
+            part.wrong.append("a wrong answer")
+
+    asking = asyncio.create_task(together(10**6, 40, one, time.monotonic() + 4))
+    await asyncio.sleep(after)
+    told = time.monotonic()
+    server.process.send_signal(signal.SIGTERM)
+    while server.alive and time.monotonic() < told + drain + 10:
+        await asyncio.sleep(0.01)
+    took = time.monotonic() - told
+    part.notes.append(f"--drain {drain:g}: ended after {took:.2f} s")
+    if server.process.poll() != 0 or took > drain + 4:
+        part.wrong.append(f"exit code {server.process.poll()} after {took:.1f} s of {drain:g}")
+    await asking
 
 
 PARTS = {"uploads": uploads, "slow": slow, "leaving": leaving, "children": children, "term": term}

@@ -2,9 +2,10 @@
 
     python -m genpercept.commands.serve.child PIXELS BYTES SECONDS FILE_BYTES
 
-Reads from stdin eight bytes that say how long an image is, and the image; writes to stdout a line of JSON, {"shape": [H, W]}
-and the pixels (H, W, 3) uint8 after it, or {"error": line, "large": whether it has too many pixels}; and so on until stdin
-ends. Damaged files can make a decoder crash, hang or want all memory: it is this process then that goes, with one image.
+Writes an empty line to stdout when it is ready. Then reads from stdin eight bytes that say how long an image is, and the image;
+writes a line of JSON, {"shape": [H, W]} and the pixels (H, W, 3) uint8 after it, or {"error": line, "large": whether it has too
+many pixels}; and so on until stdin ends. Damaged files can make a decoder crash, hang or want all memory: it is this process
+then that goes, with one image.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ def main(words: list[str]) -> None:
         import pillow_heif  # noqa: F401
     with _scratch() as file:
         _confine(memory, largest)
+        sink.write(b"\n")
+        sink.flush()
         while length := source.read(8):
             data = source.read(int.from_bytes(length, "big"))
             if len(data) < int.from_bytes(length, "big"):

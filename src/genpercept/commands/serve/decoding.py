@@ -22,6 +22,7 @@ _PASSED_ON = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT")  # of t
 _LINE = 2**16  # bytes that a child's answer may begin with
 _PIPE = 2**20  # bytes of a pipe's buffer, where the system allows it
 _START_SECONDS = 60.0  # in which a child must have imported what it needs
+_STARTS = 5  # of children for one image, where they end before they are ready
 _ENDING = "the server is ending"
 
 
@@ -92,16 +93,17 @@ class Decoders:
         if self._closed:
             self._idle.put(child)  # for the next thread that waits
             raise Ending(_ENDING)
-        if child is not None and not child.alive:
-            self._replace(child, "lost")
-            return self._taken()
-        if child is None:
+        for _ in range(_STARTS):
             try:
-                child = self._new()
-            except OSError:
-                self._idle.put(None)
-                raise RuntimeError("no process could be started to decode the image") from None
-        return child
+                child = child or self._new()
+            except OSError:  # no process or memory to be had
+                break
+            if child.ready():
+                return child
+            self._forget(child, "lost")  # before it had this image: somebody else's fault
+            child = None
+        self._idle.put(None)
+        raise Ending("no process could be started to decode the image: try again later", 5)
 
     def _too_long(self) -> Exception:
         if self._closed:
@@ -127,11 +129,15 @@ class Decoders:
 
     def _replace(self, child: _Child, why: str) -> int | None:
         """The exit code of the child that has gone."""
+        code = self._forget(child, why)
+        self._add()
+        return code
+
+    def _forget(self, child: _Child, why: str) -> int | None:
         code = child.end()
         with self._lock:
             self._all.discard(child)
             self.replaced[why] += 1
-        self._add()
         return code
 
     def _add(self) -> None:
@@ -169,7 +175,7 @@ class _Child:
             bufsize=0,
             start_new_session=True,  # the terminal's Ctrl-C is the server's
         )
-        self.images, self._until, self._pixels, self._ended = 0, 0.0, limits.pixels, False
+        self.images, self._until, self._pixels, self._ended, self._ready = 0, 0.0, limits.pixels, False, False
         assert self._process.stdin is not None and self._process.stdout is not None
         self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
         for pipe in (self._in, self._out):
@@ -180,12 +186,17 @@ class _Child:
     def number(self) -> int:
         return self._process.pid
 
-    @property
-    def alive(self) -> bool:
-        return self._process.poll() is None
+    def ready(self) -> bool:
+        """Waits until it has imported what it needs. False: it has ended."""
+        if not self._ready:
+            self._until = time.monotonic() + _START_SECONDS
+            with suppress(_Hangs, OSError):
+                self._wait(self._out, selectors.EVENT_READ)
+                self._ready = os.read(self._out, 1) == b"\n"
+        return self._ready and self._process.poll() is None
 
     def decode(self, data: bytes, seconds: float) -> np.ndarray:
-        self._until = time.monotonic() + (seconds if self.images else seconds + _START_SECONDS)
+        self._until = time.monotonic() + seconds
         self.images += 1
         try:
             self._send(memoryview(len(data).to_bytes(8, "big")))
