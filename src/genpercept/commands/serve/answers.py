@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import tempfile
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from genpercept.commands.serve import scratch
 from genpercept.commands.serve.limits import Asked, NoSuchFormat
 from genpercept.core import files
 from genpercept.imaging import write
@@ -107,14 +107,10 @@ class Encoder:
     """Has a folder of its own for the formats' writers, which want a path; what is written there is read back and removed."""
 
     def __init__(self) -> None:
-        memory = Path("/dev/shm")  # where there is one, scratch does not touch a disk
-        parent = memory if memory.is_dir() else Path(tempfile.gettempdir())
-        files.sweep(parent)  # of servers that were killed
-        self._folder = files.temporary(parent)
-        self._folder.mkdir(mode=0o700)
+        self._folder = scratch.make()
 
     def close(self) -> None:
-        files.discard(self._folder)
+        scratch.remove(self._folder)
 
     def encode(
         self, prediction: Prediction, image: np.ndarray, name: str, asked: Asked, about: dict[str, Any]

@@ -12,11 +12,14 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from genpercept.commands.serve import scratch
 from genpercept.commands.serve.limits import Broken, Ending, Limits, TooLarge
+from genpercept.core import files
 
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT")  # of the environment: nothing secret
 _LINE = 2**16  # bytes that a child's answer may begin with
@@ -38,7 +41,7 @@ class Decoders:
     """`limits.decoders` children. `decode` may be called from as many threads as there are children; further ones wait."""
 
     def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+        self._limits, self._folder = limits, scratch.make()
         self._idle: queue.SimpleQueue[_Child | None] = queue.SimpleQueue()
         self._all: set[_Child] = set()
         self._lock = threading.Lock()
@@ -120,6 +123,7 @@ class Decoders:
             child.kill()
         for child in gone:
             self._idle.put(child)
+        scratch.remove(self._folder)
 
     def _put_back(self, child: _Child) -> None:
         if child.images >= self._limits.decoder_images:
@@ -148,7 +152,7 @@ class Decoders:
             self._idle.put(None)
 
     def _new(self) -> _Child:
-        child = _Child(self._limits)
+        child = _Child(self._limits, files.temporary(self._folder))
         with self._lock:
             closed = self._closed
             if not closed:
@@ -161,8 +165,9 @@ class Decoders:
 class _Child:
     """One process and the pipes to it."""
 
-    def __init__(self, limits: Limits) -> None:
-        words = (limits.pixels, limits.decode_memory, max(1, round(limits.decode_seconds)), limits.body)
+    def __init__(self, limits: Limits, file: Path) -> None:
+        self._file = file
+        words = (file, limits.pixels, limits.decode_memory, max(1, round(limits.decode_seconds)), limits.body)
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         environment |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONDONTWRITEBYTECODE": "1"}
         environment |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
@@ -236,6 +241,7 @@ class _Child:
             if pipe is not None:
                 with suppress(OSError):
                     pipe.close()
+        self._file.unlink(missing_ok=True)
         return self._process.returncode
 
     def _send(self, data: memoryview) -> None:
