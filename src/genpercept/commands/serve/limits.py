@@ -133,6 +133,12 @@ class Unacceptable(Refusal):
     status = 422
 
 
+class Failed(Refusal):
+    """A fault of the server or its model, which its log tells more about."""
+
+    status = 500
+
+
 class _Later(Refusal):
     def __init__(self, message: str, seconds: float = 1) -> None:
         super().__init__(message)
