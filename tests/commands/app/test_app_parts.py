@@ -286,9 +286,21 @@ def test_what_goes_wrong_is_one_line(desk: Desk, caplog: pytest.LogCaptureFixtur
 
 def test_without_a_photograph_the_page_says_so(desk: Desk) -> None:
     with pytest.raises(ValueError, match="choose a photograph first"):
-        desk.photograph("nobody's page")
+        asyncio.run(desk.photograph("nobody's page"))
     with pytest.raises(ValueError, match="no model 'mini/nonsense'"):
         desk.call("depth", "mini/nonsense", OWN)
+
+
+def test_a_click_waits_for_the_photograph_that_is_on_its_way(desk: Desk, dropped: Photograph) -> None:
+    async def early() -> Photograph:
+        with desk.arrival("page"):
+            asking = asyncio.create_task(desk.photograph("page"))
+            await asyncio.sleep(0.05)
+            desk.store.choose("page", dropped)
+        return await asking
+
+    assert asyncio.run(early()) is dropped
+    desk.store.forget("page")
 
 
 # ---- what is kept ----------------------------------------------------------------------------------------------------

@@ -66,7 +66,7 @@ class Compare:
         self, task: str, left: str, left_size: str, right: str, right_size: str, request: gr.Request
     ) -> list[Any]:
         """What the button does."""
-        photograph = self.desk.photograph(str(request.session_hash))
+        photograph = await self.desk.photograph(str(request.session_hash))
         shown, words = [], []
         for side, name, size in (("Left", left, left_size), ("Right", right, right_size)):
             answer, seconds = await self.desk.ask(photograph, name, self.desk.call(task, name, size))

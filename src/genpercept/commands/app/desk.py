@@ -7,7 +7,8 @@ import functools
 import html
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +35,7 @@ class Desk:
     store: Store
     specs: Mapping[str, ModelSpec]
     options: Mapping[str, Any] = field(default_factory=dict)
+    _arriving: dict[str, asyncio.Event] = field(default_factory=dict)
 
     @property
     def tasks(self) -> list[str]:
@@ -52,8 +54,21 @@ class Desk:
         options = {**spec.options, **self.options}
         return Call(spec.model, task, info.kind, size, int(runs) if info.stochastic else 1, options)
 
-    def photograph(self, page: str) -> Photograph:
+    @contextmanager
+    def arrival(self, page: str) -> Iterator[None]:
+        """While the block runs, a photograph is on its way, and whoever asks for it waits."""
+        there = self._arriving[page] = asyncio.Event()
+        try:
+            yield
+        finally:
+            there.set()
+            if self._arriving.get(page) is there:
+                del self._arriving[page]
+
+    async def photograph(self, page: str) -> Photograph:
         """What the visitor has chosen. ValueError where there is nothing."""
+        if there := self._arriving.get(page):  # the browser shows a file before it has been read
+            await there.wait()
         found = self.store.photograph(page)
         if found is None:
             raise ValueError("choose a photograph first: drop one, take one, or pick an example")

@@ -70,12 +70,13 @@ class Page:
 
     async def given(self, value: Any, request: gr.Request) -> list[Any]:
         """A photograph of the visitor's. Its file goes when the browser, too, has read it."""
-        self.desk.store.choose(str(request.session_hash), None)
-        data = content(value)
-        asyncio.get_running_loop().call_later(_FILE_SECONDS, partial(Path(value["path"]).unlink, missing_ok=True))
-        image = await self.desk.decode(data)
-        shown = await asyncio.to_thread(preview, image)
-        return self._chosen(Photograph(name_of(value), data, image, shown), request)
+        with self.desk.arrival(str(request.session_hash)):
+            self.desk.store.choose(str(request.session_hash), None)
+            data = content(value)
+            asyncio.get_running_loop().call_later(_FILE_SECONDS, partial(Path(value["path"]).unlink, missing_ok=True))
+            image = await self.desk.decode(data)
+            shown = await asyncio.to_thread(preview, image)
+            return self._chosen(Photograph(name_of(value), data, image, shown), request)
 
     async def none(self, request: gr.Request) -> list[Any]:
         """No photograph any more."""

@@ -59,7 +59,7 @@ def run(
         private(folder.path)
         desk = Desk(engine, Store(), {spec.name: spec for spec in chosen}, options)
         app = with_page(make_app(engine, key=key), desk, folder.path)
-        server = _Server(desk, app, listener, time.monotonic() - started)
+        server = _Server(desk, app, listener, folder, time.monotonic() - started)
         server.browser = browser
         return until_asked(server, listener)
     finally:
@@ -110,17 +110,21 @@ def with_page(app: FastAPI, desk: Desk, folder: Path) -> FastAPI:
 class _Server(Server):
     """The server's, which also forgets what nobody uses any more."""
 
-    def __init__(self, desk: Desk, app: FastAPI, listener: socket.socket, seconds: float) -> None:
+    def __init__(self, desk: Desk, app: FastAPI, listener: socket.socket, folder: Folder, seconds: float) -> None:
         where = address(listener)
         super().__init__(
             config(app, desk.engine.limits), desk.engine, f"genpercept: open {where} ({seconds:.0f} s to load)"
         )
-        self._store, self._page, self.browser = desk.store, where, False
+        self._store, self._folder, self._page, self.browser = desk.store, folder, where, False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.browser:
             webbrowser.open(self._page)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        self._folder.close()
 
     async def on_tick(self, counter: int) -> bool:
         if counter % _TICKS == 0:

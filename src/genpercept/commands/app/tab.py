@@ -86,7 +86,7 @@ class Tab:
     async def predict(self, model: str, resolution: str, runs: int, request: gr.Request) -> list[Any]:
         """What the button does."""
         page = str(request.session_hash)
-        photograph, call = self.desk.photograph(page), self.desk.call(self.task, model, resolution, runs)
+        photograph, call = await self.desk.photograph(page), self.desk.call(self.task, model, resolution, runs)
         answer, seconds = await self.desk.ask(photograph, model, call)
         self.desk.store.keep(page, self.task, answer)
         picture = await asyncio.to_thread(pictures.painted, answer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -151,7 +151,7 @@ class Buckets:
 
 
 def run_batch(
-    batch: list[Item], model: Model, copy: int, limits: Limits, threads: int
+    batch: Sequence[Item], model: Model, copy: int, limits: Limits, threads: int
 ) -> tuple[list[Done], list[Failed]]:
     """The batch's predictions, and what was wrong with those that have none.
 
@@ -161,7 +161,7 @@ def run_batch(
     set_threads(threads)
     done: list[Done] = []
     failed: list[Failed] = []
-    todo = deque([batch])
+    todo = deque([[*batch]])
     while todo:
         part = todo.popleft()
         padded = part[0].padded

@@ -64,7 +64,7 @@ class Model:
         return self._pipes[0]
 
     def asking(self, **changes: Any) -> Model:
-        """The same loaded copies for a request that differs in how they are run: resolution, steps, ensemble, seed, flip test."""
+        """The same loaded copies for another request of the same model: resolution, steps, ensemble, seed, flip test."""
         self.load()
         other = copy.copy(self)
         other.request = replace(self.request, **changes)

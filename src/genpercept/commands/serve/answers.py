@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import tempfile
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from genpercept.commands.serve import scratch
 from genpercept.commands.serve.limits import Asked, NoSuchFormat
 from genpercept.core import files
 from genpercept.imaging import write
@@ -77,7 +77,9 @@ def choose(kind: str, named: str | None, accept: str) -> str:
         if able:
             return JSON if media_type(able[0]) == media_type(JSON) else able[0]
     types = ", ".join(dict.fromkeys(media_type(name) for name in there))
-    raise NoSuchFormat(f"Accept: {accept[:100]}: {kind} can be had as {types}; or choose ?format= of {', '.join(there)}")
+    raise NoSuchFormat(
+        f"Accept: {accept[:100]}: {kind} can be had as {types}; or choose ?format= of {', '.join(there)}"
+    )
 
 
 def _accepted(accept: str) -> list[str]:
@@ -102,19 +104,17 @@ def _fits(media: str, wanted: str) -> bool:
 
 
 class Encoder:
-    """A folder of its own for formats whose writers want a path; nothing lies in it for longer than it takes to read it back."""
+    """Has a folder of its own for the formats' writers, which want a path; what is written there is read back and removed."""
 
     def __init__(self) -> None:
-        memory = Path("/dev/shm")  # noqa: S108  # where there is one, scratch does not touch a disk
-        parent = memory if memory.is_dir() else Path(tempfile.gettempdir())
-        files.sweep(parent)  # of servers that were killed
-        self._folder = files.temporary(parent)
-        self._folder.mkdir(mode=0o700)
+        self._folder = scratch.make()
 
     def close(self) -> None:
-        files.discard(self._folder)
+        scratch.remove(self._folder)
 
-    def encode(self, prediction: Prediction, image: np.ndarray, name: str, asked: Asked, about: dict[str, Any]) -> Answer:
+    def encode(
+        self, prediction: Prediction, image: np.ndarray, name: str, asked: Asked, about: dict[str, Any]
+    ) -> Answer:
         """`name`: of the format. image (H, W, 3): for pictures over it. about: what JSON says beside the prediction."""
         shown = _with_threshold(prediction, asked)
         if name == JSON:

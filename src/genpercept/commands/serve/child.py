@@ -1,10 +1,13 @@
 """A process that decodes other people's images and can do nothing else: little memory, little time, no files, no network.
 
-    python -m genpercept.commands.serve.child PIXELS BYTES SECONDS FILE_BYTES
+    python -m genpercept.commands.serve.child FILE PIXELS BYTES SECONDS FILE_BYTES
 
-Reads from stdin eight bytes that say how long an image is, and the image; writes to stdout a line of JSON, {"shape": [H, W]}
-and the pixels (H, W, 3) uint8 after it, or {"error": line, "large": whether it has too many pixels}; and so on until stdin
-ends. Damaged files can make a decoder crash, hang or want all memory: it is this process then that goes, with one image.
+FILE is where it puts an image, since the readers want a path: all that it writes anywhere.
+
+Writes an empty line to stdout when it is ready. Then reads from stdin eight bytes that say how long an image is, and the image;
+writes a line of JSON, {"shape": [H, W]} and the pixels (H, W, 3) uint8 after it, or {"error": line, "large": whether it has too
+many pixels}; and so on until stdin ends. Damaged files can make a decoder crash, hang or want all memory: it is this process
+then that goes, with one image.
 """
 
 from __future__ import annotations
@@ -16,7 +19,6 @@ import os
 import resource
 import signal
 import sys
-import tempfile
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -32,7 +34,7 @@ _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 
 
 def main(words: list[str]) -> None:
-    pixels, memory, seconds, largest = (int(word) for word in words)
+    path, (pixels, memory, seconds, largest) = Path(words[0]), map(int, words[1:])
     source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):  # what a library says would end up in the answer, or in the server's log
@@ -41,21 +43,16 @@ def main(words: list[str]) -> None:
     Image.init()  # its plugins are files, which are read now or never
     with suppress(ImportError):
         import pillow_heif  # noqa: F401
-    with _scratch() as file:
+    with path.open("w+b") as file:
         _confine(memory, largest)
+        sink.write(b"\n")
+        sink.flush()
         while length := source.read(8):
             data = source.read(int.from_bytes(length, "big"))
             if len(data) < int.from_bytes(length, "big"):
                 return
             _allow(seconds)
-            _answer(data, file, pixels, sink)
-
-
-def _scratch() -> BinaryIO:
-    """A file without a name, in memory where the system has that: the readers want a path."""
-    if hasattr(os, "memfd_create"):
-        return os.fdopen(os.memfd_create("image"), "w+b")
-    return tempfile.TemporaryFile()
+            _answer(data, file, path, pixels, sink)
 
 
 def _confine(memory: int, largest: int) -> None:
@@ -83,8 +80,7 @@ def _allow(seconds: int) -> None:
         resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.getrlimit(resource.RLIMIT_CPU)[1]))
 
 
-def _answer(data: bytes, file: BinaryIO, pixels: int, sink: BinaryIO) -> None:
-    path = Path(f"/dev/fd/{file.fileno()}")
+def _answer(data: bytes, file: BinaryIO, path: Path, pixels: int, sink: BinaryIO) -> None:
     try:
         file.seek(0)
         file.truncate()

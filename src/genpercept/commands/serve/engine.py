@@ -24,7 +24,17 @@ from genpercept.commands.predict.request import Machine, Request, check
 from genpercept.commands.serve import answers
 from genpercept.commands.serve.answers import Answer, Encoder
 from genpercept.commands.serve.decoding import Decoders
-from genpercept.commands.serve.limits import Asked, Busy, Ending, Limits, Refusal, TooLarge, Unacceptable, Unknown
+from genpercept.commands.serve.limits import (
+    Asked,
+    Busy,
+    Ending,
+    Failed,
+    Limits,
+    Refusal,
+    TooLarge,
+    Unacceptable,
+    Unknown,
+)
 from genpercept.commands.serve.scheduling import Lane, Scheduler, Waiting
 from genpercept.core.devices import out_of_memory
 from genpercept.core.names import hint
@@ -45,7 +55,9 @@ class ModelSpec:
 
     name: str
     model: str
-    options: Mapping[str, Any] = field(default_factory=dict)  # further fields of predict's Request: base, family, task, ...
+    options: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # further fields of predict's Request: base, family, task, ...
 
 
 @dataclass(frozen=True)
@@ -90,7 +102,7 @@ class Engine:
     """Models kept warm, and a bounded queue of images before them.
 
     `load` first, in any thread; then `predict` and `answer` from any event loop. What is wrong with one request is its own
-    `Refusal` (a ValueError in one line, with a status of HTTP): Broken, TooLarge, Unacceptable, Unknown, Busy, Ending.
+    `Refusal` (a ValueError in one line, with a status of HTTP): Broken, TooLarge, Unacceptable, Unknown, Failed, Busy, Ending.
     Cancelling the task that awaits an answer takes the image out of the queue.
 
     models: what to serve, the first of a task being its default. device, dtype: of all of them; batch_size: images of one size
@@ -204,8 +216,10 @@ class Engine:
                 self.in_hand -= 1
                 self.bytes -= ticket.bytes
 
-    async def predict(self, data: bytes, model: str, asked: Asked | None = None, ticket: Ticket | None = None) -> Prediction:
-        """The prediction of an encoded image (JPEG, PNG, ...). model: one of `models`. Raises a Refusal, or RuntimeError.
+    async def predict(
+        self, data: bytes, model: str, asked: Asked | None = None, ticket: Ticket | None = None
+    ) -> Prediction:
+        """The prediction of an encoded image (JPEG, PNG, ...). model: one of `models`. Raises a Refusal.
 
         ticket: of `admitted`, where the caller has a place already.
         """
@@ -213,7 +227,9 @@ class Engine:
         with self._placed(ticket, len(data)) as place:
             return (await self._ended_with_engine(self._predict(data, model, asked, place)))[0]
 
-    async def answer(self, data: bytes, model: str, asked: Asked, accept: str = "", ticket: Ticket | None = None) -> Answer:
+    async def answer(
+        self, data: bytes, model: str, asked: Asked, accept: str = "", ticket: Ticket | None = None
+    ) -> Answer:
         """The same as bytes: of `asked.format`, or of what `accept`, an Accept header, takes."""
         info = self._info(model)
         name = answers.choose(info.kind, asked.format, accept)
@@ -257,11 +273,15 @@ class Engine:
 
     async def _answer(self, data: bytes, info: ModelInfo, asked: Asked, name: str, ticket: Ticket) -> Answer:
         prediction, image, seconds = await self._predict(data, info.name, asked, ticket)
-        del data
         about = {"task": info.task, "model": info.name}
         started = time.monotonic()
         make = partial(self._encoder.encode, prediction, image, name, replace(asked, format=name), about)
-        answer = await self._in(self._encoding, make)
+        try:
+            answer = await self._in(self._encoding, make)
+        except Refusal:
+            raise
+        except ValueError as error:  # values that the format does not hold
+            raise Unacceptable(one_line(error)) from None
         ticket.hold(len(answer.body))
         return replace(answer, seconds=seconds | {"encode": time.monotonic() - started})
 
@@ -272,7 +292,7 @@ class Engine:
         self.check(name, asked)
         lane, started = self._lanes[name], time.monotonic()
         image = await self._in(self._decoding, partial(self.decoders.decode, data))
-        ticket.hold(image.nbytes)
+        ticket.hold(len(data) + image.nbytes)
         seconds = {"decode": time.monotonic() - started}
         item = Waiting(_NOWHERE, image, self._padded(lane, image, asked), lane=lane, computed=asked.computed)
         assert self._scheduler is not None  # `_info` has seen to it
@@ -284,7 +304,7 @@ class Engine:
             raise self._fault(lane, error) from error
         self.counts.predicted += 1
         seconds |= {"wait": item.started - item.since, "network": time.monotonic() - item.started}
-        ticket.hold(image.nbytes + prediction.values.nbytes)
+        ticket.hold(len(data) + image.nbytes + prediction.values.nbytes)
         traced = {"request": lane.model.asking(**asked.computed).request.record() | {"model": name}}
         prediction.meta |= traced | {"weights": lane.model.weights()}
         return prediction, image, seconds
@@ -303,7 +323,7 @@ class Engine:
                 raise TooLarge(f"{size} pixels at their own size: set processing_resolution, at most {most}")
         return padded
 
-    def _fault(self, lane: Lane, error: Exception) -> Exception:
+    def _fault(self, lane: Lane, error: Exception) -> Refusal:
         """What is said of an image that has spoilt its prediction, or of a prediction that is our mistake."""
         if out_of_memory(error):
             return Unacceptable("not enough memory for this image; set a smaller processing_resolution")
@@ -311,7 +331,7 @@ class Engine:
             return Unacceptable(one_line(error).replace(str(lane.model.request.model_name), lane.name))
         self.counts.failed += 1
         traceback.print_exception(error, file=sys.stderr)
-        return RuntimeError("the model failed; the server's log says more")
+        return Failed("the model failed; the server's log says more")
 
     def _info(self, name: str) -> ModelInfo:
         if self._scheduler is None:

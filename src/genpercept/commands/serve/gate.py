@@ -42,7 +42,7 @@ class Gate:
                 await exchange.refuse(401, line, (b"www-authenticate", b"Bearer"))
             else:
                 await self._app(scope, exchange.receive, exchange.send)
-        except Exception as error:  # noqa: BLE001  one request's fault is its own
+        except Exception as error:  # one request's fault is its own
             traceback.print_exception(error, file=sys.stderr)
             if exchange.status == 0:
                 await exchange.refuse(500, "an error of the server; its log says more")

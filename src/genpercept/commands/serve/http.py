@@ -63,7 +63,8 @@ def make_app(
     """The app over an engine, which may be loaded later: until then it answers 503.
 
     key: that every request must have, but for /healthz, /readyz and the documentation; None: anybody may ask. origins: of
-    pages whose scripts may read answers. log: is told a line of each request. Further routes may be added, or apps mounted; they are behind the same gate.
+    pages whose scripts may read answers. log: is told a line of each request. Further routes may be added, or apps mounted;
+    they are behind the same gate.
     """
     app = FastAPI(title="GenPercept", version=__version__, description=openapi.ABOUT, redoc_url=None)
     metrics = Metrics(engine)
@@ -82,15 +83,6 @@ def make_app(
         """Depth, normals, segmentation, cut-outs, poses, ... of one image, at the image's own size."""
         return await _predict(engine, metrics, task, options, request)
 
-    if origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=list(origins),
-            allow_methods=["GET", "POST"],
-            allow_headers=["*"],
-            expose_headers=["Retry-After", "X-GenPercept-Model", "X-GenPercept-Kind", "X-GenPercept-Format"],
-        )
-
     def ended(scope: Scope, status: int, seconds: float) -> None:
         metrics.request(_route(engine, scope), status, seconds)
         if log is not None:
@@ -98,6 +90,14 @@ def make_app(
             log(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {scope['method'][:10]} {path} {status} {seconds:.3f} s")
 
     app.add_middleware(Gate, key=key, on_end=ended, ending=lambda: engine.draining)
+    if origins:  # outside of the gate: a browser asks whether it may ask before it sends the key
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["Retry-After", "X-GenPercept-Model", "X-GenPercept-Kind", "X-GenPercept-Format"],
+        )
     return app
 
 
@@ -105,7 +105,7 @@ def _state_routes(app: FastAPI, engine: Engine, metrics: Metrics) -> None:
     @app.get("/v1/models", tags=["state"], summary="What is served", responses=openapi.MODELS)
     async def models() -> dict[str, Any]:
         """The models, the first of a task being its default, and the server's limits."""
-        if not engine.models:
+        if not engine.ready and not engine.draining:
             raise Ending("the models are being loaded", 5)
         rows = [vars(info) | {"meaning": KINDS[info.kind].meaning} for info in engine.models.values()]
         limits = engine.limits
@@ -220,10 +220,6 @@ def _handlers(app: FastAPI) -> None:
     @app.exception_handler(Refusal)
     async def refused(request: Request, error: Refusal) -> Response:
         return JSONResponse({"error": str(error)}, error.status, error.headers)
-
-    @app.exception_handler(RuntimeError)
-    async def failed(request: Request, error: RuntimeError) -> Response:
-        return JSONResponse({"error": str(error)}, 500)
 
     @app.exception_handler(upload.Departed)
     async def departed(request: Request, error: Exception) -> Response:

@@ -52,7 +52,7 @@ class Asked:
     """What one request asks for beside its image and its model; None: as the model has it.
 
     format: of the answer, see `answers.FORMATS`; None: the task's usual one. processing_resolution, steps, ensemble_size,
-    seed, flip_test, fov: as `genpercept predict` has them. threshold: from which a mask is white, or a pixel is called a defect.
+    seed, flip_test, fov: as `genpercept predict` has them. threshold: from which a mask is white, or a pixel a defect.
     """
 
     format: str | None = None
@@ -131,6 +131,12 @@ class Unacceptable(Refusal):
     """Options that the model or the server does not allow."""
 
     status = 422
+
+
+class Failed(Refusal):
+    """A fault of the server or its model, which its log tells more about."""
+
+    status = 500
 
 
 class _Later(Refusal):

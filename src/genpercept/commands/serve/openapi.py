@@ -79,7 +79,9 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     400: _error("The image cannot be read.", "the image: a truncated JPEG; get or export it again"),
     401: _error("The server has an API key.", "an API key is needed: Authorization: Bearer KEY"),
     404: _error("No such task or model here.", "no model for the task 'dept' here: did you mean 'depth'?"),
-    406: _error("Not to be had in that format.", "format 'glb' is not to be had of normals: choose from png, color, json"),
+    406: _error(
+        "Not to be had in that format.", "format 'glb' is not to be had of normals: choose from png, color, json"
+    ),
     408: _error("The upload took too long.", "the upload was not there after 30 seconds"),
     413: _error("Too many bytes or pixels.", "an upload of 60,000,000 bytes: at most 33,554,432 are taken"),
     415: _error("No body that holds an image.", "Content-Type application/json: send the image itself"),

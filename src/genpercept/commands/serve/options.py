@@ -52,8 +52,10 @@ _limits = shared.together(
 
 @click.command()
 @shared.model(
-    "models", multiple=True, help="mini/depth, a folder, a hub id, or NAME=one of these; may be repeated; the first of a "
-    "task is its default.  [default: all embedded models]"
+    "models",
+    multiple=True,
+    help="mini/depth, a folder, a hub id, or NAME=one of these; may be repeated; the first of a "
+    "task is its default.  [default: all embedded models]",
 )
 @shared.model_source()
 @shared.host()
@@ -63,7 +65,9 @@ _limits = shared.together(
 @shared.batch_size(type=_BatchSize(), default="auto", help="Images of one size at once; auto: as memory allows.")
 @shared.specialised(help="Fold what is constant in one step: quicker.  [default: as the models were saved]")
 @_limits
-@click.option("--allow-origin", "origins", multiple=True, metavar="URL", help="Pages of it may read answers by script (CORS).")
+@click.option(
+    "--allow-origin", "origins", multiple=True, metavar="URL", help="Pages of it may read answers by script (CORS)."
+)
 @click.option("--access-log", is_flag=True, help="A line on stderr for each request.")
 @shared.debuggable
 def serve(
@@ -77,7 +81,7 @@ def serve(
     origins: tuple[str, ...],
     access_log: bool,
     **rest: Any,
-) -> int:
+) -> None:
     """Answer HTTP requests: POST an image to /v1/predict/TASK. Models are loaded once and stay warm.
 
     Any other --host than this machine's own (127.0.0.1) needs a key in the environment, GENPERCEPT_API_KEY, which requests then
@@ -98,7 +102,7 @@ def serve(
         given[name] *= _MIB
     known = {field.name for field in fields(Limits)}
     limits = Limits(**{name: given.pop(name) for name in known})
-    return run(
+    run(
         models,
         host,
         port,

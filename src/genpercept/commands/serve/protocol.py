@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
 from http import HTTPStatus
 from typing import Any
 
@@ -104,9 +106,16 @@ class _Timed(H11Protocol):
     def _look(self) -> None:
         self._stall = None
         if self.transport.get_write_buffer_size() and self._read < _PIECES:
-            self.transport.abort()
+            self._give_up()
         else:
             self._watch_reading()
+
+    def _give_up(self) -> None:
+        """Without the system's patience, which would keep megabytes for a client that does not read."""
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_headers()

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -45,8 +45,8 @@ def run(
     source: dict[str, Any] | None = None,
     origins: Sequence[str] = (),
     access_log: bool = False,
-) -> int:
-    """Serve until SIGTERM or Ctrl-C; the exit code is 0 then.
+) -> NoReturn:
+    """Serve until SIGTERM or Ctrl-C; the process ends with exit code 0 then.
 
     models: "mini/depth", "NAME=FOLDER" or "NAME=OWNER/NAME"; none: all embedded ones. source: base, family, ... of those that
     are not embedded. origins: of pages whose scripts may read answers. ValueError for models, devices and addresses that do
@@ -78,19 +78,17 @@ def config(app: ASGIApp, limits: Limits) -> uvicorn.Config:
     )
 
 
-def until_asked(server: Server, listener: socket.socket) -> int:
+def until_asked(server: Server, listener: socket.socket) -> NoReturn:
     """Serve until SIGTERM or Ctrl-C; the exit code is 0 then."""
     forget()  # a second signal is the server's, which cleans up
     try:
         asyncio.run(server.serve([listener]))
     finally:
-        ended = server.engine.close()
+        server.engine.close()
     if server.failure is not None:
         raise server.failure
-    if not ended:  # a network that nobody waits for any more
-        sys.stderr.flush()
-        os._exit(0)
-    return 0
+    sys.stderr.flush()
+    os._exit(0)  # not by the interpreter's own end, which takes torch apart for seconds and waits for networks
 
 
 def specs(models: Sequence[str], source: dict[str, Any]) -> list[ModelSpec]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from typing import Any
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -18,7 +19,7 @@ _STEP = MIB  # by which a body of unknown size takes room in the queue
 _HOW = "send the image itself: its bytes as image/jpeg, image/png, ... or as the part 'image' of multipart/form-data"
 
 
-class Departed(Exception):  # noqa: N818  # no error of anybody's
+class Departed(Exception):  # no error of anybody's
     """The client is gone: there is nobody to tell anything."""
 
 
@@ -94,7 +95,7 @@ class _Form:
         self.whole = False
         self._parts = 0
 
-    def callbacks(self) -> dict[str, object]:
+    def callbacks(self) -> Any:
         return {
             "on_part_begin": self._begin,
             "on_header_field": self._name,
