@@ -128,7 +128,9 @@ max_pixels = _shared(
 
 # Servers ------------------------------------------------------------------------------------------------------------------
 
-host = _shared("--host", default="127.0.0.1", show_default=True, help="Address to listen on; see above for others' reach.")
+host = _shared(
+    "--host", default="127.0.0.1", show_default=True, help="Address to listen on; see above for others' reach."
+)
 port = _shared("--port", type=click.IntRange(0, 65535), show_default=True, help="0: any that is free.")
 
 # Data sets ----------------------------------------------------------------------------------------------------------------
