@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import rich_click as click
 
+from genpercept.commands.app.options import app
 from genpercept.commands.bench.options import bench
 from genpercept.commands.data.options import data
 from genpercept.commands.demo.options import demo
@@ -20,6 +21,7 @@ from genpercept.commands.fit.options import fit
 from genpercept.commands.inspect.options import inspect
 from genpercept.commands.predict.options import predict
 from genpercept.commands.score.options import score
+from genpercept.commands.serve.options import serve
 from genpercept.commands.shared_options import debuggable
 from genpercept.commands.study.options import study
 from genpercept.commands.train.options import train
@@ -88,5 +90,5 @@ def cli() -> None:
     """
 
 
-for _command in (bench, data, demo, doctor, evaluate, export, fit, inspect, predict, score, study, train):
+for _command in (app, bench, data, demo, doctor, evaluate, export, fit, inspect, predict, score, serve, study, train):
     cli.add_command(_command)

@@ -280,6 +280,13 @@ def complete_recipe(ctx: click.Context, param: click.Parameter, incomplete: str)
 list_them = _shared("--list", "listed", is_flag=True)
 show = _shared("--show", is_flag=True)
 
+# Servers ------------------------------------------------------------------------------------------------------------------
+
+host = _shared(
+    "--host", default="127.0.0.1", show_default=True, help="Address to listen on; see above for others' reach."
+)
+port = _shared("--port", type=click.IntRange(0, 65535), show_default=True, help="0: any that is free.")
+
 # Data sets ----------------------------------------------------------------------------------------------------------------
 
 root = _shared("--root", metavar="R")

@@ -125,6 +125,17 @@ def synced_once() -> Iterator[None]:
                 sync_folder(folder)
 
 
+@contextmanager
+def unsynced() -> Iterator[None]:
+    """What this thread writes meanwhile need not survive a power cut: scratch, which is read back at once."""
+    outer = getattr(_together, "scratch", False)
+    _together.scratch = True
+    try:
+        yield
+    finally:
+        _together.scratch = outer
+
+
 def make_folder(folder: Path) -> None:
     """`folder` and its parents, where they are not there; the new names are on the disk. OSError as mkdir has it."""
     new = []
@@ -209,6 +220,8 @@ def _exchange(work: Path, target: Path) -> None:
 
 def _sync(path: Path) -> None:
     """To the disk itself: a rename may otherwise survive a power cut that the content does not."""
+    if getattr(_together, "scratch", False):
+        return
     descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
     try:
         os.fsync(descriptor)

@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from genpercept.core.texts import one_line, shown
 from genpercept.imaging import other_formats, tiff, whole
 from genpercept.imaging.budget import READING
-from genpercept.imaging.pixels import Refused, to_rgb
+from genpercept.imaging.pixels import Refused, TooManyPixels, to_rgb
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"),
@@ -112,7 +112,7 @@ def check_size(size: tuple[int, int], bytes_each: int, kind: str, limit: int, na
     most = limit * BYTES_PER_PIXEL // max(bytes_each, BYTES_PER_PIXEL)
     if w * h > most:
         why = "" if most == limit else f" for this {kind}, whose decoder takes {bytes_each} bytes for each"
-        raise Refused(
+        raise TooManyPixels(
             f"{name}: {w} x {h} pixels, over the limit of {most:,}{why}; shrink it, or raise --max-pixels or {VARIABLE}"
         )
 

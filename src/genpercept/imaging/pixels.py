@@ -16,6 +16,10 @@ class Refused(ValueError):
     """Our own refusal, not to be taken for a decoder's."""
 
 
+class TooManyPixels(Refused):
+    """By the header, more than the limit."""
+
+
 def to_rgb(image: Image.Image, name: str, orientation: int = 1) -> np.ndarray:
     """Any mode -> (H, W, 3) uint8, contiguous, turned by the EXIF orientation 1 .. 8 (others: as it is stored).
 

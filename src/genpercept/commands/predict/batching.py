@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +14,11 @@ import numpy as np
 
 from genpercept.commands.files.results import Job
 from genpercept.commands.predict.model import Model
+from genpercept.core.devices import out_of_memory
+from genpercept.imaging.prediction import Prediction
 
 # pixels of an image from which it shares no batch: its maps at full size are gigabytes for eight of them
-_ALONE = 2**24
+ALONE = 2**24
 _AUTO_CPU, _AUTO_ACCELERATOR = 8, 16  # more images at once gain nothing on a CPU, little elsewhere
 _SHARE_CPU, _SHARE_ACCELERATOR = 0.5, 0.8  # of the memory that is free; on a CPU other programs want some, too
 _UNKNOWN = 4096  # bytes per pixel of a network that does not say: Stable Diffusion's decoder in float32
@@ -31,6 +34,10 @@ class Item:
     image: np.ndarray
     padded: tuple[int, int] | None = None
     version: dict[str, Any] = field(default_factory=dict)
+
+
+Done = tuple[Item, Prediction]
+Failed = tuple[Item, Exception]
 
 
 class Limits:
@@ -122,7 +129,7 @@ class Buckets:
 
     def add(self, item: Item) -> list[list[Item]]:
         """The batches that are full now; where too many images wait, the one that holds the oldest as well."""
-        if item.image.shape[0] * item.image.shape[1] >= _ALONE:
+        if item.image.shape[0] * item.image.shape[1] >= ALONE:
             return [[item]]
         self._waiting.setdefault(item.padded, []).append(item)
         self._images += 1
@@ -141,3 +148,57 @@ class Buckets:
         self._images -= len(batch)
         self._bytes -= sum(item.image.nbytes for item in batch)
         return batch
+
+
+def run_batch(
+    batch: Sequence[Item], model: Model, copy: int, limits: Limits, threads: int
+) -> tuple[list[Done], list[Failed]]:
+    """The batch's predictions, and what was wrong with those that have none.
+
+    When memory is short, in halves, which later batches remember; when it fails otherwise, one by one, so that only the guilty
+    are left out.
+    """
+    set_threads(threads)
+    done: list[Done] = []
+    failed: list[Failed] = []
+    todo = deque([[*batch]])
+    while todo:
+        part = todo.popleft()
+        padded = part[0].padded
+        at_once = min(limits.capacity(padded), limits.most)
+        if len(part) > at_once:
+            todo.extendleft([part[at_once:], part[:at_once]])
+            continue
+        try:
+            found = model.predict(copy, [item.image for item in part], [item.job.path for item in part], at_once)
+            pairs = list(zip(part, found, strict=True))
+        except Exception as error:  # noqa: BLE001  whatever a network raises for one image, the others may do well
+            rows = at_once if model.in_parts else min(at_once, len(part) * model.request.ensemble_size)
+            if out_of_memory(error) and rows > 1:
+                limits.shrink(rows, padded)
+                _free(error)
+                todo.appendleft(part)
+            elif len(part) > 1:
+                todo.extendleft([item] for item in reversed(part))
+            else:
+                failed.append((part[0], error))
+            continue
+        done += pairs
+    return done, failed
+
+
+def _free(error: BaseException) -> None:
+    """Let go of what the failed call still holds, by way of its traceback and in the allocator's cache."""
+    import torch
+
+    error.__traceback__ = None
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def set_threads(threads: int) -> None:
+    """Of torch, for what this thread computes from now on."""
+    import torch
+
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)

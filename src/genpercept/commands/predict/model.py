@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,13 @@ class Model:
             self._pipes = [self._loaded(device) for device in self.machine.devices]
             self._check_people()
         return self._pipes[0]
+
+    def asking(self, **changes: Any) -> Model:
+        """The same loaded copies for another request of the same model: resolution, steps, ensemble, seed, flip test."""
+        self.load()
+        other = copy.copy(self)
+        other.request = replace(self.request, **changes)
+        return other
 
     @property
     def copies(self) -> int:

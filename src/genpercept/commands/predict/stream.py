@@ -17,12 +17,11 @@ import numpy as np
 
 from genpercept.commands.files.results import Job, Output, failure_line, lost, protect_inputs, refusal, source
 from genpercept.commands.predict import batching
-from genpercept.commands.predict.batching import Buckets, Item, Limits
+from genpercept.commands.predict.batching import Buckets, Done, Failed, Item, Limits, run_batch, set_threads
 from genpercept.commands.predict.model import Model
 from genpercept.commands.predict.progress import Progress
 from genpercept.commands.predict.request import Outcome
 from genpercept.commands.predict.stopping import Stop
-from genpercept.core.devices import out_of_memory
 from genpercept.imaging import write
 from genpercept.imaging.prediction import Prediction
 from genpercept.imaging.read import read
@@ -36,7 +35,6 @@ _NOTICE = 0.2  # seconds after which a stop is noticed
 _HANGS = 1.0  # seconds after which a reader is not waited for when the run has been stopped
 
 _Read = tuple[np.ndarray, dict[str, Any]]
-_Done = tuple[Item, Prediction]
 
 
 class Stream:
@@ -70,7 +68,7 @@ class Stream:
         self._more = bool(jobs)
         self._reading: deque[tuple[Job, Future[_Read]]] = deque()
         self._ready: deque[list[Item]] = deque()
-        self._running: dict[Future[tuple[list[_Done], list[tuple[Job, Exception]]]], int] = {}  # on which copy
+        self._running: dict[Future[tuple[list[Done], list[Failed]]], int] = {}  # on which copy
         self._writing: deque[tuple[Job, int, Future[None]]] = deque()
         self._largest = 1  # bytes of the largest image yet
         self._alone = False  # a batch runs that needs the memory of all streams
@@ -94,7 +92,7 @@ class Stream:
                 for network in networks:
                     network.shutdown(wait=True, cancel_futures=True)
                 if networks:  # what they set is what torch's next threads would start with
-                    _set_threads(self._total)
+                    set_threads(self._total)
                 # What has begun to be written is finished, so that nothing stays half-written.
                 writers.shutdown(wait=True, cancel_futures=True)
                 self._count_written()
@@ -146,7 +144,7 @@ class Stream:
         self._fit = batching.pixels_that_fit(model, self._copy_streams) if self._copy_streams > 1 else None
         self._progress.restart()
         return [
-            ThreadPoolExecutor(self._copy_streams, "network", _set_threads, (self._threads,))
+            ThreadPoolExecutor(self._copy_streams, "network", set_threads, (self._threads,))
             for _ in range(model.copies)
         ]
 
@@ -191,7 +189,7 @@ class Stream:
             self._ready.popleft()
             self._alone = large
             threads = self._threads * (self._copy_streams if large else 1)
-            future = networks[copy].submit(_predicted, batch, self._model, copy, self._limits, threads)
+            future = networks[copy].submit(run_batch, batch, self._model, copy, self._limits, threads)
             self._running[future] = copy
 
     def _room_for_results(self) -> bool:
@@ -208,8 +206,8 @@ class Stream:
                 raw = 0 if prediction.raw is None else prediction.raw.nbytes
                 size = item.image.nbytes + prediction.values.nbytes + raw
                 self._writing.append((item.job, size, writers.submit(self._save, item, prediction)))
-            for job, error in failed:
-                self._fail(job, error)
+            for item, error in failed:
+                self._fail(item.job, error)
         for error in self._count_written():
             raise error
 
@@ -266,56 +264,3 @@ class Stream:
             name=job.name,
             names=names,
         )
-
-
-def _predicted(
-    batch: list[Item], model: Model, copy: int, limits: Limits, threads: int
-) -> tuple[list[_Done], list[tuple[Job, Exception]]]:
-    """The batch's predictions, and what was wrong with those that have none.
-
-    When memory is short, in halves, which later batches remember; when it fails otherwise, one by one, so that only the guilty
-    are left out.
-    """
-    _set_threads(threads)
-    done: list[_Done] = []
-    failed: list[tuple[Job, Exception]] = []
-    todo = deque([batch])
-    while todo:
-        part = todo.popleft()
-        padded = part[0].padded
-        at_once = min(limits.capacity(padded), limits.most)
-        if len(part) > at_once:
-            todo.extendleft([part[at_once:], part[:at_once]])
-            continue
-        try:
-            found = model.predict(copy, [item.image for item in part], [item.job.path for item in part], at_once)
-            pairs = list(zip(part, found, strict=True))
-        except Exception as error:  # noqa: BLE001  whatever a network raises for one image, the others may do well
-            rows = at_once if model.in_parts else min(at_once, len(part) * model.request.ensemble_size)
-            if out_of_memory(error) and rows > 1:
-                limits.shrink(rows, padded)
-                _free(error)
-                todo.appendleft(part)
-            elif len(part) > 1:
-                todo.extendleft([item] for item in reversed(part))
-            else:
-                failed.append((part[0].job, error))
-            continue
-        done += pairs
-    return done, failed
-
-
-def _free(error: BaseException) -> None:
-    """Let go of what the failed call still holds, by way of its traceback and in the allocator's cache."""
-    import torch
-
-    error.__traceback__ = None
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def _set_threads(threads: int) -> None:
-    import torch
-
-    if torch.get_num_threads() != threads:
-        torch.set_num_threads(threads)

@@ -1,0 +1,1 @@
+"""`genpercept app`: every task on one photograph, in a browser."""

@@ -1,0 +1,46 @@
+"""The options of `genpercept app`; the work is done by `run.py`, imported when the command runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from genpercept.commands import shared_options as shared
+
+
+@click.command()
+@shared.model(
+    "models",
+    multiple=True,
+    help="mini/depth, a folder, a hub id, or NAME=one of these; may be repeated; the first of a task is chosen when the page "
+    "opens.  [default: all embedded models]",
+)
+@shared.model_source()
+@shared.host()
+@shared.port(default=7860)
+@click.option("--open", "browser", is_flag=True, help="Open the page in this machine's browser.")
+@shared.device()
+@shared.dtype()
+@shared.specialised(help="Fold what is constant in one step: quicker.  [default: as the models were saved]")
+@shared.debuggable
+def app(
+    models: tuple[str, ...],
+    host: str,
+    port: int,
+    browser: bool,
+    device: str,
+    dtype: str,
+    specialised: bool | None,
+    **source: Any,
+) -> int:
+    """Every task on one photograph, in a browser: depth, normals, cut-outs, poses, ...
+
+    The API of `genpercept serve` is beside it. Nothing leaves this machine. Any other --host than its own (127.0.0.1) needs a
+    key in the environment, GENPERCEPT_API_KEY, which the browser then asks for as a password. Ctrl-C ends the page and deletes
+    what it kept.
+    """
+    from genpercept.commands.app.run import run
+
+    given = {name: value for name, value in source.items() if value}
+    return run(models, host, port, device=device, dtype=dtype, specialised=specialised, source=given, browser=browser)

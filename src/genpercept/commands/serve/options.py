@@ -1,0 +1,117 @@
+"""The options of `genpercept serve`; the work is done by `run.py`, imported when the command runs."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any, Literal
+
+import click
+
+from genpercept.commands import shared_options as shared
+
+_MIB = 2**20
+
+
+class _BatchSize(click.ParamType):
+    """A number from 1 on, or auto."""
+
+    name = "n|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | Literal["auto"]:
+        return "auto" if value == "auto" else click.IntRange(min=1).convert(value, param, ctx)
+
+
+def _most(name: str, default: int, about: str) -> Any:
+    return click.option(name, type=click.IntRange(min=1), default=default, show_default=True, metavar="N", help=about)
+
+
+def _seconds(name: str, default: float, about: str, least: float = 0.1) -> Any:
+    kind = click.FloatRange(min=least)
+    return click.option(name, type=kind, default=default, show_default=True, metavar="S", help=about)
+
+
+_limits = shared.together(
+    _most("--max-body", 32, "MiB of an upload."),
+    _most("--max-pixels", 50_000_000, "Refuse larger images by their header."),
+    _most("--max-resolution", 1024, "Longest edge that a request may have the network see."),
+    _most("--max-ensemble", 10, "Runs that a request may have merged."),
+    _most("--max-steps", 50, "Steps that a request may ask for."),
+    _most("--queue", 64, "Requests in hand at once; more are told 429 and when to come back."),
+    _most("--queue-memory", 512, "MiB that these requests may hold."),
+    _most("--connections", 256, "Open connections at once."),
+    _seconds("--header-seconds", 10, "For a request's headers."),
+    _seconds("--body-seconds", 30, "For its body."),
+    _seconds("--stall-seconds", 30, "In which a client must read some of its answer."),
+    _most("--decoders", 2, "Child processes that decode images."),
+    _seconds("--decode-seconds", 10, "For one image, then its child is replaced.", 1),
+    _most("--decode-memory", 1536, "MiB of addresses of a child."),
+    _most("--decoder-images", 1000, "Images after which a child is replaced."),
+    _seconds("--drain", 30, "After SIGTERM, for requests in hand; those left are told 503.", 0),
+)
+
+
+@click.command()
+@shared.model(
+    "models",
+    multiple=True,
+    help="mini/depth, a folder, a hub id, or NAME=one of these; may be repeated; the first of a "
+    "task is its default.  [default: all embedded models]",
+)
+@shared.model_source()
+@shared.host()
+@shared.port(default=8000)
+@shared.device()
+@shared.dtype()
+@shared.batch_size(type=_BatchSize(), default="auto", help="Images of one size at once; auto: as memory allows.")
+@shared.specialised(help="Fold what is constant in one step: quicker.  [default: as the models were saved]")
+@_limits
+@click.option(
+    "--allow-origin", "origins", multiple=True, metavar="URL", help="Pages of it may read answers by script (CORS)."
+)
+@click.option("--access-log", is_flag=True, help="A line on stderr for each request.")
+@shared.debuggable
+def serve(
+    models: tuple[str, ...],
+    host: str,
+    port: int,
+    device: str,
+    dtype: str,
+    batch_size: int | Literal["auto"],
+    specialised: bool | None,
+    origins: tuple[str, ...],
+    access_log: bool,
+    **rest: Any,
+) -> None:
+    """Answer HTTP requests: POST an image to /v1/predict/TASK. Models are loaded once and stay warm.
+
+    Any other --host than this machine's own (127.0.0.1) needs a key in the environment, GENPERCEPT_API_KEY, which requests then
+    have to send. SIGTERM and Ctrl-C answer what is in hand first. http://HOST:PORT/docs says how to ask.
+    """
+    from genpercept.commands.serve.run import Limits, run
+
+    names = {
+        "max_body": "body",
+        "max_pixels": "pixels",
+        "max_resolution": "resolution",
+        "max_ensemble": "ensemble",
+        "max_steps": "steps",
+        "queue_memory": "queue_bytes",
+    }
+    given = {names.get(name, name): value for name, value in rest.items()}
+    for name in ("body", "queue_bytes", "decode_memory"):
+        given[name] *= _MIB
+    known = {field.name for field in fields(Limits)}
+    limits = Limits(**{name: given.pop(name) for name in known})
+    run(
+        models,
+        host,
+        port,
+        limits,
+        device=device,
+        dtype=dtype,
+        batch_size=batch_size,
+        specialised=specialised,
+        source={name: value for name, value in given.items() if value},
+        origins=origins,
+        access_log=access_log,
+    )
