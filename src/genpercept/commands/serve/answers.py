@@ -20,6 +20,7 @@ from genpercept.imaging.kinds import KINDS
 from genpercept.imaging.prediction import Prediction
 
 JSON = "json"
+_MASK = "mask"  # the format, for whose threshold a request may ask
 _PNG = "image/png"
 _TYPES = {
     ".png": _PNG,
@@ -162,6 +163,6 @@ def _with_threshold(prediction: Prediction, asked: Asked) -> Prediction:
         return prediction
     if kind.scores:
         return replace(prediction, meta={**prediction.meta, "pixel_threshold": asked.threshold})
-    if kind.foreground and asked.format == "mask":
+    if kind.foreground and asked.format == _MASK:
         return replace(prediction, values=(prediction.values >= asked.threshold).astype(np.float32))
     return prediction
