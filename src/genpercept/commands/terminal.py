@@ -16,7 +16,9 @@ def console(width: int | None = None) -> Console:
     """On stdout. width: default: the terminal's, and as much as is needed where there is none."""
     from rich.console import Console
 
-    return Console(highlight=False, markup=False, soft_wrap=False, width=width or (None if sys.stdout.isatty() else _WIDE))
+    return Console(
+        highlight=False, markup=False, soft_wrap=False, width=width or (None if sys.stdout.isatty() else _WIDE)
+    )
 
 
 def table(

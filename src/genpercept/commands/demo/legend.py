@@ -56,7 +56,9 @@ def of(prediction: Prediction) -> Legend:
     if row.distance is not None:
         low, high = _ENDS[row.distance]
     else:
-        low, high = ("usual", "strange") if row.scores else ("background", "foreground") if row.foreground else ("0", "1")
+        low, high = (
+            ("usual", "strange") if row.scores else ("background", "foreground") if row.foreground else ("0", "1")
+        )
     return bar(prediction.kind, low, high)
 
 

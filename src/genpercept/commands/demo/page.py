@@ -68,15 +68,19 @@ def document(
     return html.render(
         "demo.html",
         title="GenPercept demo",
-        lead=f"One photograph, {len(first)} tasks, one step of a diffusion model for each answer. The models are those inside the "
-        "package: small ones, trained from scratch on rendered scenes alone. Their pictures are soft, and what they get wrong is said below.",
+        lead=f"One photograph, {len(first)} tasks, one step of a diffusion model for each answer. The models are those "
+        "inside the package: small ones, trained from scratch on rendered scenes alone. Their pictures are soft, and what "
+        "they get wrong is said below.",
         photographs={name: html.picture(case.image, name, _EDGE) for name, case in cases.items()},
         opening=first[0][0],
         first=[tile for case, found in first for tile in _tiles(case, found, pipes, legends=True)],
         measured=_judged(measured),
         tasks=[_judged(one) for one in shown],
         scenes=SCENES,
-        more=[(case, _tiles(case, found, pipes)) for case, found in sorted(more, key=lambda one: photographs.place(one[0]))],
+        more=[
+            (case, _tiles(case, found, pipes))
+            for case, found in sorted(more, key=lambda one: photographs.place(one[0]))
+        ],
         credits={name: case.note for name, case in cases.items()},
         header=HEADER,
         rows=[one.line() for one in shown],
@@ -88,7 +92,9 @@ def document(
 
 def show(shown: Sequence[Shown], measured: Shown) -> None:
     """The figures, on the terminal."""
-    terminal.table(HEADER, [one.line() for one in shown], words=(0, 4), title=f"Over {SCENES} held-out synthetic scenes")
+    terminal.table(
+        HEADER, [one.line() for one in shown], words=(0, 4), title=f"Over {SCENES} held-out synthetic scenes"
+    )
     figure, (title, trivial) = measured.figure, measured.baseline
     print(
         f"The motorcycle, whose depth was measured: {figure.title} {figure.shown(measured.model)} "

@@ -87,7 +87,8 @@ def place(case: Case) -> int:
 def _case(name: str, image: np.ndarray) -> Case:
     about = _words()[name]
     rgb = np.repeat(image[..., None], 3, axis=-1) if image.ndim == 2 else image
-    boxes = np.array(about["boxes"], np.float64) if "boxes" in about else None
+    people = about.get("boxes")
+    boxes = None if people is None else np.array(people, np.float64)
     return Case(name, np.asarray(rgb), note=about["credit"], boxes=boxes, says=about["says"])
 
 
