@@ -92,9 +92,8 @@ def document(
 
 def show(shown: Sequence[Shown], measured: Shown) -> None:
     """The figures, on the terminal."""
-    terminal.table(
-        HEADER, [one.line() for one in shown], words=(0, 4), title=f"Over {SCENES} held-out synthetic scenes"
-    )
+    lines = [one.line() for one in shown]
+    terminal.show(terminal.table(HEADER, lines, words=(0, 4), title=f"Over {SCENES} held-out synthetic scenes"))
     figure, (title, trivial) = measured.figure, measured.baseline
     print(
         f"The motorcycle, whose depth was measured: {figure.title} {figure.shown(measured.model)} "

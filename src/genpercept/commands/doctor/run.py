@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from genpercept.commands import terminal
 from genpercept.core.names import hint
 from genpercept.core.texts import one_line
 from genpercept.core.version import __version__
@@ -40,10 +41,9 @@ class Line(NamedTuple):
 
 def main(device: str = "auto") -> int:
     """Print the findings to stdout. 0: predicting would work; 1: something that it needs is missing or broken."""
-    problems = 0
-    for line in [*_versions(), *_compute(device), *_extras(), *_models(), *_additions()]:
-        problems += line.problem
-        print(f"{'!!' if line.problem else '  '} {line.name:<16} {line.text}")
+    lines = [*_versions(), *_compute(device), *_extras(), *_models(), *_additions()]
+    problems = sum(line.problem for line in lines)
+    terminal.show(terminal.pairs((f"{'!!' if line.problem else '  '} {line.name}", line.text) for line in lines))
     print(f"{problems} problem(s), marked !!" if problems else "all that predicting needs is there")
     return 1 if problems else 0
 
