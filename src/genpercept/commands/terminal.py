@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _WIDE = 10_000  # columns of what is no terminal: a table takes no more of them than it needs
 _NAME = 10  # columns of a name, at least, so that one command's blocks of names line up
+_WORD = 16  # letters of a column of words that stay together on the narrowest terminal
 
 
 def table(
@@ -27,7 +28,7 @@ def table(
 
 
 def empty(header: Sequence[str], *, words: Collection[int] = (0,), title: str = "") -> Table:
-    """A table that has no rows yet. Where a terminal is too narrow, cells are broken, and never cut."""
+    """A table that has no rows yet. Where a terminal is too narrow, words are broken; figures stay whole."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -35,7 +36,7 @@ def empty(header: Sequence[str], *, words: Collection[int] = (0,), title: str = 
     made = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, title_justify="left", title_style="bold")
     made.title = Text(title) if title else None
     for i, name in enumerate(header):
-        made.add_column(Text(name), justify="left" if i in words else "right", overflow="fold")
+        made.add_column(Text(name), justify="left" if i in words else "right", overflow="fold", no_wrap=i not in words)
     return made
 
 
@@ -57,12 +58,28 @@ def show(*parts: RenderableType, width: int | None = None) -> None:
     from rich.console import Console
 
     if sys.stdout.isatty():
-        _print(Console(highlight=False, width=width), parts)
+        console = Console(highlight=False, width=width)
+        console.width = max(console.width, *map(_least, parts), 0)  # of a wider line the terminal makes two
+        _print(console, parts)
         return
     console = Console(highlight=False, width=width or _WIDE, color_system=None)
     with console.capture() as captured:
         _print(console, parts)
     print("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def _least(part: RenderableType) -> int:
+    """Columns that a table takes at least: figures whole, words broken after `_WORD` letters."""
+    from rich.cells import cell_len
+    from rich.table import Table
+
+    if not isinstance(part, Table):
+        return 0
+    total = 3 * (len(part.columns) - 1)  # between columns
+    for column in part.columns:
+        most = max(cell_len(str(cell)) for cell in (column.header, *column.cells))
+        total += most if column.no_wrap else min(most, _WORD)
+    return total
 
 
 def _print(console: Console, parts: Sequence[RenderableType]) -> None:
