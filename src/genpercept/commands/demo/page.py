@@ -22,11 +22,12 @@ Answers = Sequence[tuple[photographs.Case, Mapping[str, Prediction]]]  # by phot
 _EDGE = 480  # pixels: twice what the smallest tile shows
 _DOCS = Path(__file__).parents[4] / "docs"  # beside the sources; an installed package has none
 _PAGES = {
+    "tutorial.md": "ten-minute tutorial",
     "mini.md": "these models",
     "predicting.md": "your own images",
     "checkpoints.md": "large models",
     "evaluation.md": "what the figures mean",
-    "README.md": "all pages",
+    "index.md": "all pages",
 }
 
 
@@ -36,6 +37,7 @@ class Tile:
 
     title: str
     photograph: str  # its name, by which the page finds its picture
+    address: str  # of the task's page in the documentation, or ""
     answer: html.Picture
     words: str
     legend: legend.Legend = None
@@ -73,12 +75,12 @@ def document(
         "they get wrong is said below.",
         photographs={name: html.picture(case.image, name, _EDGE) for name, case in cases.items()},
         opening=first[0][0],
-        first=[tile for case, found in first for tile in _tiles(case, found, pipes, legends=True)],
+        first=[tile for case, found in first for tile in _tiles(path, case, found, pipes, legends=True)],
         measured=_judged(measured),
         tasks=[_judged(one) for one in shown],
         scenes=SCENES,
         more=[
-            (case, _tiles(case, found, pipes))
+            (case, _tiles(path, case, found, pipes))
             for case, found in sorted(more, key=lambda one: photographs.place(one[0]))
         ],
         credits={name: case.note for name, case in cases.items()},
@@ -86,7 +88,7 @@ def document(
         rows=[one.line() for one in shown],
         machine=machine,
         models={task: _model(pipe) for task, pipe in pipes.items()},
-        docs={_address(path, page): words for page, words in _PAGES.items()} if _DOCS.is_dir() else {},
+        docs={address: words for page, words in _PAGES.items() if (address := _address(path, page))},
     )
 
 
@@ -102,14 +104,15 @@ def show(shown: Sequence[Shown], measured: Shown) -> None:
 
 
 def _tiles(
-    case: photographs.Case, found: Mapping[str, Prediction], pipes: Mapping[str, Any], legends: bool = False
+    path: Path, case: photographs.Case, found: Mapping[str, Prediction], pipes: Mapping[str, Any], legends: bool = False
 ) -> list[Tile]:
     tiles = []
     for task, prediction in found.items():
         # What is said is about the embedded model, and about no other.
         words = case.says.get(task, "") if pipes[task].info.get("model") == f"{hub.EMBEDDED}/{task}" else ""
         answer = html.picture(prediction.colourise(case.image), title_of(task), _EDGE)
-        tiles.append(Tile(title_of(task), case.name, answer, words, legend.of(prediction) if legends else None))
+        meaning = legend.of(prediction) if legends else None
+        tiles.append(Tile(title_of(task), case.name, _address(path, f"how-to/{task}.md"), answer, words, meaning))
     return tiles
 
 
@@ -161,5 +164,6 @@ def _card(pipe: Any, lines: int = 30) -> str:
 
 
 def _address(page: Path, name: str) -> str:
-    """Of a page of the documentation, as seen from the demo's folder."""
-    return Path(os.path.relpath(_DOCS / name, page.parent.resolve())).as_posix()
+    """Of a page of the documentation, as seen from the demo's folder; "" where it is not there."""
+    there = (_DOCS / name).is_file()
+    return Path(os.path.relpath(_DOCS / name, page.parent.resolve())).as_posix() if there else ""
