@@ -62,10 +62,14 @@ def document(
     first: Answers,
     more: Answers,
     shown: Sequence[Shown],
+    known: photographs.Case,
     measured: Shown,
     machine: Mapping[str, str],
 ) -> str:
-    """The HTML page, which is to lie at `path`. first: of each task its answer to the opening photograph."""
+    """The HTML page, which is to lie at `path`. first: of each task its answer to the opening photograph.
+
+    known, measured: the photograph whose depth was measured, and how the answer compares with that.
+    """
     cases = {case.name: case for case, _ in (*first, *more)}
     return html.render(
         "demo.html",
@@ -83,7 +87,8 @@ def document(
             (case, _tiles(path, case, found, pipes))
             for case, found in sorted(more, key=lambda one: photographs.place(one[0]))
         ],
-        credits={name: case.note for name, case in cases.items()},
+        said=_said(known, measured.task, pipes),
+        credits={case.name: case.note for case in (known, *cases.values())},
         header=HEADER,
         rows=[one.line() for one in shown],
         machine=machine,
@@ -108,12 +113,16 @@ def _tiles(
 ) -> list[Tile]:
     tiles = []
     for task, prediction in found.items():
-        # What is said is about the embedded model, and about no other.
-        words = case.says.get(task, "") if pipes[task].info.get("model") == f"{hub.EMBEDDED}/{task}" else ""
+        words = _said(case, task, pipes)
         answer = html.picture(prediction.colourise(case.image), title_of(task), _EDGE)
         meaning = legend.of(prediction) if legends else None
         tiles.append(Tile(title_of(task), case.name, _address(path, f"how-to/{task}.md"), answer, words, meaning))
     return tiles
+
+
+def _said(case: photographs.Case, task: str, pipes: Mapping[str, Any]) -> str:
+    """What the embedded model's answer is like; of another model nothing is said."""
+    return case.says.get(task, "") if pipes[task].info.get("model") == f"{hub.EMBEDDED}/{task}" else ""
 
 
 def _judged(one: Shown) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def main(out: Path, model_depth: str = "mini/depth", model_normals: str = "mini/
 
     out, machine = Path(out), Machine()
     path = out / "report.html"
-    others = photographs.photographs()
+    known, *others = photographs.photographs()
     named = dict(zip(listed(), (model_depth, model_normals), strict=False))  # the first two have an option each
     tasks = list(dict.fromkeys((*named, *scenes.embedded())))
     pipes = {task: load(named.get(task, f"mini/{task}"), device=device) for task in tasks}
@@ -29,7 +29,6 @@ def main(out: Path, model_depth: str = "mini/depth", model_normals: str = "mini/
     more = on_photographs(pipes, others)
     samples = scenes.scenes()
     shown = [scenes.judge(pipe, samples) for pipe in pipes.values()]
-    known = others[0]
     measured = scenes.judge(pipes[listed()[0]], [known.sample()], known.protocol)
     for case, found in (*first, *more):
         for task, prediction in found.items():
@@ -38,7 +37,7 @@ def main(out: Path, model_depth: str = "mini/depth", model_normals: str = "mini/
         for example in one.examples:
             _save(example.prediction, out / "predictions" / f"{example.name}_{one.task}.png")
     facts = machine.facts(next(iter(pipes.values())))
-    html.save(path, page.document(path, pipes, first, more, shown, measured, facts))
+    html.save(path, page.document(path, pipes, first, more, shown, known, measured, facts))
     page.show(shown, measured)
     print(f"\n{path}: open it in a browser; the predictions are in {out / 'predictions'}")
     return 0
