@@ -82,8 +82,9 @@ def test_tasks_beat_their_best_baseline(task: str, task_scenes, judged) -> None:
     shown = judged(task)
     (_, baseline), sign = shown.baseline, 1 if shown.figure.higher else -1
     assert sign * shown.model > sign * baseline
-    assert [example.rank for example in shown.examples] == ["best", "median", "worst"]
-    best, _, worst = (example.value for example in shown.examples)
+    ranks = [example.rank for example in shown.examples]  # few scenes have a person, or a defect
+    assert ranks in (["best", "median", "worst"], ["best", "worst"])
+    best, worst = shown.examples[0].value, shown.examples[-1].value
     assert sign * best > sign * worst and shown.line()[0] == task
 
 
