@@ -207,7 +207,6 @@ def test_the_top_of_the_package_is_its_rooms() -> None:
 
 # What a scan of names finds beside the tables, and why it is none of them.
 NOT_A_TABLE = {
-    "commands/demo/photographs.py": "the page's first half is about depth and normals, whose truth its photographs have",
     "commands/score/run.py": "names of the command's own options",
     "training/losses/__init__.py": "the names of a loss's arguments",
     "training/losses/hdn.py": "HDN's contexts in depth, the option's value in the paper",

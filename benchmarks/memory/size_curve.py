@@ -186,8 +186,8 @@ def cliffs(found: dict[str, dict[str, Curve]]) -> str:
 
 def plot(path: Path, found: dict[str, dict[str, Curve]]) -> None:
     """Both costs over the edge, all axes logarithmic: in such a picture a power is a straight line."""
-    titles = {"time": "time, seconds", "memory": "peak memory, GiB"}
-    panels = [Panel(titles[what], lines) for what, lines in found.items()]
+    titles = {"time": "time, s", "memory": "peak memory, GiB"}
+    panels = [Panel("", lines, titles[what]) for what, lines in found.items()]
     draw(path, panels, "edge of the image, pixels", powers=True)
 
 

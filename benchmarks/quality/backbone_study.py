@@ -77,7 +77,9 @@ def draw(path: Path, results: dict[str, Any]) -> None:
         title: [(row["step"], row["abs_rel"]) for row in results[name]["fine_tuning"]["validation"]]
         for name, title in (("unet", "U-Net"), ("transformer", "transformer"))
     }
-    chart.draw(path, [chart.Panel("depth, 64 validation scenes", lines)], "steps of fine-tuning", "AbsRel")
+    chart.draw(
+        path, [chart.Panel("depth, 64 validation scenes", lines)], "steps of fine-tuning", "AbsRel, lower is better"
+    )
 
 
 def page(results: dict[str, Any]) -> str:

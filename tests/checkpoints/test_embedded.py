@@ -14,6 +14,7 @@ from genpercept.metrics import METRICS, score
 
 SCENES = 32
 TASKS = _demo_tasks.embedded()
+DIFFERENCES = [task for task in TASKS if task not in ("depth", "normals")]  # these two are whole
 
 
 @pytest.fixture(scope="module")
@@ -81,24 +82,23 @@ def test_tasks_beat_their_best_baseline(task: str, task_scenes, judged) -> None:
     shown = judged(task)
     (_, baseline), sign = shown.baseline, 1 if shown.figure.higher else -1
     assert sign * shown.model > sign * baseline
-    assert shown.rows and len(shown.predictions) == len(shown.rows)
-    image = (task_scenes[0].image.permute(1, 2, 0) * 255).byte().numpy()
-    photographs = {"photograph": {task: next(iter(shown.predictions.values()))}}
-    page = _demo_tasks.sections([shown], photographs, {"photograph": image})
-    assert shown.line()[0] == task and page[0].count(shown.figure.shown(shown.model))
+    ranks = [example.rank for example in shown.examples]  # few scenes have a person, or a defect
+    assert ranks in (["best", "median", "worst"], ["best", "worst"])
+    best, worst = shown.examples[0].value, shown.examples[-1].value
+    assert sign * best > sign * worst and shown.line()[0] == task
 
 
 def test_classes_are_painted_alike_in_prediction_and_truth(task_scenes, judged) -> None:
     shown = judged("segmentation")
-    name, panels = shown.rows[0]
-    predicted, truth = (np.asarray(picture) for picture, _ in panels[1:3])
-    sample = next(s for s in task_scenes if s.name == name)
-    right = shown.predictions[name].values == sample.label("class_ids").numpy()
+    best = shown.examples[0]
+    predicted, truth = (np.asarray(picture) for picture, _ in best.panels[1:3])
+    sample = next(s for s in task_scenes if s.name == best.name)
+    right = best.prediction.values == sample.label("class_ids").numpy()
     assert right.mean() > 0.2
     np.testing.assert_array_equal(predicted[right], truth[right])
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", DIFFERENCES)
 def test_tasks_are_stored_as_differences(task: str) -> None:
     folder = hub.embedded_root() / task
     size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
@@ -115,7 +115,7 @@ def test_parts_are_shared_and_written_out_in_full(task: str, tmp_path: Path) -> 
     np.testing.assert_array_equal(pipe(image).values, again(image).values)
 
 
-@pytest.mark.parametrize("name", ["mini/base", "mini/depth", "mini/normals", *(f"mini/{task}" for task in TASKS)])
+@pytest.mark.parametrize("name", ["mini/base", *(f"mini/{task}" for task in TASKS)])
 def test_inspect_finds_them_whole(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     from genpercept.commands.inspect import show
 

@@ -51,9 +51,9 @@ def test_list() -> None:
     assert result.return_value == 0
     lines = result.output.splitlines()
     first = {line.split()[0]: line for line in lines if line and not line.startswith(" ")}
-    assert set(DATASETS.names()) <= set(first) and max(map(len, lines)) <= 140
+    assert set(DATASETS.names()) <= set(first)  # a line each: nothing is cut or broken in a pipe
     assert "genpercept[data]" in first["hypersim"] and "matting (dim)" in first["composition1k"]
-    assert "CC BY-NC-SA 4.0" in first["mvtec_ad"] and "yours" in first["folder"]
+    assert DATASETS.find("ade20k").licence in first["ade20k"] and "yours" in first["folder"]
 
 
 def test_list_as_json() -> None:

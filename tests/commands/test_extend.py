@@ -255,7 +255,7 @@ PROBE = """
 import json, sys
 from pathlib import Path
 import genpercept
-from genpercept.commands.demo import scenes
+from genpercept.commands.demo import page, scenes
 from genpercept.data import DATASETS
 from genpercept.imaging.kinds import KINDS
 from genpercept.metrics import score
@@ -264,17 +264,19 @@ from genpercept.tasks import listed
 studio = DATASETS.find("studio").with_options(gamma=2.0)
 samples = [studio.load(entry) for entry in studio.index(Path("studio"), "test")]
 plain = DATASETS.find("studio").load(studio.index(Path("studio"), "test")[0])
-shown = scenes.judge(genpercept.load("run/model"), samples)
+pipe = genpercept.load("run/model")
+shown = scenes.judge(pipe, samples)
+answers = pipe([sample.image for sample in samples])
 noisy = genpercept.GenPerceptPipeline.from_base("mini/base", "albedo", paradigm="stochastic_multi_step", resolution=64)
 merged = noisy(samples[0].image, ensemble_size=2, num_inference_steps=1)
 print(json.dumps({
     "gamma": float((plain.label("albedo") ** 2 - samples[0].label("albedo")).abs().max()),
     "demo": shown.line()[:5],
-    "page": "<h2>Albedo</h2>" in "".join(scenes.sections([shown], {}, {})),
-    "panels": [words for _, words in shown.rows[0][1]],
+    "page": page._judged(shown)["title"],
+    "panels": [words for _, words in shown.examples[0].panels],
     "merged": [*merged.values.shape, *merged.uncertainty.shape],
     "spread": float(merged.uncertainty.max()),
-    "set": score("albedo", [shown.predictions[s.name] for s in samples], [s.label("albedo").permute(1, 2, 0) for s in samples]),
+    "set": score("albedo", answers, [s.label("albedo").permute(1, 2, 0) for s in samples]),
     "listed": listed()[-1] == "intrinsics" and "albedo" in listed(),
     "kinds": list(KINDS)[-1],
 }))
@@ -286,7 +288,7 @@ def test_the_demo_ensembles_and_arrays(home: Home) -> None:
     found = json.loads(home.python("-c", PROBE).splitlines()[-1])
     task, figure, model, baseline, title = found["demo"]
     assert (task, figure, title) == ("albedo", "RMSE ↓", "mean colour") and 0 < float(baseline) < float(model) < 1
-    assert found["page"] and found["listed"] and found["kinds"] == "albedo" and found["gamma"] < 1e-6
+    assert found["page"] == "Albedo" and found["listed"] and found["kinds"] == "albedo" and found["gamma"] < 1e-6
     assert found["panels"][:3] == ["image, 64 x 48", "prediction", "truth, the same colours"]
     assert found["merged"] == [48, 64, 3, 48, 64] and found["spread"] > 0
     assert found["set"]["rmse"] == pytest.approx(float(model), abs=1e-3)

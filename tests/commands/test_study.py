@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import psutil
 import pytest
@@ -243,12 +244,36 @@ def test_report(file: Path, tmp_path: Path) -> None:
     assert {(0, 114, 178), (213, 94, 0)} <= colours  # both lines are there
 
 
-def test_ticks() -> None:
-    assert chart.ticks(0, 1200) == [0, 500, 1000, 1500]
-    assert chart.ticks(0.13, 0.31) == [0.1, 0.15, 0.2, 0.25, 0.3, 0.35]
-    assert chart.ticks(2, 2)[0] <= 2 < chart.ticks(2, 2)[-1]
-    assert [round(10**x) for x in chart.log_ticks(150, 4124)] == [100, 200, 500, 1000, 2000, 5000]
-    assert [round(10**x) for x in chart.log_ticks(2, 2)] == [2, 5]
+def test_the_same_points_give_the_same_bytes(tmp_path: Path) -> None:
+    panels = [
+        chart.Panel("200 labels", {f"arm {i}": [(100, 0.2 + i), (4000, 0.1 + i)] for i in range(9)}),
+        chart.Panel(""),
+    ]
+    drawn = []
+    for name, setting in (("a", {}), ("b", {"lines.linewidth": 9.0, "figure.dpi": 30})):  # as a matplotlibrc might
+        with matplotlib.rc_context(setting):
+            chart.draw(tmp_path / f"{name}.png", panels, "optimiser steps", "AbsRel")
+        drawn.append((tmp_path / f"{name}.png").read_bytes())
+    assert drawn[0] == drawn[1] and b"Software" not in drawn[0]
+    panels[0].lines["arm 3"].append((5000, 3.0))
+    chart.draw(tmp_path / "c.png", panels, "optimiser steps", "AbsRel")
+    assert (tmp_path / "c.png").read_bytes() != drawn[0]
+    looks = [chart._look(place, True) for place in range(21)]
+    assert all(looks.count(look) == 1 for look in looks)  # the colours come again, with other dashes and marks
+    with pytest.raises(ValueError, match="nothing to draw"):
+        chart.draw(tmp_path / "d.png", [chart.Panel("")], "x")
+
+
+def test_without_matplotlib_the_table_is_written_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    curves = [{"labels": None, "arm": "one", "points": [{"step": 1, "abs_rel": 0.5}, {"step": 2, "abs_rel": 0.4}]}]
+    study = {"name": "s", "about": "", "metrics": ["abs_rel"], "reference": "one", "test": []}
+    result = {"study": study, "rows": [], "runs": [], "curves": curves, "failed": {}, "missing": []}
+    page, data = report.write(tmp_path, result, "depth")
+    assert page.is_file() and json.loads(data.read_text())["curves"] == curves and "![" not in page.read_text()
+    assert capsys.readouterr().err == "no chart: matplotlib is not installed: pip install 'genpercept[plot]'\n"
 
 
 # ---- running ---------------------------------------------------------------------------------------------------------

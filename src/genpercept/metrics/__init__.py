@@ -28,6 +28,7 @@ from genpercept.metrics._metric import (
     down,
     up,
 )
+from genpercept.metrics._panels import Scale
 
 __all__ = [
     "METRICS",
@@ -39,6 +40,7 @@ __all__ = [
     "Metric",
     "MetricPlugin",
     "PerPixel",
+    "Scale",
     "down",
     "find",
     "of_task",

@@ -150,12 +150,12 @@ class DepthPlugin(MetricPlugin[DepthMetric]):
         depth, true, mask = metric.aligned(prediction, truth["gt"], truth.get("valid"), name)
         if not mask.any():
             return [(prediction.colourise(), "prediction"), (_panels.error(mask * 0.0, 1, mask), "no valid pixel")]
-        low, high = np.percentile(true[mask], (2, 98))
-        spread = max(float(high - low), 1e-6)
+        scale = _scale(true[mask])
+        low, high = scale.low, scale.high
 
         def painted(metres: np.ndarray, valid: np.ndarray | None) -> Image.Image:
-            unit = np.clip((np.nan_to_num(metres, posinf=high) - low) / spread, 0, 1).astype(np.float32)
-            return colourise(unit, "depth_affine", valid)
+            unit = np.clip((np.nan_to_num(metres, posinf=high) - low) / (high - low), 0, 1).astype(np.float32)
+            return colourise(unit, scale.kind, valid)
 
         relative = np.abs(depth - true) / np.where(mask, true, 1)
         return [
@@ -163,6 +163,11 @@ class DepthPlugin(MetricPlugin[DepthMetric]):
             (painted(true, mask), "truth, the same colours"),
             (_panels.error(relative, _RELATIVE, mask), f"relative error, bright: {100 * _RELATIVE:.0f} % and more"),
         ]
+
+    def scale(self, truth: Mapping[str, Any], metric: DepthMetric, name: str) -> _panels.Scale | None:
+        true = np.asarray(truth["gt"], np.float64)
+        mask = valid_mask(metric.protocol, true, truth.get("valid"), name)
+        return _scale(true[mask]) if mask.any() else None
 
     def read_pred(self, path: Path, scale: float | None = None) -> Any:
         """(H, W): floating point as stored, integers divided by `scale`."""
@@ -201,3 +206,9 @@ class DepthPlugin(MetricPlugin[DepthMetric]):
             note("65535, the largest 16-bit value, is taken for no depth")
             array = np.where(array == NO_DEPTH, 0, array)
         return array / float(scale)
+
+
+def _scale(metres: np.ndarray) -> _panels.Scale:
+    """Of true depths (N,), without the few that would take all of the colours."""
+    low, high = map(float, np.percentile(metres, (2, 98)))
+    return _panels.Scale("depth_affine", low, max(high, low + 1e-6), "m")

@@ -270,6 +270,10 @@ class MetricPlugin(Generic[M]):
         """
         return _panels.by_kind(prediction, truth.get("gt"), truth.get("valid"), image)
 
+    def scale(self, truth: Mapping[str, Any], metric: M, name: str) -> _panels.Scale | None:
+        """What the colours of `panels` mean on a sample with this truth, where values have a unit."""
+        return None
+
     def showable(self, truth: Mapping[str, Any]) -> bool:
         """Whether there is something to see on a sample with this truth; the demo leaves the others out."""
         return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,16 @@ from genpercept.imaging.colour import colourise
 from genpercept.imaging.prediction import Prediction
 
 Panels = list[tuple[Image.Image, str]]  # each with the words under it
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What the colours of a prediction and its truth mean: those of the `kind`, whose 0 is `low` and whose 1 is `high`."""
+
+    kind: str
+    low: float
+    high: float
+    unit: str
 
 
 def error(values: np.ndarray, most: float, valid: np.ndarray | None = None) -> Image.Image:

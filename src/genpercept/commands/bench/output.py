@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from genpercept.commands import terminal
 from genpercept.commands.bench.flops import UNCOUNTED
 from genpercept.core import files
 
@@ -192,20 +193,13 @@ def save(result: dict[str, Any], out: Path, name: str, title: str, lead: Sequenc
 
 def show(result: dict[str, Any]) -> None:
     """The tables on stdout, turned: a column for each setting, since there are more figures than settings."""
-    from rich.console import Console
-    from rich.table import Table as RichTable
-
-    console = Console()
-    console.print(machine_line(result), highlight=False)
+    parts: list[Any] = [machine_line(result)]
     for title, header, rows in tables(result):
         for start in range(0, len(rows), _COLUMNS):
             some = rows[start : start + _COLUMNS]
-            table = RichTable(title=title, title_justify="left")
-            for i, name in enumerate([header[0], *(row[0] for row in some)]):
-                table.add_column(name, justify="right" if i else "left", overflow="fold")
-            for k, name in enumerate(header[1:], 1):
-                table.add_row(name, *(row[k] for row in some))
-            console.print(table)
+            turned = [[name, *(row[k] for row in some)] for k, name in enumerate(header[1:], 1)]
+            parts.append(terminal.table([header[0], *(row[0] for row in some)], turned, title=title))
+    terminal.show(*parts)
 
 
 def _ms(seconds: float, batch: int) -> str:

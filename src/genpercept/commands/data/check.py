@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from genpercept.commands import terminal
 from genpercept.commands.data import advice
 from genpercept.commands.data.sheet import sheet
 from genpercept.core import classes, notes
@@ -54,24 +55,27 @@ class Report:
     present: dict[int, set[str]] = field(default_factory=dict)  # number of a readable sample -> labels out of its files
     total: int = 0  # samples of the split, where a limit left some unread
 
-    def lines(self) -> list[str]:
-        """The report as text, a line each."""
+    def facts(self) -> list[tuple[str, str]]:
+        """What was found, by name."""
         left = f" (of {self.total}, evenly spaced)" if self.total > self.samples else ""
         said = [
-            f"samples     {self.samples}{left}: {_counts(self.splits)}",
-            f"readable    {self.samples - len(self.broken)}, broken {len(self.broken)}",
-            f"sizes       {_counts(Counter({f'{h}x{w}': n for (h, w), n in self.sizes.most_common(6)}))}",
-            f"labels      {_counts(self.labels) or 'none'}",
+            ("samples", f"{self.samples}{left}: {_counts(self.splits)}"),
+            ("readable", f"{self.samples - len(self.broken)}, broken {len(self.broken)}"),
+            ("sizes", _counts(Counter({f"{h}x{w}": n for (h, w), n in self.sizes.most_common(6)}))),
+            ("labels", _counts(self.labels) or "none"),
         ]
         for name, (low, median, high, share) in self.ranges.items():
-            said.append(f"{name:<11} {low:.4g} to {high:.4g}, median {median:.4g}; known on {share:.1%} of the pixels")
-        for name, share in self.shares.items():
-            said.append(f"{name:<11} {share:.1%} of the pixels on average")
+            said.append((name, f"{low:.4g} to {high:.4g}, median {median:.4g}; known on {share:.1%} of the pixels"))
+        said += [(name, f"{share:.1%} of the pixels on average") for name, share in self.shares.items()]
         if self.pixels:
-            said.append(f"classes     {self._classes()}")
+            said.append(("classes", self._classes()))
         if self.people:
-            said.append(f"people      {_counts(self.people)}")
-        said += [f"broken: {line}" for line in self.broken[:_LISTED]]
+            said.append(("people", _counts(self.people)))
+        return said
+
+    def remarks(self) -> list[str]:
+        """What is wrong, and what looks so: a line each."""
+        said = [f"broken: {line}" for line in self.broken[:_LISTED]]
         if len(self.broken) > _LISTED:
             said.append(f"broken: and {len(self.broken) - _LISTED} more")
         said += [f"refused: {line}" for line in self.refused]
@@ -322,7 +326,8 @@ def _summary(values: np.ndarray, known: np.ndarray) -> tuple[float, float, float
 
 
 def _said(report: Report, samples: Sequence[Sample], out: Path | None, skip_bad: bool) -> int:
-    for line in report.lines():
+    terminal.show(terminal.pairs(report.facts()))
+    for line in report.remarks():
         print(line)
     if samples and out is not None:
         out.mkdir(parents=True, exist_ok=True)

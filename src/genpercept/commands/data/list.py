@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import sys
-import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from genpercept.commands import terminal
 from genpercept.core import said
 from genpercept.core.labels import LABELS
 from genpercept.data import DATASETS
 
-_WIDTHS = (14, 29, 31, 34, 21)  # of the columns
+if TYPE_CHECKING:
+    from rich.table import Table
+
 BEGIN, END = "<!-- data sets: begin -->", "<!-- data sets: end -->"
 
 
 def main() -> int:
     """Print the table, or JSON with all that is known; 0."""
     said.result(rows())
-    print(table())
+    terminal.show(table(), "Layouts, options, and how to get each: docs/datasets.md, or --json.")
     return 0
 
 
@@ -33,24 +34,20 @@ def rows() -> list[dict[str, Any]]:
     return [_row(name) for name in DATASETS.names()]
 
 
-def table() -> str:
-    """The list for a terminal: cells are wrapped to their column's width."""
-    lines = [_line(("name", "provides", "tasks (protocol)", "licence", "needs"))]
-    for row in rows():
-        cells = (
+def table() -> Table:
+    """The list for a terminal."""
+    header = ("name", "provides", "tasks (protocol)", "licence", "needs")
+    lines = [
+        (
             row["name"],
             ", ".join(row["provides"]) or "what its folders hold",
             _tasks(row["protocols"]) or "any",
             row["licence"],
             f"genpercept[{row['extra']}]" if row["extra"] else "-",
         )
-        wrapped = [textwrap.wrap(cell, width) or [""] for cell, width in zip(cells, _WIDTHS, strict=True)]
-        lines += [_line(part) for part in itertools.zip_longest(*wrapped, fillvalue="")]
-    return "\n".join([*lines, "", "Layouts, options, and how to get each: docs/datasets.md, or --json."])
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "  ".join(cell.ljust(width) for cell, width in zip(cells, _WIDTHS, strict=True)).rstrip()
+        for row in rows()
+    ]
+    return terminal.table(header, lines, words=range(len(header)))
 
 
 def markdown() -> str:

@@ -1,4 +1,4 @@
-"""The options of `genpercept demo`; the work is done by `photographs.py`, imported when the command runs."""
+"""The options of `genpercept demo`; the work is done by `run.py`, imported when the command runs."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ from genpercept.commands import shared_options as shared
 @shared.debuggable
 def demo(out: Path, model_depth: str, model_normals: str, device: str) -> int:
     """Show the embedded models on real photographs and on scenes with known answers: DIR/report.html."""
-    from genpercept.commands.demo.photographs import main
+    from genpercept.commands.demo.run import main
 
     return main(out=out, model_depth=model_depth, model_normals=model_normals, device=device)

@@ -1,4 +1,4 @@
-"""The demo's second half: what the other embedded models say about scenes with known answers, and about photographs."""
+"""What the embedded models say where the answer is known: figures over rendered scenes, and the samples to look at."""
 
 from __future__ import annotations
 
@@ -6,40 +6,46 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from genpercept.checkpoints import hub
 from genpercept.commands.evaluate import baselines, pictures
+from genpercept.commands.evaluate.columns import ranked
 from genpercept.core.values import Sample
-from genpercept.imaging import html
 from genpercept.imaging.prediction import Prediction
-from genpercept.metrics import METRICS, Column
-from genpercept.tasks import RegionTask, Task, given_boxes, listed, title_of
+from genpercept.metrics import METRICS, Column, Metric, Scale
+from genpercept.tasks import RegionTask, Task, given_boxes, listed
 
-SCENES = 32  # scored, of each task
-SHOWN = 3
+SCENES = 24  # scored, of each task: as many as a demo has time for
 SCENE_SIZE = (192, 256)
-HEADER = ("task", "figure", "model", "trivial answer", "", "takes")
+HEADER = ("task", "figure", "model", "best trivial answer", "", "per image")
 _BATCH = 8
-_OPENING = 2  # tasks that the demo's first half is about
+
+
+@dataclass
+class Example:
+    """A sample to look at: its rank in words, its own figure, its pictures, and what their colours mean."""
+
+    rank: str
+    name: str
+    value: float
+    panels: pictures.Panels
+    scale: Scale | None
+    prediction: Prediction
 
 
 @dataclass
 class Shown:
-    """A task's figures over the scenes, those of its best baseline beside them, and rows of pictures."""
+    """A task's figure over the scenes, that of its best baseline beside it, and the best, median and worst sample."""
 
     task: str
     figure: Column
     model: float
     baseline: tuple[str, float]
-    rows: list[tuple[str, pictures.Panels]]
-    predictions: dict[str, Prediction]
+    examples: list[Example]
     seconds: float  # per scene
 
     def line(self) -> tuple[str, ...]:
@@ -50,8 +56,8 @@ class Shown:
 
 
 def embedded() -> list[str]:
-    """The tasks of this half that have an embedded model."""
-    return [task for task in listed()[_OPENING:] if f"{hub.EMBEDDED}/{task}" in hub.embedded_names()]
+    """The tasks that have an embedded model, as pages list them."""
+    return [task for task in listed() if f"{hub.EMBEDDED}/{task}" in hub.embedded_names()]
 
 
 def scenes() -> list[Sample]:
@@ -62,31 +68,45 @@ def scenes() -> list[Sample]:
     return synthetic.samples(made)
 
 
-def judge(pipe: Any, samples: Sequence[Sample]) -> Shown:
-    """Predict, score, and paint the first samples that have something to see."""
+def judge(pipe: Any, samples: Sequence[Sample], protocol: str | None = None) -> Shown:
+    """Predict and score, and paint samples that have something to see. protocol: default: the synthetic world's.
+
+    What a pipeline's first call pays for counts as well: give one that was called before.
+    """
     task: Task = pipe.task_plugin
+    protocol = protocol or _protocol(task)
     images = [sample.image for sample in samples]
     options = {"boxes": [given_boxes(s) for s in samples]} if isinstance(task, RegionTask) else {}
-    pipe(images[0], **{key: value[0] for key, value in options.items()})  # pays for what the first call pays for
     start = time.perf_counter()
     found = pipe(images, batch_size=_BATCH, **options)
     seconds = (time.perf_counter() - start) / len(images)
+    metric = _metric(task, protocol)
+    figure = METRICS.find(task.metric).ranking()
+    value = _score(metric, task, samples, found)[figure.key]
+    examples = [
+        _example(rank, task, samples[i], found[i], metric.rows[samples[i].name][figure.key], _metric(task, protocol))
+        for rank, i in _picks(task, samples, metric).items()
+    ]
+    return Shown(task.name, figure, value, _best_baseline(task, samples, figure, protocol), examples, seconds)
+
+
+def _picks(task: Task, samples: Sequence[Sample], metric: Metric) -> dict[str, int]:
+    """Which of the samples that have something to see is best, median and worst by its own figure; each once."""
+    plugin, place = METRICS.find(task.metric), {sample.name: i for i, sample in enumerate(samples)}
+    order = [place[n] for n in ranked(task.metric, metric.rows) if plugin.showable(task.truth(samples[place[n]]))]
+    if len(order) < 3:
+        return dict(zip(("best", "worst") if len(order) > 1 else ("",), order, strict=False))
+    return {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
+
+
+def _example(rank: str, task: Task, sample: Sample, answer: Prediction, value: float, metric: Metric) -> Example:
     plugin = METRICS.find(task.metric)
-    figure = plugin.ranking()
-    shown = [i for i, sample in enumerate(samples) if plugin.showable(task.truth(sample))][:SHOWN]
-    return Shown(
-        task.name,
-        figure,
-        _score(task, samples, found)[figure.key],
-        _best_baseline(task, samples, figure),
-        [(samples[i].name, pictures.panels(task, samples[i], found[i], _metric(task))) for i in shown],
-        {samples[i].name: found[i] for i in shown},
-        seconds,
-    )
+    panels = pictures.panels(task, sample, answer, metric)
+    return Example(rank, sample.name, value, panels, plugin.scale(task.truth(sample), metric, sample.name), answer)
 
 
-def _metric(task: Any) -> Any:
-    return METRICS.find(task.metric)(protocol=_protocol(task), **task.metric_options())
+def _metric(task: Any, protocol: str | None) -> Metric:
+    return METRICS.find(task.metric)(protocol=protocol, **task.metric_options())
 
 
 def _protocol(task: Any) -> str | None:
@@ -95,68 +115,19 @@ def _protocol(task: Any) -> str | None:
     return PLUGIN.about.protocols.get(task.name) or None
 
 
-def _score(task: Any, samples: Sequence[Sample], answers: Sequence[Prediction]) -> dict[str, float]:
-    metric = _metric(task)
+def _score(metric: Metric, task: Any, samples: Sequence[Sample], answers: Sequence[Prediction]) -> dict[str, float]:
     for sample, answer in zip(samples, answers, strict=True):
         metric.update(answer, **task.truth(sample), name=sample.name)
     return metric.compute()
 
 
-def _best_baseline(task: Any, samples: Sequence[Sample], figure: Column) -> tuple[str, float]:
+def _best_baseline(task: Any, samples: Sequence[Sample], figure: Column, protocol: str | None) -> tuple[str, float]:
     """Its title and figure; no title and NaN where the metric declares no baseline."""
     with tempfile.TemporaryDirectory() as folder:
         known = Path(folder) / "known.npz"
         baselines.fit(known, [baselines.observe(task, sample) for sample in samples])
-        values = [
-            (title, _score(task, samples, [baselines.predict(task, title, known, s) for s in samples])[figure.key])
-            for title in baselines.titles(task.metric)
-        ]
+        values = []
+        for title in baselines.titles(task.metric):
+            answers = [baselines.predict(task, title, known, s) for s in samples]
+            values.append((title, _score(_metric(task, protocol), task, samples, answers)[figure.key]))
     return (max if figure.higher else min)(values, key=lambda item: item[1], default=("", math.nan))
-
-
-# ---- the page --------------------------------------------------------------------------------------------------------
-
-
-def sections(
-    shown: Sequence[Shown], photographs: dict[str, dict[str, Prediction]], images: dict[str, Any]
-) -> list[str]:
-    """HTML: figures, scenes by task, photographs."""
-    if not shown:
-        return []
-    lead = (
-        f"The first figure that tables of each task show, over {SCENES} held-out scenes, beside the best of the answers that "
-        "look at no image (fitted to these very scenes)."
-    )
-    parts = [html.section("The other tasks", lead, html.table(HEADER, [one.line() for one in shown]))]
-    for one in shown:
-        rows = [html.row(name, "", [html.Cell(*panel) for panel in panels], 200) for name, panels in one.rows]
-        parts.append(html.section(title_of(one.task), "", *rows))
-    rows = [
-        html.row(name, "", [html.Cell(images[name], "image"), *_cells(images[name], found)], 180)
-        for name, found in photographs.items()
-    ]
-    words = "None of these models has seen a labelled photograph; what fails here shows the gap between the worlds."
-    return [*parts, html.section("The same models on photographs", words, *rows)]
-
-
-def _cells(image: NDArray[np.uint8], found: dict[str, Prediction]) -> Iterator[html.Cell]:
-    for task, prediction in found.items():
-        yield html.Cell(prediction.colourise(image), task)
-
-
-def predictions(
-    shown: Sequence[Shown], photographs: dict[str, dict[str, Prediction]]
-) -> Iterator[tuple[str, str, Prediction]]:
-    """(task, image, prediction) of all that the page shows."""
-    for one in shown:
-        for name, prediction in one.predictions.items():
-            yield one.task, name, prediction
-    for name, found in photographs.items():
-        for task, prediction in found.items():
-            yield task, name, prediction
-
-
-def on_photographs(pipes: dict[str, Any], images: dict[str, Any]) -> dict[str, dict[str, Prediction]]:
-    """By image and task, for the tasks that have an answer to any photograph."""
-    chosen = {task: pipe for task, pipe in pipes.items() if METRICS.find(pipe.task_plugin.metric).photographs}
-    return {name: {task: pipe(image) for task, pipe in chosen.items()} for name, image in images.items()}

@@ -8,19 +8,16 @@ import io
 import math
 import os
 import platform
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-
+from genpercept.commands import terminal
 from genpercept.commands.evaluate.cell import Cell
 from genpercept.commands.evaluate.columns import Column, columns
 from genpercept.core import files
 
 FORMAT = 1  # of results.json
-_WIDE = 160
 _FEW = 20  # rows of a breakdown that still go to the terminal: categories and parts, not 40 classes
 _PACKAGES = ("genpercept", "torch", "diffusers", "transformers", "numpy", "scipy")
 _TEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
@@ -97,36 +94,26 @@ def header(cells: Sequence[Cell]) -> tuple[Column, ...]:
 
 
 def show(cells: Sequence[Cell], width: int | None = None) -> None:
-    """The tables, on stdout; lines are not broken where nobody looks at a terminal."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+    """The tables, on stdout. width: of the terminal; default: what it says of itself."""
+    from rich.text import Text
 
-    console = Console(highlight=False, width=width or (None if sys.stdout.isatty() else _WIDE))
+    parts: list[Any] = []
     for metric, group in by_metric(cells).items():
-        table = Table(box=box.SIMPLE_HEAD, title=metric, title_justify="left", title_style="bold")
-        table.add_column("model", overflow="fold", min_width=24)
-        for name in ("n", *(f"{c.title}{c.arrow}" for c in header(group))):
-            table.add_column(name, justify="right", no_wrap=True)
-        for name in extra(group):
-            table.add_column(name, overflow="fold", max_width=44)
-        last = ""
+        head = ["model", "n", *(f"{c.title}{c.arrow}" for c in header(group)), *extra(group)]
+        words = (0, *range(len(head) - len(extra(group)), len(head)))
+        table, last = terminal.empty(head, words=words, title=metric), ""
         for title, model, count, figures in lines(group):
             if title != last:
-                table.add_row(f"[bold]{escape(title)}[/bold]")
-            table.add_row(f"  {escape(model)}", count, *figures, style=None if count else "dim")
+                table.add_row(Text(title, style="bold"))
+            table.add_row(Text(f"  {model}"), count, *map(Text, figures), style=None if count else "dim")
             last = title
-        console.print(table)
+        parts.append(table)
     for title, head, rows in broken_down(cells):
         if len(rows) <= _FEW:
-            table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
-            for i, name in enumerate(head):
-                table.add_column(name, justify="right" if i else "left")
-            for row in rows:
-                table.add_row(*map(escape, row))
-            console.print(table)
+            parts.append(terminal.table(head, rows, title=title))
     if left_out := sum(len(ablations(group)) for group in by_metric(cells).values()):
-        console.print(f"{left_out} further rows of papers are in report.html and results.md", style="dim")
+        parts.append(Text(f"{left_out} further rows of papers are in report.html and results.md", style="dim"))
+    terminal.show(*parts, width=width)
 
 
 def save(out: Path, cells: Sequence[Cell], settings: dict[str, Any], about: dict[str, str]) -> None:

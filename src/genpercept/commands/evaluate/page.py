@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,14 @@ from genpercept.metrics import METRICS
 _LISTED = 50  # skipped samples that are named
 
 
+@dataclass(frozen=True)
+class _Table:
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
 def save(path: Path, cells: Sequence[Cell], settings: Mapping[str, Any], about: Mapping[str, str]) -> None:
     """Write the page. ValueError when the folder cannot be written to."""
     html.save(path, document(cells, settings, about))
@@ -24,13 +33,17 @@ def document(cells: Sequence[Cell], settings: Mapping[str, Any], about: Mapping[
     """The HTML page."""
     models = list(dict.fromkeys(c.model for c in cells if not c.baseline))
     sets = list(dict.fromkeys(c.data.title for c in cells))
-    lead = f"{', '.join(models) or 'baselines'} on {', '.join(sets)}."
-    parts = (html.section(title, "", html.table(head, rows)) for title, head, rows in broken_down(cells))
-    sections = [*_tables(cells), *parts, *_sets(cells), *_skipped(cells), *_further(cells)]
-    sections.append(html.section("Time", "", _time(cells)))
-    sections.append(html.section("Settings", "", html.facts(_plain(settings))))
-    sections.append(html.section("Versions", "", html.facts(about)))
-    return html.page("Evaluation", lead, sections)
+    return html.render(
+        "evaluation.html",
+        title="Evaluation",
+        lead=f"{', '.join(models) or 'baselines'} on {', '.join(sets)}.",
+        results=[*_tables(cells), *(_Table(*one) for one in broken_down(cells))],
+        sets=list(_sets(cells)),
+        left_out=list(_skipped(cells)),
+        further=[*_further(cells), _time(cells)],
+        settings=_plain(settings),
+        about=about,
+    )
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -43,7 +56,7 @@ def _plain(settings: Mapping[str, Any]) -> dict[str, str]:
     return {k: "; ".join(v) if isinstance(v, list) else str(v) for k, v in kept.items()}
 
 
-def _tables(cells: Sequence[Cell]) -> Iterator[str]:
+def _tables(cells: Sequence[Cell]) -> Iterator[_Table]:
     for metric, group in by_metric(cells).items():
         shown = header(group)
         note = METRICS.find(metric).note
@@ -54,7 +67,7 @@ def _tables(cells: Sequence[Cell]) -> Iterator[str]:
         note += _processed(group)
         head = ("model", "set", "samples", *(f"{c.title} {c.arrow}" for c in shown))
         rows = [(model, title, count, *figures[: len(shown)]) for title, model, count, figures in lines(group)]
-        yield html.section(metric.capitalize(), note.strip(), html.table(head, rows))
+        yield _Table(metric.capitalize(), head, rows, note.strip())
 
 
 def _processed(cells: Sequence[Cell]) -> str:
@@ -67,14 +80,14 @@ def _processed(cells: Sequence[Cell]) -> str:
     return f" Post-processing: {said}." if said else ""
 
 
-def _further(cells: Sequence[Cell]) -> Iterator[str]:
+def _further(cells: Sequence[Cell]) -> Iterator[_Table]:
     for metric, group in by_metric(cells).items():
         if rows := ablations(group):
             head = ("method", "set", *(f"{c.title} {c.arrow}" for c in header(group)))
-            yield html.section(f"{metric.capitalize()}: further rows of papers", "", html.table(head, rows))
+            yield _Table(f"{metric.capitalize()}: further rows of papers", head, rows)
 
 
-def _sets(cells: Sequence[Cell]) -> Iterator[str]:
+def _sets(cells: Sequence[Cell]) -> Iterator[dict[str, Any]]:
     for title in dict.fromkeys(c.data.title for c in cells):
         group = [c for c in cells if c.data.title == title and c.examples]
         if not group:
@@ -84,20 +97,20 @@ def _sets(cells: Sequence[Cell]) -> Iterator[str]:
         protocols = sorted({c.protocol for c in group if c.protocol})
         where += f", protocol {', '.join(protocols)}" if protocols else ""
         rows = [_row(cell, example) for cell in group for example in cell.examples]
-        yield html.section(title, f"{where}. Ranked by {header(group)[0].title}.", *rows)
+        yield {"title": title, "words": f"{where}. Ranked by {header(group)[0].title}.", "rows": rows}
 
 
-def _row(cell: Cell, example: Example) -> str:
+def _row(cell: Cell, example: Example) -> dict[str, Any]:
     figures = " · ".join(_said(column, example) for column in header([cell])[:4])
-    cells = [html.Cell(picture, words) for picture, words in example.pictures]
-    return html.row(f"{example.rank}: {example.name}", f"{cell.model} · {figures}", cells, 220)
+    shown = [html.picture(picture, words) for picture, words in example.pictures]
+    return {"title": f"{example.rank}: {example.name}", "note": f"{cell.model} · {figures}", "pictures": shown}
 
 
 def _said(column: Column, example: Example) -> str:
     return f"{column.title} {column.shown(example.figures.get(column.key))}"
 
 
-def _skipped(cells: Sequence[Cell]) -> Iterator[str]:
+def _skipped(cells: Sequence[Cell]) -> Iterator[dict[str, str]]:
     for cell in cells:
         if not cell.scores.skipped or cell.baseline:
             continue
@@ -105,14 +118,14 @@ def _skipped(cells: Sequence[Cell]) -> Iterator[str]:
         more = len(cell.scores.skipped) - len(named)
         words = f"{len(cell.scores.skipped)} of {len(cell.data.names)} samples could not be used and do not count."
         listed = "\n".join(one["problem"] for one in named) + (f"\n... and {more} more" if more else "")
-        yield html.section(f"Left out: {cell.model} on {cell.data.title}", words, html.preformatted(listed))
+        yield {"title": f"Left out: {cell.model} on {cell.data.title}", "words": words, "problems": listed}
 
 
-def _time(cells: Sequence[Cell]) -> str:
+def _time(cells: Sequence[Cell]) -> _Table:
     rows = []
     for cell in cells:
         took = cell.timing
         images, seconds = took.get("predicted", 0), took.get("predict_seconds", 0.0)
         rate = f"{images / seconds:.2f}" if images and seconds else "–"
         rows.append((cell.model, cell.data.title, f"{took.get('seconds', 0):.1f} s", f"{images:.0f}", rate))
-    return html.table(("model", "set", "in all", "images predicted now", "images/s of the network"), rows)
+    return _Table("Time", ("model", "set", "in all", "images predicted now", "images/s of the network"), rows)

@@ -17,6 +17,7 @@ from typing import Any
 
 import click
 
+from genpercept.commands import terminal
 from genpercept.commands.files.fitted import FIT
 from genpercept.commands.files.results import prepare_folder
 from genpercept.commands.fit.table import table
@@ -90,7 +91,7 @@ def main(
         results["categories"][name] = f"{name}/model"
         _write(out, results)
     result(results)
-    click.echo(table(results, METRICS.find(task.metric).columns))
+    terminal.show(table(results, METRICS.find(task.metric).columns))
     click.echo(f"{shown(out / FIT)}: thresholds and figures; {shown(out)}/CATEGORY/model: the models")
     return 0
 

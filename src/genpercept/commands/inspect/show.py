@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from genpercept.checkpoints import hub, weights
+from genpercept.commands import terminal
 from genpercept.commands.inspect.facts import Given, Part, Report, look
 from genpercept.core import said
 from genpercept.pipeline import exported
@@ -65,12 +66,14 @@ def main(
 
 
 def _show(report: Report) -> None:
-    print(f"model       {report.model}\nfolder      {report.folder}\nkind        {report.kind}")
+    facts = [("model", report.model), ("folder", report.folder), ("kind", report.kind)]
     for key, value in report.facts.items():
         text = str(value) if str(value).isprintable() else ascii(value)  # whatever a model says of itself
-        print(f"{key:<11} {text or '(empty)'}")
-    for part in report.parts:
-        print(f"{'part ' + part.name:<20} {_line(part)}")
+        facts.append((key, text or "(empty)"))
+    parts = [(f"part {part.name}", _line(part)) for part in report.parts]
+    terminal.show(terminal.pairs(facts))
+    if parts:
+        terminal.show(terminal.pairs(parts))
     for problem in report.problems:
         print(f"problem: {problem}")
     for need in report.needs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -105,26 +106,32 @@ def _run(job: Job, scores: Mapping[str, Any]) -> dict[str, Any]:
 def write(out: Path, result: Mapping[str, Any], metric: str) -> list[Path]:
     """NAME.json, NAME.md and, where there is a validation figure to draw, NAME.png. Returns their paths.
 
-    metric: which declares the figures.
+    metric: which declares the figures. Without matplotlib a line on stderr says so, and there is no picture.
     """
     name = result["study"]["name"]
     picture = out / f"{name}.png"
-    drawn = _draw(picture, result)
+    drawn = _draw(picture, result, metric)
     files.write_text(out / f"{name}.json", json.dumps(result, indent=1) + "\n")
     files.write_text(out / f"{name}.md", markdown(result, metric, picture.name if drawn else ""))
     return [out / f"{name}.md", out / f"{name}.json", *([picture] if drawn else [])]
 
 
-def _draw(path: Path, result: Mapping[str, Any]) -> bool:
-    metric = result["study"]["metrics"][0]
+def _draw(path: Path, result: Mapping[str, Any], metric: str) -> bool:
+    key = result["study"]["metrics"][0]
     panels: dict[Any, dict[str, list[chart.Point]]] = {}
     for curve in result["curves"]:
-        if line := [(p["step"], p[metric]) for p in curve["points"] if metric in p]:
+        if line := [(p["step"], p[key]) for p in curve["points"] if key in p]:
             panels.setdefault(curve["labels"], {})[curve["arm"]] = line
     if not panels:
         return False
     shown = [chart.Panel("" if n is None else f"{n} labels", lines) for n, lines in panels.items()]
-    chart.draw(path, shown, "optimiser steps", metric)  # Pillow's own font lacks Greek letters and arrows
+    column = METRICS.find(metric).column(key)
+    better = {True: ", higher is better", False: ", lower is better", None: ""}[column.higher]
+    try:
+        chart.draw(path, shown, "optimiser steps", column.words + better)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return False
     return True
 
 
