@@ -284,7 +284,7 @@ def test_stdin_and_stdout(tmp_path: Path) -> None:
     photo = picture(tmp_path / "x.png", size=(32, 24))
     done = pipe("-", "--out", "-", "--format", "npy", data=photo.read_bytes())
     assert done.return_value == 0 and np.load(io.BytesIO(done.stdout_bytes)).shape == (24, 32)
-    assert "1 images predicted" in done.stderr
+    assert "1 image predicted" in done.stderr
     done = pipe("-", "--out", tmp_path / "o", data=photo.read_bytes())
     assert done.return_value == 0 and tree(tmp_path / "o") == [
         f"stdin_depth{s}" for s in (".json", ".png", "_color.png")

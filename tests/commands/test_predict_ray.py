@@ -55,7 +55,7 @@ def test_the_same_files_and_a_manifest_and_resumed(
     assert len(before) == 4
     Image.new("RGB", (24, 24)).save(photos / "3.png")
     assert run([photos], out, SMALL, formats=["npy"], machine=CPU, engine="ray", resume=True) == 0
-    assert "1 images predicted" in (said := capfd.readouterr().err) and "4 done before" in said
+    assert "1 image predicted" in (said := capfd.readouterr().err) and "4 done before" in said
     assert {line["status"] for line in manifest.entries(out / "manifest.jsonl")} == {"done"}
     assert all(p.stat().st_mtime_ns == t for p, t in before.items()) and (out / "3_depth.npy").is_file()
     assert run([photos], out, SMALL, formats=["npy"], machine=CPU, engine="ray", resume=True) == 0

@@ -14,7 +14,7 @@ import numpy as np
 from genpercept.commands.predict import weights
 from genpercept.commands.predict.progress import say
 from genpercept.commands.predict.request import Machine, Pipeline, Request
-from genpercept.core import dtypes
+from genpercept.core import dtypes, said
 from genpercept.core.devices import pick_device
 from genpercept.imaging.boxes import read_boxes
 from genpercept.imaging.prediction import Prediction
@@ -197,6 +197,7 @@ class Model:
                     name = method.removeprefix("enable_")
                     raise ValueError(f"--vae-{name}: this model's codec has no such mode; leave it out")
                 enable()
+        said.detail(f"genpercept: {_about(request.model_name, pipe, device, request.dtype)}")
         return pipe
 
     def _in_strips(self, pipe: Any) -> Pipeline:
@@ -206,3 +207,12 @@ class Model:
         if isinstance(pipe, ExportedPipeline):
             raise ValueError(f"--strips: {self.request.model_name} is a graph, which works on whole maps: leave it out")
         return specialise(pipe, strips=True).to(pipe.device)
+
+
+def _about(name: str, pipe: Any, device: str, dtype: str) -> str:
+    """What --verbose says of a model that was loaded."""
+    meta = getattr(pipe, "meta", {})
+    facts = [f"task {pipe.task}", f"family {meta['family']}" if meta.get("family") else "", f"{dtype} on {device}"]
+    facts += [f"longest edge {pipe.resolution}" if getattr(pipe, "resolution", 0) else ""]
+    facts += [f"weights {str(meta['model_sha256'])[:12]}" if meta.get("model_sha256") else ""]
+    return f"{name}: {', '.join(filter(None, facts))}"

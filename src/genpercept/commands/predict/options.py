@@ -9,7 +9,6 @@ from typing import Any, Literal
 import rich_click as click
 
 from genpercept.commands import shared_options as shared
-from genpercept.core import said
 
 
 class _BatchSize(click.ParamType):
@@ -149,7 +148,7 @@ def predict(
 
     names = None if formats is None else [name.strip().lower() for name in formats.split(",") if name.strip()]
     machine = Machine(device, batch_size, offload, vae_slicing, vae_tiling)
-    code = run(
+    return run(
         inputs,
         out,
         Request(**request),
@@ -161,6 +160,3 @@ def predict(
         overwrite=overwrite,
         debug="--debug" in sys.argv,
     )
-    if code in (0, 1) and str(out) != "-":
-        said.told.written.append(str(out))
-    return code

@@ -59,7 +59,8 @@ class Progress:
             self._bar.stop()
         if kind is None and (self._outcome.done or self._outcome.skipped) and not self._quiet:
             seconds = time.monotonic() - self._start
-            parts = [f"{self._outcome.done} images predicted in {seconds:.1f} s"]
+            images = "1 image" if self._outcome.done == 1 else f"{self._outcome.done} images"
+            parts = [f"{images} predicted in {seconds:.1f} s"]
             if self._outcome.done:
                 parts.append(f"{self._outcome.done / max(seconds, 1e-9):.2f} images/s")
             parts += [f"{self._outcome.skipped} done before"] if self._outcome.skipped else []

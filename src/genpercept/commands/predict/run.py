@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import tempfile
@@ -19,7 +20,7 @@ from genpercept.commands.predict.model import Model
 from genpercept.commands.predict.progress import Progress, complain, say
 from genpercept.commands.predict.request import ENGINES, Machine, Outcome, Pipeline, Request, check
 from genpercept.commands.predict.stopping import Stop
-from genpercept.core import locks
+from genpercept.core import locks, said
 from genpercept.core.names import choose
 from genpercept.imaging import write
 from genpercept.imaging.read import shown
@@ -83,7 +84,20 @@ def run(
         failed = [outcome.failed[job] for job in sorted(outcome.failed, key=order.__getitem__)]
         for failure in (*outcome.problems, *failed):
             complain(f"genpercept: error: {failure}")
+        _tell(jobs, out, outcome)
     return outcome.exit_code
+
+
+def _tell(jobs: list[Job], out: Path, outcome: Outcome) -> None:
+    """What lies where: the folder, and the files of its first image."""
+    good = next((job for job in jobs if job not in outcome.failed), None)
+    if good is None or str(out) == ends.STREAM:
+        return
+    if good.file:
+        said.wrote(good.stem.with_name(good.file))
+        return
+    names = sorted(path.name for path in good.stem.parent.glob(f"{glob.escape(good.stem.name)}_*"))
+    said.wrote(out, f"{', '.join(names)}{', ...' if len(jobs) > 1 else ''}")
 
 
 def _all(
