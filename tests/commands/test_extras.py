@@ -27,6 +27,7 @@ REQUIRED = {
         "diffusers",
         "transformers",
         "huggingface_hub",
+        "h11",  # whose client for HTTP has it, as uvicorn has
         "pydantic",
         "click",
         "rich",

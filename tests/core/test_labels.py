@@ -328,9 +328,9 @@ def test_images_with_opacity_and_16_bits(root: Path) -> None:
 def test_check_and_preview_know_a_strangers_label(root: Path) -> None:
     result = invoke("data", "check", root, "--out", root / "out")
     assert result.return_value == 0, result.output
-    assert "labels      4 albedo, 4 glow" in result.output and "no labels" not in result.output
-    assert "albedo      0 to 1, median 0." in result.output
-    assert "glow [cd/m2] 0 to 30, median 15; known on 100.0% of the pixels" in result.output
+    assert "labels        4 albedo, 4 glow" in result.output and "no labels" not in result.output
+    assert "albedo        0 to 1, median 0." in result.output
+    assert "glow [cd/m2]  0 to 30, median 15; known on 100.0% of the pixels" in result.output
     page = np.asarray(Image.open(root / "out" / "contact_sheet.png"))
     assert page.shape == (4 * 124, 2 * 164, 3)
     assert np.abs(page[:120, :160].astype(int) - page[:120, 164:324]).max() <= 1  # the image, its albedo, no glow
