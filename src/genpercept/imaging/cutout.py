@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import sysconfig
+import threading
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
@@ -19,6 +20,9 @@ import numpy as np
 from genpercept.core.said import say
 
 _MODULE = "pymatting.foreground.estimate_foreground_ml"
+_loading = (
+    threading.Lock()
+)  # several images are written at once, and a module that is being loaded has no functions yet
 
 
 def cutout(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
@@ -27,7 +31,8 @@ def cutout(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     Without the estimate, hair and glass keep the old background's colours. ValueError for sizes that differ, or when PyMatting
     is missing.
     """
-    estimate_foreground_ml = _estimator()
+    with _loading:
+        estimate_foreground_ml = _estimator()
     if image.shape[:2] != alpha.shape:
         raise ValueError(f"an image of {image.shape[:2]} pixels for an alpha of {alpha.shape}: give its own")
     rgb = image.astype(np.float64) / (255 if image.dtype == np.uint8 else 1)

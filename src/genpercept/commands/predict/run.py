@@ -22,7 +22,7 @@ from genpercept.commands.predict.request import ENGINES, Machine, Outcome, Pipel
 from genpercept.commands.predict.stopping import Stop
 from genpercept.core import locks, said
 from genpercept.core.names import choose
-from genpercept.imaging import write
+from genpercept.imaging import sidecars, write
 from genpercept.imaging.read import shown
 
 __all__ = ["Machine", "Outcome", "Pipeline", "Progress", "Request", "run", "write"]
@@ -80,11 +80,11 @@ def run(
             complain(f"genpercept: error: {lost_line(places.out, why, outcome.done + outcome.skipped)}")
             return 1 if outcome.done + outcome.skipped else 2
     if processes.first():
+        _tell(jobs, out, outcome)
         order = {job: i for i, job in enumerate(jobs)}
         failed = [outcome.failed[job] for job in sorted(outcome.failed, key=order.__getitem__)]
         for failure in (*outcome.problems, *failed):
             complain(f"genpercept: error: {failure}")
-        _tell(jobs, out, outcome)
     return outcome.exit_code
 
 
@@ -96,8 +96,11 @@ def _tell(jobs: list[Job], out: Path, outcome: Outcome) -> None:
     if good.file:
         said.wrote(good.stem.with_name(good.file))
         return
-    names = sorted(path.name for path in good.stem.parent.glob(f"{glob.escape(good.stem.name)}_*"))
-    said.wrote(out, f"{', '.join(names)}{', ...' if len(jobs) > 1 else ''}")
+    beside = good.stem.parent.glob(f"{glob.escape(good.stem.name)}_*.json")
+    sidecar = max(beside, key=lambda path: path.stat().st_mtime_ns, default=None)  # other tasks may have theirs
+    if sidecar is not None and (about := sidecars.read(sidecar)):
+        names = [*about["files"].values(), sidecar.name]
+        said.wrote(out, f"{', '.join(names)}{', ...' if len(jobs) > 1 else ''}")
 
 
 def _all(
