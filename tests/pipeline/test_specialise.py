@@ -405,6 +405,29 @@ def test_what_is_compiled_answers_the_same(
     assert len(quick._quick) == 3  # denoiser, encoder, decoder
 
 
+def test_a_head_is_compiled_too(depth: GenPerceptPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is given a list of maps, and no tensor by itself."""
+    monkeypatch.setattr(Compiled, "backend", "eager")
+    plain = with_head(depth, "disparity", "dpt", "one_step", fusion_hidden_size=16)
+    quick = genpercept.specialise(plain, compile="static")
+    agree(plain(picture((32, 48))), quick(picture((32, 48))))
+    used = [part for part in quick._quick if isinstance(part, Compiled) and part.by_device]
+    assert len(used) == 3 and all(list(part.by_device) == ["cpu"] for part in used)  # denoiser, encoder, head
+
+
+def test_what_is_recorded_may_be_given_features_or_lists() -> None:
+    def record(function: Any, args: Any, kwargs: Any) -> Any:
+        return lambda args, kwargs: function(*args, **kwargs)
+
+    graphed = Graphed(lambda features: features.pyramid[0] + 1, record)
+    for side in (2, 2, 3, 2):
+        found = graphed(Features(None, (torch.ones(side, side), torch.zeros(1)), (side, side)))
+        torch.testing.assert_close(found, torch.full((side, side), 2.0))
+    assert len(graphed.graphs) == 1 and len(graphed.seen) == 2
+    again = copied([torch.ones(1), {"x": torch.zeros(2)}])
+    assert isinstance(again, list) and torch.equal(again[1]["x"], torch.zeros(2))
+
+
 def test_compiled_code_of_a_layer() -> None:
     layer = Upsample(nn.Conv2d(3, 5, 3, padding=1))
     quick = Compiled(layer.forward, "static")

@@ -311,7 +311,7 @@ def test_no_process_of_a_killed_run_goes_on(recipe: Path, tmp_path: Path, how: s
     ours = [sys.executable, "-m", "genpercept", "train", str(recipe), "--out", str(out), *sets]
     module = ["-m", "genpercept.training", str(recipe), str(out), *settings]
     accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = {
         "launch": [*ours, "--set", "speed.processes=2"],
         "accelerate": [*accelerate, *module],

@@ -16,7 +16,14 @@ _HUB = re.compile(
 )
 _ABSOLUTE = re.compile(r"(?<![\w:.\"'/=-])[\"']?(?:[\w.]+=)?(/[a-z][\w.-]*)(?=[/\s\"',]|$)")
 _SMALL = (
-    *("steps=2", "max_minutes=0", "data.0.count=24", "loader.batch_size=2", "validation.count=12", "validation.every=2"),
+    *(
+        "steps=2",
+        "max_minutes=0",
+        "data.0.count=24",
+        "loader.batch_size=2",
+        "validation.count=12",
+        "validation.every=2",
+    ),
     *("speed.processes=1", "optim.warmup=0", "logging.tensorboard=false"),
 )
 

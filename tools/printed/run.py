@@ -6,9 +6,9 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import time
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -106,7 +106,7 @@ class Reader:
         return process.returncode, lines[-1] if lines else "", out + err
 
     def _serve(self, one: Printed, place: Path) -> str:
-        """Start a server, which stays until the page ends. "" once it listens, else what is wrong."""
+        """Start a server, which stays until the page ends. "" once it takes requests, else what is wrong."""
         words = calls(one.text)[0]
         port = int(words[words.index("--port") + 1]) if "--port" in words else {"serve": 8000, "app": 7860}[words[0]]
         log = place / f"{words[0]}.log"
@@ -119,11 +119,11 @@ class Reader:
             )
         deadline = time.monotonic() + 90
         while time.monotonic() < deadline and self.servers[-1].poll() is None:
-            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                return ""
+            with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1):
+                return ""  # 503, an HTTPError, while models are loaded
             time.sleep(0.5)
         lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        return lines[-1] if lines else f"does not listen on port {port}"
+        return lines[-1] if lines else f"is not ready on port {port}"
 
     def _stop(self, names: Sequence[str] = ()) -> None:
         for process in self.servers:

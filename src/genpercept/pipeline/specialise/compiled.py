@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -31,7 +31,7 @@ class Compiled:
         self.by_device: dict[str, Callable[..., Any]] = {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        kind = next(x.device.type for x in (*args, *kwargs.values()) if isinstance(x, Tensor))
+        kind = next(_tensors((args, kwargs))).device.type
         if kind not in self.by_device:
             options: Any = {"freezing": True} if kind == "cpu" and self.backend == "inductor" else None
             compiler: Callable[..., Callable[..., Any]] = torch.compile  # its overloads lack recompile_limit
@@ -60,11 +60,11 @@ class Graphed:
         self.graphs: OrderedDict[Any, Replay] = OrderedDict()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
+        tensors = list(_tensors((args, kwargs)))
         record = self.record or (record_cuda if tensors and all(x.is_cuda for x in tensors) else None)
         if record is None:
             return self.function(*args, **kwargs)
-        key = tuple(_key(x) for x in args), tuple((k, _key(x)) for k, x in sorted(kwargs.items()))
+        key = _key((args, kwargs))
         if key not in self.graphs:
             if key not in self.seen:
                 self.seen.add(key)
@@ -94,8 +94,7 @@ Replay = Callable[[tuple[Any, ...], dict[str, Any]], Any]
 
 def record_cuda(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Replay:
     """A CUDA graph of one call, after three runs on a side stream (PyTorch's recipe, "CUDA semantics: CUDA graphs")."""
-    held = tuple(_clone(x) for x in args)
-    held_named = {k: _clone(x) for k, x in kwargs.items()}
+    held, held_named = copied(args), copied(kwargs)
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -107,9 +106,8 @@ def record_cuda(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dic
         answer = function(*held, **held_named)
 
     def replay(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        for mine, given in (*zip(held, args, strict=True), *((held_named[k], x) for k, x in kwargs.items())):
-            if isinstance(mine, Tensor):
-                mine.copy_(given)
+        for mine, given in zip(_tensors((held, held_named)), _tensors((args, kwargs)), strict=True):
+            mine.copy_(given)
         graph.replay()
         return answer
 
@@ -117,19 +115,39 @@ def record_cuda(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dic
 
 
 def copied(value: Any) -> Any:
-    """The same structure (tensor, Features, tuple) over copies of its tensors."""
+    """The same structure (tensor, Features, tuple, list, named arguments) over copies of its tensors."""
     if isinstance(value, Features):
         return replace(value, latent=copied(value.latent), pyramid=copied(value.pyramid))
-    return tuple(copied(x) for x in value) if isinstance(value, tuple) else _clone(value)
+    if isinstance(value, dict):
+        return {name: copied(x) for name, x in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)(copied(x) for x in value)
+    return value.clone() if isinstance(value, Tensor) else value
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Those in such a structure, in an order that depends on the structure alone: a head is given Features or a list."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Features):
+        yield from _tensors((value.latent, *value.pyramid))
+    elif isinstance(value, dict):
+        yield from _tensors(tuple(value[name] for name in sorted(value)))
+    elif isinstance(value, tuple | list):
+        for each in value:
+            yield from _tensors(each)
 
 
 def _never(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Replay:
     return lambda args, kwargs: function(*args, **kwargs)
 
 
-def _clone(value: Any) -> Any:
-    return value.clone() if isinstance(value, Tensor) else value
-
-
 def _key(value: Any) -> Any:
-    return (tuple(value.shape), value.dtype, value.device) if isinstance(value, Tensor) else value
+    """What tells one structure from another: sizes, types, devices, and whatever is no tensor."""
+    if isinstance(value, Tensor):
+        return tuple(value.shape), value.dtype, value.device
+    if isinstance(value, Features):
+        return _key(value.latent), _key(value.pyramid), value.size
+    if isinstance(value, dict):
+        return tuple((name, _key(value[name])) for name in sorted(value))
+    return tuple(map(_key, value)) if isinstance(value, tuple | list) else value
