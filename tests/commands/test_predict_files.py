@@ -233,6 +233,19 @@ def test_what_a_killed_run_left_is_ours_until_it_is_done(tmp_path: Path, red: Re
     assert not claim.exists() and (out / "x_depth.json").exists()
 
 
+def test_a_claim_that_a_power_cut_left_in_part_goes(tmp_path: Path, red: Red) -> None:
+    """It is not synced, and may be empty or end anywhere. What begins otherwise is somebody's file."""
+    photo, out = picture(tmp_path / "x.png"), tmp_path / "o"
+    out.mkdir()
+    with sidecars.claimed(out / "x_depth.json", {"kind": "depth_affine", "files": {}, "meta": {}}, {}):
+        text = (out / ".x_depth.unfinished").read_bytes()
+    for part in (b"", text[:1], text[:12], text[: len(text) // 2], text[:-1]):
+        (out / ".x_depth.unfinished").write_bytes(part)
+        (out / ".notes.unfinished").write_bytes(b'{"todo": "buy milk')
+        assert run([photo], out, formats=["png"], load=red.load) == 0
+        assert tree(out) == [".notes.unfinished", "x_depth.json", "x_depth.png"]
+
+
 def test_other_weights_under_the_same_path_are_not_done(tmp_path: Path) -> None:
     """The second model is of another seed: the same names and sizes. Then its file alone is put in the first one's place."""
     photo, out, model = picture(tmp_path / "x.png", size=(32, 32)), tmp_path / "o", tmp_path / "depth"

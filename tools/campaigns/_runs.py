@@ -165,6 +165,7 @@ def _fork(
     code = 70
     try:
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+        sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)  # within a test it was somewhere else
         if rank is not None:
             os.environ.update(environment, RANK=str(rank), LOCAL_RANK=str(rank))
         AcceleratorState._reset_state(True)

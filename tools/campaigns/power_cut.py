@@ -167,13 +167,16 @@ def cut(name: str, seed: int) -> tuple[int, dict[str, int], list[str]]:
 
 
 def reader(state: State, folder: Path) -> Content:
-    """What is there when a run has begun anew in this state."""
+    """What is there when a run has begun anew in this state; without claims of results, which say whose unfinished files are."""
+    from genpercept.imaging import sidecars
     from genpercept.training.run.claim import sweep  # not in the process that is watched
 
     shutil.rmtree(folder, ignore_errors=True)
     state.write(folder)
     sweep(folder)
-    return content(folder)
+    sidecars.sweep(folder)
+    claims = {p.name for p in folder.glob(f".*{sidecars.CLAIM}") if sidecars.read(p)}
+    return {name: data for name, data in content(folder).items() if name not in claims}
 
 
 def main() -> None:

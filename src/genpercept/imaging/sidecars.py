@@ -18,6 +18,7 @@ from genpercept.imaging.write import FORMATS, Digest
 
 UNCERTAINTY = "_uncertainty.npy"
 CLAIM = ".unfinished"  # the end of its name, which begins with a dot
+_BEGINS, _ENDS = '{"kind": "', "}\n"  # of a claim's text
 _SUFFIXES = tuple(sorted({*(f.suffix for f in FORMATS.values()), UNCERTAINTY}, key=len, reverse=True))
 
 
@@ -100,12 +101,24 @@ def claimed(path: Path, about: Mapping[str, Any], written: Mapping[Path, Digest]
 
 
 def sweep(folder: Path) -> None:
-    """Remove claims that no file needs: the sidecar is there, or none of the files is."""
+    """Remove claims that no file needs: the sidecar is there, or none of the files is; and those that a power cut left in part."""
     for claim in folder.glob(f".*{CLAIM}"):
         about, sidecar = read(claim), claim.with_name(f"{claim.name[1:].removesuffix(CLAIM)}.json")
         with suppress(OSError):
-            if about and (read(sidecar) or not any(claim.with_name(name).exists() for name in names(about))):
+            if about is None:
+                useless = _in_part(claim)
+            else:
+                useless = bool(read(sidecar)) or not any(claim.with_name(name).exists() for name in names(about))
+            if useless:
                 claim.unlink()
+
+
+def _in_part(claim: Path) -> bool:
+    """Whether it is empty, or begins as a claim does and ends before its end: nobody's file has such a name and content."""
+    text = claim.read_text(encoding="utf-8", errors="replace")
+    if text.startswith(_BEGINS[: len(text)]) and len(text) <= len(_BEGINS):
+        return True
+    return text.startswith(_BEGINS) and not text.endswith(_ENDS)
 
 
 def _claim(sidecar: Path) -> Path:
