@@ -167,7 +167,7 @@ def cut(name: str, seed: int) -> tuple[int, dict[str, int], list[str]]:
 
 
 def reader(state: State, folder: Path) -> Content:
-    """What is there when a run has begun anew in this state; without claims of results, which say whose unfinished files are."""
+    """What is there when a run has begun anew in this state, without claims: those say whose unfinished files are."""
     from genpercept.imaging import sidecars
     from genpercept.training.run.claim import sweep  # not in the process that is watched
 

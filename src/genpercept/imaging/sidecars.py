@@ -101,7 +101,7 @@ def claimed(path: Path, about: Mapping[str, Any], written: Mapping[Path, Digest]
 
 
 def sweep(folder: Path) -> None:
-    """Remove claims that no file needs: the sidecar is there, or none of the files is; and those that a power cut left in part."""
+    """Remove claims that no file needs, for the sidecar is there or no file is, and those that a power cut left in part."""
     for claim in folder.glob(f".*{CLAIM}"):
         about, sidecar = read(claim), claim.with_name(f"{claim.name[1:].removesuffix(CLAIM)}.json")
         with suppress(OSError):
