@@ -131,6 +131,7 @@ def test_mini_normals(tmp_path: Path) -> None:
     assert inspect(tmp_path / "out" / "model.xml").facts["check"]["largest"] < 1e-4
 
 
+@pytest.mark.slow
 @_OPENVINO
 def test_openvino_file(tmp_path: Path) -> None:
     """A family's axes are in the graph; its type of prediction is kept."""

@@ -308,6 +308,7 @@ def test_sharded_processes_train_as_one(
         assert all(torch.allclose(plain[k], sharded[k], rtol=1e-3, atol=1e-5) for k in plain)
 
 
+@pytest.mark.slow
 def test_version_1_of_fsdp_is_refused(codec_recipe: Path, tmp_path: Path) -> None:
     environment = os.environ | {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"}
     command = [sys.executable, "-m", "genpercept", "train", str(codec_recipe), "--out", str(tmp_path / "run")]
@@ -410,7 +411,7 @@ def test_two_runs_share_the_rendering(tmp_path: Path) -> None:
     assert shard_cache.render_shard(tmp_path, 3, {}) == 3 and not list(shard_cache.shard_folder(tmp_path, 3).iterdir())
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGINT])
 def test_rendering_ends_with_its_run(tmp_path: Path, number: signal.Signals) -> None:
     """Neither a kill nor Ctrl-C leaves processes that render on, nor waits for what is queued."""
     script = "from pathlib import Path; from genpercept.training.recipe import DataSet; "
