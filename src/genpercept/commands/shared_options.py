@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stdout
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import rich_click as click
 from click import get_current_context
@@ -23,6 +23,7 @@ from genpercept.core import said
 
 # Headings of a command's help; an option without one stands under "Options"
 FILES, MODEL, HOW, MACHINE, MESSAGES = "Files", "Model", "How it is run", "Machine", "Messages"
+SERVER, LIMITS = "Server", "Limits"
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 MAX_PIXELS_VARIABLE = (
@@ -246,6 +247,17 @@ dtype = _shared(
     show_default=True,
     help="Of the network's weights.",
 )
+
+
+class BatchSize(click.ParamType):
+    """A number from 1 on, or auto."""
+
+    name = "n|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | Literal["auto"]:
+        return "auto" if value == "auto" else click.IntRange(min=1).convert(value, param, ctx)
+
+
 batch_size = _shared(
     "--batch-size", panel=MACHINE, type=click.IntRange(min=1), default=1, show_default=True, help="Images at once."
 )
@@ -283,9 +295,13 @@ show = _shared("--show", is_flag=True)
 # Servers ------------------------------------------------------------------------------------------------------------------
 
 host = _shared(
-    "--host", default="127.0.0.1", show_default=True, help="Address to listen on; see above for others' reach."
+    "--host",
+    panel=SERVER,
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on; see above for others' reach.",
 )
-port = _shared("--port", type=click.IntRange(0, 65535), show_default=True, help="0: any that is free.")
+port = _shared("--port", panel=SERVER, type=click.IntRange(0, 65535), show_default=True, help="0: any that is free.")
 
 # Data sets ----------------------------------------------------------------------------------------------------------------
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
+import rich_click as click
 
 from genpercept.commands import shared_options as shared
 
 
-@click.command()
+@click.command(
+    epilog=shared.examples(
+        "genpercept app --open",
+        "genpercept app --model mini/depth --model mine=MY_MODEL",
+    )
+)
 @shared.model(
     "models",
     multiple=True,
@@ -19,7 +24,7 @@ from genpercept.commands import shared_options as shared
 @shared.model_source()
 @shared.host()
 @shared.port(default=7860)
-@click.option("--open", "browser", is_flag=True, help="Open the page in this machine's browser.")
+@click.option("--open", "browser", panel=shared.SERVER, is_flag=True, help="Open the page in this machine's browser.")
 @shared.device()
 @shared.dtype()
 @shared.specialised(help="Fold what is constant in one step: quicker.  [default: as the models were saved]")

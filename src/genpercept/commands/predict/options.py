@@ -11,15 +11,6 @@ import rich_click as click
 from genpercept.commands import shared_options as shared
 
 
-class _BatchSize(click.ParamType):
-    """A number from 1 on, or auto."""
-
-    name = "n|auto"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | Literal["auto"]:
-        return "auto" if value == "auto" else click.IntRange(min=1).convert(value, param, ctx)
-
-
 @click.command(
     epilog=shared.examples(
         "genpercept predict photos/ -o results",
@@ -53,7 +44,7 @@ class _BatchSize(click.ParamType):
 @shared.seed()
 @shared.device(help="auto, cpu, cuda, cuda:1, mps, or cuda:0,cuda:1.")
 @shared.dtype()
-@shared.batch_size(type=_BatchSize(), help="Images of one size at once; auto: as memory allows.")
+@shared.batch_size(type=shared.BatchSize(), help="Images of one size at once; auto: as memory allows.")
 @click.option(
     "--engine",
     panel=shared.MACHINE,

@@ -5,29 +5,25 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any, Literal
 
-import click
+import rich_click as click
 
 from genpercept.commands import shared_options as shared
 
 _MIB = 2**20
 
 
-class _BatchSize(click.ParamType):
-    """A number from 1 on, or auto."""
-
-    name = "n|auto"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | Literal["auto"]:
-        return "auto" if value == "auto" else click.IntRange(min=1).convert(value, param, ctx)
-
-
 def _most(name: str, default: int, about: str) -> Any:
-    return click.option(name, type=click.IntRange(min=1), default=default, show_default=True, metavar="N", help=about)
+    kind = click.IntRange(min=1)
+    return click.option(
+        name, panel=shared.LIMITS, type=kind, default=default, show_default=True, metavar="N", help=about
+    )
 
 
 def _seconds(name: str, default: float, about: str, least: float = 0.1) -> Any:
     kind = click.FloatRange(min=least)
-    return click.option(name, type=kind, default=default, show_default=True, metavar="S", help=about)
+    return click.option(
+        name, panel=shared.LIMITS, type=kind, default=default, show_default=True, metavar="S", help=about
+    )
 
 
 _limits = shared.together(
@@ -50,7 +46,13 @@ _limits = shared.together(
 )
 
 
-@click.command()
+@click.command(
+    epilog=shared.examples(
+        "genpercept serve",
+        "genpercept serve --model mini/depth --model fine=MY_MODEL --port 8001",
+        "curl -F image=@photo.jpg 'http://127.0.0.1:8000/v1/predict/depth?format=color' -o depth.png",
+    )
+)
 @shared.model(
     "models",
     multiple=True,
@@ -62,13 +64,18 @@ _limits = shared.together(
 @shared.port(default=8000)
 @shared.device()
 @shared.dtype()
-@shared.batch_size(type=_BatchSize(), default="auto", help="Images of one size at once; auto: as memory allows.")
+@shared.batch_size(type=shared.BatchSize(), default="auto", help="Images of one size at once; auto: as memory allows.")
 @shared.specialised(help="Fold what is constant in one step: quicker.  [default: as the models were saved]")
 @_limits
 @click.option(
-    "--allow-origin", "origins", multiple=True, metavar="URL", help="Pages of it may read answers by script (CORS)."
+    "--allow-origin",
+    "origins",
+    panel=shared.SERVER,
+    multiple=True,
+    metavar="URL",
+    help="Pages of it may read answers by script (CORS).",
 )
-@click.option("--access-log", is_flag=True, help="A line on stderr for each request.")
+@click.option("--access-log", panel=shared.SERVER, is_flag=True, help="A line on stderr for each request.")
 @shared.debuggable
 def serve(
     models: tuple[str, ...],
