@@ -200,13 +200,15 @@ def assignments(pairs: Sequence[str], example: str) -> dict[str, Any]:
 
 def shown(path: Path) -> str:
     """The path for a message: on one line whatever the name holds."""
-    text = str(path)
-    return text if text.isprintable() else ascii(text)
+    return _printable(str(path))
 
 
 def class_shown(name: object) -> str:
     """A class as a config.json names it, for a message: short and on one line whatever it holds."""
-    text = str(name)[:80]
+    return _printable(str(name)[:80])
+
+
+def _printable(text: str) -> str:
     return text if text.isprintable() else ascii(text)
 
 

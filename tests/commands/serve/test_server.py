@@ -12,10 +12,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from skimage import data
 
@@ -38,11 +40,24 @@ def encoded(pixels: np.ndarray) -> bytes:
 PHOTO = encoded(PIXELS)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
+@contextmanager
+def started() -> Iterator[Server]:
     words = ("--model", "mini/disparity", "--device", "cpu", "--batch-size", 1, "--queue", 3, "--max-body", 1)
     times = ("--header-seconds", 1, "--body-seconds", 1.5, "--stall-seconds", 1, "--drain", 20, "--connections", 40)
     with Server(*words, *times) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with started() as running:
+        yield running
+
+
+@pytest.fixture
+def ended() -> Iterator[Server]:
+    """One that a test may end: others, in whatever order, need theirs."""
+    with started() as running:
         yield running
 
 
@@ -77,7 +92,10 @@ def until(what: str, value: float, server: Server) -> None:
 
 
 def test_the_bytes_are_those_of_predicts_file(server: Server, tmp_path: Path) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the server has it: other tests may have left another number
     load("mini/disparity", device="cpu")(PIXELS).save(tmp_path / "a", ("png", "color"))
+    torch.set_num_threads(threads)
     for name, file in (("png", "a.png"), ("color", "a_color.png")):
         reply = server.ask("POST", f"{PATH}?format={name}", PHOTO, PNG)
         assert reply.status == 200 and reply.body == (tmp_path / file).read_bytes()
@@ -188,7 +206,8 @@ def test_more_connections_than_allowed(server: Server) -> None:
     assert server.ask("GET", "/healthz").status == 200
 
 
-def test_sigterm_answers_what_is_in_hand_and_leaves_nothing(server: Server) -> None:
+def test_sigterm_answers_what_is_in_hand_and_leaves_nothing(ended: Server) -> None:
+    server = ended
     """The last of this file: it ends the server."""
     family, pid = server.children(), server.process.pid
 

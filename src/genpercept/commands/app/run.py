@@ -19,10 +19,10 @@ from genpercept.commands.app.desk import Desk
 from genpercept.commands.app.gate import Gate, Login
 from genpercept.commands.app.page import Page
 from genpercept.commands.app.store import Folder, Store
-from genpercept.commands.predict.progress import say
 from genpercept.commands.serve.engine import Engine
 from genpercept.commands.serve.http import make_app
 from genpercept.commands.serve.run import Server, address, config, key_for, listen, specs, until_asked
+from genpercept.core.said import say
 
 _WAITING = 64  # clicks that wait for an answer, of all visitors
 _TICKS = 100  # of the server, about ten seconds

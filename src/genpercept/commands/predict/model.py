@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from genpercept.commands.predict import weights
-from genpercept.commands.predict.progress import say
 from genpercept.commands.predict.request import Machine, Pipeline, Request
 from genpercept.core import dtypes, said
 from genpercept.core.devices import pick_device
+from genpercept.core.said import say
 from genpercept.imaging.boxes import read_boxes
 from genpercept.imaging.prediction import Prediction
 from genpercept.models.detectors import DETECTORS, Detector

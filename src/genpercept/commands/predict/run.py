@@ -17,11 +17,12 @@ from genpercept.commands.files.results import Job, Output, lost, lost_line, prep
 from genpercept.commands.predict import ends, local, processes
 from genpercept.commands.predict.ends import End
 from genpercept.commands.predict.model import Model
-from genpercept.commands.predict.progress import Progress, complain, say
+from genpercept.commands.predict.progress import Progress, complain
 from genpercept.commands.predict.request import ENGINES, Machine, Outcome, Pipeline, Request, check
 from genpercept.commands.predict.stopping import Stop
 from genpercept.core import locks, said
 from genpercept.core.names import choose
+from genpercept.core.said import say
 from genpercept.imaging import sidecars, write
 from genpercept.imaging.read import shown
 

@@ -18,12 +18,12 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from genpercept.checkpoints import hub
-from genpercept.commands.predict.progress import say
 from genpercept.commands.serve.engine import Engine, ModelSpec
 from genpercept.commands.serve.http import make_app
 from genpercept.commands.serve.limits import Limits
 from genpercept.commands.serve.protocol import timed
 from genpercept.core.interrupts import forget
+from genpercept.core.said import say
 from genpercept.tasks import listed
 
 KEY = "GENPERCEPT_API_KEY"
