@@ -31,6 +31,18 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(autouse=True)
+def threads_of_its_own() -> Iterator[None]:
+    """A test that tells torch another number of threads leaves the former one to the next."""
+    if "torch" not in sys.modules:
+        yield
+        return
+    from genpercept.core.devices import threads_kept
+
+    with threads_kept():
+        yield
+
+
 @pytest.fixture(scope="session")
 def depth() -> GenPerceptPipeline:
     """The tiny base as a predictor of depth in one step, at an image's own size."""

@@ -36,7 +36,6 @@ QUICK = Effort(0, 1, 0.01, 0.01)
 def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Jobs run in this process, their plain values through JSON as in another. Returns the kinds of jobs, as they come."""
     kinds: list[str] = []
-    threads = torch.get_num_threads()
 
     def run(kind: str, setting: Setting, effort: Effort | None = None, **further: Any) -> dict[str, Any]:
         kinds.append(kind)
@@ -47,8 +46,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(worker, "run", run)
     monkeypatch.setattr(ceiling, "_CPU_SIZES", (64, 128))
-    yield kinds
-    torch.set_num_threads(threads)
+    return kinds
 
 
 # ---- counting --------------------------------------------------------------------------------------------------------

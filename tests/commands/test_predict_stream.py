@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -225,14 +226,12 @@ def test_reading_stays_within_its_bounds(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_threads_of_torch_are_as_before(tmp_path: Path) -> None:
-    before = torch.get_num_threads()
     torch.set_num_threads(2)
-    try:
-        photos = save(tmp_path / "in", [(16, 16)] * 4)
-        assert run([photos], tmp_path / "o", Request("mini/depth"), formats=["npy"], machine=Machine("cpu")) == 0
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
+    photos = save(tmp_path / "in", [(16, 16)] * 4)
+    assert run([photos], tmp_path / "o", Request("mini/depth"), formats=["npy"], machine=Machine("cpu")) == 0
+    assert torch.get_num_threads() == 2
+    with ThreadPoolExecutor(1) as another:
+        assert another.submit(torch.get_num_threads).result() == 2
 
 
 def test_streams_and_batches_answer_as_one_image_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

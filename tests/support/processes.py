@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import socket
@@ -13,7 +14,10 @@ from collections.abc import Callable, Mapping
 from multiprocessing import forkserver
 from pathlib import Path
 
+import torch
 from accelerate.state import AcceleratorState
+
+_PATIENCE = 240  # seconds
 
 
 def together(count: int, work: Callable[[], object], log: Path, environment: Mapping[str, str] | None = None) -> None:
@@ -23,7 +27,7 @@ def together(count: int, work: Callable[[], object], log: Path, environment: Map
         port = str(probe.getsockname()[1])
     shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, **(environment or {})}
     children = [_fork(work, log, {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(count)]
-    deadline, failed = time.monotonic() + 240, False
+    deadline, failed = time.monotonic() + _PATIENCE, False
     while children and not failed and time.monotonic() < deadline:
         for pid in list(children):
             ended, status = os.waitpid(pid, os.WNOHANG)
@@ -49,8 +53,10 @@ def _fork(work: Callable[[], object], log: Path, environment: Mapping[str, str])
         for stream in (1, 2):
             os.dup2(said, stream)
         sys.stdout, sys.stderr = (os.fdopen(stream, "w", buffering=1, closefd=False) for stream in (1, 2))
+        faulthandler.dump_traceback_later(0.9 * _PATIENCE, file=2)  # where one that hangs does
         os.environ.update(environment)
         forkserver._forkserver.__init__()  # type: ignore[attr-defined]  # the parent's is no child of this process
+        torch.set_num_threads(1)  # a pool that was begun before the fork has lost its threads, and would be waited for
         AcceleratorState._reset_state(True)  # what this process was before is no process of a group
         code = int(work() or 0)  # type: ignore[call-overload]
     except BaseException:  # noqa: BLE001  the child must not return into pytest

@@ -320,7 +320,9 @@ def test_a_stopped_run_goes_on_bit_by_bit(part: Part, recipe: Path, tmp_path: Pa
 
 def test_a_saved_model_answers_as_the_trained_one_does(recipe: Path, tmp_path: Path) -> None:
     """Both ends, one after the other; then saved again, specialised, and through the command line."""
-    assert loop.main(recipe, ["steps=2"], tmp_path / "d") == 0
+    threads = torch.get_num_threads()
+    assert loop.main(recipe, ["steps=2", f"speed.threads={threads + 1}"], tmp_path / "d") == 0
+    assert torch.get_num_threads() == threads  # the caller's
     decoder = loaded(tmp_path / "d" / "model")
     stage = open_stage(recipe, "distil.part=encoder", f"model.base={tmp_path / 'd' / 'model'}")
     stage.save(tmp_path / "both")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether this is how Python, or torch on any device, says that memory was short."""
@@ -24,3 +27,16 @@ def pick_device(device: str) -> str:
     if wanted.type not in have or (wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count()):
         raise ValueError(f"device {device!r} is not available here: choose auto, {', '.join(have)}")
     return device
+
+
+@contextmanager
+def threads_kept() -> Iterator[None]:
+    """Whatever number of threads torch is told inside, it has its former number afterwards: the caller's own work goes on."""
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        if torch.get_num_threads() != before:
+            torch.set_num_threads(before)

@@ -18,7 +18,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from genpercept.core import dtypes, said
+from genpercept.core import devices, dtypes, said
 from genpercept.core.rng import generator
 from genpercept.training import lacking, stages
 from genpercept.training import recipe as recipes
@@ -75,7 +75,7 @@ def main(
     for line in lacking.of_models(settings, made=True):
         raise ValueError(line)
     division(settings)
-    with claim.held(out):
+    with claim.held(out), devices.threads_kept():
         if launch.wanted(settings.speed.processes):
             return launch.launch(settings.speed.processes, recipe, overrides, out, resume)
         return Training(settings, out, resume, changes).run()

@@ -92,10 +92,8 @@ def until(what: str, value: float, server: Server) -> None:
 
 
 def test_the_bytes_are_those_of_predicts_file(server: Server, tmp_path: Path) -> None:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as the server has it: other tests may have left another number
+    torch.set_num_threads(1)  # as the server has it
     load("mini/disparity", device="cpu")(PIXELS).save(tmp_path / "a", ("png", "color"))
-    torch.set_num_threads(threads)
     for name, file in (("png", "a.png"), ("color", "a_color.png")):
         reply = server.ask("POST", f"{PATH}?format={name}", PHOTO, PNG)
         assert reply.status == 200 and reply.body == (tmp_path / file).read_bytes()

@@ -91,8 +91,8 @@ class Stream:
                 readers.shutdown(wait=False, cancel_futures=True)
                 for network in networks:
                     network.shutdown(wait=True, cancel_futures=True)
-                if networks:  # what they set is what torch's next threads would start with
-                    set_threads(self._total)
+                if networks:
+                    self._restore_threads()
                 # What has begun to be written is finished, so that nothing stays half-written.
                 writers.shutdown(wait=True, cancel_futures=True)
                 self._count_written()
@@ -126,6 +126,12 @@ class Stream:
         if waiting:
             wait(waiting, _NOTICE, FIRST_COMPLETED)
         return bool(waiting)
+
+    def _restore_threads(self) -> None:
+        import torch
+
+        # even where this thread has that number still: what the last of all threads set is what torch's next ones begin with
+        torch.set_num_threads(self._total)
 
     def _prepare(self) -> list[ThreadPoolExecutor]:
         """Load the model, as soon as there is an image for it: a pool for each copy."""
