@@ -20,6 +20,7 @@ from PIL import Image
 
 from genpercept import GenPerceptPipeline
 from genpercept.commands.demo import legend, photographs, run, scenes
+from genpercept.core.said import told
 from genpercept.imaging import html
 from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import score
@@ -118,6 +119,9 @@ def test_demo_writes_one_self_contained_page(
 ):
     out = tmp_path / "a b" / "out"
     assert run.main(out, **models, device="cpu") == 0
+    result = told.result  # what --json prints
+    assert result["report"] == str(out / "report.html") and result["measured"]["task"] == "depth"
+    assert {one["task"] for one in result["scenes"]} >= {"depth", "normals"} and json.dumps(result)
     page = (out / "report.html").read_text(encoding="utf-8")
     assert not re.search(r'src="(?!data:)|url\((?!data:)|@import|https?:', page)
     addresses = re.findall(r'href="([^"]+)"', page)

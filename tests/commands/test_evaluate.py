@@ -502,6 +502,10 @@ def test_the_command(folder: Path, tmp_path: Path) -> None:
     assert done.return_value == 0, done.output
     assert "mini/depth" in done.output and "AbsRel" in done.output
     assert (tmp_path / "out" / "report.html").is_file()
+    done = CliRunner().invoke(cli.cli, [*arguments, "--json", "--resume"], standalone_mode=False)
+    told = json.loads(done.stdout)
+    assert told["exit_code"] == 0 and told["report"] == str(tmp_path / "out" / "report.html")
+    assert told["results"][0]["model"] == "mini/depth"
 
 
 def test_batches(folder: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import genpercept
 from genpercept import GenPerceptPipeline
 from genpercept.checkpoints.parts import load_part
 from genpercept.commands.export.run import MARKER, main
+from genpercept.core import said
 from genpercept.models.heads import HEADS
 from tests.support.paths import GOLDEN, SD_TINY
 
@@ -36,6 +37,7 @@ def tuned(task: str = "depth", **options: Any) -> GenPerceptPipeline:
 def exported(pipe: GenPerceptPipeline, tmp_path: Path, **options: Any) -> Path:
     pipe.save_pretrained(tmp_path / "m")
     assert main(str(tmp_path / "m"), "diffusers", tmp_path / "out", **options) == 0
+    assert said.told.result["out"] == str(tmp_path / "out") and said.told.result["to"] == "diffusers"
     return tmp_path / "out"
 
 

@@ -45,7 +45,22 @@ def test_quiet_and_json(call: Call, tmp_path: Path) -> None:
     assert (code, out, err) == (0, "", "")
     assert said.VARIABLE not in os.environ
     code, out, err = call("predict", photo, "-o", tmp_path / "b", "--json")
-    assert code == 0 and json.loads(out)["written"] == [str(tmp_path / "b")] and "predicted in" in err
+    found, files = (
+        json.loads(out),
+        {"png": "photo_depth.png", "color": "photo_depth_color.png", "json": "photo_depth.json"},
+    )
+    assert (
+        code == 0 and (found["predicted"], found["failed"], found["exit_code"]) == (1, 0, 0) and "predicted in" in err
+    )
+    there = {name: str(tmp_path / "b" / file) for name, file in files.items()}
+    assert found["images"] == [{"image": str(photo), "files": there}] and all(map(os.path.exists, there.values()))
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(photo.read_bytes()[:40])
+    code, out, err = call("predict", photo, broken, "-o", tmp_path / "d", "--json")
+    found = json.loads(out)
+    assert code == found["exit_code"] == 1 and found["failed"] == 1 and str(broken) in found["images"][1]["error"]
+    code, out, err = call("predict", photo, "-o", tmp_path / "one_depth.png", "--json")
+    assert json.loads(out)["images"][0]["files"] == {"png": str(tmp_path / "one_depth.png")}
     code, out, err = call("predict", tmp_path / "none.png", "-o", tmp_path / "c", "--quiet")
     assert code == 2 and err.startswith("genpercept: error: ")
 

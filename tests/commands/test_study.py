@@ -26,7 +26,7 @@ from genpercept import GenPerceptPipeline
 from genpercept.commands.study import chart, execute, job, paired, report
 from genpercept.commands.study import plan as study
 from genpercept.commands.study.measure import Inference, _predict
-from genpercept.core import locks
+from genpercept.core import locks, said
 from genpercept.training import recipe as recipes
 from tests.support.paths import SD_TINY
 from tests.support.planes import planes
@@ -280,7 +280,7 @@ def test_without_matplotlib_the_table_is_written_all_the_same(
 
 
 @pytest.mark.slow
-def test_two_arms_from_end_to_end(file: Path, tmp_path: Path) -> None:
+def test_two_arms_from_end_to_end(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A run that fails is reported and the other counts; --resume does what is missing and leaves the rest as it is."""
     out = tmp_path / "out"
     few = ["study.seeds=[0]", "study.labels=[2]", "study.keep_models=false"]
@@ -294,9 +294,14 @@ def test_two_arms_from_end_to_end(file: Path, tmp_path: Path) -> None:
         study.main(str(file), out, overrides=few)
     with pytest.raises(ValueError, match="other settings"):
         study.main(str(file), out, resume=True, overrides=[*few, "optim.lr=1"])
+    capsys.readouterr()
     assert study.main(str(file), out, resume=True, overrides=[*few, "speed.threads=1"], at_once=2) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert table[0].startswith("AbsRel") and table[1].split()[:2] == ["arm", "planes"] and str(out / "tiny.md") in table
     result = json.loads((out / "tiny.json").read_text())
     rows = {(row["arm"], row["inference"]): row["figures"]["planes"]["abs_rel"] for row in result["rows"]}
+    told = said.told.result  # what --json prints
+    assert told["exit_code"] == 0 and json.loads(json.dumps(told["rows"])) == result["rows"]
     assert len(rows) == 3 and result["missing"] == [] and result["failed"] == {}
     assert all(cell["mean"]["images"] == 6 and cell["mean"]["value"] > 0 for cell in rows.values())
     assert sum("difference" in cell for cell in rows.values()) == 2

@@ -16,6 +16,7 @@ from torch import nn
 import genpercept
 from genpercept import GenPerceptPipeline
 from genpercept.commands.inspect.show import inspect
+from genpercept.core import said
 from genpercept.models.codecs import CODECS
 from genpercept.models.codecs.kl import SD_VAE_CONFIG
 from genpercept.models.heads import HEADS
@@ -323,6 +324,8 @@ def test_a_saved_model_answers_as_the_trained_one_does(recipe: Path, tmp_path: P
     threads = torch.get_num_threads()
     assert loop.main(recipe, ["steps=2", f"speed.threads={threads + 1}"], tmp_path / "d") == 0
     assert torch.get_num_threads() == threads  # the caller's
+    told = said.told.result()  # what --json prints
+    assert (told["steps"], told["model"], told["exit_code"]) == (2, str(tmp_path / "d" / "model"), 0)
     decoder = loaded(tmp_path / "d" / "model")
     stage = open_stage(recipe, "distil.part=encoder", f"model.base={tmp_path / 'd' / 'model'}")
     stage.save(tmp_path / "both")

@@ -23,7 +23,7 @@ from genpercept.core import said
 
 # Headings of a command's help; an option without one stands under "Options"
 FILES, MODEL, HOW, MACHINE, MESSAGES = "Files", "Model", "How it is run", "Machine", "Messages"
-SERVER, LIMITS = "Server", "Limits"
+SERVER, LIMITS, DATA, TRAINING = "Server", "Limits", "Data", "Training"
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 MAX_PIXELS_VARIABLE = (
@@ -81,7 +81,8 @@ def _documented(command: F) -> F:
             code = command(*args, **options)
         told = said.told
         usual = {"lines": text.getvalue().splitlines(), "written": told.written, "exit_code": code}
-        document = usual if told.result is None else told.result
+        found = told.result() if callable(told.result) else told.result
+        document = usual if found is None else found
         click.echo(json.dumps(document, indent=2, default=str, ensure_ascii=False))
         return code
 

@@ -21,7 +21,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "openvino": ("openvino", "nncf"),
     "ray": ("ray",),
     "plot": ("matplotlib",),
-    "serve": ("fastapi", "uvicorn", "python_multipart", "prometheus_client"),
+    "serve": ("fastapi", "fastapi_offline", "uvicorn", "python_multipart", "prometheus_client"),
     "app": ("gradio",),
 }
 _EXTRA_OF = {package: extra for extra, packages in EXTRAS.items() for package in packages}

@@ -20,7 +20,7 @@ QUIET, VERBOSE = "quiet", "verbose"
 class Told:
     """Of the command that runs: its result, if it has one beside its text, and what it wrote."""
 
-    result: Any = None
+    result: Any = None  # or a function that makes it
     written: list[str] = field(default_factory=list)
 
 
@@ -51,5 +51,5 @@ def wrote(path: Path, what: str = "") -> None:
 
 
 def result(document: Any) -> None:
-    """The result as --json gives it: tables, lists, texts and numbers."""
+    """The result as --json gives it: tables, lists, texts and numbers, or a function that makes them if they are wanted."""
     told.result = document

@@ -298,6 +298,13 @@ class Training:
             for _ in range(2):  # the second one beside the gradients of the first
                 self.accelerator.backward(self._losses(batch)[0].mean())
 
+    def _document(self) -> dict[str, Any]:
+        """What came of the run, for programs."""
+        state = self.state
+        facts = {"steps": state.step, "skipped_steps": state.skipped, "seconds": state.seconds}
+        best = {"best": state.best, "best_by": state.best_by} if state.best_by else {}
+        return {"out": str(self.out), "model": str(self.out / "model"), **facts, **best, "exit_code": 0}
+
     def _anywhere(self, here: bool) -> bool:
         """Whether it is so in any process."""
         told = torch.tensor([float(here)], device=self.accelerator.device)
@@ -354,6 +361,7 @@ class Training:
         self.saving.finish()
         if self.first:
             claim.conclude(self.out, self.state)
+            said.result(self._document)
         left_out = f", {self.state.skipped} steps left out" if self.state.skipped else ""
         self.reporter.line(
             f"done: {self.state.step} steps in {self.state.seconds / 60:.1f} min{left_out}; model in {self.out / 'model'}"

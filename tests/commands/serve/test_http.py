@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 from base64 import b64decode
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -216,6 +217,17 @@ def test_a_key(talk: Talk) -> None:
     assert talk("GET", "/metrics", app, headers={"X-API-Key": KEY}).status_code == 200
     for path in ("/healthz", "/readyz", "/openapi.json"):
         assert talk("GET", path, app).status_code == 200
+
+
+def test_the_documentation_needs_no_other_host_and_no_key(talk: Talk) -> None:
+    page = talk("GET", "/docs", {"key": KEY})
+    assert page.status_code == 200
+    sources = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(sources) >= 3 and "https:" not in page.text
+    for source in sources:
+        part = talk("GET", source, {"key": KEY})
+        assert part.status_code == 200 and len(part.content) > 1000, source
+    assert talk("GET", "/static-docs/redoc.standalone.js", {"key": KEY}).status_code == 401
 
 
 def test_pages_of_an_allowed_origin_may_read(talk: Talk) -> None:

@@ -11,9 +11,9 @@ import rich_click as click
 from genpercept.commands import shared_options as shared
 
 _data_set = shared.together(
-    shared.root(type=shared.PATH, help="The data set's folder, in its published layout."),
-    shared.split(help="Such as train, val or test; `genpercept data list --json` has all."),
-    shared.dataset_option("pairs", help="Option of the data set. Repeatable."),
+    shared.root(panel=shared.FILES, type=shared.PATH, help="The data set's folder, in its published layout."),
+    shared.split(panel=shared.DATA, help="Such as train, val or test; `genpercept data list --json` has all."),
+    shared.dataset_option("pairs", panel=shared.DATA, help="Option of the data set. Repeatable."),
 )
 
 
@@ -22,7 +22,7 @@ def data() -> None:
     """Data sets: the published ones (docs/datasets.md), and your own images and labels (docs/training.md)."""
 
 
-@data.command("list")
+@data.command("list", epilog=shared.examples("genpercept data list", "genpercept data list --json"))
 @shared.debuggable
 def data_list() -> int:
     """List the data sets: what each provides, its tasks and protocols, licence, and the extra that it needs.
@@ -34,18 +34,41 @@ def data_list() -> int:
     return list.main()
 
 
-@data.command("check")
+@data.command(
+    "check",
+    epilog=shared.examples(
+        "genpercept data check photos",
+        "genpercept data check photos -t matting -o sheets",
+        "genpercept data check nyuv2 --root NYU --split test",
+    ),
+)
 @click.argument("name", metavar="NAME_OR_FOLDER")
 @_data_set
-@click.option("--limit", type=click.IntRange(min=0), default=0, metavar="N", help="Read only N samples, evenly spaced.")
-@shared.skip_bad(help="Broken samples are counted and named, but are no failure.")
+@click.option(
+    "--limit",
+    panel=shared.DATA,
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Read only N samples, evenly spaced.",
+)
+@shared.skip_bad(panel=shared.DATA, help="Broken samples are counted and named, but are no failure.")
 @shared.out(help="Folder for contact_sheet.png; made if missing.")
 @click.option(
-    "--depth-scale", type=float, metavar="X", help="FOLDER: units of 16-bit depth per metre.  [default: 1000]"
+    "--depth-scale",
+    panel=shared.DATA,
+    type=float,
+    metavar="X",
+    help="FOLDER: units of 16-bit depth per metre.  [default: 1000]",
 )
-@click.option("--normals-axes", type=click.Choice(["ours", "opencv"]), help="FOLDER: axes of normals.  [default: ours]")
+@click.option(
+    "--normals-axes",
+    panel=shared.DATA,
+    type=click.Choice(["ours", "opencv"]),
+    help="FOLDER: axes of normals.  [default: ours]",
+)
 @shared.max_pixels()
-@shared.task(help="FOLDER: whose labels each sample must have.  [default: those of any sample]")
+@shared.task(panel=shared.DATA, help="FOLDER: whose labels each sample must have.  [default: those of any sample]")
 @shared.debuggable
 def data_check(
     name: str,
@@ -71,11 +94,15 @@ def data_check(
     return check.main(Path(name), out, options, split or "all", limit, skip_bad, task)
 
 
-@data.command("preview")
+@data.command(
+    "preview", epilog=shared.examples("genpercept data preview synthetic --split test -o sheet.png --count 6")
+)
 @click.argument("name")
 @_data_set
 @shared.out(required=True, metavar="FILE.png", help="The sheet; its folder is made if missing.")
-@shared.count(type=click.IntRange(1, 200), default=12, show_default=True, help="Samples, evenly spaced.")
+@shared.count(
+    panel=shared.DATA, type=click.IntRange(1, 200), default=12, show_default=True, help="Samples, evenly spaced."
+)
 @shared.max_pixels()
 @shared.debuggable
 def data_preview(name: str, root: Path | None, split: str | None, pairs: tuple[str, ...], out: Path, count: int) -> int:
@@ -85,15 +112,33 @@ def data_preview(name: str, root: Path | None, split: str | None, pairs: tuple[s
     return check.preview(name, root, split, out, count, check.options_of(pairs))
 
 
-@data.command("prepare")
+@data.command(
+    "prepare",
+    epilog=shared.examples("genpercept data prepare hypersim --root HYPERSIM -o prepared --split train"),
+)
 @click.argument("name")
-@shared.root(type=shared.PATH, help="The data set's folder, in its published layout.")
+@shared.root(panel=shared.FILES, type=shared.PATH, help="The data set's folder, in its published layout.")
 @shared.out(required=True, help="Folder to write; a new one, an empty one, or one that an earlier call has begun.")
-@shared.split("splits", multiple=True, help="Only this one. Repeatable.  [default: those that are there]")
-@shared.dataset_option("pairs", help="Option of the data set. Repeatable.")
-@click.option("--processes", type=click.IntRange(0), default=0, metavar="N", help="0: one per core.", show_default=True)
-@click.option("--eight-bits", is_flag=True, help="Round images to 8 bits, as training does; other values stay equal.")
-@shared.skip_bad(help="Samples that cannot be read are named, but are no failure.")
+@shared.split(
+    "splits", panel=shared.DATA, multiple=True, help="Only this one. Repeatable.  [default: those that are there]"
+)
+@shared.dataset_option("pairs", panel=shared.DATA, help="Option of the data set. Repeatable.")
+@click.option(
+    "--processes",
+    panel=shared.MACHINE,
+    type=click.IntRange(0),
+    default=0,
+    metavar="N",
+    help="0: one per core.",
+    show_default=True,
+)
+@click.option(
+    "--eight-bits",
+    panel=shared.DATA,
+    is_flag=True,
+    help="Round images to 8 bits, as training does; other values stay equal.",
+)
+@shared.skip_bad(panel=shared.DATA, help="Samples that cannot be read are named, but are no failure.")
 @shared.max_pixels()
 @shared.debuggable
 def data_prepare(

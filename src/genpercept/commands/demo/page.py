@@ -108,6 +108,11 @@ def show(shown: Sequence[Shown], measured: Shown) -> None:
     )
 
 
+def figures(shown: Sequence[Shown], measured: Shown) -> dict[str, Any]:
+    """The same, for programs."""
+    return {"scenes": [one.document() for one in shown], "measured": measured.document()}
+
+
 def _tiles(
     path: Path, case: photographs.Case, found: Mapping[str, Prediction], pipes: Mapping[str, Any], legends: bool = False
 ) -> list[Tile]:

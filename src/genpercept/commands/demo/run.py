@@ -7,6 +7,7 @@ from typing import Any
 
 from genpercept.commands.demo import page, photographs, scenes
 from genpercept.commands.demo.machine import Machine
+from genpercept.core import said
 from genpercept.imaging import html, write
 from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import METRICS
@@ -39,6 +40,7 @@ def main(out: Path, model_depth: str = "mini/depth", model_normals: str = "mini/
     facts = machine.facts(next(iter(pipes.values())))
     html.save(path, page.document(path, pipes, first, more, shown, known, measured, facts))
     page.show(shown, measured)
+    said.result({"report": str(path), "predictions": str(out / "predictions"), **page.figures(shown, measured)})
     print(f"\n{path}: open it in a browser; the predictions are in {out / 'predictions'}")
     return 0
 

@@ -54,6 +54,12 @@ class Shown:
         shown, name = self.figure.shown, f"{self.figure.title} {self.figure.arrow}"
         return (self.task, name, shown(self.model), shown(value), title, f"{1000 * self.seconds:.0f} ms")
 
+    def document(self) -> dict[str, Any]:
+        """As --json gives it."""
+        title, value = self.baseline
+        figures = {"figure": self.figure.key, "model": self.model, "baseline": value, "baseline_of": title}
+        return {"task": self.task, **figures, "seconds_per_image": self.seconds}
+
 
 def embedded() -> list[str]:
     """The tasks that have an embedded model, as pages list them."""

@@ -16,8 +16,9 @@ from genpercept.commands.evaluate.contenders import Run
 from genpercept.commands.evaluate.predictions import ModelSpec, Way
 from genpercept.commands.evaluate.sets import EvalSet, SetSpec
 from genpercept.core.devices import pick_device
+from genpercept.core.files import read_json
 from genpercept.core.names import choose
-from genpercept.core.said import say
+from genpercept.core.said import result, say
 from genpercept.metrics import METRICS
 from genpercept.pipeline.manifest import read_manifest
 from genpercept.tasks import DEFAULT, TASKS
@@ -174,8 +175,11 @@ def _report(how: Machinery, cells: list[Cell], settings: dict[str, Any], about: 
     for one in cells:
         for problem in () if one.baseline else one.scores.skipped:
             say(f"genpercept: skipped: {one.data.title}: {problem['problem']}")
+    code = 1 if any(one.scores.skipped for one in cells) else 0
+    more = {"report": str(how.out / "report.html"), "exit_code": code}
+    result(lambda: read_json(how.out / "results.json") | more)
     print(f"{how.out / 'report.html'}: open it in a browser; figures in results.json, .csv, .md and .tex beside it")
-    return 1 if any(one.scores.skipped for one in cells) else 0
+    return code
 
 
 class _Progress:

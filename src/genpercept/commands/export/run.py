@@ -78,15 +78,18 @@ def _write_folder(target: Target, source: Source, out: Path) -> None:
         facts = {key: source.pipe.info.get(key) for key in ("model", "model_sha256", "task", "base", "licence")}
         facts = {"to": target.name, "layout": layout, **facts, "software": source.pipe.meta["software"]}
         parts.write_config(work / MARKER, facts)
-    said.told.written.append(str(out))
-    print(f"{out}: {layout}")
+    _say_what(out, target, layout)
 
 
 def _write_file(target: Target, source: Source, out: Path) -> None:
     """The file, and beside it that of its weights where it has one."""
     with atomic_files(out) as work:
         layout = target.write(source, work)
-    said.told.written.append(str(out))
+    _say_what(out, target, layout)
+
+
+def _say_what(out: Path, target: Target, layout: str) -> None:
+    said.result({"out": str(out), "to": target.name, "layout": layout})
     print(f"{out}: {layout}")
 
 

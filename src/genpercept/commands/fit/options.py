@@ -9,6 +9,7 @@ import rich_click as click
 
 from genpercept.commands import shared_options as shared
 
+THRESHOLDS = "Thresholds"
 _SHARE = click.FloatRange(min=0, max=1, max_open=True)
 
 
@@ -18,21 +19,35 @@ def fit() -> None:
     """Train one model for each part of a data set, set its thresholds, and measure it."""
 
 
-@fit.command()
-@shared.root(
-    required=True, metavar="MVTEC", help="Folder of MVTec AD, or another in its layout: CATEGORY/train/good/..."
+@fit.command(
+    epilog=shared.examples(
+        "genpercept fit anomaly --root MVTEC -o runs/fit --categories bottle,carpet",
+        "genpercept predict MVTEC/bottle/test -o found -m runs/fit/bottle/model --recursive",
+    )
 )
-@click.option("--categories", default="", metavar="A,B", help="Only these.  [default: all in the folder]")
+@shared.root(
+    panel=shared.DATA,
+    required=True,
+    metavar="MVTEC",
+    help="Folder of MVTec AD, or another in its layout: CATEGORY/train/good/...",
+)
+@click.option(
+    "--categories", panel=shared.DATA, default="", metavar="A,B", help="Only these.  [default: all in the folder]"
+)
 @click.option(
     "--recipe",
+    panel=shared.TRAINING,
     metavar="RECIPE",
     help="What is trained, a name or a file; its data are replaced.  [default: mini/anomaly for an embedded --model, else "
     "paper/anomaly]",
 )
-@shared.model("base", help="The base, instead of the recipe's: a folder, hub id or embedded name.")
-@shared.override(help="Override a key of the recipe, but for its data. Repeatable.")
+@shared.model(
+    "base", panel=shared.TRAINING, help="The base, instead of the recipe's: a folder, hub id or embedded name."
+)
+@shared.override(panel=shared.TRAINING, help="Override a key of the recipe, but for its data. Repeatable.")
 @click.option(
     "--held-out",
+    panel=THRESHOLDS,
     type=click.FloatRange(min=0, max=1, min_open=True, max_open=True),
     default=0.1,
     show_default=True,
@@ -41,6 +56,7 @@ def fit() -> None:
 )
 @click.option(
     "--image-rate",
+    panel=THRESHOLDS,
     type=_SHARE,
     default=0.05,
     show_default=True,
@@ -49,6 +65,7 @@ def fit() -> None:
 )
 @click.option(
     "--pixel-rate",
+    panel=THRESHOLDS,
     type=_SHARE,
     default=0.01,
     show_default=True,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from genpercept.commands.files import fitted
 from genpercept.commands.files.inputs import gather, name_results
@@ -82,6 +83,7 @@ def run(
             return 1 if outcome.done + outcome.skipped else 2
     if processes.first():
         _tell(jobs, out, outcome)
+        said.result(lambda: _document(jobs, out, outcome))
         order = {job: i for i, job in enumerate(jobs)}
         failed = [outcome.failed[job] for job in sorted(outcome.failed, key=order.__getitem__)]
         for failure in (*outcome.problems, *failed):
@@ -94,14 +96,35 @@ def _tell(jobs: list[Job], out: Path, outcome: Outcome) -> None:
     good = next((job for job in jobs if job not in outcome.failed), None)
     if good is None or str(out) == ends.STREAM:
         return
+    names = [path.name for path in _files(good).values()]
     if good.file:
         said.wrote(good.stem.with_name(good.file))
-        return
-    beside = good.stem.parent.glob(f"{glob.escape(good.stem.name)}_*.json")
-    sidecar = max(beside, key=lambda path: path.stat().st_mtime_ns, default=None)  # other tasks may have theirs
-    if sidecar is not None and (about := sidecars.read(sidecar)):
-        names = [*about["files"].values(), sidecar.name]
+    elif names:
         said.wrote(out, f"{', '.join(names)}{', ...' if len(jobs) > 1 else ''}")
+
+
+def _files(job: Job) -> dict[str, Path]:
+    """{format: file} of the image's results, and of "json", which tells of them; nothing where they are not there."""
+    if job.file:
+        path = job.stem.with_name(job.file)
+        return {path.suffix.lstrip("."): path}
+    beside = job.stem.parent.glob(f"{glob.escape(job.stem.name)}_*.json")
+    sidecar = max(beside, key=lambda path: path.stat().st_mtime_ns, default=None)  # other tasks may have theirs
+    if sidecar is None or not (about := sidecars.read(sidecar)):
+        return {}
+    return {**{format: sidecar.with_name(name) for format, name in about["files"].items()}, "json": sidecar}
+
+
+def _document(jobs: Sequence[Job], out: Path, outcome: Outcome) -> dict[str, Any]:
+    """The result, for programs."""
+    images = [
+        {"image": str(job.path), "error": outcome.failed[job]}
+        if job in outcome.failed
+        else {"image": str(job.path), "files": {format: str(path) for format, path in _files(job).items()}}
+        for job in jobs
+    ]
+    counts = {"predicted": outcome.done, "skipped": outcome.skipped, "failed": outcome.failures}
+    return {"out": str(out), **counts, "images": images, "problems": outcome.problems, "exit_code": outcome.exit_code}
 
 
 def _all(

@@ -15,7 +15,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from genpercept.commands.serve.limits import MIB
 
-_OPEN = ("/healthz", "/readyz", "/docs", "/openapi.json")  # without a key
+STATIC = "/static-docs"  # scripts and styles of /docs, which so need no other host
+_OPEN = (
+    *("/healthz", "/readyz", "/docs", "/openapi.json"),
+    *(f"{STATIC}/{name}" for name in ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png")),
+)  # without a key
 _LINGER_SECONDS, _LINGER_BYTES = 2.0, 64 * MIB  # of an upload that is not wanted any more
 
 

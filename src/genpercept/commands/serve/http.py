@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -19,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from genpercept.commands.serve import openapi, upload
 from genpercept.commands.serve.answers import Answer, choose
 from genpercept.commands.serve.engine import Engine
-from genpercept.commands.serve.gate import Gate
+from genpercept.commands.serve.gate import STATIC, Gate
 from genpercept.commands.serve.limits import Asked, Ending, Refusal, Unacceptable
 from genpercept.commands.serve.metrics import CONTENT_TYPE, Metrics
 from genpercept.core.version import __version__
@@ -66,7 +67,9 @@ def make_app(
     pages whose scripts may read answers. log: is told a line of each request. Further routes may be added, or apps mounted;
     they are behind the same gate.
     """
-    app = FastAPI(title="GenPercept", version=__version__, description=openapi.ABOUT, redoc_url=None)
+    app = FastAPIOffline(
+        title="GenPercept", version=__version__, description=openapi.ABOUT, redoc_url=None, static_url=STATIC
+    )
     metrics = Metrics(engine)
     _handlers(app)
     _state_routes(app, engine, metrics)

@@ -14,12 +14,13 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from genpercept.commands import terminal
 from genpercept.commands.evaluate import suites
 from genpercept.commands.study import execute, report
 from genpercept.commands.study.execute import Job
 from genpercept.commands.study.measure import HeldOut, Inference, check_tests
 from genpercept.commands.study.shipped import Scale, find
-from genpercept.core import locks
+from genpercept.core import locks, said
 from genpercept.core.names import choose
 from genpercept.metrics import METRICS
 from genpercept.models.paradigms import PARADIGMS
@@ -131,22 +132,30 @@ def main(
     check_tests(study.test, {job.recipe.task for job in jobs}, study.metrics)
     if dry_run:
         planned = execute.summary(chosen, study.rates.images, study.rates.passes, at_once, out)
+        said.result(
+            {"runs": [job.folder for job in chosen], "plan": str(planned).splitlines(), "exit_code": planned.code}
+        )
         print(planned)
         return planned.code
+    metric = TASKS.find(jobs[0].recipe.task).metric
     with locks.own(out, "study"):
         execute.claim(out, jobs, resume)
         failed = execute.execute(out, chosen, at_once, study.rates.images, study.rates.passes)
         settings = study.model_dump(mode="json", exclude={"arm", "base", "rates", "suite"})
         result = report.collect(out, jobs, settings | {"reference": study.reference_arm}, failed)
         try:
-            written = report.write(out, result, TASKS.find(jobs[0].recipe.task).metric)
+            written = report.write(out, result, metric)
         except OSError as error:
             raise ValueError(
                 f"{out}: the report could not be written ({error.strerror}); all runs are as they are: --resume writes it"
             ) from None
+    code = 0 if not failed else 1 if len(failed) < len(chosen) else 2
+    said.result(result | {"written": [str(path) for path in written], "exit_code": code})
+    terminal.show(*report.tables(result, metric))
+    print()
     for path in written:
         print(path)
-    return 0 if not failed else 1 if len(failed) < len(chosen) else 2
+    return code
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------

@@ -7,16 +7,20 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from genpercept.commands import terminal
 from genpercept.commands.study import chart, paired
 from genpercept.commands.study.execute import Job
 from genpercept.commands.study.job import SCORES
 from genpercept.commands.study.paired import Mean
 from genpercept.core import files
 from genpercept.metrics import METRICS, Column
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 # ---- the figures -----------------------------------------------------------------------------------------------------
 
@@ -160,6 +164,17 @@ def markdown(result: Mapping[str, Any], metric: str, picture: str = "") -> str:
     parts += ["## Runs", _table(("arm", "labels", "steps", "images", "training, min", "left-out steps"), _runs(result))]
     parts += _absent(result)
     return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
+
+
+def tables(result: Mapping[str, Any], metric: str) -> Iterator[Table]:
+    """The page's tables of means, for the terminal."""
+    study, plugin = result["study"], METRICS.find(metric)
+    for labels in dict.fromkeys(row["labels"] for row in result["rows"]):
+        rows = [row for row in result["rows"] if row["labels"] == labels]
+        for column in (plugin.column(key) for key in study["metrics"]):
+            title = f"{column.words} {column.arrow}".strip() + ("" if labels is None else f", {labels} labels")
+            means = _means(rows, list(rows[0]["figures"]), column)
+            yield terminal.table(("arm", *_heads(rows, column.key)), means, title=title)
 
 
 def _method(result: Mapping[str, Any]) -> str:
