@@ -304,6 +304,24 @@ host = _shared(
 )
 port = _shared("--port", panel=SERVER, type=click.IntRange(0, 65535), show_default=True, help="0: any that is free.")
 
+
+def service(at: int, default: str) -> Callable[[F], F]:
+    """What is served, and where: --model and how it is read, --host, --port (default: `at`), --device, --dtype, --specialised.
+
+    default: what the first model of a task is.
+    """
+    where = "mini/depth, a folder, a hub id, or NAME=one of these; may be repeated; the first of a task is "
+    return together(
+        model("models", multiple=True, help=f"{where}{default}.  [default: all embedded models]"),
+        model_source(),
+        host(),
+        port(default=at),
+        device(),
+        dtype(),
+        specialised(help="Fold what is constant in one step: quicker.  [default: as the models were saved]"),
+    )
+
+
 # Data sets ----------------------------------------------------------------------------------------------------------------
 
 root = _shared("--root", metavar="R")

@@ -21,10 +21,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genpercept import GenPerceptPipeline
 from genpercept.commands.app.examples import examples
 from genpercept.tasks import title_of
-from tests.support.paths import SD_TINY
+from tests.support.noisy import noisy_depth
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
@@ -68,10 +67,7 @@ def started(scratch: Path, *words: str) -> Iterator[Running]:
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """All embedded models, and a second one of depth, whose runs start from noise."""
-    noisy = tmp_path_factory.mktemp("models") / "noisy"
-    GenPerceptPipeline.from_base(SD_TINY, "depth", paradigm="stochastic_multi_step", resolution=64).save_pretrained(
-        noisy
-    )
+    noisy = noisy_depth(tmp_path_factory.mktemp("models") / "noisy", 64)
     models = [word for task in TABS for word in ("--model", f"mini/{task}")]
     with started(tmp_path_factory.mktemp("scratch"), *models, "--model", str(noisy)) as running:
         yield running

@@ -23,7 +23,6 @@ from PIL import Image
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from genpercept import GenPerceptPipeline
 from genpercept.checkpoints import hub
 from genpercept.commands.app import files, pictures, same
 from genpercept.commands.app.desk import OWN, Desk, guarded, resolutions
@@ -36,7 +35,7 @@ from genpercept.imaging.kinds import KINDS, Kind
 from genpercept.imaging.prediction import Prediction
 from genpercept.tasks import TASKS
 from tests.support.commands import Call
-from tests.support.paths import SD_TINY
+from tests.support.noisy import noisy_depth
 from tests.support.strangers import Install
 
 
@@ -50,10 +49,7 @@ def desk_of(specs: list[ModelSpec]) -> Iterator[Desk]:
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     """An embedded model, and one whose runs start from noise."""
-    noisy = tmp_path_factory.mktemp("models") / "noisy"
-    GenPerceptPipeline.from_base(SD_TINY, "depth", paradigm="stochastic_multi_step", resolution=32).save_pretrained(
-        noisy
-    )
+    noisy = noisy_depth(tmp_path_factory.mktemp("models") / "noisy", 32)
     yield from desk_of([ModelSpec("mini/matting", "mini/matting"), ModelSpec("noisy", str(noisy))])
 
 

@@ -15,19 +15,8 @@ from genpercept.commands import shared_options as shared
         "genpercept app --model mini/depth --model mine=MY_MODEL",
     )
 )
-@shared.model(
-    "models",
-    multiple=True,
-    help="mini/depth, a folder, a hub id, or NAME=one of these; may be repeated; the first of a task is chosen when the page "
-    "opens.  [default: all embedded models]",
-)
-@shared.model_source()
-@shared.host()
-@shared.port(default=7860)
+@shared.service(7860, "chosen when the page opens")
 @click.option("--open", "browser", panel=shared.SERVER, is_flag=True, help="Open the page in this machine's browser.")
-@shared.device()
-@shared.dtype()
-@shared.specialised(help="Fold what is constant in one step: quicker.  [default: as the models were saved]")
 @shared.debuggable
 def app(
     models: tuple[str, ...],

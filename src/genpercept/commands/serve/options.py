@@ -53,19 +53,8 @@ _limits = shared.together(
         "curl -F image=@photo.jpg 'http://127.0.0.1:8000/v1/predict/depth?format=color' -o depth.png",
     )
 )
-@shared.model(
-    "models",
-    multiple=True,
-    help="mini/depth, a folder, a hub id, or NAME=one of these; may be repeated; the first of a "
-    "task is its default.  [default: all embedded models]",
-)
-@shared.model_source()
-@shared.host()
-@shared.port(default=8000)
-@shared.device()
-@shared.dtype()
+@shared.service(8000, "its default")
 @shared.batch_size(type=shared.BatchSize(), default="auto", help="Images of one size at once; auto: as memory allows.")
-@shared.specialised(help="Fold what is constant in one step: quicker.  [default: as the models were saved]")
 @_limits
 @click.option(
     "--allow-origin",
