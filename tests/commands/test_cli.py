@@ -7,7 +7,6 @@ import importlib
 import json
 import os
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -67,20 +66,16 @@ def test_export_offers_what_there_is(call: Call) -> None:
     assert all(name in call("export", "--help")[1] for name in TARGETS.names())
 
 
-def test_help_is_quick_and_imports_nothing_heavy() -> None:
-    times = []
-    for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        result = genpercept("--help")
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-        assert result.returncode == 0 and all(name in result.stdout for name in COMMANDS)
-    assert min(times) < 0.3, f"seconds of CPU: {times}"
-    code = "import sys, genpercept.commands.cli; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = [m for m in done.stdout.split() if m.startswith(("genpercept.", "torch", "numpy"))]
-    ours = [m for m in loaded if not m.startswith(("genpercept.commands", "genpercept.core"))]
-    assert ours == []
+def test_help_imports_nothing_heavy() -> None:
+    """Its time is that of its imports, which are counted here: a quarter of a second for 287 modules on a quiet machine."""
+    code = "import sys, genpercept.commands.cli as c\ntry: c.main()\nfinally: print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=True)
+    assert all(name in done.stdout for name in COMMANDS)
+    loaded = done.stderr.split()
+    assert len(loaded) < 350, len(loaded)
+    large = ("genpercept.", "torch", "numpy", "PIL", "pydantic", "scipy", "diffusers", "transformers")
+    heavy = [m for m in loaded if m.startswith(large) and not m.startswith(("genpercept.commands", "genpercept.core"))]
+    assert heavy == []
 
 
 @pytest.mark.parametrize("words", [*([name] for name in COMMANDS), *(["data", name] for name in cli.data.commands)])
