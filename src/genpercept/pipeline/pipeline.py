@@ -17,13 +17,13 @@ from genpercept.checkpoints.parts import FORMAT
 from genpercept.core.rng import Rng
 from genpercept.core.values import Features, Geometry, Region
 from genpercept.imaging.prediction import Prediction
-from genpercept.imaging.read import read_many, to_tensor
+from genpercept.imaging.read import read_many
 from genpercept.models.backbones import as_backbone
 from genpercept.models.codecs import CODECS
 from genpercept.models.heads import HEADS
 from genpercept.models.paradigms import PARADIGMS, Paradigm
 from genpercept.pipeline import codec_swap, pairing
-from genpercept.pipeline.call import IDENTITY_AXES, Run, batches, boxes_by_image, check_runs, decode, seeds_of, turned
+from genpercept.pipeline.call import IDENTITY_AXES, Run, batches, boxes_by_image, check_runs, decode, seeds_of, turned, uploaded
 from genpercept.pipeline.folder import Parts, read_base, read_model, write
 from genpercept.tasks import TASKS, JudgingTask, RegionTask, Task
 
@@ -111,7 +111,8 @@ class GenPerceptPipeline(DiffusionPipeline):
         resolution = self.resolution if processing_resolution is None else processing_resolution
 
         sources, single = read_many(image)
-        images = [to_tensor(sources.pop(0)) for _ in range(len(sources))]  # large ones are not kept twice
+        device = self._execution_device
+        images = [uploaded(sources.pop(0), device) for _ in range(len(sources))]  # large ones are not kept twice
         regions = self._regions(images, boxes_by_image(boxes, len(images), single))
         seeds = seeds_of(generator, len(images))
         run = Run(chosen, steps, seeds, ensemble_size, batch_size, flip_test)
