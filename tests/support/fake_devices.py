@@ -69,8 +69,9 @@ class FakeGPU(TorchDispatchMode):
         if func is _ATEN.copy_.default and not isinstance(args[0], FakeTensor):
             self.waits[_place()] += 1
             return args[0].zero_()
-        if func in (_ATEN._to_copy.default, _ATEN.copy_.default):
-            self.uploads[_place()] += not all(isinstance(x, FakeTensor) for x in flat if isinstance(x, Tensor))
+        copies = func in (_ATEN._to_copy.default, _ATEN.copy_.default)
+        if copies and not all(isinstance(x, FakeTensor) for x in flat if isinstance(x, Tensor)):
+            self.uploads[_place()] += 1
         given, named = tree_unflatten([self._as_fake(x) for x in flat], spec)
         try:
             with self.fake:
@@ -90,7 +91,9 @@ class FakeGPU(TorchDispatchMode):
 @cache
 def _is_made_of_others(func: Any) -> bool:
     name = func.name()
-    return name.startswith("aten::") and torch._C._dispatch_has_kernel_for_dispatch_key(name, "CompositeImplicitAutograd")
+    return name.startswith("aten::") and torch._C._dispatch_has_kernel_for_dispatch_key(
+        name, "CompositeImplicitAutograd"
+    )
 
 
 def _zeros(like: Tensor, options: dict[str, Any]) -> Tensor:
@@ -136,9 +139,13 @@ def fake_gpu() -> Iterator[FakeGPU]:
         for engine in (torch.autograd, torch.autograd.graph):
             stack.enter_context(mock.patch.object(engine, "_engine_run_backward", _backward))
         swaps = torch.__future__.get_swap_module_params_on_conversion()
-        torch.__future__.set_swap_module_params_on_conversion(True)  # Module.to keeps its Parameter objects, as on a GPU
+        torch.__future__.set_swap_module_params_on_conversion(
+            True
+        )  # Module.to keeps its Parameter objects, as on a GPU
         stack.callback(torch.__future__.set_swap_module_params_on_conversion, swaps)
-        stack.enter_context(mock.patch.object(torch.utils, "weakref", _NoWeakReferences))  # FakeTensorMode's own do no harm
+        stack.enter_context(
+            mock.patch.object(torch.utils, "weakref", _NoWeakReferences)
+        )  # FakeTensorMode's own do no harm
         yield stack.enter_context(FakeGPU())
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from genpercept.core import dtypes, said
+from genpercept.core.devices import allow_tf32
 from genpercept.core.rng import generator
 from genpercept.training import lacking, stages
 from genpercept.training import recipe as recipes
@@ -89,6 +90,8 @@ class Training:
         self.recipe, self.out = recipe, out
         if recipe.speed.threads:
             torch.set_num_threads(recipe.speed.threads)
+        if torch.cuda.is_available():
+            allow_tf32(recipe.speed.tf32)
         AcceleratorState._reset_state()  # a second run in one interpreter may have another precision
         # said outright: without an accelerator, accelerate does not see that there are several processes
         cpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
