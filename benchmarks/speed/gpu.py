@@ -4,9 +4,9 @@
     benchmarks/speed/gpu.sh --plan     # what would run, with the seconds that each job may take
     benchmarks/speed/gpu.sh --smoke --out DIR
 
-Random weights in Stable Diffusion 2.1's shape. Each job has a process of its own, which is ended when its time is over, and none
-begins that could not end within the whole. What matters most comes first. Results are stored after each job; what failed or was
-left out is tried by the next run.
+Random weights in Stable Diffusion 2.1's shape. Each job has a process of its own, which is ended when its time is over, and
+none begins that could not end within the whole. What matters most comes first. Results are stored after each job; what failed
+or was left out is tried by the next run.
 """
 
 from __future__ import annotations

@@ -36,6 +36,9 @@ class _Fake(FakeTensorMode):
 
     avoid_device_init = True  # type: ignore[assignment]
 
+    def __deepcopy__(self, memo: Any) -> _Fake:
+        return self  # a copy of a tensor is of the same mode
+
 
 class FakeGPU(TorchDispatchMode):
     """Within it `device="cuda"` works. waits: how often which function of ours (file:function) waited for the device.
@@ -138,6 +141,9 @@ def fake_gpu() -> Iterator[FakeGPU]:
         stack.enter_context(mock.patch.object(fake_tensor, "init_gpu_context", lambda device: None))
         for engine in (torch.autograd, torch.autograd.graph):
             stack.enter_context(mock.patch.object(engine, "_engine_run_backward", _backward))
+        lifts = torch._C._only_lift_cpu_tensors()  # a new tensor is made on the CPU and copied, which FakeGPU sees
+        torch._C._set_only_lift_cpu_tensors(True)
+        stack.callback(torch._C._set_only_lift_cpu_tensors, lifts)
         swaps = torch.__future__.get_swap_module_params_on_conversion()
         torch.__future__.set_swap_module_params_on_conversion(
             True

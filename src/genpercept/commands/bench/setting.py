@@ -98,7 +98,8 @@ class Effort:
 
     matmul_seconds: for each size of the matrices whose product is the ceiling. file_to_file: whether reading, all of the
     pipeline and writing are timed as one thing, too. stages: whether the network's are timed apart. host: whether reading,
-    resizing and writing are timed, which no device and no dtype changes. limit: seconds after which a process is ended; 0: none.
+    resizing and writing are timed, which no device and no dtype changes. limit: seconds after which a process is ended; 0:
+    none.
     """
 
     warmup: int = 1

@@ -322,7 +322,7 @@ def with_bias(conv: nn.Conv2d, bias: Tensor | None) -> nn.Conv2d:
 
 
 def exact(x: Tensor) -> Tensor:
-    """In float64 on the CPU, for folding: Apple's GPUs have no float64, and a constant made here must not meet a GPU's tensor."""
+    """In float64 on the CPU, for folding: Apple's GPUs have no float64, and our constants must not meet a GPU's tensors."""
     return x.detach().to("cpu", torch.float64)
 
 
