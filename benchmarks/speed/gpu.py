@@ -83,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         plain = replace(plain, shape="mini", resolution=32, threads=1, dtype="fp32")
         effort = Effort(1, 2, 0.2, 0.05, host=False, file_to_file=False)
     if args.plan:
+        files.write_text(args.out / "gpu_plan.md", f"# What `gpu.sh` would run\n\n{plan(jobs, plain, whole)}\n")
         print(plan(jobs, plain, whole))
         return 0
     begun, store = time.monotonic(), args.out / "gpu_jobs.json"
@@ -113,7 +114,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     parser.add_argument("--smoke", action="store_true", help="tiny networks on the CPU: does everything run?")
-    parser.add_argument("--plan", action="store_true", help="print what would run, and measure nothing")
+    parser.add_argument("--plan", action="store_true", help="what would run, to gpu_plan.md; nothing is measured")
     parser.add_argument("--again", action="store_true", help="measure what is there already, too")
     return parser.parse_args(argv)
 

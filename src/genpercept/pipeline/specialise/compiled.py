@@ -58,7 +58,7 @@ class Graphed:
         """pools: of the pipeline, whose graphs run one after the other. record: makes a Replay of the function for these
         arguments; None: a CUDA graph, on CUDA devices only."""
         self.function = function
-        self.pools = pools or Pools()
+        self.pools = Pools() if pools is None else pools  # an empty one is to be filled
         self._given, self.off = record, ""
         self.seen: set[Any] = set()
         self.graphs: OrderedDict[Any, Replay] = OrderedDict()
