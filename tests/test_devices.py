@@ -397,16 +397,16 @@ def test_autocast_is_of_the_device(gpu: FakeGPU) -> None:
 
 
 def test_tf32_is_a_choice() -> None:
-    parts = (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn)
-    before = [part.fp32_precision for part in parts]
+    parts = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [part.allow_tf32 for part in parts]
     try:
-        for on, name in ((True, "tf32"), (False, "ieee")):
+        for on in (True, False):
             allow_tf32(on)
-            assert {part.fp32_precision for part in parts} == {name}
-            assert torch.backends.cudnn.allow_tf32 is on and torch.backends.cuda.matmul.allow_tf32 is on
+            assert {part.allow_tf32 for part in parts} == {on}
+            assert (torch.get_float32_matmul_precision() == "highest") is not on
     finally:
         for part, value in zip(parts, before, strict=True):
-            part.fp32_precision = value
+            part.allow_tf32 = value
     assert Request(tf32=True).record()["tf32"] and "tf32" not in Request().record()
 
 

@@ -17,13 +17,8 @@ def allow_tf32(on: bool) -> None:
     """
     import torch
 
-    if not hasattr(
-        torch.backends.cuda.matmul, "fp32_precision"
-    ):  # before PyTorch 2.9, after which the two ways do not mix
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = on
-        return
-    for part in (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn):  # type: ignore[attr-defined]
-        part.fp32_precision = "tf32" if on else "ieee"
+    # the newer names of PyTorch (fp32_precision) do not tell these, which its compiler reads, and then it refuses to go on
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = on
 
 
 def pick_device(device: str) -> str:

@@ -31,7 +31,7 @@ def describe(device: str, threads: int) -> dict[str, Any]:
     if device.startswith("cuda"):
         found = torch.cuda.get_device_properties(device)
         facts |= {"accelerator": found.name, "accelerator_gib": round(found.total_memory / _GIB, 1)}
-        facts |= {"cuda": torch.version.cuda, "tf32": torch.get_float32_matmul_precision() != "highest"}
+        facts |= {"cuda": torch.version.cuda, "tf32": torch.backends.cuda.matmul.allow_tf32}
     return facts | {"versions": {name: _version(name) for name in _PACKAGES}}
 
 
