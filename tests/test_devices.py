@@ -397,7 +397,7 @@ def test_autocast_is_of_the_device(gpu: FakeGPU) -> None:
 
 
 def test_tf32_is_a_choice() -> None:
-    parts = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    parts: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
     before = [part.allow_tf32 for part in parts]
     try:
         for on in (True, False):

@@ -177,7 +177,7 @@ def _backward(tensors: Sequence[Tensor], gradients: Any, *_unused: Any, **_more:
     waiting: dict[Any, list[Any]] = {}
     edges: Counter[Any] = Counter()
     found: set[Any] = set()
-    todo = [tensor.grad_fn for tensor in tensors]
+    todo: list[Any] = [tensor.grad_fn for tensor in tensors]
     while todo:
         node = todo.pop()
         if node in found:
@@ -188,7 +188,7 @@ def _backward(tensors: Sequence[Tensor], gradients: Any, *_unused: Any, **_more:
         todo += following
     for tensor, gradient in zip(tensors, gradients, strict=True):
         _add(waiting, tensor.grad_fn, tensor.output_nr, torch.ones_like(tensor) if gradient is None else gradient)
-    ready = [tensor.grad_fn for tensor in tensors if not edges[tensor.grad_fn]]
+    ready: list[Any] = [tensor.grad_fn for tensor in tensors if not edges[tensor.grad_fn]]
     with torch.no_grad():
         while ready:
             node = ready.pop()

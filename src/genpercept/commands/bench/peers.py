@@ -288,7 +288,7 @@ def measure(peer: Peer, of: Setting, effort: Effort, way: Way = Way()) -> dict[s
     torch.manual_seed(0)
     with torch.device(of.device):
         built = peer.build()
-    model = built.to(dtype)
+    model: Any = built.to(dtype)
     if isinstance(model, nn.Module):
         model.eval()
     networks = [model.unet, model.vae.encoder, model.vae.decoder] if peer.family == "marigold" else [_Depth(model)]
