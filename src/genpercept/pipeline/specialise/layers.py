@@ -323,7 +323,7 @@ def with_bias(conv: nn.Conv2d, bias: Tensor | None) -> nn.Conv2d:
 
 def exact(x: Tensor) -> Tensor:
     """In float64 on the CPU, for folding: Apple's GPUs have no float64, and our constants must not meet a GPU's tensors."""
-    return x.detach().to("cpu", torch.float64)
+    return x.detach().cpu().double()
 
 
 def frozen(value: Tensor, like: Tensor) -> nn.Parameter:
@@ -332,7 +332,7 @@ def frozen(value: Tensor, like: Tensor) -> nn.Parameter:
     The format of a convolution's weight becomes that of its answer, and float32 group normalisation of maps in channels_last
     rounds badly on CPUs: products of einsum, which lie anyhow, must not decide it.
     """
-    tensor = value.detach().to(like)
+    tensor = value.detach().to(like.dtype).to(like.device)  # in this order: float64 cannot go to every device
     last = tensor.ndim == 4 and like.ndim == 4 and is_channels_last(like)
     tensor = tensor.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
     return nn.Parameter(tensor, requires_grad=False)
