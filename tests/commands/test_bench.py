@@ -357,12 +357,29 @@ def test_a_job_in_a_process_of_its_own(tmp_path: Path) -> None:
 
 
 def test_gpu_script_runs_to_its_end(here: list[str], tmp_path: Path) -> None:
-    assert script("speed/gpu").main(["--smoke", "--out", str(tmp_path)]) == 0
+    gpu, words = script("speed/gpu"), ["--smoke", "--out", str(tmp_path)]
+    assert gpu.main(words) == 0
     result = json.loads((tmp_path / "gpu.json").read_text())
-    assert [row["batch"] for row in result["rows"]] == [1, 2] * 3
+    assert [row["batch"] for row in result["rows"]] == [1, 1, 2]
+    assert ["read" in row["stages"] for row in result["rows"]] == [False, True, True]  # what the host does, once
     assert [row["name"] for row in result["peers"]] == ["depth-anything-v2-small"]
     text = (tmp_path / "gpu.md").read_text()
     assert "best batch" in text and "DepthFM (paper's figure)" in text and "not measured here" in text
+    store, before = tmp_path / "gpu_jobs.json", list(here)
+    done = json.loads(store.read_text())
+    name = next(iter(done))
+    done[name]["rows"] = [{"label": name, "error": "was ended"}]
+    store.write_text(json.dumps(done))
+    assert gpu.main(words) == 0 and here == [*before, "measure"]  # that one alone is measured again
+    assert json.loads((tmp_path / "gpu.json").read_text())["rows"][0]["batch"] == 1
+
+
+def test_gpu_script_fits_into_its_time() -> None:
+    gpu = script("speed/gpu")
+    assert sum(job.seconds for job in gpu.JOBS) <= gpu.WHOLE < 8 * 60 + 1
+    assert len({job.label(gpu.Setting(dtype="bf16")) for job in gpu.JOBS}) == len(
+        gpu.JOBS
+    )  # results are stored by these
 
 
 def test_gpu_shell_script_finds_its_way() -> None:

@@ -354,7 +354,7 @@ def test_a_size_is_recorded_when_it_comes_again() -> None:
 
         return replay
 
-    graphed = Graphed(lambda x, scale: x * scale, record)
+    graphed = Graphed(lambda x, scale: x * scale, record=record)
     x = torch.arange(3.0)
     first = graphed(x, scale=2)
     assert calls == []
@@ -376,7 +376,7 @@ def test_what_cannot_be_recorded_runs_as_it_is(caplog: pytest.LogCaptureFixture)
     def record(function: Any, args: Any, kwargs: Any) -> Any:
         raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
 
-    graphed = Graphed(lambda x: x + 1, record)
+    graphed = Graphed(lambda x: x + 1, record=record)
     for _ in range(4):
         torch.testing.assert_close(graphed(torch.zeros(2)), torch.ones(2))
     assert caplog.text.count("CUDA graphs are off: CUDA error: operation not permitted") == 1
@@ -419,7 +419,7 @@ def test_what_is_recorded_may_be_given_features_or_lists() -> None:
     def record(function: Any, args: Any, kwargs: Any) -> Any:
         return lambda args, kwargs: function(*args, **kwargs)
 
-    graphed = Graphed(lambda features: features.pyramid[0] + 1, record)
+    graphed = Graphed(lambda features: features.pyramid[0] + 1, record=record)
     for side in (2, 2, 3, 2):
         found = graphed(Features(None, (torch.ones(side, side), torch.zeros(1)), (side, side)))
         torch.testing.assert_close(found, torch.full((side, side), 2.0))

@@ -249,6 +249,13 @@ dtype = _shared(
     help="Of the network's weights.",
 )
 
+tf32 = _shared(
+    "--tf32",
+    panel=MACHINE,
+    is_flag=True,
+    help="NVIDIA GPUs: quicker float32, of which 10 bits of mantissa count in products.",
+)
+
 
 class BatchSize(click.ParamType):
     """A number from 1 on, or auto."""

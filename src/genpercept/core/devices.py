@@ -1,4 +1,4 @@
-"""Which device to run on, and whether its memory was short."""
+"""Which device to run on, how it computes float32, and whether its memory was short."""
 
 from __future__ import annotations
 
@@ -10,6 +10,18 @@ def out_of_memory(error: BaseException) -> bool:
     """Whether this is how Python, or torch on any device, says that memory was short."""
     text = str(error)
     return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+
+
+def allow_tf32(on: bool) -> None:
+    """Whether NVIDIA's tensor cores may round the factors of float32 products to 10 bits of mantissa (TF32): for the process.
+
+    PyTorch's own default is to do so in convolutions and not in matrix products. Without it, float32 agrees to 1e-5 with the
+    CPU's. Nothing else than CUDA devices knows it.
+    """
+    import torch
+
+    # the newer names of PyTorch (fp32_precision) do not tell these, which its compiler reads, and then it refuses to go on
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = on
 
 
 def pick_device(device: str) -> str:

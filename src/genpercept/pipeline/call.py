@@ -13,6 +13,7 @@ from torch import Tensor
 from genpercept.core.values import Geometry, resize
 from genpercept.imaging.kinds import KINDS
 from genpercept.imaging.prediction import Prediction
+from genpercept.imaging.read import to_tensor
 from genpercept.models.codecs import Codec
 from genpercept.models.paradigms import Paradigm
 from genpercept.pipeline import ensemble
@@ -116,6 +117,20 @@ def decode(task: Task, raw_MCHW: Tensor, geometry: Geometry, options: dict[str, 
         raw=mean[0].cpu().numpy(),
         meta=runs[0].meta,
     )
+
+
+def uploaded(image_HWC: np.ndarray, device: torch.device) -> Tensor:
+    """What `imaging.read` gives -> (1, 3, H, W) float32 in [0, 1] on the device.
+
+    A GPU is sent bytes, a quarter of what floats are, from memory that it reads without the processor; it converts and resizes
+    them itself.
+    """
+    if device.type == "cpu":
+        return to_tensor(image_HWC)
+    x = torch.from_numpy(image_HWC)
+    x = (x.pin_memory() if device.type == "cuda" else x).to(device, non_blocking=True)
+    x = x.permute(2, 0, 1)[None].to(torch.float32, memory_format=torch.contiguous_format)
+    return x.div_(255) if image_HWC.dtype == np.uint8 else x
 
 
 def turned(raw_BCHW: Tensor, axes: list[list[float]] | None, kind: str) -> Tensor:

@@ -106,13 +106,14 @@ def align_least_squares(maps_M1HW: Tensor, reduction: str) -> tuple[Tensor, Tens
     Continuous in the maps: rounding errors stay rounding errors, whatever the batch.
     """
     scale, shift = _min_max(maps_M1HW)
-    x = maps_M1HW.flatten(1).double()
+    exact = torch.float32 if maps_M1HW.device.type == "mps" else torch.float64  # which Apple's GPUs do not have
+    x = maps_M1HW.flatten(1).to(exact)
     x = x - x.mean(1, keepdim=True)
     for _ in range(_ROUNDS):
-        target = _reduce(_aligned(maps_M1HW, scale, shift), reduction).flatten().double()
+        target = _reduce(_aligned(maps_M1HW, scale, shift), reduction).flatten().to(exact)
         slope = (x @ (target - target.mean())) / (x**2).sum(1).clamp_min(_EPS)
         scale = slope.to(maps_M1HW)
-        shift = (target.mean() - slope * maps_M1HW.flatten(1).double().mean(1)).to(maps_M1HW)
+        shift = (target.mean() - slope * maps_M1HW.flatten(1).to(exact).mean(1)).to(maps_M1HW)
     return scale, shift
 
 

@@ -17,13 +17,23 @@ from genpercept.checkpoints.parts import FORMAT
 from genpercept.core.rng import Rng
 from genpercept.core.values import Features, Geometry, Region
 from genpercept.imaging.prediction import Prediction
-from genpercept.imaging.read import read_many, to_tensor
+from genpercept.imaging.read import read_many
 from genpercept.models.backbones import as_backbone
 from genpercept.models.codecs import CODECS
 from genpercept.models.heads import HEADS
 from genpercept.models.paradigms import PARADIGMS, Paradigm
 from genpercept.pipeline import codec_swap, pairing
-from genpercept.pipeline.call import IDENTITY_AXES, Run, batches, boxes_by_image, check_runs, decode, seeds_of, turned
+from genpercept.pipeline.call import (
+    IDENTITY_AXES,
+    Run,
+    batches,
+    boxes_by_image,
+    check_runs,
+    decode,
+    seeds_of,
+    turned,
+    uploaded,
+)
 from genpercept.pipeline.folder import Parts, read_base, read_model, write
 from genpercept.tasks import TASKS, JudgingTask, RegionTask, Task
 
@@ -111,7 +121,8 @@ class GenPerceptPipeline(DiffusionPipeline):
         resolution = self.resolution if processing_resolution is None else processing_resolution
 
         sources, single = read_many(image)
-        images = [to_tensor(sources.pop(0)) for _ in range(len(sources))]  # large ones are not kept twice
+        device = self._execution_device
+        images = [uploaded(sources.pop(0), device) for _ in range(len(sources))]  # large ones are not kept twice
         regions = self._regions(images, boxes_by_image(boxes, len(images), single))
         seeds = seeds_of(generator, len(images))
         run = Run(chosen, steps, seeds, ensemble_size, batch_size, flip_test)
@@ -180,20 +191,23 @@ class GenPerceptPipeline(DiffusionPipeline):
         wants_latent = self._head.consumes == "latent"
         stored = self.info.get("conditions") or {}
         conditions = {k: torch.tensor([v], dtype=self.unet_dtype, device=device) for k, v in stored.items()}
+        prompt = self.prompt_embeds.to(device, self.unet_dtype)
 
         def denoise(x: Tensor, t: Tensor) -> Features:
-            context = self.prompt_embeds.to(device, self.unet_dtype).expand(x.shape[0], -1, -1)
+            context = prompt.expand(x.shape[0], -1, -1)
             further = {k: row.expand(x.shape[0], -1) for k, row in conditions.items()}
             return as_backbone(self._denoiser).forward_features(
                 x.to(self.unet_dtype), t, context, latent=wants_latent, **further
             )
 
         z_x = self._codec.encode(image_BCHW.to(device) * 2 - 1)
-        for rows in torch.arange(len(z_x) * run.members).split(run.batch_size):
-            images, members = rows // run.members, rows % run.members
-            rng = Rng([run.seeds[i] for i in images.tolist()] if run.seeds else 0, 0, members.tolist())
-            start = None if latents is None else latents[rows].to(device)
-            yield run.paradigm.predict(denoise, z_x[images.to(device)], run.steps, rng, start)
+        for first in range(0, len(z_x) * run.members, run.batch_size):
+            rows = range(first, min(first + run.batch_size, len(z_x) * run.members))
+            seeds = [run.seeds[row // run.members] for row in rows] if run.seeds else 0
+            rng = Rng(seeds, 0, [row % run.members for row in rows])
+            start = None if latents is None else latents[rows.start : rows.stop].to(device)
+            images = torch.arange(rows.start, rows.stop, device=device) // run.members
+            yield run.paradigm.predict(denoise, z_x[images], run.steps, rng, start)
 
     # ---- what goes with what ---------------------------------------------------------------------------------------
 

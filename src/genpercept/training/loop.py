@@ -89,6 +89,8 @@ class Training:
         self.recipe, self.out = recipe, out
         if recipe.speed.threads:
             torch.set_num_threads(recipe.speed.threads)
+        if torch.cuda.is_available():
+            devices.allow_tf32(recipe.speed.tf32)
         AcceleratorState._reset_state()  # a second run in one interpreter may have another precision
         # said outright: without an accelerator, accelerate does not see that there are several processes
         cpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())

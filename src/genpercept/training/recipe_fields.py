@@ -249,6 +249,10 @@ class Speed(Section):
         default=1, ge=1, description="Processes on this machine, each with its share of every batch."
     )
     channels_last: bool = Field(default=False, description="Weights and images in torch's channels_last memory format.")
+    tf32: bool = Field(
+        default=False,
+        description="NVIDIA GPUs: float32 products of factors with 10 bits of mantissa (TF32), quicker.",
+    )
     checkpointing: bool = Field(
         default=False,
         description="Activations are computed again in the backward pass: less memory, about a third more time.",

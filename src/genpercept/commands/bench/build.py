@@ -50,7 +50,8 @@ def pipeline(setting: Setting, graph: Path | None = None) -> GenPerceptPipeline:
             raise ValueError(f"{setting.network}: its codec cannot work in tiles; leave --vae-tiling out")
         enable()
     if setting.specialised:
-        pipe = specialise(pipe, compile=setting.compile, cuda_graphs=setting.cuda_graphs, strips=setting.strips)
+        ways = {"compile": setting.compile, "cuda_graphs": setting.cuda_graphs, "layout": setting.layout}
+        pipe = specialise(pipe, strips=setting.strips, **ways)
         pipe.to(setting.device)
     return pipe
 

@@ -81,6 +81,7 @@ class _Work:
         device, effort, task = self.of.device, self.effort, self.pipe.task_plugin
         run = Run(self.run.paradigm, self.run.steps, batch_size=size)
         x = self._resized().expand(size, -1, -1, -1).contiguous()
+        x = x.to(self.pipe.device)  # as the peers' input: its copy is no part of the network's time
 
         raw = x  # until the network has run
 
@@ -88,18 +89,21 @@ class _Work:
             nonlocal raw
             raw = self.pipe._forward(x, run, None)
 
-        stages = {
-            "read": timed(lambda: [read(self.photo) for _ in range(size)], "cpu", effort),
-            "resize": timed(lambda: [self._resized() for _ in range(size)], "cpu", effort),
-        }
+        stages: dict[str, Any] = {}
+        if effort.host:
+            stages["read"] = timed(lambda: [read(self.photo) for _ in range(size)], "cpu", effort)
+            stages["resize"] = timed(lambda: [self._resized() for _ in range(size)], "cpu", effort)
         machine.reset_peak(device)
         whole = timed(network, device, effort)
         peak = machine.peak(device)
+        if reason := getattr(self.pipe, "graphs_off", ""):
+            raise ValueError(f"CUDA graphs could not be recorded, and their times would be of something else: {reason}")
         apart, peaks = self._apart(network) if effort.stages and self.of.runtime == "torch" else ({}, {})
         stages |= apart
         predictions = [task.decode(one, self.geometry) for one in raw.split(1)]
         stages["decode"] = timed(lambda: [task.decode(one, self.geometry) for one in raw.split(1)], device, effort)
-        stages["write"] = timed(lambda: [self._save(p, i) for i, p in enumerate(predictions)], "cpu", effort)
+        if effort.host:
+            stages["write"] = timed(lambda: [self._save(p, i) for i, p in enumerate(predictions)], "cpu", effort)
         return {
             "batch": size,
             "stages": stages,

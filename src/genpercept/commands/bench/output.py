@@ -96,7 +96,7 @@ def _peers(result: dict[str, Any]) -> Table:
         parameters = f"{row['parameters'] / 1e6:.1f} ({row['published']:g})"
         lines.append(
             [
-                f"{row['name']}, {row['dtype']}",
+                ", ".join(filter(None, [row["name"], row["dtype"], row.get("way", "")])),
                 str(row["edge"]),
                 parameters,
                 _ms(times["median"], 1),

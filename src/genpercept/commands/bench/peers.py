@@ -21,6 +21,7 @@ from genpercept.commands.bench.clock import timed
 from genpercept.commands.bench.setting import Effort, Setting
 from genpercept.core import dtypes
 from genpercept.core.names import hint
+from genpercept.pipeline.specialise.compiled import Compiled, Graphed, Pools
 
 _TOKENS = 2  # of the empty prompt, not padded
 _TRAIN_STEPS = 1000
@@ -254,23 +255,55 @@ def tflops(peer: Peer, resolution: int) -> float:
     return encoder["total"] + peer.members * (peer.steps * unet["total"] + decoder["total"])
 
 
-def measure(peer: Peer, of: Setting, effort: Effort) -> dict[str, Any]:
-    """Seconds and peak bytes of one image at the setting's resolution, dtype and device."""
+@dataclass(frozen=True)
+class Way:
+    """The means that a specialised pipeline has, for a peer: compile (see genpercept.specialise), CUDA graphs."""
+
+    compile: str = ""
+    cuda_graphs: bool = False
+
+    @property
+    def label(self) -> str:
+        ways = [f"compiled ({self.compile})"] if self.compile else []
+        return ", ".join([*ways, *(["CUDA graphs"] if self.cuda_graphs else [])])
+
+    def quicken(self, modules: Sequence[nn.Module]) -> list[Graphed]:
+        """Compile and record the modules' forward passes, as ours are."""
+        pools, found = Pools(), []
+        for module in modules:
+            function: Any = module.forward
+            if self.compile:
+                function = Compiled(function, self.compile)
+            if self.cuda_graphs:
+                function = Graphed(function, pools)
+                found.append(function)
+            module.forward = function
+        return found
+
+
+def measure(peer: Peer, of: Setting, effort: Effort, way: Way = Way()) -> dict[str, Any]:  # frozen
+    """Seconds and peak bytes of one image at the setting's resolution, dtype and device. The input lies on the device."""
     dtype = dtypes.to_torch(of.dtype)
     count = tflops(peer, of.resolution)
     torch.manual_seed(0)
     with torch.device(of.device):
         built = peer.build()
-    model = built.to(dtype)
+    model: Any = built.to(dtype)
     if isinstance(model, nn.Module):
         model.eval()
+    networks = [model.unet, model.vae.encoder, model.vae.decoder] if peer.family == "marigold" else [_Depth(model)]
+    graphed = way.quicken(networks)
+    if peer.family != "marigold":
+        model = networks[0]
     edge = peer.sees(of.resolution)
     image = torch.rand(1, 3, edge, edge, generator=torch.Generator().manual_seed(0)).to(of.device)
     machine.reset_peak(of.device)
     with torch.inference_mode():
         times = timed(_call(peer, model, image, dtype), of.device, effort)
+    if reasons := [graph.off for graph in graphed if graph.off]:
+        raise ValueError(f"CUDA graphs could not be recorded, and their times would be of something else: {reasons[0]}")
     row = {"name": peer.name, "edge": edge, "parameters": count_parameters(built), "published": peer.published}
-    row |= {"source": peer.source, "tflops": count, "network": times, "peak": machine.peak(of.device)}
+    row |= {"way": way.label, "source": peer.source, "tflops": count, "network": times, "peak": machine.peak(of.device)}
     del built, model
     gc.collect()
     if of.device.startswith("cuda"):
@@ -278,10 +311,21 @@ def measure(peer: Peer, of: Setting, effort: Effort) -> dict[str, Any]:
     return row
 
 
+class _Depth(nn.Module):
+    """A network of transformers as one from tensor to tensor, which can be recorded."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.model(image).predicted_depth
+
+
 def _call(peer: Peer, model: Any, image: Tensor, dtype: torch.dtype) -> Callable[[], Any]:
     if peer.family != "marigold":
         normalised = ((image - 0.5) / 0.5).to(dtype)
-        return lambda: model(normalised).predicted_depth
+        return lambda: model(normalised)
     return lambda: model(
         image.to(dtype),
         num_inference_steps=peer.steps,

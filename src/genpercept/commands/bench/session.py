@@ -79,15 +79,17 @@ class Session:
             rows.append(known | {"error": str(error)})
         self.result["rows"] += rows
 
-    def peers(self, names: Sequence[str], setting: Setting) -> None:
-        """Measure peers at the setting's resolution, dtype, device and threads."""
-        together = setting.device.startswith("cuda")  # one process there; elsewhere one for each, for its peak memory
-        for some in [list(names)] if together and names else [[name] for name in names]:
+    def peers(self, names: Sequence[str], setting: Setting, **way: Any) -> None:
+        """Measure peers at the setting's resolution, dtype, device and threads, each in a process of its own.
+
+        way: of `peers.Way`, such as cuda_graphs=True.
+        """
+        for some in [[name] for name in names]:
             if self._late(", ".join(some)):
                 continue
             self._say(f"peers: {', '.join(some)}")
             try:
-                found = worker.run("peer", setting, self.effort, names=some)
+                found = worker.run("peer", setting, self.effort, names=some, way=way)
             except ValueError as error:
                 self.result["peers"].append({"name": ", ".join(some), "error": str(error)})
                 continue

@@ -19,7 +19,7 @@ RUNTIMES = {"torch": dtypes.NAMES, "onnx": ("fp32",), "openvino": ("fp32", "bf16
 class Setting:
     """One pipeline on one machine. model: a name or folder to load; None: random weights in a `shape` with `codec` and `head`.
 
-    resolution: longest edge in pixels that the network sees. compile and cuda_graphs: of genpercept.specialise.
+    resolution: longest edge in pixels that the network sees. compile, cuda_graphs and layout: of genpercept.specialise.
     attention_slicing and vae_tiling: diffusers' remedies for short memory; strips: of genpercept.specialise. threads 0: as
     many as torch takes. runtime: of RUNTIMES; "openvino-int8" has weights and activations in int8, and what is left in `dtype`.
     """
@@ -35,6 +35,7 @@ class Setting:
     specialised: bool = False
     compile: str = ""
     cuda_graphs: bool = False
+    layout: str = "auto"
     attention_slicing: bool = False
     vae_tiling: bool = False
     strips: bool = False
@@ -53,6 +54,7 @@ class Setting:
             raise ValueError(f"threads {self.threads}: must be at least 1, or 0 for as many as torch takes")
         if self.model and (self.codec, self.head) != ("kl", "vae"):
             raise ValueError(f"{self.model}: a model has its own codec and head; choose them with --shape only")
+        check_choice("layout", self.layout, ("auto", "channels_last", "contiguous"))
         if (self.compile or self.cuda_graphs) and not self.specialised:
             raise ValueError("compiled code and CUDA graphs are part of specialising: add --specialised")
         if self.strips and not self.specialised:
@@ -83,6 +85,7 @@ class Setting:
         ways += ["specialised"] if self.specialised else []
         ways += [f"compiled ({self.compile})"] if self.compile else []
         ways += ["CUDA graphs"] if self.cuda_graphs else []
+        ways += [self.layout] if self.layout != "auto" else []
         ways += ["sliced attention"] if self.attention_slicing else []
         ways += ["tiled codec"] if self.vae_tiling else []
         ways += ["codec in strips"] if self.strips else []
@@ -94,7 +97,9 @@ class Effort:
     """Runs without a clock, then `repeats` runs with one, fewer once `seconds` are over, but two where `repeats` allows.
 
     matmul_seconds: for each size of the matrices whose product is the ceiling. file_to_file: whether reading, all of the
-    pipeline and writing are timed as one thing, too. stages: whether the network's are timed apart.
+    pipeline and writing are timed as one thing, too. stages: whether the network's are timed apart. host: whether reading,
+    resizing and writing are timed, which no device and no dtype changes. limit: seconds after which a process is ended; 0:
+    none.
     """
 
     warmup: int = 1
@@ -103,6 +108,8 @@ class Effort:
     matmul_seconds: float = 0.5
     file_to_file: bool = True
     stages: bool = True
+    host: bool = True
+    limit: float = 0.0
 
     def __post_init__(self) -> None:
         if self.warmup < 0 or self.repeats < 1 or self.seconds <= 0:

@@ -24,7 +24,7 @@ _MARK = "genpercept-bench-answer "
 
 
 def run(kind: str, setting: Setting, effort: Effort | None = None, **further: Any) -> dict[str, Any]:
-    """A job in a fresh process. ValueError, with the process's last line, where it failed."""
+    """A job in a fresh process. ValueError, with the process's last line, where it failed or took longer than its limit."""
     job = {
         "kind": kind,
         "setting": asdict(setting),
@@ -32,14 +32,19 @@ def run(kind: str, setting: Setting, effort: Effort | None = None, **further: An
         "asked": time.time(),
     } | further
     threads = {"OMP_NUM_THREADS": str(setting.threads)} if setting.threads else {}
-    done = subprocess.run(
-        [sys.executable, "-m", "genpercept.commands.bench.worker"],
-        input=json.dumps(job),
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | threads,
-    )
+    limit = job["effort"]["limit"]
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "genpercept.commands.bench.worker"],
+            input=json.dumps(job),
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | threads,
+            timeout=limit or None,
+        )
+    except subprocess.TimeoutExpired:
+        raise ValueError(f"{setting.label}: {kind} was ended after {limit:g} s") from None
     lines = [line for line in done.stdout.splitlines() if line.startswith(_MARK)]
     if done.returncode or not lines:
         said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
@@ -61,6 +66,10 @@ def main() -> None:
 
 
 def _threads(job: dict[str, Any]) -> None:
+    if job["setting"].device.startswith("cuda"):
+        from genpercept.core.devices import allow_tf32
+
+        allow_tf32(False)  # as in predict: float32 is float32
     if job["setting"].threads:
         import torch
 
@@ -131,7 +140,8 @@ def _peer(job: dict[str, Any]) -> dict[str, Any]:
     from genpercept.commands.bench import ceiling, peers
 
     of: Setting = job["setting"]
-    rows = [peers.measure(peers.find(name), of, job["effort"]) for name in job["names"]]
+    way = peers.Way(**job.get("way", {}))
+    rows = [peers.measure(peers.find(name), of, job["effort"], way) for name in job["names"]]
     return {"rows": rows, "ceiling": ceiling.measure(of.dtype, of.device, job["effort"])}
 
 

@@ -41,6 +41,7 @@ from genpercept.commands import shared_options as shared
 @shared.batch_size()
 @shared.device()
 @shared.dtype()
+@shared.tf32()
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
@@ -62,6 +63,7 @@ def evaluate(
     flip_test: bool,
     seed: int,
     dtype: str,
+    tf32: bool,
     **options: Any,
 ) -> int:
     """Evaluate models on data sets: a table, results.json, .csv and .tex, and report.html in DIR.
@@ -70,5 +72,5 @@ def evaluate(
     """
     from genpercept.commands.evaluate.run import Way, main
 
-    way = Way(processing_resolution, steps, ensemble_size, flip_test, seed, dtype)
+    way = Way(processing_resolution, steps, ensemble_size, flip_test, seed, dtype, tf32)
     return main(**options, way=way)

@@ -17,7 +17,7 @@ from genpercept.commands.evaluate import cache
 from genpercept.commands.evaluate.cache import Cache
 from genpercept.commands.evaluate.sets import EvalSet, describe
 from genpercept.core import dtypes
-from genpercept.core.devices import pick_device
+from genpercept.core.devices import allow_tf32, pick_device
 from genpercept.core.values import Sample
 from genpercept.imaging.prediction import Prediction
 from genpercept.pipeline import loading
@@ -37,6 +37,7 @@ class Way:
     flip_test: bool = False
     seed: int = 0
     dtype: str = "fp32"
+    tf32: bool = False  # of float32 on NVIDIA's GPUs
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,10 @@ def load(spec: ModelSpec, way: Way, device: str) -> Any:
     """The pipeline. ValueError for a model that cannot be had, or that cannot predict this way."""
     dtypes.check(way.dtype)
     options = {k: v for k, v in asdict(spec).items() if v is not None and k not in ("name", "files")}
-    pipe = loading.load(spec.name, torch_dtype=dtypes.to_torch(way.dtype), device=pick_device(device), **options)
+    device = pick_device(device)
+    if device.startswith("cuda"):
+        allow_tf32(way.tf32)
+    pipe = loading.load(spec.name, torch_dtype=dtypes.to_torch(way.dtype), device=device, **options)
     pipe.check_request(way.steps, way.ensemble_size)
     return pipe
 
@@ -72,7 +76,7 @@ def facts(pipe: Any, way: Way, data: EvalSet) -> dict[str, Any]:
     steps = pipe.default_steps(pipe.paradigm()) if way.steps is None else way.steps
     return {
         "model": info,
-        **asdict(way),
+        **{k: v for k, v in asdict(way).items() if k != "tf32" or v},  # unknown to older caches
         "processing_resolution": resolution,
         "steps": steps,
         "data": chosen,

@@ -14,7 +14,7 @@ import numpy as np
 from genpercept.commands.predict import weights
 from genpercept.commands.predict.request import Machine, Pipeline, Request
 from genpercept.core import dtypes, said
-from genpercept.core.devices import pick_device
+from genpercept.core.devices import allow_tf32, pick_device
 from genpercept.core.said import say
 from genpercept.imaging.boxes import read_boxes
 from genpercept.imaging.prediction import Prediction
@@ -160,6 +160,8 @@ class Model:
     def _loaded(self, wanted: str) -> Pipeline:
         request, machine = self.request, self.machine
         device = pick_device(wanted)
+        if device.startswith("cuda"):
+            allow_tf32(request.tf32)
         if machine.offload and device == "cpu":
             raise ValueError("--offload moves parts off an accelerator, and here is only the CPU: leave it out")
         task = None if request.model is None else request.task  # an embedded model's name has said it

@@ -44,6 +44,7 @@ from genpercept.commands import shared_options as shared
 @shared.seed()
 @shared.device(help="auto, cpu, cuda, cuda:1, mps, or cuda:0,cuda:1.")
 @shared.dtype()
+@shared.tf32()
 @shared.batch_size(type=shared.BatchSize(), help="Images of one size at once; auto: as memory allows.")
 @click.option(
     "--engine",

@@ -21,7 +21,7 @@ class Request:
 
     boxes: a JSON file of people's boxes (genpercept.imaging.boxes); detector: "yolos" or "yolos=MODEL", which finds them;
     box_score: least score of either's. flip_test: mean with the mirror image's. specialised, encoder, decoder,
-    revision, variant: as genpercept.load has them. strips: of genpercept.specialise.
+    revision, variant: as genpercept.load has them. strips: of genpercept.specialise. tf32: of float32 on NVIDIA's GPUs.
     """
 
     model: str | None = None
@@ -46,6 +46,7 @@ class Request:
     strips: bool = False
     revision: str | None = None
     variant: str | None = None
+    tf32: bool = False
 
     @property
     def model_name(self) -> str:
@@ -55,7 +56,7 @@ class Request:
         """For the sidecar: as plain values, the model spelt out."""
         plain = Request()
         later = ["flip_test", "boxes", "detector", "box_score", "allow_pickle"]  # unknown to older sidecars
-        later += ["specialised", "encoder", "decoder", "strips", "revision", "variant"]
+        later += ["specialised", "encoder", "decoder", "strips", "revision", "variant", "tf32"]
         kept = {k: v for k, v in asdict(self).items() if k not in later or v != getattr(plain, k)}
         return {**kept, "model": self.model_name}
 

@@ -48,21 +48,25 @@ class Compiled:
 class Graphed:
     """A function of tensors that on a CUDA device is recorded at a size's second call and replayed from then on.
 
-    Elsewhere, at a size's first call, and where it cannot be recorded (a warning says why, once), it runs as it is. Answers
-    are copies, so the next replay does not overwrite them.
+    Elsewhere, at a size's first call, and where it cannot be recorded (a warning says why, once; `off` keeps it), it runs as it
+    is. Answers are copies, so the next replay does not overwrite them. Not for several threads or streams at once.
     """
 
-    def __init__(self, function: Callable[..., Any], record: Callable[..., Replay] | None = None) -> None:
-        """record: makes a Replay of the function for these arguments; None: a CUDA graph, on CUDA devices only."""
+    def __init__(
+        self, function: Callable[..., Any], pools: Pools | None = None, record: Callable[..., Replay] | None = None
+    ) -> None:
+        """pools: of the pipeline, whose graphs run one after the other. record: makes a Replay of the function for these
+        arguments; None: a CUDA graph, on CUDA devices only."""
         self.function = function
-        self.record = record
+        self.pools = Pools() if pools is None else pools  # an empty one is to be filled
+        self._given, self.off = record, ""
         self.seen: set[Any] = set()
         self.graphs: OrderedDict[Any, Replay] = OrderedDict()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         tensors = list(_tensors((args, kwargs)))
-        record = self.record or (record_cuda if tensors and all(x.is_cuda for x in tensors) else None)
-        if record is None:
+        record = self._given or (self._record if tensors and all(x.is_cuda for x in tensors) else None)
+        if record is None or self.off:
             return self.function(*args, **kwargs)
         key = _key((args, kwargs))
         if key not in self.graphs:
@@ -73,8 +77,8 @@ class Graphed:
                 self.graphs[key] = record(self.function, args, kwargs)
             except RuntimeError as error:  # of CUDA: out of memory, or an operation that cannot be recorded
                 self.seen.discard(key)
-                self.record = _never
-                _LOG.warning("CUDA graphs are off: %s", str(error).splitlines()[0])
+                self.off = str(error).splitlines()[0]
+                _LOG.warning("CUDA graphs are off: %s", self.off)
                 return self.function(*args, **kwargs)
             while len(self.graphs) > _GRAPHS:
                 self.graphs.popitem(last=False)
@@ -83,32 +87,56 @@ class Graphed:
 
     def clear(self) -> None:
         """Forget the graphs: weights were moved, and with them the addresses that graphs hold."""
+        self.off = ""
         self.seen.clear()
         self.graphs.clear()
         if isinstance(self.function, Compiled):
             self.function.clear()
 
+    def _record(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Replay:
+        device = next(_tensors((args, kwargs))).device
+        return record_cuda(function, args, kwargs, device, self.pools[device])
+
+
+class Pools(dict[torch.device, Any]):
+    """The memory that graphs of one device share: those that run one after the other can, and together need that of one.
+
+    What a graph answers stays its own, for as long as the graph is there.
+    """
+
+    def __missing__(self, device: torch.device) -> Any:
+        with torch.cuda.device(device):
+            self[device] = torch.cuda.graph_pool_handle()
+        return self[device]
+
 
 Replay = Callable[[tuple[Any, ...], dict[str, Any]], Any]
 
 
-def record_cuda(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Replay:
-    """A CUDA graph of one call, after three runs on a side stream (PyTorch's recipe, "CUDA semantics: CUDA graphs")."""
-    held, held_named = copied(args), copied(kwargs)
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            function(*held, **held_named)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        answer = function(*held, **held_named)
+def record_cuda(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], device: torch.device, pool: Any
+) -> Replay:
+    """A CUDA graph of one call, after three runs on a side stream (PyTorch's recipe, "CUDA semantics: CUDA graphs").
+
+    On the tensors' device, which need not be the current one: streams and graphs are of the current one.
+    """
+    with torch.cuda.device(device):
+        held, held_named = copied(args), copied(kwargs)
+        stream = torch.cuda.Stream(device)
+        stream.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                function(*held, **held_named)
+        torch.cuda.current_stream(device).wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=pool, stream=stream):
+            answer = function(*held, **held_named)
 
     def replay(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         for mine, given in zip(_tensors((held, held_named)), _tensors((args, kwargs)), strict=True):
-            mine.copy_(given)
-        graph.replay()
+            mine.copy_(given, non_blocking=True)
+        with torch.cuda.device(device):
+            graph.replay()
         return answer
 
     return replay
@@ -136,10 +164,6 @@ def _tensors(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, tuple | list):
         for each in value:
             yield from _tensors(each)
-
-
-def _never(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Replay:
-    return lambda args, kwargs: function(*args, **kwargs)
 
 
 def _key(value: Any) -> Any:

@@ -29,6 +29,7 @@ from genpercept.pipeline.specialise.layers import (
     SpatialAttention,
     Transformer,
     Upsample,
+    exact,
     frozen,
     with_bias,
 )
@@ -230,8 +231,9 @@ def _merge_pointwise(vae: Any) -> None:
     """quant_conv into the encoder's last convolution, post_quant_conv into the decoder's first."""
     if vae.encoder is not None and vae.quant_conv is not None:
         pointwise, last = vae.quant_conv, vae.encoder.conv_out
-        weight = torch.einsum("oc,ciab->oiab", pointwise.weight.double()[:, :, 0, 0], last.weight.double())
-        bias = pointwise.weight.double()[:, :, 0, 0] @ last.bias.double() + pointwise.bias.double()
+        mixes = exact(pointwise.weight)[:, :, 0, 0]
+        weight = torch.einsum("oc,ciab->oiab", mixes, exact(last.weight))
+        bias = mixes @ exact(last.bias) + exact(pointwise.bias)
         merged = with_bias(last, bias)
         merged.weight = frozen(weight, last.weight)
         vae.encoder.conv_out, vae.quant_conv = merged, None

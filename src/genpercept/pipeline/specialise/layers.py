@@ -1,4 +1,7 @@
-"""Replacements of diffusers' layers that compute the same with fewer operations. Folded weights are computed in float64."""
+"""Replacements of diffusers' layers that compute the same with fewer operations.
+
+Folded weights are computed in float64 on the CPU (`exact`), wherever the network is: some devices have no float64.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,9 @@ class Resnet(nn.Module):
         self.in_strips = False  # for short memory; `x` is overwritten then
         if emb is not None and old.time_emb_proj is not None:
             shift = _project(old.time_emb_proj, emb if old.skip_time_act else old.nonlinearity(emb))[0]
-            self.conv1 = with_bias(old.conv1, old.conv1.bias.double() + shift)
+            self.conv1 = with_bias(old.conv1, exact(old.conv1.bias) + shift)
         if self.shortcut is not None and self.shortcut.bias is not None:
-            self.conv2 = with_bias(old.conv2, old.conv2.bias.double() + self.shortcut.bias.double())
+            self.conv2 = with_bias(old.conv2, exact(old.conv2.bias) + exact(self.shortcut.bias))
             self.shortcut = with_bias(self.shortcut, None)
 
     def forward(self, x: Tensor, temb: Tensor | None = None) -> Tensor:
@@ -47,7 +50,7 @@ class Upsample(nn.Module):
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         self.conv = conv
-        weight = torch.einsum("ka,lb,oiab->iokl", _TAPS, _TAPS, conv.weight.double())
+        weight = torch.einsum("ka,lb,oiab->iokl", _TAPS, _TAPS, exact(conv.weight))
         self.weight = frozen(weight, conv.weight)
         self.in_strips = False
 
@@ -94,10 +97,10 @@ class OnesConv(nn.Module):
 
     def __init__(self, first: nn.Conv2d, then: nn.Conv2d) -> None:
         super().__init__()
-        pointwise = first.weight.double()[:, :, 0, 0]
-        bias = torch.zeros(first.out_channels) if first.bias is None else first.bias
-        before = torch.cat([pointwise, bias.double()[:, None]], dim=1)
-        weight = torch.einsum("ocab,ci->oiab", then.weight.double(), before)
+        pointwise = exact(first.weight)[:, :, 0, 0]
+        bias = torch.zeros(first.out_channels, dtype=torch.float64) if first.bias is None else exact(first.bias)
+        before = torch.cat([pointwise, bias[:, None]], dim=1)
+        weight = torch.einsum("ocab,ci->oiab", exact(then.weight), before)
         self.weight, self.bias, self.padding = frozen(weight, then.weight), then.bias, then.padding
 
     def forward(self, x: Tensor) -> Tensor:
@@ -112,9 +115,9 @@ class SelfAttention(nn.Module):
         check_attention(old, name)
         parts = [old.to_q, old.to_k, old.to_v]
         self.heads, self.to_out = int(old.heads), old.to_out[0]
-        self.weight = frozen(torch.cat([part.weight.double() for part in parts]), old.to_q.weight)
+        self.weight = frozen(torch.cat([part.weight for part in parts]), old.to_q.weight)
         biased = old.to_q.bias is not None
-        bias = torch.cat([part.bias.double() for part in parts]) if biased else None
+        bias = torch.cat([part.bias for part in parts]) if biased else None
         self.bias = None if bias is None else frozen(bias, old.to_q.weight)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -157,13 +160,13 @@ class PromptAttention(nn.Module):
             self.to_q, self.to_out = old.to_q, out
             self.key, self.value = (frozen(part.transpose(0, 1)[None], like) for part in (k, v))
             return
-        query = old.to_q.weight.double().unflatten(0, (self.heads, depth))
+        query = exact(old.to_q.weight).unflatten(0, (self.heads, depth))
         scores = torch.einsum("thd,hdc->thc", k, query) * depth**-0.5
         constant = torch.zeros(scores.shape[:2], dtype=torch.float64)
         if old.to_q.bias is not None:
-            constant = torch.einsum("thd,hd->th", k, old.to_q.bias.double().view(self.heads, depth)) * depth**-0.5
-        adds = torch.einsum("thd,chd->thc", v, out.weight.double().unflatten(1, (self.heads, depth)))
-        base = torch.zeros(adds.shape[2], dtype=torch.float64) if out.bias is None else out.bias.double()
+            constant = torch.einsum("thd,hd->th", k, exact(old.to_q.bias).view(self.heads, depth)) * depth**-0.5
+        adds = torch.einsum("thd,chd->thc", v, exact(out.weight).unflatten(1, (self.heads, depth)))
+        base = torch.zeros(adds.shape[2], dtype=torch.float64) if out.bias is None else exact(out.bias)
         if self.tokens <= 2:  # weights sum to 1 over tokens: the first one's share is 1 less the second's
             base = base + adds[0].sum(0)
             scores, constant, adds = scores[1:] - scores[:1], constant[1:] - constant[:1], adds[1:] - adds[:1]
@@ -318,13 +321,18 @@ def with_bias(conv: nn.Conv2d, bias: Tensor | None) -> nn.Conv2d:
     return new
 
 
+def exact(x: Tensor) -> Tensor:
+    """In float64 on the CPU, for folding: Apple's GPUs have no float64, and our constants must not meet a GPU's tensors."""
+    return x.detach().cpu().double()
+
+
 def frozen(value: Tensor, like: Tensor) -> nn.Parameter:
     """A parameter that is not trained, in another one's dtype, device and (where both have four axes) memory format.
 
     The format of a convolution's weight becomes that of its answer, and float32 group normalisation of maps in channels_last
     rounds badly on CPUs: products of einsum, which lie anyhow, must not decide it.
     """
-    tensor = value.detach().to(like)
+    tensor = value.detach().to(like.dtype).to(like.device)  # in this order: float64 cannot go to every device
     last = tensor.ndim == 4 and like.ndim == 4 and is_channels_last(like)
     tensor = tensor.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
     return nn.Parameter(tensor, requires_grad=False)
@@ -341,7 +349,7 @@ def _in_place(activation: nn.Module) -> nn.Module:
 
 
 def _project(linear: Any, x: Tensor) -> Tensor:
-    return F.linear(x.double(), linear.weight.double(), None if linear.bias is None else linear.bias.double())
+    return F.linear(exact(x), exact(linear.weight), None if linear.bias is None else exact(linear.bias))
 
 
 def _linear(layer: Any, tokens: Tensor) -> Tensor:

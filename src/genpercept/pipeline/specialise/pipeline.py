@@ -24,7 +24,7 @@ from genpercept.models.paradigms import Paradigm
 from genpercept.pipeline.call import Run
 from genpercept.pipeline.pipeline import GenPerceptPipeline
 from genpercept.pipeline.specialise import fold as folding
-from genpercept.pipeline.specialise.compiled import Compiled, Graphed
+from genpercept.pipeline.specialise.compiled import Compiled, Graphed, Pools
 
 COMPILE = ("", "dynamic", "static")
 _PROBE_CELLS = 8  # latent cells along each edge of the image on which the constants are computed
@@ -125,6 +125,7 @@ class SpecialisedPipeline(GenPerceptPipeline):
         self._chosen, self._prompt = self.paradigm(), self.prompt_embeds.clone()
         self._conditions = self.info.get("conditions")
         self._quick: list[Compiled | Graphed] = []
+        self._pools = Pools()
         with torch.inference_mode(False):
             folded = self._folded() if self._settings.fold else self._copied()
         self._runs = nn.ModuleDict(folded)
@@ -172,9 +173,14 @@ class SpecialisedPipeline(GenPerceptPipeline):
             function = Compiled(function, self._settings.compile)
             self._quick.append(function)
         if self._settings.cuda_graphs:
-            function = Graphed(function)
+            function = Graphed(function, self._pools)
             self._quick.append(function)
         return function
+
+    @property
+    def graphs_off(self) -> str:
+        """Why CUDA graphs, though asked for, could not be recorded; "" where they could, or had no occasion to be."""
+        return next((quick.off for quick in self._quick if isinstance(quick, Graphed) and quick.off), "")
 
     # ---- inference -------------------------------------------------------------------------------------------------
 
