@@ -1,0 +1,301 @@
+"""What diffusers imports, and what we use of it hardly ever needs, is imported when it is needed.
+
+diffusers' packages import all their modules, and these import accelerate, peft, transformers, scipy and torch's compiler: to
+make one U-Net takes 2,400 modules, several seconds, of which it uses 300. Here its packages that only gather names run when
+a name is asked of them, and what its modules import of other packages, at their top, is a stand-in that becomes the
+real thing when it is called, read or inherited from. Only diffusers' own modules are given stand-ins; nobody else's imports
+change. DIFFUSERS_SLOW_IMPORT=1, diffusers' own switch, leaves all as it is.
+"""
+
+from __future__ import annotations
+
+import builtins
+import importlib
+import importlib.util
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property, wraps
+from importlib.machinery import ModuleSpec, PathFinder
+from types import CodeType, ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from importlib.abc import InspectLoader, Loader
+
+_PACKAGE = "diffusers"
+SWITCH = "DIFFUSERS_SLOW_IMPORT"
+# packages of diffusers that do nothing but import their modules
+_GATHERING = frozenset(
+    f"{_PACKAGE}.{name}"
+    for name in (
+        "hooks",
+        "models.autoencoders",
+        "models.controlnets",
+        "models.transformers",
+        "models.unets",
+        "quantizers",
+    )
+)
+# packages and modules of which its modules get stand-ins
+_WAITING = (
+    "accelerate",
+    "peft",
+    "requests",
+    "scipy",
+    "transformers",
+    "torch.distributed.tensor",
+    f"{_PACKAGE}.loaders.lora_pipeline",
+    f"{_PACKAGE}.loaders.single_file_utils",
+    f"{_PACKAGE}.quantizers",
+)
+_COMPILER, _MARK = "torch._dynamo", "allow_in_graph"
+_METADATA, _ASKING = "importlib.metadata", f"{_PACKAGE}.utils.import_utils"
+# what is asked inside a function whether a module is of this package, which loads it for a no
+_INSIDE = ((f"{_PACKAGE}.pipelines.pipeline_loading_utils", "peft"),)
+_JUDGING, _COMPILED = f"{_PACKAGE}.utils.torch_utils", "is_compiled_module"
+# modules that keep some of their functions from torch's compiler, which torch loads to be told so
+_KEEPING = (f"{_PACKAGE}.hooks.group_offloading", f"{_PACKAGE}.pipelines.pipeline_utils")
+_reading = threading.RLock()  # of a gathering package
+_marked: list[Any] = []  # what diffusers has marked for torch's compiler, which is not there yet
+
+
+class Later:
+    """The stand-in of a module (no `name`) or of what a module calls `name`."""
+
+    def __init__(self, module: str, name: str = "") -> None:
+        self._module, self._name = module, name
+
+    def _real(self) -> Any:
+        module = importlib.import_module(self._module)
+        if not self._name or hasattr(module, self._name):
+            return getattr(module, self._name) if self._name else module
+        return importlib.import_module(f"{self._module}.{self._name}")
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "__version__" and not self._name and self._module not in sys.modules:
+            from importlib.metadata import version
+
+            return version(self._module)
+        if name.startswith("__") and name in ("__origin__", "__wrapped__", "__signature__"):  # what typing asks of all
+            raise AttributeError(name)
+        return getattr(self._real(), name)
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return self._real()(*args, **options)
+
+    def __instancecheck__(self, value: Any) -> bool:
+        return self._module in sys.modules and isinstance(value, self._real())  # else there can be no such object
+
+    def __subclasscheck__(self, value: type) -> bool:
+        return self._module in sys.modules and issubclass(value, self._real())
+
+    def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (self._real(),)
+
+    def __or__(self, other: Any) -> Any:
+        return self._real() | other
+
+    def __ror__(self, other: Any) -> Any:
+        return other | self._real()
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or self._real() == (other._real() if isinstance(other, Later) else other)
+
+    def __hash__(self) -> int:
+        return hash(self._real())
+
+    def __str__(self) -> str:
+        return str(self._real())
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._real())
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._real()[key]
+
+    def __contains__(self, value: object) -> bool:
+        return value in self._real()
+
+
+class _Names:
+    """What `from module import ...` reads its names of."""
+
+    def __init__(self, module: str) -> None:
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:
+        return _mark if (self._module, name) == (_COMPILER, _MARK) else Later(self._module, name)
+
+
+def _mark(marked: Any) -> Any:
+    """torch's `allow_in_graph`, which says to its compiler what not to look into: said when there is a compiler."""
+    if _COMPILER in sys.modules:
+        return sys.modules[_COMPILER].allow_in_graph(marked)
+    _marked.append(marked)
+    return marked
+
+
+class _Torch(Later):
+    """torch, but for `compiler.disable`, which would load the compiler."""
+
+    @property
+    def compiler(self) -> SimpleNamespace:
+        return SimpleNamespace(disable=_keep)
+
+
+def _keep(function: Callable[..., Any] | None = None) -> Callable[..., Any]:
+    """`torch.compiler.disable`, as a decorator with and without parentheses: asked of the compiler where there is one."""
+    if function is None:
+        return _keep
+    kept = function
+
+    @wraps(kept)
+    def call(*args: Any, **options: Any) -> Any:
+        return (sys.modules[_COMPILER].disable(kept) if _COMPILER in sys.modules else kept)(*args, **options)
+
+    return call
+
+
+def _only_with_compiler(asked: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """Whether a module is the compiler's work, which none is where there is no compiler: to ask would load it."""
+    return wraps(asked)(lambda module: _COMPILER in sys.modules and asked(module))
+
+
+class _Metadata(Later):
+    """importlib.metadata, but for the table of all installed packages, which takes long to read and is rarely looked at."""
+
+    @staticmethod
+    def packages_distributions() -> Mapping[str, list[str]]:
+        return _Packages()
+
+
+class _Packages(Mapping[str, list[str]]):
+    """Names of distributions by those of their packages."""
+
+    @cached_property
+    def _read(self) -> Mapping[str, list[str]]:
+        from importlib.metadata import packages_distributions
+
+        return packages_distributions()
+
+    def __getitem__(self, name: str) -> list[str]:
+        return self._read[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read)
+
+    def __len__(self) -> int:
+        return len(self._read)
+
+
+def _waits(name: str) -> bool:
+    top = name.partition(".")[0]
+    known = name == _COMPILER or name in _WAITING or top in _WAITING
+    if not known or type(sys.modules.get(name)) is ModuleType:
+        return False
+    return top in sys.modules or _there(top)
+
+
+def _there(package: str) -> bool:
+    try:
+        return PathFinder.find_spec(package) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _import(
+    name: str,
+    globals: Mapping[str, Any] | None = None,  # noqa: A002  # as __import__ calls it
+    locals: Mapping[str, Any] | None = None,  # noqa: A002
+    fromlist: Sequence[str] | None = (),
+    level: int = 0,
+) -> Any:
+    """__import__ of diffusers' modules. At their tops, where both namespaces are one, it gives stand-ins."""
+    if globals is not None and (locals is globals or (globals["__name__"], name) in _INSIDE):
+        whole = name if not level else importlib.util.resolve_name("." * level + name, str(globals["__package__"]))
+        if whole == "torch" and globals["__name__"] in _KEEPING:
+            return _Torch(whole)
+        if whole == _METADATA and globals["__name__"] == _ASKING:
+            return SimpleNamespace(metadata=_Metadata(whole))  # `import importlib.metadata as ...` takes it out of this
+        if _waits(whole):
+            return _Names(whole) if fromlist else Later(whole.partition(".")[0])
+    return builtins.__import__(name, globals, locals, fromlist or (), level)
+
+
+class _Gathering(ModuleType):
+    """A package whose file has not run yet. Its modules can be imported; any name of its own has it run."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        with _reading:
+            if isinstance(self, _Gathering):
+                self.__class__ = ModuleType
+                spec = cast(ModuleSpec, self.__spec__)
+                cast(_Loader, spec.loader).run(self)
+        return getattr(self, name)
+
+
+class _Loader:
+    """Python's own loader of a module, but for when the module runs, and what its top imports."""
+
+    def __init__(self, own: Any) -> None:
+        self._own = own
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return _Gathering(spec.name) if spec.name in _GATHERING else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        if not isinstance(module, _Gathering):
+            self.run(module)
+
+    def run(self, module: ModuleType) -> None:
+        names = vars(module)
+        names["__builtins__"] = vars(builtins) | {"__import__": _import}
+        self._own.exec_module(module)
+        if module.__name__ == _JUDGING and _COMPILED in names:
+            names[_COMPILED] = _only_with_compiler(names[_COMPILED])
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        return cast("InspectLoader", self._own).get_code(fullname)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._own, name)  # get_source, get_data, path, ...
+
+
+class _CompilerLoader(_Loader):
+    """Of torch's compiler: it is told what has been marked for it."""
+
+    def run(self, module: ModuleType) -> None:
+        self._own.exec_module(module)
+        while _marked:
+            module.allow_in_graph(_marked.pop())
+
+
+class _Finder:
+    """A finder by what it has, as core.moved's."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, module: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        chosen: Callable[[Any], _Loader]
+        if fullname.startswith(f"{_PACKAGE}."):
+            chosen = _Loader
+        elif fullname == _COMPILER:
+            chosen = _CompilerLoader
+        else:
+            return None
+        spec = PathFinder.find_spec(fullname, path)
+        if spec is not None and spec.loader is not None:
+            spec.loader = cast("Loader", chosen(spec.loader))
+        return spec
+
+
+def wait() -> None:
+    """From now on diffusers imports what it needs. Nothing changes where it has been imported already."""
+    if _PACKAGE in sys.modules or os.environ.get(SWITCH, "").upper() in ("1", "ON", "YES", "TRUE"):
+        return
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
