@@ -1,10 +1,11 @@
-"""What diffusers imports, and what we use of it hardly ever needs, is imported when it is needed.
+"""What our modules and diffusers' import at their top and do not use yet is imported when it is used.
 
 diffusers' packages import all their modules, and these import accelerate, peft, transformers, scipy and torch's compiler: to
 make one U-Net takes 2,400 modules, several seconds, of which it uses 300. Here its packages that only gather names run when
 a name is asked of them, and what its modules import of other packages, at their top, is a stand-in that becomes the
-real thing when it is called, read or inherited from. Only diffusers' own modules are given stand-ins; nobody else's imports
-change. DIFFUSERS_SLOW_IMPORT=1, diffusers' own switch, leaves all as it is.
+real thing when it is called, read or inherited from. Our own modules are given stand-ins of torch, until somebody imports
+torch; then the real thing takes the places of all of them, so that nothing is slower for it. Nobody else's imports change.
+DIFFUSERS_SLOW_IMPORT=1, diffusers' own switch, leaves all as it is.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     from importlib.abc import InspectLoader, Loader
 
-_PACKAGE = "diffusers"
+_PACKAGE, _OURS, _TORCH = "diffusers", "genpercept", "torch"
 SWITCH = "DIFFUSERS_SLOW_IMPORT"
+_COMPILER, _MARK = "torch._dynamo", "allow_in_graph"
 # packages of diffusers that do nothing but import their modules
 _GATHERING = frozenset(
     f"{_PACKAGE}.{name}"
@@ -45,27 +47,40 @@ _WAITING = (
     "requests",
     "scipy",
     "transformers",
+    _COMPILER,
     "torch.distributed.tensor",
     f"{_PACKAGE}.loaders.lora_pipeline",
     f"{_PACKAGE}.loaders.single_file_utils",
     f"{_PACKAGE}.quantizers",
 )
-_COMPILER, _MARK = "torch._dynamo", "allow_in_graph"
+# modules of which ours get stand-ins
+_OURS_WAIT = (
+    _TORCH,
+    "safetensors.torch",
+    f"{_OURS}.pipeline.exported",
+    f"{_OURS}.pipeline.pipeline",
+    f"{_OURS}.pipeline.specialise.pipeline",
+)
 _METADATA, _ASKING = "importlib.metadata", f"{_PACKAGE}.utils.import_utils"
-# what is asked inside a function whether a module is of this package, which loads it for a no
-_INSIDE = ((f"{_PACKAGE}.pipelines.pipeline_loading_utils", "peft"),)
-_JUDGING, _COMPILED = f"{_PACKAGE}.utils.torch_utils", "is_compiled_module"
+# functions of diffusers that import what is named to ask whether a module is of it: the answer while that is not there is no
+_JUDGING: dict[str, dict[str, tuple[str, ...]]] = {
+    f"{_PACKAGE}.utils.torch_utils": {"is_compiled_module": (_COMPILER,)},
+    f"{_PACKAGE}.pipelines.pipeline_loading_utils": {"_unwrap_model": (_COMPILER, "peft")},
+}
 # modules that keep some of their functions from torch's compiler, which torch loads to be told so
 _KEEPING = (f"{_PACKAGE}.hooks.group_offloading", f"{_PACKAGE}.pipelines.pipeline_utils")
 _reading = threading.RLock()  # of a gathering package
+_holding: list[dict[str, Any]] = []  # namespaces of our modules with stand-ins of torch
+_there_is: set[str] = set()  # _TORCH, when it has been imported
 _marked: list[Any] = []  # what diffusers has marked for torch's compiler, which is not there yet
 
 
 class Later:
     """The stand-in of a module (no `name`) or of what a module calls `name`."""
 
-    def __init__(self, module: str, name: str = "") -> None:
-        self._module, self._name = module, name
+    def __init__(self, module: str, name: str = "", inside: str = "") -> None:
+        """inside: the module below it of `import module.below as name`, which asks for one after the other."""
+        self._module, self._name, self._inside = module, name, inside
 
     def _real(self) -> Any:
         module = importlib.import_module(self._module)
@@ -74,6 +89,8 @@ class Later:
         return importlib.import_module(f"{self._module}.{self._name}")
 
     def __getattr__(self, name: str) -> Any:
+        if f"{self._inside}.".startswith(f"{self._module}.{name}."):
+            return Later(f"{self._module}.{name}", inside=self._inside)
         if name == "__version__" and not self._name and self._module not in sys.modules:
             from importlib.metadata import version
 
@@ -120,13 +137,16 @@ class Later:
 
 
 class _Names:
-    """What `from module import ...` reads its names of."""
+    """What `from module import ...` reads its names of. package: one of ours, of which only some modules wait."""
 
-    def __init__(self, module: str) -> None:
-        self._module = module
+    def __init__(self, module: str, package: ModuleType | None = None) -> None:
+        self._module, self._package = module, package
 
     def __getattr__(self, name: str) -> Any:
-        return _mark if (self._module, name) == (_COMPILER, _MARK) else Later(self._module, name)
+        whole = f"{self._module}.{name}"
+        if self._package is not None:
+            return Later(whole) if _waits(whole, _OURS_WAIT) else getattr(self._package, name)
+        return _mark if whole == f"{_COMPILER}.{_MARK}" else Later(self._module, name)
 
 
 def _mark(marked: Any) -> Any:
@@ -158,9 +178,17 @@ def _keep(function: Callable[..., Any] | None = None) -> Callable[..., Any]:
     return call
 
 
-def _only_with_compiler(asked: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    """Whether a module is the compiler's work, which none is where there is no compiler: to ask would load it."""
-    return wraps(asked)(lambda module: _COMPILER in sys.modules and asked(module))
+def _only_with(packages: tuple[str, ...], asked: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A question about a module that imports these packages to ask whether it is theirs; none is before they are there."""
+    unchanged = asked.__name__.startswith("_unwrap")
+
+    @wraps(asked)
+    def ask(module: Any) -> Any:
+        if any(package in sys.modules for package in packages):
+            return asked(module)
+        return module if unchanged else False
+
+    return ask
 
 
 class _Metadata(Later):
@@ -190,10 +218,10 @@ class _Packages(Mapping[str, list[str]]):
         return len(self._read)
 
 
-def _waits(name: str) -> bool:
+def _waits(name: str, waiting: Sequence[str]) -> bool:
     top = name.partition(".")[0]
-    known = name == _COMPILER or name in _WAITING or top in _WAITING
-    if not known or type(sys.modules.get(name)) is ModuleType:
+    known = name in waiting or top in waiting
+    if not known or type(sys.modules.get(name)) is ModuleType or (top == _TORCH and _TORCH in sys.modules):
         return False
     return top in sys.modules or _there(top)
 
@@ -212,16 +240,39 @@ def _import(
     fromlist: Sequence[str] | None = (),
     level: int = 0,
 ) -> Any:
-    """__import__ of diffusers' modules. At their tops, where both namespaces are one, it gives stand-ins."""
-    if globals is not None and (locals is globals or (globals["__name__"], name) in _INSIDE):
+    """__import__ of diffusers' modules and ours. At their tops, where both namespaces are one, it gives stand-ins."""
+    if globals is not None and locals is globals:
         whole = name if not level else importlib.util.resolve_name("." * level + name, str(globals["__package__"]))
-        if whole == "torch" and globals["__name__"] in _KEEPING:
-            return _Torch(whole)
-        if whole == _METADATA and globals["__name__"] == _ASKING:
-            return SimpleNamespace(metadata=_Metadata(whole))  # `import importlib.metadata as ...` takes it out of this
-        if _waits(whole):
-            return _Names(whole) if fromlist else Later(whole.partition(".")[0])
+        found = _stand_in(str(globals["__name__"]), whole, fromlist or ())
+        if found is not None:
+            return found
     return builtins.__import__(name, globals, locals, fromlist or (), level)
+
+
+def _stand_in(by: str, whole: str, names: Sequence[str]) -> Any:
+    """What the module `by` gets of the module `whole`; None where it gets the thing itself."""
+    if by.startswith(f"{_OURS}."):
+        if not names or _waits(whole, _OURS_WAIT):
+            return _given(whole, names, _OURS_WAIT)
+        if not any(_waits(f"{whole}.{name}", _OURS_WAIT) for name in names):
+            return None
+        others = [name for name in names if not _waits(f"{whole}.{name}", _OURS_WAIT)]
+        builtins.__import__(whole, fromlist=others)  # the modules among them
+        return _Names(whole, importlib.import_module(whole))
+    if whole == _TORCH and by in _KEEPING:
+        return _Torch(whole)
+    if whole == _METADATA and by == _ASKING:
+        return SimpleNamespace(metadata=_Metadata(whole))  # `import importlib.metadata as ...` takes it out of this
+    return _given(whole, names, _WAITING)
+
+
+def _given(whole: str, names: Sequence[str], waiting: Sequence[str]) -> Any:
+    if not _waits(whole, waiting):
+        return None
+    return _Names(whole) if names else Later(whole.partition(".")[0], inside=whole)
+
+
+_BUILTINS = vars(builtins) | {"__import__": _import}
 
 
 class _Gathering(ModuleType):
@@ -253,16 +304,38 @@ class _Loader:
 
     def run(self, module: ModuleType) -> None:
         names = vars(module)
-        names["__builtins__"] = vars(builtins) | {"__import__": _import}
+        names["__builtins__"] = _BUILTINS
         self._own.exec_module(module)
-        if module.__name__ == _JUDGING and _COMPILED in names:
-            names[_COMPILED] = _only_with_compiler(names[_COMPILED])
+        _holding.append(names)
+        _take_places()
+        for name, packages in _JUDGING.get(module.__name__, {}).items():
+            names[name] = _only_with(packages, names[name])
 
     def get_code(self, fullname: str) -> CodeType | None:
         return cast("InspectLoader", self._own).get_code(fullname)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._own, name)  # get_source, get_data, path, ...
+
+
+class _TorchLoader(_Loader):
+    """Of torch: it takes the places of its stand-ins."""
+
+    def run(self, module: ModuleType) -> None:
+        self._own.exec_module(module)
+        _there_is.add(_TORCH)
+        _take_places()
+
+
+def _take_places() -> None:
+    """Of the stand-ins of torch in our modules, where torch has been imported."""
+    while _TORCH in _there_is and _holding:
+        names = _holding.pop()
+        names.update({name: value._real() for name, value in [*names.items()] if _of_torch(value)})
+
+
+def _of_torch(value: Any) -> bool:
+    return type(value) is Later and value._module.partition(".")[0] in (_TORCH, "safetensors")
 
 
 class _CompilerLoader(_Loader):
@@ -281,8 +354,10 @@ class _Finder:
         self, fullname: str, path: Sequence[str] | None = None, module: ModuleType | None = None
     ) -> ModuleSpec | None:
         chosen: Callable[[Any], _Loader]
-        if fullname.startswith(f"{_PACKAGE}."):
+        if fullname.startswith((f"{_PACKAGE}.", f"{_OURS}.")):
             chosen = _Loader
+        elif fullname == _TORCH:
+            chosen = _TorchLoader
         elif fullname == _COMPILER:
             chosen = _CompilerLoader
         else:
@@ -297,5 +372,7 @@ def wait() -> None:
     """From now on diffusers imports what it needs. Nothing changes where it has been imported already."""
     if _PACKAGE in sys.modules or os.environ.get(SWITCH, "").upper() in ("1", "ON", "YES", "TRUE"):
         return
+    if _TORCH in sys.modules:
+        _there_is.add(_TORCH)
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
