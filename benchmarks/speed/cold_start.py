@@ -67,7 +67,8 @@ ROWS = {
     "inspect": Row("`inspect mini/depth`", ("inspect", "mini/depth")),
     "doctor": Row("`doctor`: its first line", ("doctor", "--device", "cpu"), first=True),
     "predict": Row(
-        "`predict photo.png -m mini/depth`", ("predict", "photo.png", "-o", "out", "-m", "mini/depth", "--device", "cpu")
+        "`predict photo.png -m mini/depth`",
+        ("predict", "photo.png", "-o", "out", "-m", "mini/depth", "--device", "cpu"),
     ),
     "cutout": Row(
         "`predict photo.png -m mini/dis`", ("predict", "photo.png", "-o", "out", "-m", "mini/dis", "--device", "cpu")
@@ -104,20 +105,25 @@ def main() -> None:
         if "graph" in args.rows:
             run(Row("", ("export", "mini/depth", "--to", "onnx", "--out", "model.onnx")), HERE, folder, args.threads)
         modules = {v: {row: count(ROWS[row], s, folder, args.threads) for row in args.rows} for v, s in sources.items()}
+        parts: list[tuple[dict[str, float], float]] = []
         for number in range(args.rounds):
             for version in list(sources)[:: -1 if number % 2 else 1]:
                 for row in args.rows:
                     found[version][row].append(run(ROWS[row], sources[version], folder, args.threads))
                     print(f"round {number + 1}, {version}, {row}: {found[version][row][-1]}", flush=True)
-        parts = [child(args.model, folder / "photo.png", args.threads) for _ in range(args.rounds)]
-    args.out.write_text(page(args, found, modules, parts), encoding="utf-8")
+            parts.append(child(args.model, folder / "photo.png", args.threads))
+            args.out.write_text(page(args, found, modules, parts), encoding="utf-8")  # of the rounds so far
     print(args.out.read_text(encoding="utf-8"))
 
 
 def environment(source: Path, threads: int) -> dict[str, str]:
     """Compiled Python files are kept: where PYTHONPYCACHEPREFIX says, or beside their sources."""
     kept = {k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "PYTHONDONTWRITEBYTECODE")}
-    return kept | {"PYTHONPATH": str(source), "HF_HUB_OFFLINE": "1"} | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+    return (
+        kept
+        | {"PYTHONPATH": str(source), "HF_HUB_OFFLINE": "1"}
+        | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+    )
 
 
 def run(row: Row, source: Path, folder: Path, threads: int) -> Taken:
@@ -167,12 +173,12 @@ def page(
     modules: dict[str, dict[str, int]],
     parts: list[tuple[dict[str, float], float]],
 ) -> str:
-    argv = (["--before", "OLD/src"] if args.before else []) + ["--rounds", str(args.rounds)]
+    argv = (["--before", "OLD/src"] if args.before else []) + ["--rounds", str(len(parts))]
     argv += [] if args.rows == list(ROWS) else ["--rows", *args.rows]
     lines = [
         "# Cold start\n",
-        f"{made(__file__, args.threads, argv)}. {args.rounds} rounds of fresh processes, the versions in turns; medians, and the "
-        "least in brackets. Files lie in the page cache; a photograph of 512 x 512, the model's own processing resolution.\n",
+        f"{made(__file__, args.threads, argv)}. {len(parts)} rounds of fresh processes, the versions in turns; medians, "
+        "and the least in brackets. Files lie in the page cache; a photograph of 512 x 512, at the model's own resolution.\n",
         *table(args, found, modules),
         f"\n## Parts of the first prediction of {args.model}, in one process\n",
         *parts_table(parts),
@@ -183,8 +189,11 @@ def page(
 def table(args: argparse.Namespace, found: Found, modules: dict[str, dict[str, int]]) -> Iterable[str]:
     versions = list(found)
     kinds = ("wall, s", "processor, s", "modules")
-    yield "| | " + " | ".join(f"{v}: {kind}" for kind in kinds for v in versions) + " |" + " ratio of processor s |" * (
-        len(versions) > 1
+    yield (
+        "| | "
+        + " | ".join(f"{v}: {kind}" for kind in kinds for v in versions)
+        + " |"
+        + " ratio of processor s |" * (len(versions) > 1)
     )
     yield "| --- |" + " ---: |" * (len(kinds) * len(versions) + (len(versions) > 1))
     for row in args.rows:

@@ -62,11 +62,6 @@ _OURS_WAIT = (
     f"{_OURS}.pipeline.specialise.pipeline",
 )
 _METADATA, _ASKING = "importlib.metadata", f"{_PACKAGE}.utils.import_utils"
-# functions of diffusers that import what is named to ask whether a module is of it: the answer while that is not there is no
-_JUDGING: dict[str, dict[str, tuple[str, ...]]] = {
-    f"{_PACKAGE}.utils.torch_utils": {"is_compiled_module": (_COMPILER,)},
-    f"{_PACKAGE}.pipelines.pipeline_loading_utils": {"_unwrap_model": (_COMPILER, "peft")},
-}
 # modules that keep some of their functions from torch's compiler, which torch loads to be told so
 _KEEPING = (f"{_PACKAGE}.hooks.group_offloading", f"{_PACKAGE}.pipelines.pipeline_utils")
 _reading = threading.RLock()  # of a gathering package
@@ -178,17 +173,16 @@ def _keep(function: Callable[..., Any] | None = None) -> Callable[..., Any]:
     return call
 
 
-def _only_with(packages: tuple[str, ...], asked: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A question about a module that imports these packages to ask whether it is theirs; none is before they are there."""
-    unchanged = asked.__name__.startswith("_unwrap")
+def _is_compiled(asked: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """Whether a module is the compiler's work, which none is where there is no compiler: to ask would load it."""
+    return wraps(asked)(lambda module: _COMPILER in sys.modules and asked(module))
 
-    @wraps(asked)
-    def ask(module: Any) -> Any:
-        if any(package in sys.modules for package in packages):
-            return asked(module)
-        return module if unchanged else False
 
-    return ask
+def _unwrapped(asked: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A module without what the compiler and peft put around it; to ask for a plain one would load peft."""
+    return wraps(asked)(
+        lambda module: asked(module) if "peft" in sys.modules or hasattr(module, "_orig_mod") else module
+    )
 
 
 class _Metadata(Later):
@@ -221,7 +215,7 @@ class _Packages(Mapping[str, list[str]]):
 def _waits(name: str, waiting: Sequence[str]) -> bool:
     top = name.partition(".")[0]
     known = name in waiting or top in waiting
-    if not known or type(sys.modules.get(name)) is ModuleType or (top == _TORCH and _TORCH in sys.modules):
+    if not known or type(sys.modules.get(name)) is ModuleType:
         return False
     return top in sys.modules or _there(top)
 
@@ -235,8 +229,8 @@ def _there(package: str) -> bool:
 
 def _import(
     name: str,
-    globals: Mapping[str, Any] | None = None,  # noqa: A002  # as __import__ calls it
-    locals: Mapping[str, Any] | None = None,  # noqa: A002
+    globals: Mapping[str, Any] | None = None,  # as __import__ calls it
+    locals: Mapping[str, Any] | None = None,
     fromlist: Sequence[str] | None = (),
     level: int = 0,
 ) -> Any:
@@ -252,9 +246,11 @@ def _import(
 def _stand_in(by: str, whole: str, names: Sequence[str]) -> Any:
     """What the module `by` gets of the module `whole`; None where it gets the thing itself."""
     if by.startswith(f"{_OURS}."):
+        if whole.partition(".")[0] == _TORCH and _TORCH in sys.modules:
+            return None
         if not names or _waits(whole, _OURS_WAIT):
             return _given(whole, names, _OURS_WAIT)
-        if not any(_waits(f"{whole}.{name}", _OURS_WAIT) for name in names):
+        if not any(f"{whole}.{name}" in _OURS_WAIT for name in names):
             return None
         others = [name for name in names if not _waits(f"{whole}.{name}", _OURS_WAIT)]
         builtins.__import__(whole, fromlist=others)  # the modules among them
@@ -272,6 +268,11 @@ def _given(whole: str, names: Sequence[str], waiting: Sequence[str]) -> Any:
     return _Names(whole) if names else Later(whole.partition(".")[0], inside=whole)
 
 
+# functions of diffusers that import a package to ask whether a module is of it, and what answers before that is there
+_JUDGING = {
+    f"{_PACKAGE}.utils.torch_utils": {"is_compiled_module": _is_compiled},
+    f"{_PACKAGE}.pipelines.pipeline_loading_utils": {"_unwrap_model": _unwrapped},
+}
 _BUILTINS = vars(builtins) | {"__import__": _import}
 
 
@@ -308,8 +309,8 @@ class _Loader:
         self._own.exec_module(module)
         _holding.append(names)
         _take_places()
-        for name, packages in _JUDGING.get(module.__name__, {}).items():
-            names[name] = _only_with(packages, names[name])
+        for name, instead in _JUDGING.get(module.__name__, {}).items():
+            names[name] = instead(names[name])
 
     def get_code(self, fullname: str) -> CodeType | None:
         return cast("InspectLoader", self._own).get_code(fullname)

@@ -20,7 +20,19 @@ from genpercept.pipeline.graphs import FORMATS, INPUT, KEY, MARKER, OUTPUT, SUFF
 from genpercept.pipeline.pipeline import GenPerceptPipeline
 from genpercept.tasks import TASKS
 
-__all__ = ["FORMATS", "INPUT", "KEY", "MARKER", "OUTPUT", "SUFFIXES", "ExportedPipeline", "Graph", "find", "load", "read_info"]
+__all__ = [
+    "FORMATS",
+    "INPUT",
+    "KEY",
+    "MARKER",
+    "OUTPUT",
+    "SUFFIXES",
+    "ExportedPipeline",
+    "Graph",
+    "find",
+    "load",
+    "read_info",
+]
 
 
 def load(path: Path, dtype: torch.dtype | None = None, device: str = "cpu") -> ExportedPipeline:
