@@ -57,6 +57,7 @@ _WAITING = (
 _OURS_WAIT = (
     _TORCH,
     "safetensors.torch",
+    f"{_OURS}.commands.inspect.facts",
     f"{_OURS}.pipeline.exported",
     f"{_OURS}.pipeline.pipeline",
     f"{_OURS}.pipeline.specialise.pipeline",

@@ -31,10 +31,10 @@ def inspect(
     """
     if (file := graphs.find(Path(model) / (subfolder or ""))) is not None:
         return _graph(str(model), file)
-    given = Given(None if base is None else str(base), family, task, allow_pickle, subfolder)
     with weights.variant(variant):
         folder = hub.resolve(model, subfolder=subfolder, revision=revision, allow_pickle=allow_pickle)
         weights.check_variant(folder, variant)
+        given = Given(None if base is None else str(base), family, task, allow_pickle, subfolder)
         return look(str(model), folder, given)
 
 
