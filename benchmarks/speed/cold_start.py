@@ -128,35 +128,40 @@ def environment(source: Path, threads: int) -> dict[str, str]:
 
 def run(row: Row, source: Path, folder: Path, threads: int) -> Taken:
     """One process. SystemExit where it ends otherwise than it should."""
-    command = [sys.executable, "-m", "genpercept", *row.words]
+    return started(row, source, folder, threads)[0]
+
+
+def count(row: Row, source: Path, folder: Path, threads: int) -> int:
+    """Modules that the command imports, or has by its first line; this run warms the caches, too."""
+    errors = started(row, source, folder, threads, "-X", "importtime")[1]
+    return sum(line.startswith("import time:") for line in errors.splitlines()) - 1  # its header
+
+
+def started(row: Row, source: Path, folder: Path, threads: int, *options: str) -> tuple[Taken, str]:
+    """What a process took, and what it wrote on stderr."""
+    command = [sys.executable, *options, "-m", "genpercept", *row.words]
     begin = time.perf_counter()
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
             command, cwd=folder, env=environment(source, threads), stdout=subprocess.PIPE, stderr=errors
         )
         assert process.stdout is not None
-        process.stdout.readline() if row.first else process.stdout.read()
-        wall = time.perf_counter() - begin
         if row.first:
+            process.stdout.readline()
+            wall = time.perf_counter() - begin
             process.kill()
+        else:
+            process.stdout.read()
         _, status, usage = os.wait4(process.pid, 0)
+        if not row.first:
+            wall = time.perf_counter() - begin
         process.returncode = os.waitstatus_to_exitcode(status)
         process.stdout.close()
         errors.seek(0)
+        said = errors.read().decode()
         if not row.first and process.returncode != row.code:
-            raise SystemExit(f"{' '.join(command)}: {process.returncode}: {errors.read().decode()[-2000:]}")
-    return Taken(wall if row.first else time.perf_counter() - begin, usage.ru_utime + usage.ru_stime)
-
-
-def count(row: Row, source: Path, folder: Path, threads: int) -> int:
-    """Modules that the command imports; this run warms the caches, too."""
-    command = [sys.executable, "-X", "importtime", "-m", "genpercept", *row.words]
-    done = subprocess.run(
-        command, cwd=folder, env=environment(source, threads), capture_output=True, text=True, check=False
-    )
-    if done.returncode not in (row.code, 1):
-        raise SystemExit(f"{' '.join(command)}: {done.returncode}: {done.stderr[-2000:]}")
-    return sum(line.startswith("import time:") for line in done.stderr.splitlines()) - 1  # its header
+            raise SystemExit(f"{' '.join(command)}: {process.returncode}: {said[-2000:]}")
+    return Taken(wall, usage.ru_utime + usage.ru_stime), said
 
 
 def child(model: str, photo: Path, threads: int) -> tuple[dict[str, float], float]:

@@ -29,7 +29,12 @@ _HOMES = {
     "load": "pipeline.loading",
     "specialise": "pipeline.specialise.pipeline",
 }
-later.wait()
+later.wait(  # modules that bring torch or diffusers, for those that name them and may not use them
+    "genpercept.commands.inspect.facts",
+    "genpercept.pipeline.exported",
+    "genpercept.pipeline.pipeline",
+    "genpercept.pipeline.specialise.pipeline",
+)
 answer()  # import paths of before the rooms, for one version
 
 

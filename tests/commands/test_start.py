@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import types
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +110,8 @@ def test_a_stand_in_becomes_the_thing_when_it_is_used() -> None:
     assert Later("fractions", "Fraction")(1, 2) == Later("fractions").Fraction(1, 2)
     assert isinstance(Later("fractions", "Fraction")(1), Later("fractions", "Fraction"))  # type: ignore[arg-type]
     assert not isinstance(1, Later("no_such_module", "Thing"))  # type: ignore[arg-type]
-    assert issubclass(type("Half", (Later("fractions", "Fraction"),), {}), Later("fractions", "Fraction")._real())
+    half = types.new_class("Half", (Later("fractions", "Fraction"),))  # type: ignore[arg-type]
+    assert issubclass(half, Fraction)
     assert list(Later("string", "digits")) == list("0123456789") and "7" in Later("string", "digits")
     assert Later("xml", inside="xml.dom").dom._real().__name__ == "xml.dom"
     with pytest.raises(ModuleNotFoundError):

@@ -53,21 +53,13 @@ _WAITING = (
     f"{_PACKAGE}.loaders.single_file_utils",
     f"{_PACKAGE}.quantizers",
 )
-# modules of which ours get stand-ins
-_OURS_WAIT = (
-    _TORCH,
-    "safetensors.torch",
-    f"{_OURS}.commands.inspect.facts",
-    f"{_OURS}.pipeline.exported",
-    f"{_OURS}.pipeline.pipeline",
-    f"{_OURS}.pipeline.specialise.pipeline",
-)
+_ours_wait = [_TORCH, "safetensors.torch"]  # modules of which ours get stand-ins; `wait` adds some of ours
 _METADATA, _ASKING = "importlib.metadata", f"{_PACKAGE}.utils.import_utils"
 # modules that keep some of their functions from torch's compiler, which torch loads to be told so
 _KEEPING = (f"{_PACKAGE}.hooks.group_offloading", f"{_PACKAGE}.pipelines.pipeline_utils")
 _reading = threading.RLock()  # of a gathering package
-_holding: list[dict[str, Any]] = []  # namespaces of our modules with stand-ins of torch
-_there_is: set[str] = set()  # _TORCH, when it has been imported
+_holding: list[dict[str, Any]] = []  # namespaces of modules with stand-ins
+_there_is: set[str] = set()  # of what waits for us, what has been imported
 _marked: list[Any] = []  # what diffusers has marked for torch's compiler, which is not there yet
 
 
@@ -85,6 +77,8 @@ class Later:
         return importlib.import_module(f"{self._module}.{self._name}")
 
     def __getattr__(self, name: str) -> Any:
+        if name in ("_module", "_name", "_inside"):  # of a copy that is being made
+            raise AttributeError(name)
         if f"{self._inside}.".startswith(f"{self._module}.{name}."):
             return Later(f"{self._module}.{name}", inside=self._inside)
         if name == "__version__" and not self._name and self._module not in sys.modules:
@@ -141,7 +135,7 @@ class _Names:
     def __getattr__(self, name: str) -> Any:
         whole = f"{self._module}.{name}"
         if self._package is not None:
-            return Later(whole) if _waits(whole, _OURS_WAIT) else getattr(self._package, name)
+            return Later(whole) if _waits(whole, _ours_wait) else getattr(self._package, name)
         return _mark if whole == f"{_COMPILER}.{_MARK}" else Later(self._module, name)
 
 
@@ -216,7 +210,7 @@ class _Packages(Mapping[str, list[str]]):
 def _waits(name: str, waiting: Sequence[str]) -> bool:
     top = name.partition(".")[0]
     known = name in waiting or top in waiting
-    if not known or type(sys.modules.get(name)) is ModuleType:
+    if not known or (name in sys.modules and not isinstance(sys.modules[name], _Gathering)):
         return False
     return top in sys.modules or _there(top)
 
@@ -249,11 +243,11 @@ def _stand_in(by: str, whole: str, names: Sequence[str]) -> Any:
     if by.startswith(f"{_OURS}."):
         if whole.partition(".")[0] == _TORCH and _TORCH in sys.modules:
             return None
-        if not names or _waits(whole, _OURS_WAIT):
-            return _given(whole, names, _OURS_WAIT)
-        if not any(f"{whole}.{name}" in _OURS_WAIT for name in names):
+        if not names or _waits(whole, _ours_wait):
+            return _given(whole, names, _ours_wait)
+        if not any(f"{whole}.{name}" in _ours_wait for name in names):
             return None
-        others = [name for name in names if not _waits(f"{whole}.{name}", _OURS_WAIT)]
+        others = [name for name in names if not _waits(f"{whole}.{name}", _ours_wait)]
         builtins.__import__(whole, fromlist=others)  # the modules among them
         return _Names(whole, importlib.import_module(whole))
     if whole == _TORCH and by in _KEEPING:
@@ -285,7 +279,7 @@ class _Gathering(ModuleType):
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         with _reading:
             if isinstance(self, _Gathering):
-                self.__class__ = ModuleType
+                object.__setattr__(self, "__class__", ModuleType)
                 spec = cast(ModuleSpec, self.__spec__)
                 cast(_Loader, spec.loader).run(self)
         return getattr(self, name)
@@ -308,8 +302,10 @@ class _Loader:
         names = vars(module)
         names["__builtins__"] = _BUILTINS
         self._own.exec_module(module)
-        _holding.append(names)
-        _take_places()
+        if module.__name__ in _ours_wait:
+            _arrived(module.__name__)
+        if module.__name__.startswith(f"{_OURS}.") and not _settle(names):
+            _holding.append(names)
         for name, instead in _JUDGING.get(module.__name__, {}).items():
             names[name] = instead(names[name])
 
@@ -325,19 +321,24 @@ class _TorchLoader(_Loader):
 
     def run(self, module: ModuleType) -> None:
         self._own.exec_module(module)
-        _there_is.add(_TORCH)
-        _take_places()
+        _arrived(_TORCH)
 
 
-def _take_places() -> None:
-    """Of the stand-ins of torch in our modules, where torch has been imported."""
-    while _TORCH in _there_is and _holding:
-        names = _holding.pop()
-        names.update({name: value._real() for name, value in [*names.items()] if _of_torch(value)})
+def _arrived(module: str) -> None:
+    """It has been imported: it takes the places of its stand-ins in our modules."""
+    _there_is.add(module)
+    _holding[:] = [names for names in _holding if not _settle(names)]
 
 
-def _of_torch(value: Any) -> bool:
-    return type(value) is Later and value._module.partition(".")[0] in (_TORCH, "safetensors")
+def _settle(names: dict[str, Any]) -> bool:
+    """Put what has been imported in the places of its stand-ins. Whether no other stand-in is left in this namespace."""
+    waiting = [(name, value) for name, value in [*names.items()] if type(value) is Later]
+    ready = {name: value._real() for name, value in waiting if value._module.removeprefix("safetensors.") in _there_is}
+    ready |= {
+        name: value._real() for name, value in waiting if value._module.startswith(f"{_TORCH}.") and _TORCH in _there_is
+    }
+    names.update(ready)
+    return len(ready) == len(waiting)
 
 
 class _CompilerLoader(_Loader):
@@ -370,10 +371,11 @@ class _Finder:
         return spec
 
 
-def wait() -> None:
-    """From now on diffusers imports what it needs. Nothing changes where it has been imported already."""
+def wait(*ours: str) -> None:
+    """From now on imports wait. Nothing changes where diffusers has been imported already. ours: heavy modules of ours."""
     if _PACKAGE in sys.modules or os.environ.get(SWITCH, "").upper() in ("1", "ON", "YES", "TRUE"):
         return
+    _ours_wait[:] = dict.fromkeys((*_ours_wait, *ours))
     if _TORCH in sys.modules:
         _there_is.add(_TORCH)
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):

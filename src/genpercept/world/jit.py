@@ -20,7 +20,7 @@ class _Saying(event.Listener):
     """Says, where a kernel of ours is compiled and not found on disk, why nothing seems to happen."""
 
     def on_start(self, event: event.Event) -> None:
-        if event.data["dispatcher"].py_func.__module__.startswith(__package__):
+        if event.data and event.data["dispatcher"].py_func.__module__.startswith(__package__):
             said.once("compiling the synthetic world's kernels, once; later runs find them on disk")
 
     def on_end(self, event: event.Event) -> None:
