@@ -5,7 +5,7 @@
 
 Each command is a process of its own, with files in the page cache and compiled Python files on disk. The versions take turns,
 and every other round the second one begins. Wall is what a person waits for; processor seconds (user and system) are what the
-command costs, which other programs on the machine change less. Modules are counted by -X importtime, in a run of their own.
+command costs, which other programs on the machine change less. Modules are counted by -X importtime, which costs next to nothing.
 Of `doctor` the time to its first line is taken. Without --before the version that lies beside this script is timed alone.
 """
 
@@ -79,10 +79,11 @@ ROWS = {
 
 @dataclass(frozen=True)
 class Taken:
-    """Seconds of one run."""
+    """Seconds of one run, and the modules that it imported."""
 
     wall: float
     cpu: float
+    modules: int
 
 
 Found = dict[str, dict[str, list[Taken]]]  # version -> row -> runs
@@ -104,7 +105,6 @@ def main() -> None:
         Image.fromarray(data.astronaut()).save(folder / "photo.png")  # 512 x 512
         if "graph" in args.rows:
             run(Row("", ("export", "mini/depth", "--to", "onnx", "--out", "model.onnx")), HERE, folder, args.threads)
-        modules = {v: {row: count(ROWS[row], s, folder, args.threads) for row in args.rows} for v, s in sources.items()}
         parts: list[tuple[dict[str, float], float]] = []
         for number in range(args.rounds):
             for version in list(sources)[:: -1 if number % 2 else 1]:
@@ -112,7 +112,7 @@ def main() -> None:
                     found[version][row].append(run(ROWS[row], sources[version], folder, args.threads))
                     print(f"round {number + 1}, {version}, {row}: {found[version][row][-1]}", flush=True)
             parts.append(child(args.model, folder / "photo.png", args.threads))
-            args.out.write_text(page(args, found, modules, parts), encoding="utf-8")  # of the rounds so far
+            args.out.write_text(page(args, found, parts), encoding="utf-8")  # of the rounds so far
     print(args.out.read_text(encoding="utf-8"))
 
 
@@ -128,18 +128,7 @@ def environment(source: Path, threads: int) -> dict[str, str]:
 
 def run(row: Row, source: Path, folder: Path, threads: int) -> Taken:
     """One process. SystemExit where it ends otherwise than it should."""
-    return started(row, source, folder, threads)[0]
-
-
-def count(row: Row, source: Path, folder: Path, threads: int) -> int:
-    """Modules that the command imports, or has by its first line; this run warms the caches, too."""
-    errors = started(row, source, folder, threads, "-X", "importtime")[1]
-    return sum(line.startswith("import time:") for line in errors.splitlines()) - 1  # its header
-
-
-def started(row: Row, source: Path, folder: Path, threads: int, *options: str) -> tuple[Taken, str]:
-    """What a process took, and what it wrote on stderr."""
-    command = [sys.executable, *options, "-m", "genpercept", *row.words]
+    command = [sys.executable, "-X", "importtime", "-m", "genpercept", *row.words]
     begin = time.perf_counter()
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
@@ -161,7 +150,8 @@ def started(row: Row, source: Path, folder: Path, threads: int, *options: str) -
         said = errors.read().decode()
         if not row.first and process.returncode != row.code:
             raise SystemExit(f"{' '.join(command)}: {process.returncode}: {said[-2000:]}")
-    return Taken(wall, usage.ru_utime + usage.ru_stime), said
+    modules = sum(line.startswith("import time:") for line in said.splitlines()) - 1  # its header
+    return Taken(wall, usage.ru_utime + usage.ru_stime, modules)
 
 
 def child(model: str, photo: Path, threads: int) -> tuple[dict[str, float], float]:
@@ -175,7 +165,6 @@ def child(model: str, photo: Path, threads: int) -> tuple[dict[str, float], floa
 def page(
     args: argparse.Namespace,
     found: Found,
-    modules: dict[str, dict[str, int]],
     parts: list[tuple[dict[str, float], float]],
 ) -> str:
     argv = (["--before", "OLD/src"] if args.before else []) + ["--rounds", str(len(parts))]
@@ -184,14 +173,14 @@ def page(
         "# Cold start\n",
         f"{made(__file__, args.threads, argv)}. {len(parts)} rounds of fresh processes, the versions in turns; medians, "
         "and the least in brackets. Files lie in the page cache; a photograph of 512 x 512, at the model's own resolution.\n",
-        *table(args, found, modules),
+        *table(args, found),
         f"\n## Parts of the first prediction of {args.model}, in one process\n",
         *parts_table(parts),
     ]
     return "\n".join(lines) + "\n"
 
 
-def table(args: argparse.Namespace, found: Found, modules: dict[str, dict[str, int]]) -> Iterable[str]:
+def table(args: argparse.Namespace, found: Found) -> Iterable[str]:
     versions = list(found)
     kinds = ("wall, s", "processor, s", "modules")
     yield (
@@ -204,7 +193,7 @@ def table(args: argparse.Namespace, found: Found, modules: dict[str, dict[str, i
     for row in args.rows:
         walls = [spread([t.wall for t in found[v][row]]) for v in versions]
         cpus = [spread([t.cpu for t in found[v][row]]) for v in versions]
-        cells = [*walls, *cpus, *(f"{modules[v][row]:,}" for v in versions)]
+        cells = [*walls, *cpus, *(f"{found[v][row][-1].modules:,}" for v in versions)]
         if len(versions) > 1:
             old, new = (statistics.median(t.cpu for t in found[v][row]) for v in versions)
             cells.append(f"{old / new:.1f}")
