@@ -5,8 +5,8 @@
 
 Each command is a process of its own, with files in the page cache and compiled Python files on disk. The versions take turns,
 and every other round the second one begins. Wall is what a person waits for; processor seconds (user and system) are what the
-command costs, which other programs on the machine change less. Modules are counted by -X importtime, which costs next to nothing.
-Of `doctor` the time to its first line is taken. Without --before the version that lies beside this script is timed alone.
+command costs, which other programs on the machine change less. Modules are counted by -X importtime, which costs next to
+nothing. Of `doctor` the time to its first line is taken. Without --before the version beside this script is timed alone.
 """
 
 from __future__ import annotations

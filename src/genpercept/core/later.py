@@ -49,9 +49,26 @@ _WAITING = (
     "transformers",
     _COMPILER,
     "torch.distributed.tensor",
-    f"{_PACKAGE}.loaders.lora_pipeline",
     f"{_PACKAGE}.loaders.single_file_utils",
     f"{_PACKAGE}.quantizers",
+)
+# what of diffusers gets stand-ins: networks and what they stand on. Its pipelines read their own annotations, and its loader
+# of single files catches errors: those need the real things
+_GIVEN = (
+    "configuration_utils",
+    "hooks",
+    "image_processor",
+    "loaders.lora_base",
+    "loaders.peft",
+    "loaders.single_file_model",
+    "loaders.unet",
+    "models",
+    "pipelines.pipeline_loading_utils",
+    "pipelines.pipeline_utils",
+    "quantizers",
+    "schedulers",
+    "utils",
+    "video_processor",
 )
 _ours_wait = [_TORCH, "safetensors.torch"]  # modules of which ours get stand-ins; `wait` adds some of ours
 _METADATA, _ASKING = "importlib.metadata", f"{_PACKAGE}.utils.import_utils"
@@ -151,8 +168,14 @@ class _Torch(Later):
     """torch, but for `compiler.disable`, which would load the compiler."""
 
     @property
-    def compiler(self) -> SimpleNamespace:
-        return SimpleNamespace(disable=_keep)
+    def compiler(self) -> _TorchCompiler:
+        return _TorchCompiler("torch.compiler")
+
+
+class _TorchCompiler(Later):
+    @staticmethod
+    def disable(function: Callable[..., Any] | None = None) -> Callable[..., Any]:
+        return _keep(function)
 
 
 def _keep(function: Callable[..., Any] | None = None) -> Callable[..., Any]:
@@ -254,7 +277,9 @@ def _stand_in(by: str, whole: str, names: Sequence[str]) -> Any:
         return _Torch(whole)
     if whole == _METADATA and by == _ASKING:
         return SimpleNamespace(metadata=_Metadata(whole))  # `import importlib.metadata as ...` takes it out of this
-    return _given(whole, names, _WAITING)
+    if by.removeprefix(f"{_PACKAGE}.").startswith(_GIVEN):
+        return _given(whole, names, _WAITING)
+    return None
 
 
 def _given(whole: str, names: Sequence[str], waiting: Sequence[str]) -> Any:
