@@ -135,15 +135,11 @@ def run(row: Row, source: Path, folder: Path, threads: int) -> Taken:
             command, cwd=folder, env=environment(source, threads), stdout=subprocess.PIPE, stderr=errors
         )
         assert process.stdout is not None
+        process.stdout.readline() if row.first else process.stdout.read()
+        wall = time.perf_counter() - begin  # stdout is open until the process ends
         if row.first:
-            process.stdout.readline()
-            wall = time.perf_counter() - begin
             process.kill()
-        else:
-            process.stdout.read()
         _, status, usage = os.wait4(process.pid, 0)
-        if not row.first:
-            wall = time.perf_counter() - begin
         process.returncode = os.waitstatus_to_exitcode(status)
         process.stdout.close()
         errors.seek(0)
