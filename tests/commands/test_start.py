@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from genpercept.core import said
 from genpercept.core.later import Later
 
 HEAVY = ("accelerate", "numba", "peft", "scipy", "skimage", "sympy", "torch._dynamo", "transformers")
@@ -116,3 +117,28 @@ def test_a_stand_in_becomes_the_thing_when_it_is_used() -> None:
     assert Later("xml", inside="xml.dom").dom._real().__name__ == "xml.dom"
     with pytest.raises(ModuleNotFoundError):
         Later("no_such_module").anything  # noqa: B018
+
+
+def test_compiling_is_said_once_and_quietly_not_at_all(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from numba import njit
+
+    import genpercept.world.jit  # noqa: F401  # listens
+
+    monkeypatch.setattr(said, "_said", set())
+
+    def kernel(x: float) -> float:
+        return x + 1
+
+    for module, how, lines in (
+        ("somebody.else", "", 0),
+        ("genpercept.world.kernel", said.QUIET, 0),
+        ("genpercept.world.kernel", "", 1),
+        ("genpercept.world.kernel", "", 0),
+    ):
+        monkeypatch.setenv(said.VARIABLE, how)
+        kernel.__module__ = module
+        assert njit(kernel)(1.0) == 2
+        err = capsys.readouterr().err
+        assert len(err.splitlines()) == lines and ("compiling" in err) == bool(lines)

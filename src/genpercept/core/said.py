@@ -43,7 +43,7 @@ _said: set[str] = set()
 
 def once(line: str) -> None:
     """A note that this process gives once, such as why its first answer takes long."""
-    if line not in _said:
+    if line not in _said and not quiet():
         _said.add(line)
         say(line)
 

@@ -104,7 +104,7 @@ def _bf16(device: str) -> str:
     except RuntimeError:
         return cannot
     advice = "--dtype bf16 pays" if speed > 1.2 else "leave --dtype at fp32"
-    return f"works, matrix products at {speed:.2g} x the speed of float32: {advice}"
+    return f"works, matrix products at {speed:.1f} x the speed of float32: {advice}"
 
 
 def _memory(device: str) -> str:
