@@ -29,17 +29,8 @@ _PACKAGE, _OURS, _TORCH = "diffusers", "genpercept", "torch"
 SWITCH = "DIFFUSERS_SLOW_IMPORT"
 _COMPILER, _MARK = "torch._dynamo", "allow_in_graph"
 # packages of diffusers that do nothing but import their modules
-_GATHERING = frozenset(
-    f"{_PACKAGE}.{name}"
-    for name in (
-        "hooks",
-        "models.autoencoders",
-        "models.controlnets",
-        "models.transformers",
-        "models.unets",
-        "quantizers",
-    )
-)
+_GATHERS = ("hooks", "models.autoencoders", "models.controlnets", "models.transformers", "models.unets", "quantizers")
+_GATHERING = frozenset(f"{_PACKAGE}.{name}" for name in _GATHERS)
 # packages and modules of which its modules get stand-ins
 _WAITING = (
     "accelerate",
