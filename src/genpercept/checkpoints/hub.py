@@ -56,6 +56,14 @@ def resolve(
 
     allow_pickle: download .bin files too. ValueError in one line: what was looked for, where, and how to pass a folder.
     """
+    if (found := here(name, subfolder)) is not None:
+        return found
+    where = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}
+    return _descend(_download(str(name), subfolder, where, allow_pickle), subfolder)
+
+
+def here(name: str | Path, subfolder: str | None = None) -> Path | None:
+    """The folder behind an embedded name or a path; None of a hub id. ValueError, at once, for what can be none of them."""
     text = str(name)
     folder = Path(text).expanduser()
     if folder.is_dir():
@@ -68,8 +76,7 @@ def resolve(
         raise ValueError(
             f"{text}: no such folder; pass a model folder, a hub id (owner/name) or one of {', '.join(embedded_names())}"
         )
-    where = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}
-    return _descend(_download(text, subfolder, where, allow_pickle), subfolder)
+    return None
 
 
 def _file_advice(path: Path) -> str:

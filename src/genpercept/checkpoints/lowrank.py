@@ -44,10 +44,10 @@ def check(denoiser: nn.Module, stored: Mapping[str, tuple[int, ...]], source: st
             raise ValueError(f"{source}: its difference at {name!r} does not fit the denoiser; copy the model again")
 
 
-@torch.no_grad()
 def add(denoiser: nn.Module, difference: Mapping[str, Tensor]) -> None:
     """W <- W + B A, in place, computed in float32, for a difference that `check` passes."""
     weights: dict[str, Any] = dict(denoiser.named_parameters())
-    for name in sorted({key.rpartition(".")[0] for key in difference}):
-        a, b, weight = difference[f"{name}.A"], difference[f"{name}.B"], weights[name]
-        weight.copy_((weight.float() + (b.float() @ a.float()).view_as(weight)).to(weight.dtype))
+    with torch.no_grad():
+        for name in sorted({key.rpartition(".")[0] for key in difference}):
+            a, b, weight = difference[f"{name}.A"], difference[f"{name}.B"], weights[name]
+            weight.copy_((weight.float() + (b.float() @ a.float()).view_as(weight)).to(weight.dtype))

@@ -107,7 +107,7 @@ def headers(path: Path, *, allow_pickle: bool = False) -> dict[str, Header]:
     if is_pickle(path):
         found = _read_pickle(path, allow_pickle, shapes_only=True)
         return {name: Header(tuple(t.shape), dtypes.torch_name(t.dtype)) for name, t in found.items()}
-    with _open(path) as file:
+    with _open(path, "np") as file:  # which reads no values, and so needs no torch
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         stored = {name: (tuple(s.get_shape()), str(s.get_dtype())) for name, s in slices.items()}
     for name, (shape, dtype) in stored.items():
@@ -254,11 +254,11 @@ def check_finite(where: Path, tensors: dict[str, Tensor]) -> None:
         )
 
 
-def _open(path: Path) -> Any:
+def _open(path: Path, framework: str = "pt") -> Any:
     try:
         stand_ins.refuse_stand_in(path)
         _refuse_long_header(path)
-        return safe_open(path, framework="pt")
+        return safe_open(path, framework=framework)
     except (SafetensorError, OSError, RuntimeError) as error:  # the last where it cannot be mapped
         raise ValueError(
             f"{path}: not a readable safetensors file ({_line(error)}); copy or download it again"

@@ -65,6 +65,10 @@ class Registry(Generic[T]):
         """Whether this package itself has a plugin of this name, which then goes before others'."""
         return name in self._modules
 
+    def __contains__(self, name: object) -> bool:
+        """Whether there is such a plugin. Of a name of ours this is known without the metadata of what else is installed."""
+        return name in self._modules or name in entries(self.group)
+
     def whole(self, plugin: T, entry: EntryPoint) -> T:
         """Another package's plugin. ValueError where it lacks a member, which else shows when it is used, hours later."""
         where = f"{self.noun} {entry.name!r} of the package {package_of(entry)} ({entry.value})"

@@ -38,6 +38,16 @@ def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
+_said: set[str] = set()
+
+
+def once(line: str) -> None:
+    """A note that this process gives once, such as why its first answer takes long."""
+    if line not in _said and not quiet():
+        _said.add(line)
+        say(line)
+
+
 def detail(line: str) -> None:
     """What only --verbose shows."""
     if os.environ.get(VARIABLE) == VERBOSE:

@@ -25,7 +25,6 @@ _TOKENIZER = "tokenizer_config.json"
 _SHOWN = 160  # letters of another library's message
 
 
-@torch.no_grad()  # not inference mode: the embedding is an input of training too
 def embed(tokenizer: Any, text_encoder: Any, prompt: str = "", *, pad: bool = False) -> Tensor:
     """Last hidden state for one prompt, (1, tokens, width) float32.
 
@@ -52,7 +51,8 @@ def embed(tokenizer: Any, text_encoder: Any, prompt: str = "", *, pad: bool = Fa
             f"the tokenizer gives token {largest}, but the text encoder knows {known}: tokenizer/ and text_encoder/ are of two "
             "models, or one was changed; copy or download both again"
         )
-    found = text_encoder(ids.to(text_encoder.device))[0].float()
+    with torch.no_grad():  # not inference mode: the embedding is an input of training too
+        found = text_encoder(ids.to(text_encoder.device))[0].float()
     return torch.zeros(found.shape) if found.is_meta else found.clone()
 
 

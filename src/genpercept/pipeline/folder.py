@@ -27,7 +27,6 @@ from genpercept.pipeline.manifest import needed_parts, part_path, read_manifest
 from genpercept.pipeline.pairing import check_prompt
 
 PROMPT_FILE = "prompt_embeds.safetensors"
-NO_TEXT = torch.zeros(1, 0, 0)  # prompt_embeds of a backbone that reads none
 _MOST_TOKENS, _WIDEST = 1024, 65536  # of a prompt's embedding
 DIFFERENCE = "unet_difference"  # a part that only embedded models have: see genpercept.checkpoints.lowrank
 
@@ -63,7 +62,7 @@ def read_model(folder: Path, torch_dtype: torch.dtype | None, *, allow_pickle: b
         lowrank.add(unet, checkpoint.read_tensors(paths[DIFFERENCE]))
     vae = load_part(CODECS.find(info["codec"]), paths["vae"], torch_dtype) if "vae" in paths else None
     head = load_part(HEADS.find(info["head"]), paths["head"], torch_dtype) if "head" in paths else None
-    prompt_embeds = _read_prompt(paths["prompt_embeds"]) if "prompt_embeds" in paths else NO_TEXT
+    prompt_embeds = _read_prompt(paths["prompt_embeds"]) if "prompt_embeds" in paths else _no_text()
     check_prompt(unet, prompt_embeds)
     if not shapes.wanted():
         _check_hashes(paths, parts, allow_pickle)
@@ -92,7 +91,7 @@ def read_base(
     if BACKBONES.find(backbone).input == "pixels":
         unet = load_part(BACKBONES.find(backbone), path, torch_dtype)
         info = {"paradigm_options": options, "prompt": "", "backbone": backbone, "codec": "pixels"}
-        return Parts(unet, None, None, NO_TEXT, info | _skipped(backbone, path, allow_pickle))
+        return Parts(unet, None, None, _no_text(), info | _skipped(backbone, path, allow_pickle))
     options = _prediction_type(folder, plugin, options)
     unet = load_part(BACKBONES.find(backbone), path, torch_dtype)
     vae = load_part(CODECS.find("kl"), folder / "vae", torch_dtype)
@@ -180,6 +179,11 @@ def write(target: Path, parts: Parts, class_name: str) -> None:
         kept = {k: v for k, v in parts.info.items() if k not in ("model", "model_sha256")}
         checkpoint.write_config(work / checkpoint.MANIFEST, kept | {"parts": hashes})
         checkpoint.write_config(work / "model_index.json", _model_index(parts.info, class_name))
+
+
+def _no_text() -> Tensor:
+    """prompt_embeds of a backbone that reads none."""
+    return torch.zeros(1, 0, 0)
 
 
 def _read_prompt(path: Path) -> Tensor:

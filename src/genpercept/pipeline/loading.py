@@ -11,7 +11,7 @@ import torch
 
 from genpercept.checkpoints import hub, weights
 from genpercept.core.devices import pick_device
-from genpercept.pipeline import base_model, exported
+from genpercept.pipeline import base_model, exported, graphs
 from genpercept.pipeline.families import FAMILIES, Candidate, Family
 from genpercept.pipeline.families._family import looks
 from genpercept.pipeline.families._from_base import find_base, refuse_untouched, without_revision
@@ -60,7 +60,7 @@ def load(
         TASKS.find(task)  # an unknown name is said before anything is loaded
     if family is not None:
         FAMILIES.find(family)
-    if (file := exported.find(Path(name) / (subfolder or ""))) is not None:
+    if (file := graphs.find(Path(name) / (subfolder or ""))) is not None:
         _refuse_parts(file, specialised, encoder or decoder, variant)
         pipe = exported.load(file, torch_dtype, pick_device(str(device or "auto")))
         _check_asked(pipe, name, family, task)

@@ -151,6 +151,8 @@ def _wrong(path: Path, key: str, value: Any, wanted: str) -> ValueError:
 
 def _known(kind: str, name: str, registry: Registry[Any], path: Path) -> None:
     """ValueError where a model needs a plugin that there is not: most often that of a package which is not installed."""
+    if name in registry:
+        return
     try:
         choose(kind, name, registry.names(), f"{path}: ")
     except ValueError as error:

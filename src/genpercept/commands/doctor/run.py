@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from genpercept.core.registry import Registry, Table
 
 _CORE = ("torch", "diffusers", "transformers", "numpy", "pillow", "safetensors", "huggingface_hub", "pydantic")
+_PROBE = 3.0  # seconds that the speed of bf16 is measured for, about
+_LEAST = 128  # rows of the smallest matrices
 
 
 class Line(NamedTuple):
@@ -34,10 +37,10 @@ class Line(NamedTuple):
 def main(device: str = "auto") -> int:
     """Print the findings to stdout. 0: predicting would work; 1: something that it needs is missing or broken."""
     problems, found = 0, list[Line]()
-    for line in [*_versions(), *_compute(device), *_extras(), *_models(), *_additions()]:
+    for line in chain(_versions(), _compute(device), _extras(), _models(), _additions()):  # each as soon as it is known
         problems += line.problem
         found.append(line)
-        print(f"{'!!' if line.problem else '  '} {line.name:<16} {line.text}")
+        print(f"{'!!' if line.problem else '  '} {line.name:<16} {line.text}", flush=True)
     print(f"{problems} problem(s), marked !!" if problems else "all that predicting needs is there")
     said.result({"findings": [line._asdict() for line in found], "problems": problems})
     return 1 if problems else 0
@@ -77,22 +80,31 @@ def _compute(device: str) -> Iterator[Line]:
 
 
 def _bf16(device: str) -> str:
-    """Some processors have bf16 and are slower with it than in float32 (Intel's without AMX): only measuring tells."""
+    """Some processors have bf16 and are slower with it than in float32 (Intel's without AMX): only measuring tells.
+
+    Larger and larger products, so that a processor which takes minutes for a large one is known by a small one.
+    """
     import torch
 
     from genpercept.commands.bench import ceiling
     from genpercept.commands.bench.setting import Effort
 
     cannot = "not on this device: leave --dtype at fp32"
+    end, speed, effort = time.perf_counter() + _PROBE, 0.0, Effort(matmul_seconds=0.05)
     try:
         x = torch.ones(8, 8, device=device, dtype=torch.bfloat16)
         if not torch.isfinite(x @ x).all():
             return cannot
-        plain, half = (ceiling.measure(d, device, Effort(matmul_seconds=0.1))["tflops"] for d in ("fp32", "bf16"))
+        for size in ceiling.sizes(device, least=_LEAST):
+            start = time.perf_counter()
+            plain, half = (ceiling.measure(d, device, effort, (size,))["tflops"] for d in ("fp32", "bf16"))
+            speed = half / plain
+            if time.perf_counter() + 8 * (time.perf_counter() - start) > end:  # twice the size is 8 times the work
+                break
     except RuntimeError:
         return cannot
-    advice = "--dtype bf16 pays" if half > 1.2 * plain else "leave --dtype at fp32"
-    return f"works, matrix products at {half / plain:.1f} x the speed of float32: {advice}"
+    advice = "--dtype bf16 pays" if speed > 1.2 else "leave --dtype at fp32"
+    return f"works, matrix products at {speed:.1f} x the speed of float32: {advice}"
 
 
 def _memory(device: str) -> str:

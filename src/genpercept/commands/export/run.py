@@ -14,9 +14,9 @@ from genpercept.commands.export.source import Source
 from genpercept.commands.export.targets import TARGETS, Target
 from genpercept.core import said
 from genpercept.core.files import atomic_files, atomic_folder, sweep
-from genpercept.pipeline import base_model, exported, loading
+from genpercept.pipeline import base_model, graphs, loading
 
-MARKER = exported.MARKER
+MARKER = graphs.MARKER
 
 
 def main(
@@ -44,7 +44,7 @@ def main(
     sweep(out.parent)
     single = bool(suffix) and out.suffix.lower() == suffix
     (_refuse_foreign_file if single else _refuse_foreign)(out)
-    if exported.find(Path(model) / (subfolder or "")) is not None:
+    if graphs.find(Path(model) / (subfolder or "")) is not None:
         raise ValueError(f"{model}: is an export already: pass the model that it was made from")
     pipe = loading.load(
         model,
@@ -107,6 +107,6 @@ def _refuse_foreign_file(out: Path) -> None:
         raise ValueError(f"{out}: is a folder; pass a file, or a folder of another name")
     if out.is_file():
         try:
-            exported.read_info(out)
+            graphs.read_info(out)
         except ValueError:
             raise ValueError(f"{out}: is something else than an export; pass a new file") from None

@@ -9,7 +9,7 @@ from genpercept.checkpoints import hub, weights
 from genpercept.commands import terminal
 from genpercept.commands.inspect.facts import Given, Part, Report, look
 from genpercept.core import said
-from genpercept.pipeline import exported
+from genpercept.pipeline import graphs
 
 __all__ = ["Given", "Report", "inspect", "main"]
 
@@ -29,18 +29,18 @@ def inspect(
 
     Weights stay on disk. ValueError where there is no such model, or nothing in it that could be one.
     """
-    if (file := exported.find(Path(model) / (subfolder or ""))) is not None:
+    if (file := graphs.find(Path(model) / (subfolder or ""))) is not None:
         return _graph(str(model), file)
-    given = Given(None if base is None else str(base), family, task, allow_pickle, subfolder)
     with weights.variant(variant):
         folder = hub.resolve(model, subfolder=subfolder, revision=revision, allow_pickle=allow_pickle)
         weights.check_variant(folder, variant)
+        given = Given(None if base is None else str(base), family, task, allow_pickle, subfolder)
         return look(str(model), folder, given)
 
 
 def _graph(model: str, file: Path) -> Report:
     """Of a file for ONNX Runtime or OpenVINO: what its metadata says."""
-    info = exported.read_info(file)
+    info = graphs.read_info(file)
     keys = ("family", "task", "paradigm", "backbone", "codec", "head", "resolution", "licence", "model_sha256")
     facts = {key: info[key] for key in keys if info.get(key) is not None}
     size = sum(path.stat().st_size for path in file.parent.glob(f"{file.stem}.*"))

@@ -85,7 +85,7 @@ class Model:
         if self._pipes:
             return self._pipes[0].task
         folder, _, name = self.request.model_name.partition("/")
-        return self.request.task or (name if folder == "mini" and name in TASKS.names() else None)
+        return self.request.task or (name if folder == "mini" and name in TASKS else None)
 
     @property
     def kind(self) -> str:

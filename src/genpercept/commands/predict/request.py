@@ -135,7 +135,7 @@ def check(request: Request, machine: Machine, formats: Iterable[str] | None) -> 
         raise ValueError(f"{flag}: a specialised model cannot do that: leave it out, or {way}")
     if not 0 <= request.box_score <= 1:
         raise ValueError(f"box score {request.box_score:g}: must lie between 0 and 1")
-    if request.task is not None and request.task not in TASKS.names():
+    if request.task is not None and request.task not in TASKS:
         TASKS.find(request.task)  # which says what there is
     if request.task is not None and request.model is None:
         hub.embedded_for(request.task)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from genpercept.checkpoints import hub
 from genpercept.commands.files import fitted
 from genpercept.commands.files.inputs import gather, name_results
 from genpercept.commands.files.results import Job, Output, lost, lost_line, prepare_folder
@@ -64,6 +65,8 @@ def run(
     request, machine = request or Request(), machine or Machine()
     chosen = check(request, machine, formats)
     choose("engine", engine, ENGINES)
+    if load is None and not Path(request.model_name).expanduser().is_file():  # an exported graph is a file
+        hub.here(request.model_name, request.subfolder)
     outcome, places = Outcome(), _Places()
     how = Output(out, chosen, resume, overwrite, debug)
     with Stop(places.clean) as stop, _scratch(inputs, out) as places.scratch:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genpercept.core import said
 from genpercept.core.values import Features
 
 _LOG = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ class Compiled:
         kind = next(_tensors((args, kwargs))).device.type
         if kind not in self.by_device:
             options: Any = {"freezing": True} if kind == "cpu" and self.backend == "inductor" else None
+            said.once(f"compiling the networks for {kind}, once; the first image waits for it")
             compiler: Callable[..., Callable[..., Any]] = torch.compile  # its overloads lack recompile_limit
             self.by_device[kind] = compiler(
                 self.function, dynamic=self.dynamic, backend=self.backend, options=options, recompile_limit=_RECOMPILES
