@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from genpercept.core import later
 from genpercept.core.moved import answer
 from genpercept.core.version import __version__
 
@@ -29,12 +28,6 @@ _HOMES = {
     "load": "pipeline.loading",
     "specialise": "pipeline.specialise.pipeline",
 }
-later.wait(  # modules that bring torch or diffusers, for those that name them and may not use them
-    "genpercept.commands.inspect.facts",
-    "genpercept.pipeline.exported",
-    "genpercept.pipeline.pipeline",
-    "genpercept.pipeline.specialise.pipeline",
-)
 answer()  # import paths of before the rooms, for one version
 
 

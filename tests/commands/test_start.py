@@ -20,7 +20,7 @@ HEAVY = ("accelerate", "numba", "peft", "scipy", "skimage", "sympy", "torch._dyn
 MODELS = ("diffusers", "torch")
 CODE = """
 import sys
-from genpercept.commands.cli import main
+from genpercept.__main__ import main
 sys.argv = ["genpercept", *sys.argv[1:]]
 try:
     main()
@@ -68,6 +68,7 @@ def test_a_wrong_name_is_refused_before_anything_heavy(tmp_path: Path, photo: st
 
 
 def run(code: str) -> None:
+    code = f"from genpercept.__main__ import start\nstart()\n{code}"
     env = {k: v for k, v in os.environ.items() if k != "DIFFUSERS_SLOW_IMPORT"} | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False)
     assert done.returncode == 0, done.stderr

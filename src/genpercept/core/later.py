@@ -4,7 +4,8 @@ diffusers' packages import all their modules, and these import accelerate, peft,
 make one U-Net takes 2,400 modules, several seconds, of which it uses 300. Here its packages that only gather names run when
 a name is asked of them, and what its modules import of other packages, at their top, is a stand-in that becomes the
 real thing when it is called, read or inherited from. Our own modules are given stand-ins of torch, until somebody imports
-torch; then the real thing takes the places of all of them, so that nothing is slower for it. Nobody else's imports change.
+torch; then the real thing takes the places of all of them, so that nothing is slower for it. Only the program asks for
+this (`__main__`): to import genpercept changes nobody's imports.
 DIFFUSERS_SLOW_IMPORT=1, diffusers' own switch, leaves all as it is.
 """
 

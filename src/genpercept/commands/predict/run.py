@@ -86,7 +86,6 @@ def run(
             return 1 if outcome.done + outcome.skipped else 2
     if processes.first():
         _tell(jobs, out, outcome)
-        said.result(lambda: _document(jobs, out, outcome))
         order = {job: i for i, job in enumerate(jobs)}
         failed = [outcome.failed[job] for job in sorted(outcome.failed, key=order.__getitem__)]
         for failure in (*outcome.problems, *failed):
@@ -95,7 +94,8 @@ def run(
 
 
 def _tell(jobs: list[Job], out: Path, outcome: Outcome) -> None:
-    """What lies where: the folder, and the files of its first image."""
+    """What lies where: the folder, and the files of its first image. For --json, all."""
+    said.result(lambda: _document(jobs, out, outcome))
     good = next((job for job in jobs if job not in outcome.failed), None)
     if good is None or str(out) == ends.STREAM:
         return
