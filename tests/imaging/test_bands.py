@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from genpercept.core.values import to_tensor
 from genpercept.imaging import painters
 from genpercept.imaging.encode import bands, encode16, png16_bytes
 from genpercept.imaging.prediction import Prediction
-from genpercept.imaging.read import to_tensor
 
 SHAPES = [(1, 1), (1, 7), (5, 1), (1500, 901), (3, 1_200_000)]  # the last two are several bands
 

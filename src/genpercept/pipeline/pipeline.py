@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from genpercept.checkpoints import hub
 from genpercept.checkpoints.parts import FORMAT
 from genpercept.core.rng import Rng
-from genpercept.core.values import Features, Geometry, Region
+from genpercept.core.values import Features, Geometry, Region, to_tensor
 from genpercept.imaging.prediction import Prediction
-from genpercept.imaging.read import read_many, to_tensor
+from genpercept.imaging.read import read_many
 from genpercept.models.backbones import as_backbone
 from genpercept.models.codecs import CODECS
 from genpercept.models.heads import HEADS
@@ -110,8 +110,7 @@ class GenPerceptPipeline(DiffusionPipeline):
             raise ValueError(f"batch_size={batch_size}: must be at least 1")
         resolution = self.resolution if processing_resolution is None else processing_resolution
 
-        sources, single = read_many(image)
-        images = [to_tensor(sources.pop(0)) for _ in range(len(sources))]  # large ones are not kept twice
+        images, single = read_many(image)
         regions = self._regions(images, boxes_by_image(boxes, len(images), single))
         seeds = seeds_of(generator, len(images))
         run = Run(chosen, steps, seeds, ensemble_size, batch_size, flip_test)
@@ -129,29 +128,31 @@ class GenPerceptPipeline(DiffusionPipeline):
         self.maybe_free_model_hooks()
         return predictions[0] if single else predictions
 
-    def _regions(self, images: Sequence[Tensor], boxes: Sequence[np.ndarray | None]) -> list[list[Region]] | None:
+    def _regions(self, images: Sequence[np.ndarray], boxes: Sequence[np.ndarray | None]) -> list[list[Region]] | None:
         """The parts that a task on regions looks at, by image; None for other tasks, which have no use for boxes."""
         if isinstance(self._task, RegionTask):
-            return [self._task.regions(x, rows) for x, rows in zip(images, boxes, strict=True)]
+            return [self._task.regions(to_tensor(x), rows) for x, rows in zip(images, boxes, strict=True)]
         if any(rows is not None for rows in boxes):
             raise ValueError(f"boxes: task {self.task!r} looks at whole images; leave them out")
         return None
 
     def _predict(
         self,
-        images: Sequence[Tensor],
+        images: Sequence[np.ndarray] | Sequence[Tensor],
         resolution: int,
         resize_mode: str,
         run: Run,
         latents: Tensor | None,
         options: dict[str, Any],
     ) -> list[Prediction]:
-        """Images (1, 3, H, W) in [0, 1] of any sizes -> their predictions; those of one padded size share batches."""
+        """Images of any sizes, (H, W, 3) as `read` gives them or (1, 3, H, W) in [0, 1], -> their predictions; those of one
+        padded size share batches.
+        """
         geometries = [Geometry.plan(_size(x), resolution, self.stride, resize_mode) for x in images]
         start = None if latents is None else run.by_image(latents, geometries, self._codec)
         predictions: dict[int, Prediction] = {}
         for batch in batches([g.padded for g in geometries], run.batch_size):
-            x = torch.cat([geometries[i].apply(images[i]) for i in batch])
+            x = torch.cat([_input(geometries[i], images[i]) for i in batch])
             noise = None if start is None else start[batch].flatten(0, 1)
             its = replace(run, seeds=[run.seeds[i] for i in batch])
             raw = self._forward(x, its, noise)
@@ -394,5 +395,10 @@ class GenPerceptPipeline(DiffusionPipeline):
             self.push_to_hub(kwargs.pop("repo_id", target.name), **kwargs)
 
 
-def _size(image_1CHW: Tensor) -> tuple[int, int]:
-    return int(image_1CHW.shape[-2]), int(image_1CHW.shape[-1])
+def _size(image: np.ndarray | Tensor) -> tuple[int, int]:
+    h, w = image.shape[:2] if isinstance(image, np.ndarray) else image.shape[-2:]
+    return int(h), int(w)
+
+
+def _input(geometry: Geometry, image: np.ndarray | Tensor) -> Tensor:
+    return geometry.apply_array(image) if isinstance(image, np.ndarray) else geometry.apply(image)
