@@ -1,6 +1,8 @@
-"""Which device to run on, and whether its memory was short."""
+"""Which device to run on, whether its memory was short, and how many cores there are."""
 
 from __future__ import annotations
+
+import os
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -24,3 +26,8 @@ def pick_device(device: str) -> str:
     if wanted.type not in have or (wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count()):
         raise ValueError(f"device {device!r} is not available here: choose auto, {', '.join(have)}")
     return device
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,8 +1,8 @@
 """Bilinear resizing of large images and maps, strip by strip: what torch's antialiased interpolation gives, in one pass.
 
 A row of the result is a weighted sum of a few rows of the source: rows are resized by small matrices. So an image of 8 bits
-needs no copy in floats, and a map at the size of a photograph is written once. The weights are torch's own, to the bit; sums are
-taken in another order, which makes differences of a few 1e-7 of the range.
+needs no copy in floats, and a map at the size of a photograph is written once. The weights are torch's own, to the bit; sums
+are taken in another order, which makes differences of a few 1e-7 of the range.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from torch import Tensor
 
 Size = tuple[int, int]  # height, width
 
-_STRIP, _ROWS = 2**18, 32  # values of a strip, which fit into a processor's cache; more rows make matrices of mostly zeros
+_STRIP = 2**18  # values of a strip: they fit into a processor's cache
+_ROWS = 32  # of a strip at most: the matrices of more are mostly zeros
 
 
 def resize(x_BCHW: Tensor, size: Size) -> Tensor:
