@@ -30,6 +30,7 @@ from benchmarks._page import made
 from benchmarks.speed.house import commit
 
 LARGE, MIDDLE, SMALL = (4000, 3000), (1280, 960), (640, 480)  # width, height
+COMPARED = 6  # of large photographs, by their answers
 NOISE = 3.0  # standard deviation, of 255
 TASKS = {  # what is compared: ends of files
     "depth": (".png", "_color.png"),
@@ -84,27 +85,22 @@ def write_photographs(folder: Path, images: list[Image.Image], count: int, size:
 # ---- in a process of one version
 
 
-def worker(work: Path, job: str) -> None:
-    """`run`: CPU and wall seconds of each set. `passes`: of each pass. `answers`: files of all tasks."""
+def worker(work: Path, first: bool) -> None:
+    """Print CPU and wall seconds of each set; the first time CPU seconds of each pass, too, and write files of all tasks."""
     import torch
+
+    from genpercept.imaging import write
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     out = Path(tempfile.mkdtemp(dir=work))
-    found: dict[str, Any] = {}
-    if job == "run":
-        for name in ("warm", "one", "large", "small"):
-            found[name] = streamed("depth", work / name, out / name)
-    elif job == "passes":
-        found = passes(next((work / "one").iterdir()), out)
-    else:
-        for task in TASKS:
-            streamed(
-                task,
-                work / "answers",
-                out / task,
-                ("png", "cutout") if task in ("dis", "matting") else ("png", "color"),
-            )
-    print(json.dumps(found | {"out": str(out)}))
+    found: dict[str, Any] = {"out": str(out)}
+    found |= {name: streamed("depth", work / name, out / name) for name in ("warm", "one", "large", "small")}
+    if first:
+        found["passes"] = passes(next((work / "one").iterdir()), out)
+        names = {write.FORMATS[name].suffix: name for name in ("png", "color", "cutout")}
+        for task, endings in TASKS.items():
+            streamed(task, work / "answers", out / task, tuple(names[ending] for ending in endings))
+    print(json.dumps(found))
 
 
 _pipes: dict[str, Any] = {}
@@ -172,22 +168,24 @@ def apart(before: Path, after: Path, ending: str) -> tuple[int, float]:
     import cv2
 
     largest, differ, count = 0, 0, 0
-    for file in sorted(before.glob(f"*{ending}")):
+    for file in sorted(before.glob(f"*{ending}"))[:COMPARED]:
         old, new = (cv2.imread(str(each), cv2.IMREAD_UNCHANGED) for each in (file, after / file.name))
         steps = cv2.absdiff(old, new)
         largest, differ, count = max(largest, int(steps.max())), differ + np.count_nonzero(steps), count + steps.size
     return largest, differ / count
 
 
-def all_apart(answers: dict[str, Path], large: dict[str, Path]) -> dict[str, tuple[int, float]]:
+def all_apart(out: dict[str, Path]) -> dict[str, tuple[int, float]]:
     """`apart`, by what the files are."""
     found = {}
     for task, endings in TASKS.items():
         for ending in endings:
-            folders = (answers[version] / task for version in ("before", "after"))
+            folders = (out[version] / task for version in ("before", "after"))
             found[f"{task}, {ending}"] = apart(*folders, f"_{task}{ending}")
     for ending in TASKS["depth"]:
-        found[f"depth, {ending}, of all large ones"] = apart(large["before"], large["after"], f"_depth{ending}")
+        found[f"depth, {ending}, of large ones"] = apart(
+            out["before"] / "large", out["after"] / "large", f"_depth{ending}"
+        )
     return found
 
 
@@ -242,7 +240,7 @@ def main() -> None:
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        worker(Path(args.worker[0]), args.worker[1])
+        worker(Path(args.worker[0]), args.worker[1] == "1")
         return
     versions = {"before": args.before.resolve(), "after": Path(__file__).parents[2] / "src"}
     with tempfile.TemporaryDirectory() as temp:
@@ -252,29 +250,22 @@ def main() -> None:
         large = write_photographs(work / "large", images, args.large, LARGE)
         write_photographs(work / "small", images, args.small, SMALL)
         write_photographs(work / "answers", images, 3, MIDDLE)
-        measured = {name: measure(source, work, "passes", args.threads) for name, source in versions.items()}
-        answers = {name: folder(measure(source, work, "answers", args.threads)) for name, source in versions.items()}
-        cut = shortcuts(large)
         rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in versions}
         for number in range(args.rounds):
             for name in list(versions)[:: -1 if number % 2 else 1]:
-                rounds[name].append(measure(versions[name], work, "run", args.threads))
+                rounds[name].append(measure(versions[name], work, number == 0, args.threads))
                 print(f"round {number + 1}, {name}: {rounds[name][-1]}", flush=True)
             if number == 0:
-                far = all_apart(answers, {name: folder(each[0]) / "large" for name, each in rounds.items()})
-            args.out.write_text(page(rounds, measured, far, cut, versions, args), encoding="utf-8")
+                far = all_apart({name: Path(each[0]["out"]) for name, each in rounds.items()})
+                cut = shortcuts(large[:COMPARED])
+            args.out.write_text(page(rounds, far, cut, versions, args), encoding="utf-8")
     print(args.out.read_text(encoding="utf-8"))
 
 
-def folder(told: dict[str, Any]) -> Path:
-    """Where a worker has left its files."""
-    return Path(told["out"])
-
-
-def measure(source: Path, work: Path, job: str, threads: int) -> dict[str, Any]:
+def measure(source: Path, work: Path, first: bool, threads: int) -> dict[str, Any]:
     """What a worker of the version in `source` says."""
     env = os.environ | {"PYTHONPATH": str(source), "OMP_NUM_THREADS": str(threads)}
-    words = [sys.executable, __file__, "--before", str(source), "--worker", str(work), job]
+    words = [sys.executable, __file__, "--before", str(source), "--worker", str(work), str(int(first))]
     done = subprocess.run(words, env=env, cwd=work, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{source}: {done.stderr.strip()[-2000:] or done.returncode}")
@@ -283,7 +274,6 @@ def measure(source: Path, work: Path, job: str, threads: int) -> dict[str, Any]:
 
 def page(
     rounds: dict[str, list[dict[str, Any]]],
-    measured: dict[str, dict[str, float]],
     far: dict[str, tuple[int, float]],
     cut: dict[str, int],
     versions: dict[str, Path],
@@ -291,6 +281,7 @@ def page(
 ) -> str:
     """All of it, as Markdown. Ratios are of medians; above 1, the newer version is quicker."""
     count = min(map(len, rounds.values()))
+    measured = {name: each[0]["passes"] for name, each in rounds.items()}
     argv = ["--before", "OLD/src", "--rounds", str(count), "--large", str(args.large), "--small", str(args.small)]
     argv += ["--photos", "FOLDER"] if args.photos else []
     old, new = (commit(source) for source in versions.values())
