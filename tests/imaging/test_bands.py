@@ -52,6 +52,7 @@ def test_png_is_read_by_every_reader(shape: tuple[int, ...], dtype: type[np.gene
         (tmp_path / "x.png").write_bytes(found)
         assert (png16.read(tmp_path / "x.png") == plain).all()
         plain = plain >> 8
+        seen = seen[..., ::3] if shape[2:] == (2,) else seen  # grey and opacity, of which it makes four
     assert seen.dtype.itemsize <= np.dtype(dtype).itemsize and (seen == plain).all()
     if shape[2:] != (2,):  # which OpenCV makes four of
         other = cv2.imdecode(np.frombuffer(found, np.uint8), cv2.IMREAD_UNCHANGED)
