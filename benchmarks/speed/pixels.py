@@ -11,14 +11,15 @@ a little noise, and are JPEGs of quality 90: those of scikit-image and scikit-le
 from __future__ import annotations
 
 import argparse
-import json
+import importlib
+import multiprocessing
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,6 @@ from benchmarks._page import made
 from benchmarks.speed.house import commit
 
 LARGE, MIDDLE, SMALL = (4000, 3000), (1280, 960), (640, 480)  # width, height
-COMPARED = 6  # of large photographs, by their answers
 NOISE = 3.0  # standard deviation, of 255
 TASKS = {  # what is compared: ends of files
     "depth": (".png", "_color.png"),
@@ -85,22 +85,20 @@ def write_photographs(folder: Path, images: list[Image.Image], count: int, size:
 # ---- in a process of one version
 
 
-def worker(work: Path, first: bool) -> None:
-    """Print CPU and wall seconds of each set; the first time CPU seconds of each pass, too, and write files of all tasks."""
-    import torch
-
+def worker(work: Path, first: bool, compared: bool) -> dict[str, Any]:
+    """CPU and wall seconds of each set; the first time those of each pass, and files of all tasks if they are `compared`."""
     from genpercept.imaging import write
 
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     out = Path(tempfile.mkdtemp(dir=work))
     found: dict[str, Any] = {"out": str(out)}
     found |= {name: streamed("depth", work / name, out / name) for name in ("warm", "one", "large", "small")}
     if first:
         found["passes"] = passes(next((work / "one").iterdir()), out)
+    if first and compared:
         names = {write.FORMATS[name].suffix: name for name in ("png", "color", "cutout")}
         for task, endings in TASKS.items():
             streamed(task, work / "answers", out / task, tuple(names[ending] for ending in endings))
-    print(json.dumps(found))
+    return found
 
 
 _pipes: dict[str, Any] = {}
@@ -163,29 +161,28 @@ def passes(photo: Path, out: Path) -> dict[str, float]:
 # ---- how far apart
 
 
-def apart(before: Path, after: Path, ending: str) -> tuple[int, float]:
+def apart(before: Path, after: Path, ending: str, most: int) -> tuple[int, float]:
     """Of the files of two folders: the largest difference in steps, and the share of values that differ at all."""
     import cv2
 
     largest, differ, count = 0, 0, 0
-    for file in sorted(before.glob(f"*{ending}"))[:COMPARED]:
+    for file in sorted(before.glob(f"*{ending}"))[:most]:
         old, new = (cv2.imread(str(each), cv2.IMREAD_UNCHANGED) for each in (file, after / file.name))
         steps = cv2.absdiff(old, new)
         largest, differ, count = max(largest, int(steps.max())), differ + np.count_nonzero(steps), count + steps.size
     return largest, differ / count
 
 
-def all_apart(out: dict[str, Path]) -> dict[str, tuple[int, float]]:
+def all_apart(out: dict[str, Path], compared: int) -> dict[str, tuple[int, float]]:
     """`apart`, by what the files are."""
     found = {}
-    for task, endings in TASKS.items():
+    for task, endings in TASKS.items() if compared else ():
         for ending in endings:
             folders = (out[version] / task for version in ("before", "after"))
-            found[f"{task}, {ending}"] = apart(*folders, f"_{task}{ending}")
+            found[f"{task}, {ending}"] = apart(*folders, f"_{task}{ending}", compared)
     for ending in TASKS["depth"]:
-        found[f"depth, {ending}, of large ones"] = apart(
-            out["before"] / "large", out["after"] / "large", f"_depth{ending}"
-        )
+        folders = (out[version] / "large" for version in ("before", "after"))
+        found[f"depth, {ending}, of large ones"] = apart(*folders, f"_depth{ending}", max(1, compared))
     return found
 
 
@@ -237,11 +234,10 @@ def main() -> None:
     parser.add_argument("--small", type=int, default=500)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
-    parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--compared", type=int, default=6, help="large photographs of which answers are compared")
     args = parser.parse_args()
-    if args.worker:
-        worker(Path(args.worker[0]), args.worker[1] == "1")
-        return
+    os.environ["OMP_NUM_THREADS"] = str(args.threads)
+    importlib.import_module("genpercept.pipeline.loading")  # and with it what the versions import
     versions = {"before": args.before.resolve(), "after": Path(__file__).parents[2] / "src"}
     with tempfile.TemporaryDirectory() as temp:
         work, images = Path(temp), sources(args.photos)
@@ -253,23 +249,46 @@ def main() -> None:
         rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in versions}
         for number in range(args.rounds):
             for name in list(versions)[:: -1 if number % 2 else 1]:
-                rounds[name].append(measure(versions[name], work, number == 0, args.threads))
+                rounds[name].append(in_a_child(versions[name], worker, work, number == 0, args.compared > 0))
                 print(f"round {number + 1}, {name}: {rounds[name][-1]}", flush=True)
             if number == 0:
-                far = all_apart({name: Path(each[0]["out"]) for name, each in rounds.items()})
-                cut = shortcuts(large[:COMPARED])
+                out = {name: Path(each[0]["out"]) for name, each in rounds.items()}
+                far = in_a_child(versions["after"], all_apart, out, args.compared)
+                cut = in_a_child(versions["after"], shortcuts, large[: args.compared])
             args.out.write_text(page(rounds, far, cut, versions, args), encoding="utf-8")
     print(args.out.read_text(encoding="utf-8"))
 
 
-def measure(source: Path, work: Path, first: bool, threads: int) -> dict[str, Any]:
-    """What a worker of the version in `source` says."""
-    env = os.environ | {"PYTHONPATH": str(source), "OMP_NUM_THREADS": str(threads)}
-    words = [sys.executable, __file__, "--before", str(source), "--worker", str(work), str(int(first))]
-    done = subprocess.run(words, env=env, cwd=work, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{source}: {done.stderr.strip()[-2000:] or done.returncode}")
-    return json.loads(done.stdout.splitlines()[-1])
+def in_a_child(source: Path, work: Callable[..., Any], *args: Any) -> Any:
+    """What `work` gives in a process of its own, in which genpercept is that of `source`. SystemExit where it fails.
+
+    Other packages are there already: importing them would take longer than most of what is measured.
+    """
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe()
+    child = context.Process(target=_child, args=(there, source, work, args))
+    child.start()
+    there.close()
+    try:
+        return here.recv()
+    except EOFError:
+        raise SystemExit(f"{source}: its process has ended without an answer") from None
+    finally:
+        child.join()
+
+
+def _child(pipe: Connection, source: Path, work: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "genpercept"]:
+        del sys.modules[name]
+    sys.path.insert(0, str(source))
+    import torch
+
+    import genpercept
+
+    if Path(genpercept.__file__).parents[1] != source:
+        raise SystemExit(f"{source}: genpercept came from {genpercept.__file__}: give a checkout's src folder")
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    pipe.send(work(*args))
 
 
 def page(
