@@ -34,9 +34,8 @@ from benchmarks._page import made
 from benchmarks.quality.mini import pair, predict, summarise
 from genpercept.commands.demo.photographs import Case, held_out
 from genpercept.commands.export.write import write
-from genpercept.core.values import Geometry
+from genpercept.core.values import Geometry, to_tensor
 from genpercept.data import synthetic
-from genpercept.imaging.read import to_tensor
 from genpercept.metrics import METRICS
 from genpercept.pipeline import exported
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import struct
+import io
 import zlib
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from genpercept.imaging import painters
-from genpercept.imaging.encode import bands, encode16, png16_bytes
+from genpercept.core.values import to_tensor
+from genpercept.imaging import painters, png, png16
+from genpercept.imaging.encode import encode16
+from genpercept.imaging.png import bands, png_bytes
 from genpercept.imaging.prediction import Prediction
-from genpercept.imaging.read import to_tensor
 
-SHAPES = [(1, 1), (1, 7), (5, 1), (1500, 901), (3, 1_200_000)]  # the last two are several bands
+SHAPES = [(1, 1), (1, 7), (5, 1), (1500, 901), (3, 900_000)]  # the last two are several bands
 
 
 def noise(shape: tuple[int, ...]) -> np.ndarray:
@@ -32,23 +36,39 @@ def test_sixteen_bits(shape: tuple[int, ...]) -> None:
     assert found.dtype == np.uint16 and (found == expected).all()
 
 
-@pytest.mark.parametrize("shape", [*SHAPES, (1500, 301, 3)])
-def test_png_of_sixteen_bits(shape: tuple[int, ...]) -> None:
-    """The same file as of one piece: what resumed runs and checksums rely on."""
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("shape", [*SHAPES, (9, 7, 1), (9, 7, 2), (1500, 301, 3), (700, 411, 4)])
+def test_png_is_read_by_every_reader(shape: tuple[int, ...], dtype: type[np.generic], tmp_path: Path) -> None:
+    """Ours, Pillow and OpenCV see the pixels that were written; Pillow has 8 bits of colours of 16."""
     ramp = np.add.outer(np.arange(shape[0]) * 37, np.arange(shape[1]) * 3)
-    pixels = (ramp if len(shape) == 2 else ramp[..., None] + (0, 5, 9)).astype(np.uint16) ^ (noise(shape) * 4).astype(
-        np.uint16
-    )
-    rows = np.ascontiguousarray(pixels, dtype=">u2").reshape(shape[0], -1).view(np.uint8)
-    filtered = np.full((shape[0], rows.shape[1] + 1), 2, np.uint8)
-    filtered[0, 1:] = rows[0]
-    filtered[1:, 1:] = rows[1:] - rows[:-1]
-    body = zlib.compress(filtered.tobytes(), 4)
-    found = png16_bytes(pixels, "words")
-    start = found.index(b"IDAT")
-    assert found[start - 4 : start] == struct.pack(">I", len(body))
-    assert found[start + 4 : start + 4 + len(body)] == body
-    assert found[start + 4 + len(body) :][:4] == struct.pack(">I", zlib.crc32(b"IDAT" + body))
+    ramp = ramp if len(shape) == 2 else ramp[..., None] + np.array((0, 5, 9, 11))[: shape[2]]
+    pixels = (ramp ^ (noise(shape) * 4).astype(int)).astype(dtype)
+    found = png_bytes(pixels, "words")
+    plain = pixels[..., 0] if shape[2:] == (1,) else pixels
+    with Image.open(io.BytesIO(found)) as image:
+        assert image.size == (shape[1], shape[0]) and image.info["Description"] == "words"
+        seen = np.asarray(image)
+    if dtype is np.uint16 and plain.ndim == 3:
+        (tmp_path / "x.png").write_bytes(found)
+        assert (png16.read(tmp_path / "x.png") == plain).all()
+        plain = plain >> 8
+        seen = seen[..., ::3] if shape[2:] == (2,) else seen  # grey and opacity, of which it makes four
+    assert seen.dtype.itemsize <= np.dtype(dtype).itemsize and (seen == plain).all()
+    if shape[2:] != (2,):  # which OpenCV makes four of
+        other = cv2.imdecode(np.frombuffer(found, np.uint8), cv2.IMREAD_UNCHANGED)
+        colours = {3: (2, 1, 0), 4: (2, 1, 0, 3)}.get(other.shape[-1] if other.ndim == 3 else 0)
+        other = other[..., colours] if colours else other
+        assert other.dtype == dtype and (other == (pixels[..., 0] if shape[2:] == (1,) else pixels)).all()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_png_without_isal(dtype: type[np.generic], monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = (noise((60, 50, 3)) * 999).astype(dtype)
+    wanted = png_bytes(pixels)
+    monkeypatch.setattr(png, "_deflate", zlib)
+    found = png_bytes(pixels)
+    decoded = [cv2.imdecode(np.frombuffer(each, np.uint8), cv2.IMREAD_UNCHANGED) for each in (wanted, found)]
+    assert (decoded[0] == decoded[1]).all() and (decoded[0][..., ::-1] == pixels).all()
 
 
 def test_bands_cover_all_rows_once() -> None:

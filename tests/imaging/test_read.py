@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from genpercept.imaging.read import SUFFIXES, read, read_many, to_tensor
+from genpercept.core.values import to_tensor
+from genpercept.imaging.read import SUFFIXES, read, read_many
 from tests.support.bad_images import bad_files
 
 

@@ -12,13 +12,13 @@ from PIL import Image
 
 from genpercept.commands.files.inputs import gather, name_results
 from genpercept.imaging.colour import INVALID, colourise
-from genpercept.imaging.encode import png16_bytes
 from genpercept.imaging.painters import palette, spectral
+from genpercept.imaging.png import png_bytes
 from genpercept.imaging.prediction import Prediction
 
 
 def decode_png(path: Path) -> np.ndarray:
-    """An independent decoder of non-interlaced PNGs with filters 0 to 2; Pillow shows only 8 bits of 16-bit RGB."""
+    """An independent decoder of non-interlaced PNGs with filter 1; Pillow shows only 8 bits of 16-bit RGB."""
     data = path.read_bytes()
     assert data[:8] == b"\x89PNG\r\n\x1a\n"
     at, chunks = 8, []
@@ -35,8 +35,8 @@ def decode_png(path: Path) -> np.ndarray:
     raw = np.frombuffer(zlib.decompress(b"".join(b for n, b in chunks if n == b"IDAT")), np.uint8).reshape(h, -1)
     rows = np.zeros((h, w * channels * 2), np.uint8)
     for i, line in enumerate(raw):
-        assert line[0] in (0, 2)
-        rows[i] = line[1:] + (rows[i - 1] if line[0] == 2 and i else 0)
+        assert line[0] == 1
+        rows[i] = np.cumsum(line[1:].reshape(w, -1), axis=0, dtype=np.uint8).ravel()
     return rows.view(">u2").astype(np.uint16).reshape((h, w, 3) if channels == 3 else (h, w))
 
 
@@ -83,7 +83,7 @@ def test_png16(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for shape in ((1, 1), (13, 7), (5, 9, 3)):
         pixels = rng.integers(0, 65536, shape).astype(np.uint16)
-        (tmp_path / "x.png").write_bytes(png16_bytes(pixels, "depth: value = pixel / 65535"))
+        (tmp_path / "x.png").write_bytes(png_bytes(pixels, "depth: value = pixel / 65535"))
         assert (decode_png(tmp_path / "x.png") == pixels).all()
         with Image.open(tmp_path / "x.png") as image:
             assert image.text["Description"].startswith("depth")  # type: ignore[attr-defined]

@@ -75,9 +75,9 @@ def _frames(suffix: str, mode: str = "RGB", **options: Any) -> tuple[str, Writer
 
 
 def _png16(path: Path, rgba: np.ndarray) -> None:
-    from genpercept.imaging.encode import png16_bytes
+    from genpercept.imaging.png import png_bytes
 
-    path.write_bytes(png16_bytes(rgba[..., :3].astype(np.uint16) * 257))
+    path.write_bytes(png_bytes(rgba[..., :3].astype(np.uint16) * 257))
 
 
 def _netpbm(path: Path, rgba: np.ndarray) -> None:

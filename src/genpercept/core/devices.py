@@ -1,7 +1,8 @@
-"""Which device to run on, how it computes float32, and whether its memory was short."""
+"""Which device to run on, how it computes float32, whether its memory was short, and how many cores and threads there are."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -52,3 +53,8 @@ def threads_kept() -> Iterator[None]:
     finally:
         if torch.get_num_threads() != before:
             torch.set_num_threads(before)
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -5,17 +5,20 @@ Nothing here knows a model, a task or a file format. Labels are described by `ge
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genpercept.core import resampling
 from genpercept.core.labels import BESIDE, LABELS
+from genpercept.core.resampling import Size, resize
 
-Size = tuple[int, int]  # height, width
+__all__ = ["Features", "Geometry", "Region", "Sample", "Size", "Target", "resize", "to_tensor"]
 
 
 @dataclass(frozen=True)
@@ -61,19 +64,43 @@ class Geometry:
         h, w = self.resized
         return F.pad(x, (0, self.padded[1] - w, 0, self.padded[0] - h), mode="replicate")
 
+    def apply_array(self, image_HWC: np.ndarray) -> Tensor:
+        """`apply` of one image (*original, C), uint8 in [0, 255] or float32 in [0, 1] -> (1, C, *padded).
+
+        Where it shrinks there is no copy in floats of all of it; the answer is that of `apply` to a few 1e-7.
+        """
+        height, width = self.resized[0], self.original[1]
+        if self.mode == "official" or height >= self.original[0]:
+            return self.apply(to_tensor(image_HWC))
+        rows = resampling.shrink_rows(torch.from_numpy(image_HWC), height)
+        rows = rows.div_(255) if image_HWC.dtype == np.uint8 else rows
+        return replace(self, original=(height, width)).apply(rows.permute(2, 0, 1)[None].contiguous())
+
     def invert(self, map_BCHW: Tensor) -> Tensor:
         """Network-sized map (B, C, *padded) -> (B, C, *original): crop the padding, resize back."""
         h, w = self.resized
-        return resize(map_BCHW[..., :h, :w], self.original)
+        here = map_BCHW.device.type == "cpu" and map_BCHW.dtype == torch.float32 and not map_BCHW.requires_grad
+        if not here or self.resized == self.original:
+            return resize(map_BCHW[..., :h, :w], self.original)
+        # NumPy asks for large pages, which torch does not: writing a large map for the first time takes a quarter of the time
+        out = torch.from_numpy(np.empty((*map_BCHW.shape[:2], *self.original), np.float32))
+        for i, map_CHW in enumerate(map_BCHW):
+            for rows, strip in self.strips(map_CHW):
+                out[i, :, rows] = strip
+        return out
+
+    def strips(self, map_CHW: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """`invert` of one map (C, *padded), strip by strip: its rows, and (C, rows, width), which the next one overwrites."""
+        h, w = self.resized
+        return resampling.strips(map_CHW[..., :h, :w].float().cpu(), self.original)
 
 
-def resize(x_BCHW: Tensor, size: Size) -> Tensor:
-    """Bilinear, antialiased when shrinking; the identity (same tensor) when nothing changes."""
-    if tuple(x_BCHW.shape[-2:]) == size:
-        return x_BCHW
-    if size[1] == 1 and size[0] != 1:  # torch 2.13 repeats the first row when the result is one pixel wide
-        return resize(x_BCHW.mT, (1, size[0])).mT
-    return F.interpolate(x_BCHW, size, mode="bilinear", align_corners=False, antialias=True)
+def to_tensor(image_HWC: np.ndarray) -> Tensor:
+    """An image (H, W, C), uint8 in [0, 255] or float32 in [0, 1] -> (1, C, H, W) float32 in [0, 1]."""
+    x = torch.from_numpy(image_HWC).permute(2, 0, 1)[None]
+    out = torch.empty(x.shape)  # one copy: of a large image two would be gigabytes
+    out.copy_(x)
+    return out.div_(255) if image_HWC.dtype == np.uint8 else out
 
 
 @dataclass(slots=True)  # so that a label set under a name that is no field is an error

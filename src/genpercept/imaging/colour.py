@@ -10,7 +10,7 @@ from PIL import Image
 from genpercept.imaging.kinds import KINDS
 from genpercept.imaging.painters import INVALID
 
-__all__ = ["INVALID", "colourise"]
+__all__ = ["INVALID", "colourise", "painted"]
 
 
 def colourise(
@@ -28,8 +28,19 @@ def colourise(
     on `image` (H, W, 3), on black without one. Other kinds: as their rows say. Raises ValueError for an unknown kind,
     and for one whose maps have no colours.
     """
+    return Image.fromarray(painted(values, kind, valid, image, legend))
+
+
+def painted(
+    values: np.ndarray,
+    kind: str,
+    valid: np.ndarray | None = None,
+    image: np.ndarray | None = None,
+    legend: Any = None,
+) -> np.ndarray:
+    """What `colourise` makes a picture of, (H, W, 3) uint8."""
     paint = KINDS[kind].painter if kind in KINDS else None
     if paint is None:
         painted = (name for name, row in KINDS.items() if row.painter is not None)
         raise ValueError(f"kind {kind!r} has no colours: choose one of {', '.join(painted)}")
-    return Image.fromarray(paint(values, valid, image, legend))
+    return paint(values, valid, image, legend)

@@ -6,10 +6,13 @@ Pictures are to look at, never for measuring (that is what png16, npy and exr ar
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
+
+from genpercept.imaging.png import bands
 
 # (values, where they are valid or None, image (H, W, 3) or None, the kind's entry of meta or None) -> picture
 Painter = Callable[[np.ndarray, np.ndarray | None, np.ndarray | None, Any], np.ndarray]
@@ -31,21 +34,27 @@ _SIDES = ((250, 210, 60), (60, 200, 250), (250, 110, 80))
 _SEEN = 0.3  # a keypoint's score from which it is drawn
 _COVER = 0.75  # opacity of heat over an image at the highest score
 _OUTLINE = (60, 255, 255)  # of what is above a threshold
-_PART = 2**18
+_PART = 2**17
 _GAMMA = 1 / 2.2  # as Marigold shows linear light
 
 
-def per_pixel(colours: Colours) -> Painter:
-    """A painter of maps out of colours by pixel; pixels that are not valid, or not finite, are grey."""
+def per_pixel(colours: Colours, *, spread: bool = False) -> Painter:
+    """A painter of maps out of colours by pixel; pixels that are not valid, or not finite, are grey.
+
+    spread: values outside [0, 1] are brought there by the lowest and the highest valid one.
+    """
 
     def paint(values: np.ndarray, valid: np.ndarray | None, image: np.ndarray | None, legend: Any) -> np.ndarray:
-        keep = np.ones(values.shape[:2], bool) if valid is None else np.asarray(valid, bool)
-        if np.issubdtype(values.dtype, np.floating):
-            keep = keep & np.isfinite(values if values.ndim == 2 else values.sum(-1))
-            if not keep.all():
-                values = np.where(keep if values.ndim == 2 else keep[..., None], values, 0)
-        rgb = colours(values, keep, legend)
-        rgb[~keep] = INVALID
+        valid = None if valid is None else np.asarray(valid, bool)
+        low, high = span(values[known(values, valid)]) if spread else (0.0, 1.0)
+        rgb = np.empty((*values.shape[:2], 3), np.uint8)
+        for part in bands(values.shape):
+            x, keep = values[part], known(values[part], None if valid is None else valid[part])
+            if not (whole := bool(keep.all())) and np.issubdtype(x.dtype, np.floating):
+                x = np.where(keep if x.ndim == 2 else keep[..., None], x, 0)
+            rgb[part] = colours(x if (low, high) == (0, 1) else (x - low) / (high - low), keep, legend)
+            if not whole:
+                rgb[part][~keep] = INVALID
         return rgb
 
     return paint
@@ -55,14 +64,12 @@ def plain(limits: tuple[float, float] | None) -> Painter:
     """Grey for (H, W), colours for (H, W, 3). limits: black and white; None: [0, 1], or else lowest and highest."""
 
     def colours(x: np.ndarray, keep: np.ndarray, legend: Any) -> np.ndarray:
-        if limits is None:
-            x = _unit(x, keep)
-        elif limits != (0, 1):
+        if limits not in (None, (0, 1)):
             x = (x - limits[0]) / (limits[1] - limits[0])
         pixels = np.rint(np.clip(x, 0, 1) * 255).astype(np.uint8)
         return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=-1)
 
-    return per_pixel(colours)
+    return per_pixel(colours, spread=limits is None)
 
 
 @per_pixel
@@ -83,10 +90,11 @@ def directions(n: np.ndarray, keep: np.ndarray, legend: Any) -> np.ndarray:
     return np.rint((np.clip(n, -1, 1) + 1) * 127.5).astype(np.uint8)
 
 
-@per_pixel
-def heat(x: np.ndarray, keep: np.ndarray, legend: Any) -> np.ndarray:
-    """Scores: dark to bright; outside [0, 1] from their lowest to their highest."""
-    return _lookup(_INFERNO, _unit(x, keep))
+def _heat(x: np.ndarray, keep: np.ndarray, legend: Any) -> np.ndarray:
+    return _lookup(_INFERNO, x)
+
+
+heat = per_pixel(_heat, spread=True)  # scores: dark to bright
 
 
 @per_pixel
@@ -114,30 +122,47 @@ def palette(ids: np.ndarray) -> np.ndarray:
 
 
 def _lookup(stops: str, x: np.ndarray) -> np.ndarray:
-    anchors = np.array([tuple(bytes.fromhex(s)) for s in stops.split()], np.float64)
-    fine = np.linspace(0, len(anchors) - 1, 1024)
-    steps = np.arange(len(anchors))
-    table = np.stack([np.interp(fine, steps, anchors[:, c]) for c in range(3)], -1)
-    table = np.rint(table).astype(np.uint8)
+    table = _table(stops)
     out = np.empty((*x.shape, 3), np.uint8)
     flat, into = x.reshape(-1), out.reshape(-1, 3)
     for start in range(0, flat.size, _PART):  # indices are wide: those of a large map at once would be gigabytes
         part = slice(start, start + _PART)
-        into[part] = table[np.rint(np.clip(flat[part], 0, 1) * 1023).astype(np.intp)]
+        rgbx = table[np.rint(np.clip(flat[part], 0, 1) * 1023).astype(np.intp)]
+        # Of four bytes each, which NumPy gathers several times as quickly as three, and Pillow packs
+        packed = Image.frombuffer("RGBX", (len(rgbx), 1), rgbx, "raw", "RGBX", 0, 1).tobytes("raw", "RGB")
+        into[part] = np.frombuffer(packed, np.uint8).reshape(-1, 3)
     return out
 
 
-def _unit(x: np.ndarray, keep: np.ndarray) -> np.ndarray:
-    """As is where all within [0, 1], else lowest to highest valid value."""
-    inside = x[keep]
+@cache
+def _table(stops: str) -> np.ndarray:
+    """1024 colours as (1024,) uint32: red, green, blue and an empty byte, in this order."""
+    anchors = np.array([tuple(bytes.fromhex(s)) for s in stops.split()], np.float64)
+    fine = np.linspace(0, len(anchors) - 1, 1024)
+    steps = np.arange(len(anchors))
+    table = np.stack([np.interp(fine, steps, anchors[:, c]) for c in range(3)], -1)
+    return np.pad(np.rint(table).astype(np.uint8), ((0, 0), (0, 1))).view(np.uint32)[:, 0]
+
+
+def known(values: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
+    """(H, W) bool: where values (H, W[, C]) are finite and `valid`."""
+    there: np.ndarray = np.isfinite(values)
+    if there.ndim == 3:  # nearly always all of them are; going through a short axis takes long
+        there = np.ones(values.shape[:2], bool) if there.all() else there.all(-1)
+    return there if valid is None else there & valid
+
+
+def span(inside: np.ndarray) -> tuple[float, float]:
+    """[0, 1] where it holds all, else lowest to highest."""
     low, high = (float(inside.min()), float(inside.max())) if inside.size else (0.0, 1.0)
-    return x if low >= 0 and high <= 1 else (x - low) / max(high - low, 1e-12)
+    return (0.0, 1.0) if low >= 0 and high <= 1 else (low, max(high, low + 1e-12))
 
 
 def heat_over(x: np.ndarray, image: np.ndarray, threshold: float | None = None) -> np.ndarray:
     """Scores (H, W) as heat over their image (H, W, 3), the more opaque the higher; what is above `threshold` outlined."""
     keep = np.isfinite(x)
-    unit = np.clip(_unit(np.where(keep, x, 0), keep), 0, 1)
+    low, high = span(x[keep])
+    unit = np.clip((np.where(keep, x, 0) - low) / (high - low), 0, 1)
     cover = np.where(keep, _COVER * unit, 0)[..., None]
     rgb = np.rint(_as_uint8(image) * (1 - cover) + _lookup(_INFERNO, unit) * cover).astype(np.uint8)
     if threshold is not None:

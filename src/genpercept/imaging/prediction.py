@@ -16,7 +16,7 @@ from PIL import Image
 from genpercept.core.files import synced_once, write_json
 from genpercept.imaging import sidecars, write
 from genpercept.imaging.colour import colourise
-from genpercept.imaging.encode import encode16
+from genpercept.imaging.encode import coded
 from genpercept.imaging.kinds import KINDS
 
 _TOLERANCE = 1e-3  # of a range: rounding of resizing is no mistake, a forgotten shift is
@@ -126,7 +126,7 @@ class Prediction:
         out: dict[str, Any] = {"kind": self.kind, "meaning": kind.meaning, "shape": list(self.values.shape)}
         out["files"] = {name: path.name for name, path in files.items()}
         if "png" in files:
-            out["png"] = encode16(self)[1]
+            out["png"] = coded(self).words
         if self.valid is not None:
             out["valid_fraction"] = float(self.valid.mean()) if self.valid.size else 0.0
         return {**out, "meta": self.meta}

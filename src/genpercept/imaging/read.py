@@ -28,7 +28,7 @@ from genpercept.imaging.pixels import by_257
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["MAX_PIXELS", "SUFFIXES", "Source", "pixel_limit", "read", "read_many", "shown", "to_tensor"]
+__all__ = ["MAX_PIXELS", "SUFFIXES", "Source", "pixel_limit", "read", "read_many", "shown"]
 
 Source: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray | Tensor"
 
@@ -63,16 +63,6 @@ def read_many(source: Source | list[Any] | tuple[Any, ...]) -> tuple[list[np.nda
     if _is_batch(source):
         return [read(one) for one in source], False  # type: ignore[union-attr]
     return [read(source)], True
-
-
-def to_tensor(image_HWC: np.ndarray) -> Tensor:
-    """What `read` gives -> (1, 3, H, W) float32 in [0, 1]."""
-    import torch
-
-    x = torch.from_numpy(image_HWC).permute(2, 0, 1)[None]
-    out = torch.empty(x.shape)  # one copy: of a large image two would be gigabytes
-    out.copy_(x)
-    return out.div_(255) if image_HWC.dtype == np.uint8 else out
 
 
 def _from_tensor(tensor: Any) -> np.ndarray:

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import io
 import json
 import os
 from collections.abc import Callable, Iterable
@@ -29,15 +28,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
 
 from genpercept.core.files import atomic, blocks, plain, to_json, write_bytes
 from genpercept.core.names import hint
 from genpercept.imaging import painters
-from genpercept.imaging.colour import colourise
+from genpercept.imaging.colour import painted
 from genpercept.imaging.cutout import cutout
-from genpercept.imaging.encode import Result, encode16, image_names, kept, png16_bytes
+from genpercept.imaging.encode import Result, coded, image_names, kept
 from genpercept.imaging.kinds import KINDS, Kind
+from genpercept.imaging.png import png_bytes, png_of
 from genpercept.imaging.points import ply_bytes
 
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
@@ -121,15 +120,13 @@ def legend(kind: str) -> str:
 
 
 def _png(path: Path, result: Result, scene: Scene) -> Digest:
-    pixels, words = encode16(result)
-    return _put(path, png16_bytes(pixels, f"{result.kind}: {words}"))
+    code = coded(result)
+    return _put(path, png_of(code.shape, np.uint16, code.bands(), f"{result.kind}: {code.words}"))
 
 
 def _color(path: Path, result: Result, scene: Scene) -> Digest:
-    buffer = io.BytesIO()
     named = result.meta.get(legend(result.kind))
-    colourise(result.values, result.kind, result.valid, scene.image, named).save(buffer, "PNG", compress_level=4)
-    return _put(path, buffer.getvalue())
+    return _put(path, png_bytes(painted(result.values, result.kind, result.valid, scene.image, named)))
 
 
 def _npy(path: Path, result: Result, scene: Scene) -> Digest:
@@ -180,26 +177,20 @@ def _ply(path: Path, result: Result, scene: Scene) -> Digest:
 
 
 def _mask(path: Path, result: Result, scene: Scene) -> Digest:
-    return _image(path, np.where(result.values >= _FOREGROUND, 255, 0).astype(np.uint8))
+    return _put(path, png_bytes((result.values >= _FOREGROUND) * np.uint8(255)))
 
 
 def _cutout(path: Path, result: Result, scene: Scene) -> Digest:
     if scene.image is None:
         raise ValueError("format cutout needs the image: give image=")
-    return _image(path, cutout(scene.image, result.values))
+    return _put(path, png_bytes(cutout(scene.image, result.values)))
 
 
 def _overlay(path: Path, result: Result, scene: Scene) -> Digest:
     if scene.image is None:
         raise ValueError("format overlay needs the image: give image=")
     values = np.where(kept(result), result.values, np.nan)
-    return _image(path, painters.heat_over(values, scene.image, result.meta.get("pixel_threshold")))
-
-
-def _image(path: Path, pixels: np.ndarray) -> Digest:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", compress_level=4)
-    return _put(path, buffer.getvalue())
+    return _put(path, png_bytes(painters.heat_over(values, scene.image, result.meta.get("pixel_threshold"))))
 
 
 def _coco(path: Path, result: Result, scene: Scene) -> Digest:

@@ -13,7 +13,6 @@ from torch import Tensor
 from genpercept.core.values import Geometry, resize
 from genpercept.imaging.kinds import KINDS
 from genpercept.imaging.prediction import Prediction
-from genpercept.imaging.read import to_tensor
 from genpercept.models.codecs import Codec
 from genpercept.models.paradigms import Paradigm
 from genpercept.pipeline import ensemble
@@ -119,14 +118,25 @@ def decode(task: Task, raw_MCHW: Tensor, geometry: Geometry, options: dict[str, 
     )
 
 
-def uploaded(image_HWC: np.ndarray, device: torch.device) -> Tensor:
-    """What `imaging.read` gives -> (1, 3, H, W) float32 in [0, 1] on the device.
+def size_of(image: np.ndarray | Tensor) -> tuple[int, int]:
+    """Height and width of an image (H, W, 3) or (1, 3, H, W)."""
+    h, w = image.shape[:2] if isinstance(image, np.ndarray) else image.shape[-2:]
+    return int(h), int(w)
 
-    A GPU is sent bytes, a quarter of what floats are, from memory that it reads without the processor; it converts and resizes
+
+def network_input(geometry: Geometry, image: np.ndarray | Tensor, device: torch.device) -> Tensor:
+    """An image as `imaging.read` gives it, (H, W, 3), or (1, 3, H, W) in [0, 1] -> (1, 3, *padded), on the device for a GPU."""
+    if isinstance(image, Tensor):
+        return geometry.apply(image)
+    return geometry.apply_array(image) if device.type == "cpu" else geometry.apply(uploaded(image, device))
+
+
+def uploaded(image_HWC: np.ndarray, device: torch.device) -> Tensor:
+    """An image (H, W, 3), uint8 in [0, 255] or float32 in [0, 1] -> (1, 3, H, W) float32 in [0, 1] on the GPU.
+
+    It is sent bytes, a quarter of what floats are, from memory that it reads without the processor; it converts and resizes
     them itself.
     """
-    if device.type == "cpu":
-        return to_tensor(image_HWC)
     x = torch.from_numpy(image_HWC)
     x = (x.pin_memory() if device.type == "cuda" else x).to(device, non_blocking=True)
     x = x.permute(2, 0, 1)[None].to(torch.float32, memory_format=torch.contiguous_format)

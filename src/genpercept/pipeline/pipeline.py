@@ -15,25 +15,15 @@ from torch import Tensor, nn
 from genpercept.checkpoints import hub
 from genpercept.checkpoints.parts import FORMAT
 from genpercept.core.rng import Rng
-from genpercept.core.values import Features, Geometry, Region
+from genpercept.core.values import Features, Geometry, Region, to_tensor
 from genpercept.imaging.prediction import Prediction
 from genpercept.imaging.read import read_many
 from genpercept.models.backbones import as_backbone
 from genpercept.models.codecs import CODECS
 from genpercept.models.heads import HEADS
 from genpercept.models.paradigms import PARADIGMS, Paradigm
-from genpercept.pipeline import codec_swap, pairing
-from genpercept.pipeline.call import (
-    IDENTITY_AXES,
-    Run,
-    batches,
-    boxes_by_image,
-    check_runs,
-    decode,
-    seeds_of,
-    turned,
-    uploaded,
-)
+from genpercept.pipeline import call, codec_swap, pairing
+from genpercept.pipeline.call import Run
 from genpercept.pipeline.folder import Parts, read_base, read_model, write
 from genpercept.tasks import TASKS, JudgingTask, RegionTask, Task
 
@@ -115,16 +105,14 @@ class GenPerceptPipeline(DiffusionPipeline):
         """
         chosen = self.paradigm(paradigm, **paradigm_options)
         steps = self.default_steps(chosen) if num_inference_steps is None else num_inference_steps
-        check_runs(chosen, ensemble_size, latents, ensembling_kwargs)
+        call.check_runs(chosen, ensemble_size, latents, ensembling_kwargs)
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: must be at least 1")
         resolution = self.resolution if processing_resolution is None else processing_resolution
 
-        sources, single = read_many(image)
-        device = self._execution_device
-        images = [uploaded(sources.pop(0), device) for _ in range(len(sources))]  # large ones are not kept twice
-        regions = self._regions(images, boxes_by_image(boxes, len(images), single))
-        seeds = seeds_of(generator, len(images))
+        images, single = read_many(image)
+        regions = self._regions(images, call.boxes_by_image(boxes, len(images), single))
+        seeds = call.seeds_of(generator, len(images))
         run = Run(chosen, steps, seeds, ensemble_size, batch_size, flip_test)
         if regions is None:
             predictions = self._predict(images, resolution, resize_mode, run, latents, ensembling_kwargs or {})
@@ -140,29 +128,31 @@ class GenPerceptPipeline(DiffusionPipeline):
         self.maybe_free_model_hooks()
         return predictions[0] if single else predictions
 
-    def _regions(self, images: Sequence[Tensor], boxes: Sequence[np.ndarray | None]) -> list[list[Region]] | None:
+    def _regions(self, images: Sequence[np.ndarray], boxes: Sequence[np.ndarray | None]) -> list[list[Region]] | None:
         """The parts that a task on regions looks at, by image; None for other tasks, which have no use for boxes."""
         if isinstance(self._task, RegionTask):
-            return [self._task.regions(x, rows) for x, rows in zip(images, boxes, strict=True)]
+            return [self._task.regions(to_tensor(x), rows) for x, rows in zip(images, boxes, strict=True)]
         if any(rows is not None for rows in boxes):
             raise ValueError(f"boxes: task {self.task!r} looks at whole images; leave them out")
         return None
 
     def _predict(
         self,
-        images: Sequence[Tensor],
+        images: Sequence[np.ndarray] | Sequence[Tensor],
         resolution: int,
         resize_mode: str,
         run: Run,
         latents: Tensor | None,
         options: dict[str, Any],
     ) -> list[Prediction]:
-        """Images (1, 3, H, W) in [0, 1] of any sizes -> their predictions; those of one padded size share batches."""
-        geometries = [Geometry.plan(_size(x), resolution, self.stride, resize_mode) for x in images]
+        """Images of any sizes, (H, W, 3) as `read` gives them or (1, 3, H, W) in [0, 1], -> their predictions; those of one
+        padded size share batches.
+        """
+        geometries = [Geometry.plan(call.size_of(x), resolution, self.stride, resize_mode) for x in images]
         start = None if latents is None else run.by_image(latents, geometries, self._codec)
         predictions: dict[int, Prediction] = {}
-        for batch in batches([g.padded for g in geometries], run.batch_size):
-            x = torch.cat([geometries[i].apply(images[i]) for i in batch])
+        for batch in call.batches([g.padded for g in geometries], run.batch_size):
+            x = torch.cat([call.network_input(geometries[i], images[i], self._execution_device) for i in batch])
             noise = None if start is None else start[batch].flatten(0, 1)
             its = replace(run, seeds=[run.seeds[i] for i in batch])
             raw = self._forward(x, its, noise)
@@ -170,7 +160,7 @@ class GenPerceptPipeline(DiffusionPipeline):
                 mirrored = self._forward(x.flip(-1), its, None if noise is None else noise.flip(-1))
                 raw = (raw + self._task.flip(mirrored)) / 2
             for i, raw_MCHW in zip(batch, raw.split(run.members), strict=True):
-                predictions[i] = decode(self._task, raw_MCHW, geometries[i], options)
+                predictions[i] = call.decode(self._task, raw_MCHW, geometries[i], options)
                 predictions[i].meta["resolution"] = list(geometries[i].padded)
         return [predictions[i] for i in range(len(images))]
 
@@ -180,7 +170,7 @@ class GenPerceptPipeline(DiffusionPipeline):
         Image by image, and run by run within each; an image is encoded once for all of its runs.
         """
         raw = [
-            turned(self._head(features, self._codec).float(), self.info.get("axes"), self._task.kind)
+            call.turned(self._head(features, self._codec).float(), self.info.get("axes"), self._task.kind)
             for features in self._answers(image_BCHW, run, latents)
         ]
         return torch.cat(raw)
@@ -228,7 +218,7 @@ class GenPerceptPipeline(DiffusionPipeline):
     def check_request(self, num_inference_steps: int | None = None, ensemble_size: int = 1) -> None:
         """ValueError for what no image could change: steps or an ensemble that the model's paradigm cannot do."""
         chosen = self.paradigm()
-        check_runs(chosen, ensemble_size)
+        call.check_runs(chosen, ensemble_size)
         if num_inference_steps is not None:
             chosen.check_steps(num_inference_steps)
 
@@ -304,7 +294,7 @@ class GenPerceptPipeline(DiffusionPipeline):
             "codec": codec,
             "backbone": backbone,
             "resolution": resolution,
-            "axes": IDENTITY_AXES,
+            "axes": call.IDENTITY_AXES,
             "recipe": recipe or {},
         }
         module = None if head_module is None else head_module.eval()
@@ -406,7 +396,3 @@ class GenPerceptPipeline(DiffusionPipeline):
         write(target, parts, GenPerceptPipeline.__name__)
         if push_to_hub:
             self.push_to_hub(kwargs.pop("repo_id", target.name), **kwargs)
-
-
-def _size(image_1CHW: Tensor) -> tuple[int, int]:
-    return int(image_1CHW.shape[-2]), int(image_1CHW.shape[-1])

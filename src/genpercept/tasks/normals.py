@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -43,11 +44,11 @@ class Normals(TaskOptions):
 
     def decode(self, raw: Tensor, geometry: Geometry) -> Prediction:
         """Clipped to [-1, 1] (see `clip`), resized, then made unit length; a zero vector faces the viewer."""
-        n = geometry.invert(raw.float().clamp(-1, 1) if self.clip else F.normalize(raw.float(), dim=1))[0]
-        length = n.norm(dim=0, keepdim=True)
-        towards_viewer = torch.tensor([0.0, 0.0, 1.0], device=n.device)[:, None, None]
-        unit = torch.where(length > _EPS, n / length.clamp_min(_EPS), towards_viewer)
-        return Prediction(values=unit.permute(1, 2, 0).cpu().numpy(), kind=self.kind, raw=raw[0].float().cpu().numpy())
+        n = raw.float().clamp(-1, 1) if self.clip else F.normalize(raw.float(), dim=1)
+        values = np.empty((*geometry.original, 3), np.float32)
+        for rows, strip in geometry.strips(n[0]):
+            values[rows] = _unit(strip).permute(1, 2, 0).numpy()
+        return Prediction(values, kind=self.kind, raw=raw[0].float().cpu().numpy())
 
     def flip(self, map_BCHW: Tensor) -> Tensor:
         """Mirrored, with the x component negated."""
@@ -55,6 +56,16 @@ class Normals(TaskOptions):
 
     def truth(self, sample: Sample) -> dict[str, Any]:
         return {"gt": sample.label("normals").permute(1, 2, 0).numpy(), "valid": _known(sample).numpy()}
+
+
+def _unit(n_CHW: Tensor) -> Tensor:
+    x, y, z = n_CHW
+    length = (x * x).addcmul_(y, y).addcmul_(z, z).sqrt_()
+    unit = n_CHW / length.clamp_min(_EPS)
+    if float(length.min()) <= _EPS:
+        towards_viewer = torch.tensor([0.0, 0.0, 1.0])[:, None, None]
+        return torch.where(length > _EPS, unit, towards_viewer)
+    return unit
 
 
 def _known(sample: Sample) -> Tensor:

@@ -19,8 +19,8 @@ from genpercept.commands.bench import build, ceiling, flops, machine
 from genpercept.commands.bench.clock import enough, summary, synchronise, timed
 from genpercept.commands.bench.setting import Effort, Setting
 from genpercept.commands.bench.stages import NETWORK, watched
-from genpercept.core.values import Geometry
-from genpercept.imaging.read import read, to_tensor
+from genpercept.core.values import Geometry, to_tensor
+from genpercept.imaging.read import read
 from genpercept.imaging.write import default_formats
 from genpercept.pipeline.call import Run
 from genpercept.pipeline.pipeline import GenPerceptPipeline
@@ -116,7 +116,7 @@ class _Work:
         }
 
     def _resized(self) -> Tensor:
-        return self.geometry.apply(to_tensor(self.pixels))
+        return self.geometry.apply_array(self.pixels)
 
     def _save(self, prediction: Any, number: int) -> None:
         self.out.mkdir(exist_ok=True)

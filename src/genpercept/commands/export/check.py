@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genpercept.commands.files.inputs import gather
-from genpercept.core.values import Geometry
-from genpercept.imaging.read import read_many, to_tensor
+from genpercept.core.values import Geometry, to_tensor
+from genpercept.imaging.read import read_many
 from genpercept.pipeline.call import Run
 from genpercept.pipeline.exported import ExportedPipeline
 from genpercept.pipeline.pipeline import GenPerceptPipeline

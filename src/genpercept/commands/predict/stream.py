@@ -5,12 +5,12 @@ One thread decides; readers, networks and writers are pools beside it. Which ima
 
 from __future__ import annotations
 
+import copy
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,13 +22,16 @@ from genpercept.commands.predict.model import Model
 from genpercept.commands.predict.progress import Progress
 from genpercept.commands.predict.request import Outcome
 from genpercept.commands.predict.stopping import Stop
+from genpercept.core.devices import cores
 from genpercept.imaging import write
 from genpercept.imaging.prediction import Prediction
 from genpercept.imaging.read import read
 from genpercept.tasks import TASKS
 
-_READERS = 2
-_WRITERS = 6  # they mostly wait for the disk: each file is synced before it gets its name
+_READERS = min(8, max(2, cores() // 2))
+_WRITERS = min(
+    16, max(6, cores())
+)  # those of small images mostly wait for the disk: files are synced before they are named
 _BYTES = 2**29  # of images read ahead, and again of results not yet written; one is always allowed
 _READY = 2  # batches that wait for a network
 _NOTICE = 0.2  # seconds after which a stop is noticed
@@ -262,7 +265,9 @@ class Stream:
         model, job = self._model, item.job
         traced = {"input": item.version, "request": model.request.record(), "weights": model.weights()}
         names = {name: job.file for name in self._formats or () if job.file}
-        replace(prediction, meta={**prediction.meta, **traced}).save(
+        told = copy.copy(prediction)  # not `replace`, which would look through all values once more
+        told.meta = {**prediction.meta, **traced}
+        told.save(
             job.sidecar(model.task),  # with a suffix of ours, dots in names stay
             self._formats,
             image=item.image,

@@ -15,7 +15,7 @@ from genpercept.commands.serve import scratch
 from genpercept.commands.serve.limits import Asked, NoSuchFormat
 from genpercept.core import files
 from genpercept.imaging import write
-from genpercept.imaging.encode import encode16, kept
+from genpercept.imaging.encode import coded, kept
 from genpercept.imaging.kinds import KINDS
 from genpercept.imaging.prediction import Prediction
 
@@ -151,7 +151,7 @@ class Encoder:
         if result.uncertainty is not None:
             told["mean_uncertainty"] = float(result.uncertainty.mean())
         if kind.is_image:
-            told["encoding"] = encode16(result)[1]
+            told["encoding"] = coded(result).words
             told["png"] = base64.b64encode(self._bytes("png", result, image, asked)).decode()
         return told
 
