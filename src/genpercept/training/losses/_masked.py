@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +24,19 @@ def difference(pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 def hide(x: Tensor, valid: Tensor, fill: float = 0.0) -> Tensor:
     """x where valid, `fill` (and no gradient) elsewhere; float32, cut at +-LIMIT."""
     return torch.where(valid, x.float(), fill).clamp(-LIMIT, LIMIT)
+
+
+def to_device(drawn: np.ndarray, device: torch.device) -> Tensor:
+    """What was drawn on the host, on the device, without waiting for what the device still computes."""
+    tensor = torch.from_numpy(drawn)
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.float().to(device) if device.type == "mps" and tensor.is_floating_point() else tensor.to(device)
+
+
+def wide(x: Tensor) -> Tensor:
+    """In float64 where the device has it: Apple's has not."""
+    return x.double() if x.device.type != "mps" else x.float()
 
 
 def unit(x: Tensor, painted: bool) -> Tensor:
