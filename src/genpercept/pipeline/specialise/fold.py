@@ -22,6 +22,7 @@ from genpercept.models.backbones.sd21 import SD21UNet
 from genpercept.models.heads.dpt import DPTHead
 from genpercept.pipeline.specialise.layers import (
     EarlyProjection,
+    Norm,
     NormConv,
     Nothing,
     OnesConv,
@@ -53,6 +54,13 @@ def twin(module: M, dtype: torch.dtype | None = None, channels_last: bool = Fals
         new = tensor.detach().to(cast_to, memory_format=layout)
         memo[id(tensor)] = nn.Parameter(new, requires_grad=False) if isinstance(tensor, nn.Parameter) else new
     return copy.deepcopy(module, memo).eval()
+
+
+def exact_norms(module: nn.Module) -> None:
+    """In place: the group normalisations of a copy round no worse in channels_last; see `layers.Norm`."""
+    for part in module.modules():
+        if type(part) is nn.GroupNorm:
+            part.__class__ = Norm
 
 
 @dataclass

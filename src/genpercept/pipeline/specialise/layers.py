@@ -256,6 +256,35 @@ class Nothing(nn.Module):
         return None
 
 
+class Norm(nn.GroupNorm):
+    """Group normalisation that rounds in channels_last on CPUs as it does elsewhere: float32 sums in blocks of rows.
+
+    PyTorch's kernel for that case adds a group's pixels and their squares one after the other (1e-5 of the largest value on maps
+    of 384 x 384, 1e-7 in other formats: benchmarks/speed/rounding.md). Compiled code has sums of its own.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        poor = x.device.type == "cpu" and x.dtype == torch.float32 and x.ndim == 4 and is_channels_last(x)
+        if not poor or torch.compiler.is_compiling():
+            return super().forward(x)
+        b, c, h, w = x.shape
+        blocks = x.permute(0, 2, 3, 1).reshape(b, h * w, c).split(_ROWS, 1)
+        sums = torch.stack([block.sum(1) for block in blocks]).double().sum(0)
+        squares = torch.stack([torch.linalg.vector_norm(block, dim=1) for block in blocks]).double().square().sum(0)
+        mean, square = (v.view(b, self.num_groups, -1).mean(-1) / (h * w) for v in (sums, squares))
+        factor = torch.rsqrt((square - mean.square()).clamp_min(0) + self.eps).repeat_interleave(
+            c // self.num_groups, 1
+        )
+        scale = factor if self.weight is None else factor * self.weight.double()
+        shift = -mean.repeat_interleave(c // self.num_groups, 1) * scale
+        if self.bias is not None:
+            shift = shift + self.bias.double()
+        return torch.addcmul(shift.float().view(b, c, 1, 1), x, scale.float().view(b, c, 1, 1))
+
+
+_ROWS = 256  # pixels whose values are added up in float32, before the sums are in float64
+
+
 STRIP = 1 << 20  # numbers in a strip of a map: 4 MiB in float32
 
 

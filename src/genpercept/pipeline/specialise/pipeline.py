@@ -127,6 +127,8 @@ class SpecialisedPipeline(GenPerceptPipeline):
         self._quick: list[Compiled | Graphed] = []
         with torch.inference_mode(False):
             folded = self._folded() if self._settings.fold else self._copied()
+        for part in folded.values():
+            folding.exact_norms(part)
         self._runs = nn.ModuleDict(folded)
         if "codec" in folded:
             self._codec = CODECS.find(self.info["codec"]).wrap(folded["codec"])

@@ -1,0 +1,134 @@
+"""Where a specialised pipeline's float32 error comes from: each fold, the memory format, and group normalisation, apart.
+
+    python benchmarks/speed/rounding.py                          # rounding.md beside it: Stable Diffusion 2.1's shapes at 256 x 256
+    python benchmarks/speed/rounding.py --model tiny --pixels 64 # a check of this script
+
+Random weights. Each form answers one image once. Errors are on raw maps, as shares of their largest value: the largest one against
+the plain pipeline in float32, as benchmarks/speed/specialise.py has it, and against the plain one in float64, which tells how
+much of the first is the plain pipeline's own rounding. CPU seconds are of that one answer, and no more than a hint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
+from diffusers import AutoencoderKL
+
+from benchmarks._page import made, show
+from benchmarks.speed.specialise import answer, pipeline
+from genpercept import GenPerceptPipeline
+from genpercept.pipeline.specialise import fold as folding
+from genpercept.pipeline.specialise import layers
+
+FOLDS: dict[str, tuple[type[nn.Module], ...]] = {
+    "none": (),
+    "time embedding and shortcut into biases": (layers.Resnet,),
+    "prompt, and one product for queries, keys, values": (layers.Transformer, layers.SpatialAttention),
+    "upsampling with its convolution": (layers.Upsample,),
+    "1 x 1 convolutions of the codec": (nn.Identity,),
+    "all": (layers.Resnet, layers.Transformer, layers.SpatialAttention, layers.Upsample, nn.Identity),
+}
+FORMS = (
+    *((fold, "contiguous", True) for fold in FOLDS if fold != "none"),
+    ("none", "channels_last", False),
+    ("none", "channels_last", True),
+    ("all", "channels_last", False),
+    ("all", "channels_last", True),
+)
+
+
+def main() -> None:
+    """Answer by each form, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="sd21", choices=["sd21", "tiny", "mini/depth"])
+    parser.add_argument("--pixels", type=int, default=256)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    image = torch.rand(1, 3, args.pixels, args.pixels, generator=torch.Generator().manual_seed(0))
+    exact = pipeline(args.model)
+    for part in (exact.unet, exact.vae):
+        if part is not None:
+            part.double()
+    truth = answer(exact, image.double()).double()
+    del exact
+    gc.collect()
+    plain = pipeline(args.model)
+    want, seconds = clocked(plain, image)
+    lines = [line("none", "contiguous", "PyTorch's", None, error(want, truth), seconds)]
+    for fold, layout, own in FORMS:
+        form = changed(plain, image, fold, layout, own)
+        found, seconds = clocked(form, image)
+        norms = "ours" if own and layout == "channels_last" else "PyTorch's"
+        lines.append(line(fold, layout, norms, error(found, want), error(found, truth), seconds))
+        print(lines[-1], flush=True)
+        del form
+        gc.collect()
+    head = "| folded | memory format | normalisation | from plain float32 | from float64 | CPU s |"
+    text = (__doc__ or "").split("\n\n")[-1].replace("\n", " ").strip()
+    title = f"{made(__file__, args.threads)}. {args.model}, {args.pixels} x {args.pixels}."
+    rule = "| --- | --- | --- | ---: | ---: | ---: |"
+    show(["# Where rounding comes from", "", title, "", head, rule, *lines, "", text], args.out)
+
+
+def line(fold: str, layout: str, norms: str, plain: float | None, exact: float, seconds: float) -> str:
+    """A row of the table."""
+    return f"| {fold} | {layout} | {norms} | {'' if plain is None else f'{plain:.1e}'} | {exact:.1e} | {seconds:.1f} |"
+
+
+def error(found: Tensor, want: Tensor) -> float:
+    """The largest difference, as a share of the largest value."""
+    return float((found.double() - want.double()).abs().max() / want.double().abs().max())
+
+
+def clocked(pipe: GenPerceptPipeline, image: Tensor) -> tuple[Tensor, float]:
+    """An answer, and its CPU seconds."""
+    begin = time.process_time()
+    found = answer(pipe, image)
+    return found, time.process_time() - begin
+
+
+@torch.no_grad()
+def changed(plain: GenPerceptPipeline, image: Tensor, fold: str, layout: str, own: bool) -> GenPerceptPipeline:
+    """The plain pipeline with some folds, in a memory format, with our normalisation or PyTorch's; sharing its other weights."""
+    with folding.recorded(plain.unet) as constants:
+        answer(plain, image[..., :64, :64])
+    last = layout == "channels_last"
+    assert plain.vae is not None
+    unet, vae = (folding.twin(part, torch.float32, last) for part in (plain.unet, plain.vae))
+    folding._replace(unet, only(FOLDS[fold], folding._unet_layer), constants)
+    folding._replace(vae, only(FOLDS[fold], folding._codec_layer), constants)
+    for module in vae.modules():
+        if isinstance(module, AutoencoderKL) and nn.Identity in FOLDS[fold]:
+            folding._merge_pointwise(module)
+    if own:
+        for part in (unet, vae):
+            folding.exact_norms(part)
+    return GenPerceptPipeline(unet, vae, plain.prompt_embeds, plain.info)
+
+
+Make = Callable[[str, nn.Module, folding.Constants], nn.Module | None]
+
+
+def only(kinds: tuple[type[nn.Module], ...], make: Make) -> Make:
+    """`make`, but for layers that become one of other kinds."""
+
+    def some(name: str, module: nn.Module, constants: folding.Constants) -> nn.Module | None:
+        new = make(name, module, constants)
+        return new if isinstance(new, kinds) else None
+
+    return some
+
+
+if __name__ == "__main__":
+    main()
