@@ -1,12 +1,12 @@
 """The losses that draw, HDN and VNL: seconds of a pass forwards and backwards, and how often the host waits for the device.
 
 python benchmarks/speed/losses.py
-python benchmarks/speed/losses.py --before OLD/src    # another version's two modules in turns with these, and their answers compared
+python benchmarks/speed/losses.py --before OLD/src    # another version's two modules in turns with these; answers compared
 
 A wait is an operation whose answer the host needs before it goes on: a number read from a tensor, or a shape that depends on
 values (nonzero, an index by a mask). On a CPU it costs nothing; on a GPU the queue of work runs empty at each. They are counted
-here, on the CPU, among the operations that PyTorch dispatches. Maps are smooth with noise and a tenth of the pixels invalid, CPU
-seconds are the process's own, the least of the rounds, and the spread is (most - least) / least.
+here, on the CPU, among the operations that PyTorch dispatches. Maps are smooth with noise and a tenth of the pixels invalid.
+CPU seconds are the process's own, the least of the rounds, and the spread is (most - least) / least.
 """
 
 from __future__ import annotations
@@ -60,12 +60,10 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     rows = [row(name, shape, args) for shape in SHAPES for name in CASES]
-    head = "| loss | maps | CPU s | spread | waits |", "| --- | --- | ---: | ---: | ---: |"
+    names = ["loss", "maps", "CPU s", "spread", "waits"]
     if args.before:
-        head = (
-            "| loss | maps | CPU s | spread | waits | CPU s before | spread | waits before | times as fast | values differ by | gradients differ by |",
-            "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-        )
+        names += ["CPU s before", "spread", "waits before", "times as fast", "values differ by", "gradients differ by"]
+    head = "| " + " | ".join(names) + " |", "| --- | --- |" + " ---: |" * (len(names) - 2)
     text = (__doc__ or "").split("\n\n")[-1].replace("\n", " ").strip()
     differ = " Differences are the largest, as shares of the largest value." if args.before else ""
     title = ["# Losses that draw", "", f"{made(__file__, args.threads)}; {args.rounds} rounds.", ""]

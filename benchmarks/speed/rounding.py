@@ -1,11 +1,11 @@
 """Where a specialised pipeline's float32 error comes from: each fold, the memory format, and group normalisation, apart.
 
-    python benchmarks/speed/rounding.py                          # rounding.md beside it: Stable Diffusion 2.1's shapes at 256 x 256
+    python benchmarks/speed/rounding.py                          # rounding.md beside it: Stable Diffusion 2.1, 256 x 256
     python benchmarks/speed/rounding.py --model tiny --pixels 64 # a check of this script
 
-Random weights. Each form answers one image once. Errors are on raw maps, as shares of their largest value: the largest one against
-the plain pipeline in float32, as benchmarks/speed/specialise.py has it, and against the plain one in float64, which tells how
-much of the first is the plain pipeline's own rounding. CPU seconds are of that one answer, and no more than a hint.
+Random weights. Each form answers one image once. Errors are on raw maps, as shares of their largest value: the largest one
+against the plain pipeline in float32, as benchmarks/speed/specialise.py has it, and against the plain one in float64, which
+tells how much of the first is the plain pipeline's own rounding. CPU seconds are of that one answer, and no more than a hint.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def clocked(pipe: GenPerceptPipeline, image: Tensor) -> tuple[Tensor, float]:
 
 @torch.no_grad()
 def changed(plain: GenPerceptPipeline, image: Tensor, fold: str, layout: str, own: bool) -> GenPerceptPipeline:
-    """The plain pipeline with some folds, in a memory format, with our normalisation or PyTorch's; sharing its other weights."""
+    """The plain pipeline with some folds, in a memory format, with our normalisation or PyTorch's; shares other weights."""
     with folding.recorded(plain.unet) as constants:
         answer(plain, image[..., :64, :64])
     last = layout == "channels_last"

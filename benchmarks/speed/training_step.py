@@ -3,12 +3,12 @@
     python benchmarks/speed/training_step.py                 # training_step.md beside it: the embedded base
     python benchmarks/speed/training_step.py --full          # and Stable Diffusion 2.1's shape, random weights (8 GB)
 
-The engine's own step with its own data threads; a clock stands around each part (on a GPU it waits for the device at each border,
-so that the parts do not overlap there: their sum is then more than a step without clocks). A share is of all the steps' wall
-time; `rest` is what no clock stands around. Cases take turns, round after round, in one process, so that a machine that slows
-down slows all of them; seconds are the median of the rounds, the spread is (most - least) / median. bf16: torch.autocast for
-the network; the frozen encoder either so (mixed), or in a copy that is bf16 throughout. The ceiling is the quickest product of two
-square matrices in the same process, in float32 and in bf16: where the second is no higher, bf16 cannot pay.
+The engine's own step with its own data threads; a clock stands around each part (on a GPU it waits for the device at each
+border, so that the parts do not overlap there: their sum is then more than a step without clocks). A share is of all the steps'
+wall time; `rest` is what no clock stands around. Cases take turns, round after round, in one process, so that a machine that
+slows down slows all of them; seconds are the median of the rounds, the spread is (most - least) / median. bf16: torch.autocast for
+the network; the frozen encoder either so (mixed), or in a copy that is bf16 throughout. The ceiling is the quickest product of
+two square matrices in the same process, in float32 and in bf16: where the second is no higher, bf16 cannot pay.
 """
 
 from __future__ import annotations
@@ -165,15 +165,14 @@ def main() -> None:
         rows += stepped(settings, Path(temp), args.rounds, args.steps)
         if args.full:
             build(Path(temp) / "base", False)
-            full = {
-                name: COMMON | {"model": {"base": str(Path(temp) / "base")}, "speed": speed} | case
-                for name, case in FULL.items()
-            }
+            base = {"model": {"base": str(Path(temp) / "base")}, "speed": speed}
+            full = {name: COMMON | base | case for name, case in FULL.items()}
             rows += stepped(full, Path(temp), min(3, args.rounds), 1)
     head = "| case | s / step | spread | " + " | ".join((*PARTS, "rest")) + " |"
     rule = "| --- |" + " ---: |" * (len(PARTS) + 3)
     limits = f"Ceiling of this run: {best['fp32']:.3g} TFLOP/s in float32, {best['bf16']:.3g} in bf16."
-    title = f"{made(__file__, args.threads)}; {args.rounds} rounds of {args.steps} steps after one that is not counted. {limits}"
+    effort = f"{args.rounds} rounds of {args.steps} steps after one that is not counted"
+    title = f"{made(__file__, args.threads)}; {effort}. {limits}"
     text = (__doc__ or "").split("\n\n")[-1].replace("\n", " ").strip()
     show(["# A training step", "", title, "", head, rule, *rows, "", text], args.out)
 

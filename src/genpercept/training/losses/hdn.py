@@ -60,7 +60,7 @@ class _Contexts:
     """Some contexts of each map of a batch, as rows of M pixels. No step of it waits for the device, whatever is valid."""
 
     def __init__(self, p: Tensor, t: Tensor, mask: Tensor, pixels: Tensor | None = None) -> None:
-        """p, t (B, C or 1, M) maps, mask (B, C, M) bool, pixels (B, C, M): the rows' flat pixels; None: all of the map's, in order."""
+        """p, t (B, C or 1, M), mask (B, C, M) bool, pixels (B, C, M): the rows' flat pixels; None: all of the map, in order."""
         self.mask = mask & (mask.sum(-1, keepdim=True) >= _FEWEST)
         self.pixels = pixels
         self.error = (_normalised(p, self.mask) - _normalised(t, self.mask)).abs()  # 0 beyond the mask

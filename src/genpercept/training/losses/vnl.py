@@ -87,7 +87,7 @@ def _mean_of_largest(difference: Tensor, kept: Tensor, drop: float) -> Tensor:
 
 
 def _triangles(depth: Tensor, k: Tensor, corners: Tensor) -> Tensor:
-    """Depth (B, H, W), intrinsics (B, 3, 3), flat pixels (B, 3, T) -> points (B, 3, T, 3) in the camera's frame, depth's unit."""
+    """Depth (B, H, W), intrinsics (B, 3, 3), flat pixels (B, 3, T) -> points (B, 3, T, 3) of the camera's frame."""
     y, x = corners // depth.shape[2], corners % depth.shape[2]
     (fx, cx), (fy, cy) = ((k[:, i, i, None, None], k[:, i, 2, None, None]) for i in (0, 1))
     rays = torch.stack([(x - cx) / fx, (y - cy) / fy, torch.ones_like(x, dtype=depth.dtype)], -1)

@@ -70,7 +70,7 @@ M = TypeVar("M", bound=Movable)
 
 
 class OnDevice(Generic[M]):
-    """Batches on the device: each is copied there, from pinned memory on a stream of its own, during the step before its own."""
+    """Batches on the device, each copied from pinned memory on a stream of its own, during the step before its own."""
 
     def __init__(self, batches: Batches[M], device: torch.device, channels_last: bool) -> None:
         self._batches, self._device, self._channels_last = batches, device, channels_last
