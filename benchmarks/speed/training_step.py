@@ -4,11 +4,12 @@
     python benchmarks/speed/training_step.py --full          # and Stable Diffusion 2.1's shape, random weights (8 GB)
 
 The engine's own step with its own data threads; a clock stands around each part (on a GPU it waits for the device at each
-border, so that the parts do not overlap there: their sum is then more than a step without clocks). A share is of all the steps'
-wall time; `rest` is what no clock stands around. Cases take turns, round after round, in one process, so that a machine that
-slows down slows all of them; seconds are the median of the rounds, the spread is (most - least) / median. bf16: torch.autocast for
-the network; the frozen encoder either so (mixed), or in a copy that is bf16 throughout. The ceiling is the quickest product of
-two square matrices in the same process, in float32 and in bf16: where the second is no higher, bf16 cannot pay.
+border, so that the parts do not overlap there: their sum is then more than a step without clocks). A share is of all the
+steps' wall time; `rest` is what no clock stands around. Cases take turns, round after round, in one process, so that a
+machine that slows down slows all of them; seconds are the median of the rounds, the spread is (most - least) / median. bf16:
+torch.autocast for the network; the frozen encoder either so (mixed), or in a copy that is bf16 throughout. The ceiling is
+the quickest product of two square matrices in the same process, in float32 and in bf16: where the second is no higher, bf16
+cannot pay.
 """
 
 from __future__ import annotations

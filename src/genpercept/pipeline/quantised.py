@@ -7,10 +7,7 @@ export`) has them too. What this costs in accuracy and brings in time: benchmark
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
 from typing import Any
-
-from torch import nn
 
 from genpercept.core.options import check_choice
 from genpercept.pipeline.pipeline import GenPerceptPipeline
@@ -59,10 +56,3 @@ def quantise(pipe: GenPerceptPipeline, kind: str) -> QuantisedPipeline:
             torchao.quantize_(part, configuration())
     info = pipe.info | {MARK: kind}
     return QuantisedPipeline(pipe.unet, pipe.vae, pipe.prompt_embeds, info, pipe.head)
-
-
-def linear_layers(pipe: GenPerceptPipeline) -> Iterator[nn.Linear]:
-    """What `quantise` changes."""
-    for part in (pipe.unet, pipe.vae, pipe.head):
-        if part is not None:
-            yield from (module for module in part.modules() if isinstance(module, nn.Linear))
