@@ -3,18 +3,20 @@
     python benchmarks/speed/rounding.py                          # rounding.md beside it: Stable Diffusion 2.1, 256 x 256
     python benchmarks/speed/rounding.py --model tiny --pixels 64 # a check of this script
 
-Random weights. Each form answers one image once. Errors are on raw maps, as shares of their largest value: the largest one
-against the plain pipeline in float32, as benchmarks/speed/specialise.py has it, and against the plain one in float64, which
-tells how much of the first is the plain pipeline's own rounding. CPU seconds are of that one answer, and no more than a hint.
+Random weights. An operation's error is its answer's from float64's, over the largest value. Each form of the network answers
+one image once. Its errors are on raw maps, as shares of their largest value: the largest one against the plain pipeline in
+float32, as benchmarks/speed/specialise.py has it, and against the plain one in float64, which tells how much of the first is
+the plain pipeline's own rounding. CPU seconds are of that one answer, and no more than a hint.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import gc
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -38,7 +40,8 @@ FOLDS: dict[str, tuple[type[nn.Module], ...]] = {
     "all": (layers.Resnet, layers.Transformer, layers.SpatialAttention, layers.Upsample, nn.Identity),
 }
 FORMS = (
-    *((fold, "contiguous", True) for fold in FOLDS if fold != "none"),
+    *((fold, "contiguous", False) for fold in FOLDS),
+    ("all", "contiguous", True),
     ("none", "channels_last", False),
     ("none", "channels_last", True),
     ("all", "channels_last", False),
@@ -47,38 +50,79 @@ FORMS = (
 
 
 def main() -> None:
-    """Answer by each form, and write the page."""
+    """Each operation alone, then the whole network by each form; writes the page after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="sd21", choices=["sd21", "tiny", "mini/depth"])
+    parser.add_argument("--model", default="sd21", choices=["sd21", "tiny", "mini/depth", "none"])
     parser.add_argument("--pixels", type=int, default=256)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    image = torch.rand(1, 3, args.pixels, args.pixels, generator=torch.Generator().manual_seed(0))
-    exact = pipeline(args.model)
+    lines = ["# Where rounding comes from", "", f"{made(__file__, args.threads)}.", "", "## Operations alone", ""]
+    lines += ["| operation | contiguous | channels_last | CPU ms, contiguous | CPU ms, channels_last |"]
+    lines += ["| --- | ---: | ---: | ---: | ---: |", *operations()]
+    text = ["", (__doc__ or "").split("\n\n")[-1].replace("\n", " ").strip()]
+    if args.model != "none":
+        lines += ["", f"## {args.model}, {args.pixels} x {args.pixels}", ""]
+        lines += ["| folded | memory format | normalisation | from plain float32 | from float64 | CPU s |"]
+        lines += ["| --- | --- | --- | ---: | ---: | ---: |"]
+        for found in networks(args.model, args.pixels):
+            lines.append(found)
+            args.out.write_text("\n".join((*lines, *text)) + "\n", encoding="utf-8")
+    show([*lines, *text], args.out)
+
+
+def operations() -> Iterator[str]:
+    """Rows: the error from float64 and the CPU time of single layers, by the memory format of their map."""
+    torch.manual_seed(0)
+    for channels, edge in ((128, 128), (512, 32), (1280, 8)):
+        x = torch.randn(1, channels, edge, edge) + 1
+        conv = nn.Conv2d(channels, channels, 3, padding=1)
+        yield operation(f"3 x 3 convolution, {channels} channels, {edge} x {edge}", conv, x)
+        norm = nn.GroupNorm(32, channels)
+        yield operation(f"group normalisation, {channels} channels, {edge} x {edge}", norm, x)
+        ours = nn.GroupNorm(32, channels)
+        folding.exact_norms(ours)
+        yield operation(f"the same, ours, {channels} channels, {edge} x {edge}", ours, x)
+
+
+@torch.no_grad()
+def operation(name: str, layer: nn.Module, x: Tensor) -> str:
+    """A row of the table."""
+    want = copy.deepcopy(layer).double()(x.double())
+    errors, times = [], []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        module, given = copy.deepcopy(layer).to(memory_format=layout), x.contiguous(memory_format=layout)  # type: ignore[call-overload]
+        taken = []
+        for _ in range(3):
+            begin = time.process_time()
+            found = module(given)
+            taken.append(time.process_time() - begin)
+        errors.append(f"{error(found, want):.1e}")
+        times.append(f"{1e3 * min(taken):.2f}")
+    return f"| {name} | {' | '.join((*errors, *times))} |"
+
+
+def networks(model: str, pixels: int) -> Iterator[str]:
+    """Rows: a whole network by each form."""
+    image = torch.rand(1, 3, pixels, pixels, generator=torch.Generator().manual_seed(0))
+    exact = pipeline(model)
     for part in (exact.unet, exact.vae):
         if part is not None:
             part.double()
     truth = answer(exact, image.double()).double()
     del exact
     gc.collect()
-    plain = pipeline(args.model)
+    plain = pipeline(model)
     want, seconds = clocked(plain, image)
-    lines = [line("none", "contiguous", "PyTorch's", None, error(want, truth), seconds)]
+    yield line("none", "contiguous", "PyTorch's", None, error(want, truth), seconds)
     for fold, layout, own in FORMS:
         form = changed(plain, image, fold, layout, own)
         found, seconds = clocked(form, image)
-        norms = "ours" if own and layout == "channels_last" else "PyTorch's"
-        lines.append(line(fold, layout, norms, error(found, want), error(found, truth), seconds))
-        print(lines[-1], flush=True)
+        norms = "ours" if own else "PyTorch's"
+        yield line(fold, layout, norms, error(found, want), error(found, truth), seconds)
         del form
         gc.collect()
-    head = "| folded | memory format | normalisation | from plain float32 | from float64 | CPU s |"
-    text = (__doc__ or "").split("\n\n")[-1].replace("\n", " ").strip()
-    title = f"{made(__file__, args.threads)}. {args.model}, {args.pixels} x {args.pixels}."
-    rule = "| --- | --- | --- | ---: | ---: | ---: |"
-    show(["# Where rounding comes from", "", title, "", head, rule, *lines, "", text], args.out)
 
 
 def line(fold: str, layout: str, norms: str, plain: float | None, exact: float, seconds: float) -> str:
