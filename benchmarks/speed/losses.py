@@ -22,32 +22,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
 from benchmarks._page import made, show
+from benchmarks._waits import Waits
 from genpercept.core.rng import Rng
 from genpercept.training.losses import LOSSES, needs
 
 CASES: dict[str, dict[str, Any]] = {"hdn": {}, "hdn, spatial": {"contexts": "spatial"}, "vnl": {}}
 SHAPES = ((16, 96, 128), (4, 480, 640))
-
-
-class Waits(TorchDispatchMode):
-    """Counts the operations whose answer the host waits for on a GPU."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.overloadpacket.__name__
-        masks = name in ("index", "index_put", "index_put_", "_index_put_impl_") and any(
-            x is not None and x.dtype in (torch.bool, torch.uint8) for x in args[1]
-        )
-        if masks or name in ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal"):
-            self.count += 1
-        return func(*args, **(kwargs or {}))
 
 
 def main() -> None:

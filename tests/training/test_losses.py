@@ -9,8 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks._waits import Waits
 from genpercept.core.rng import Rng
 from genpercept.training.losses import LOSSES, check_options, hdn, needs
 from tests.support.paths import GOLDEN
@@ -363,22 +363,6 @@ def test_heatmap_weighs_peaks() -> None:
 
 
 # ---- drawn over the batch ----------------------------------------------------------------------------------------------
-
-
-class Waits(TorchDispatchMode):
-    """Counts what a GPU's host would wait for: numbers read from tensors, and shapes that depend on values."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        name = func.overloadpacket.__name__
-        by_mask = name in ("index", "index_put", "index_put_") and any(
-            i is not None and i.dtype == torch.bool for i in args[1]
-        )
-        self.count += by_mask or name in ("_local_scalar_dense", "nonzero", "masked_select")
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,8 @@ def pipeline(setting: Setting, graph: Path | None = None) -> GenPerceptPipeline:
             raise ValueError(f"{setting.label}: its graph is missing")
         return exported.load(graph, None if dtype == torch.float32 else dtype)
     if setting.model:
-        plain = {"specialised": False} if setting.quantise else {}
-        pipe = loading.load(setting.model, torch_dtype=dtype, device=setting.device, **plain)
+        plain = False if setting.quantise else None  # or as it was saved
+        pipe = loading.load(setting.model, torch_dtype=dtype, device=setting.device, specialised=plain)
     else:
         pipe = random(setting, setting.device, dtype)
     if setting.quantise:

@@ -47,7 +47,9 @@ class Batch:
         layout = torch.channels_last if channels_last else torch.contiguous_format
 
         def move(value: Tensor, laid_out: bool) -> Tensor:
-            return value.to(device, non_blocking=non_blocking, **({"memory_format": layout} if laid_out else {}))
+            if laid_out:
+                return value.to(device, non_blocking=non_blocking, memory_format=layout)
+            return value.to(device, non_blocking=non_blocking)
 
         return self._each(move)
 
