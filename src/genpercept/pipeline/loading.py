@@ -53,7 +53,7 @@ def load(
     specialised: True for the quicker pipeline of `genpercept.specialise`, False for the plain one, None: as it was saved.
     encoder, decoder: another codec for one end or both, as `pipe.with_codec` takes it: the folder or hub id of a codec, or a
     model whose codec is taken. quantised: "int8wo" (weights) or "int8dq" (activations, too) of linear layers in int8, by
-    torchao, the extra of that name; a plain pipeline then, which cannot be saved (benchmarks/speed/quantised.md).
+    torchao, the extra of that name; a plain pipeline then, which cannot be saved (benchmarks/speed/quantised.py).
     revision: branch, tag or commit of a hub repository. variant: "fp16" or other weights, where parts have several; None: the
     plain ones, or the only ones. allow_pickle: .bin and .ckpt too, tensors only. ValueError, in one line, for misfits.
     """

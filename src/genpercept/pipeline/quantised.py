@@ -1,7 +1,7 @@
 """Linear layers in int8, by torchao: for less memory, and for speed where the machine's int8 products are quicker.
 
 Convolutions, which are most of a denoiser's and a codec's arithmetic, stay as they are; OpenVINO's int8 (`genpercept
-export`) has them too. What this costs in accuracy and brings in time: benchmarks/speed/quantised.md.
+export`) has them too. What this costs in accuracy and brings in time: benchmarks/speed/quantised.py.
 """
 
 from __future__ import annotations
