@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import numpy as np
 import pytest
 import torch
@@ -12,7 +10,8 @@ from hypothesis import strategies as st
 
 from benchmarks._waits import Waits
 from genpercept.core.rng import Rng
-from genpercept.training.losses import LOSSES, check_options, hdn, needs
+from genpercept.training.losses import LOSSES, check_options, needs
+from genpercept.training.losses._masked import masked_median
 from tests.support.paths import GOLDEN
 
 ANSWERS = np.load(GOLDEN / "losses.npz")
@@ -366,7 +365,8 @@ def test_heatmap_weighs_peaks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "waits"), [("hdn", {}, 0), ("hdn", {"contexts": "spatial"}, 0), ("vnl", {}, 1)]
+    ("name", "options", "waits"),
+    [("ssi", {"align": "median"}, 0), ("hdn", {}, 0), ("hdn", {"contexts": "spatial"}, 0), ("vnl", {}, 1)],
 )
 def test_losses_that_draw_do_not_wait_for_the_device(name: str, options: dict, waits: int) -> None:
     """VNL once for the whole batch: the number of valid pixels bounds what is drawn."""
@@ -427,7 +427,7 @@ def test_a_median_shares_its_gradient() -> None:
     """Among equal values, as torch's median of a whole tensor does, so that no order of pixels decides."""
     x = torch.tensor([[[1.0, 2.0, 2.0, 2.0, 9.0, 0.0]]], requires_grad=True)
     mask = torch.tensor([[[True, True, True, True, True, False]]])
-    value = cast(torch.Tensor, hdn._Median.apply(x, mask))  # type: ignore[no-untyped-call]
+    value = masked_median(x, mask)
     (gradient,) = torch.autograd.grad(value.sum(), x)
     assert value.item() == 2.0
     torch.testing.assert_close(gradient, torch.tensor([[[0.0, 1 / 3, 1 / 3, 1 / 3, 0.0, 0.0]]]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,6 +16,30 @@ def masked_mean(value: Tensor, valid: Tensor) -> Tensor:
     # where, not a product: NaN x 0 is NaN
     kept = torch.where(valid, value, 0.0).flatten(1).sum(1)
     return kept / (valid.flatten(1).sum(1) * (value.shape[1] // valid.shape[1])).clamp_min(1)
+
+
+def masked_median(x: Tensor, mask: Tensor) -> Tensor:
+    """The lower median of what is masked of each row, (..., M) and a mask as wide or wider -> (..., 1); 0 where nothing is.
+
+    Its gradient is shared by all values that are equal to it, as that of torch's median of a whole tensor. No step of it waits
+    for the device.
+    """
+    return cast(Tensor, _Median.apply(x, mask))  # type: ignore[no-untyped-call]
+
+
+class _Median(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, mask: Tensor) -> Tensor:
+        median = torch.where(mask, x, torch.nan).nanmedian(-1, keepdim=True).values.nan_to_num()
+        ctx.save_for_backward(x, mask, median)
+        return median
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        x, mask, median = ctx.saved_tensors
+        equal = mask & (x == median)
+        share = gradients[0] / equal.sum(-1, keepdim=True).clamp_min(1)
+        return (equal * share).sum_to_size(x.shape), None
 
 
 def difference(pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:

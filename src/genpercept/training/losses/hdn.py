@@ -7,14 +7,14 @@ deviation 1. Contexts are drawn at random, as in the code that the GenPercept re
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from genpercept.core.rng import Rng
-from genpercept.training.losses._masked import hide, to_device, wide
+from genpercept.training.losses._masked import hide, masked_median, to_device, wide
 
 _FLAT = 1e-3  # a deviation below counts as this: within a flat context there is only noise to blow up
 _FEWEST = 3  # pixels of a context: two always agree up to sign
@@ -88,30 +88,10 @@ def _mean_over_contexts(parts: Sequence[_Contexts], valid: Tensor) -> Tensor:
 
 def _normalised(x: Tensor, mask: Tensor) -> Tensor:
     """(B, C or 1, M), mask (B, C, M) -> the masked part of each row at median 0 and mean absolute deviation 1, the rest 0."""
-    median = cast(Tensor, _Median.apply(x, mask))  # type: ignore[no-untyped-call]
+    median = masked_median(x, mask)
     centred = torch.where(mask, x - median, 0.0)
     deviation = centred.abs().sum(-1, keepdim=True) / mask.sum(-1, keepdim=True).clamp_min(1)
     return centred / deviation.clamp_min(_FLAT)
-
-
-class _Median(torch.autograd.Function):
-    """The lower median of what is masked of each row, (B, C, 1), 0 where nothing is.
-
-    Its gradient is shared by all values that are equal to it, as that of torch's median of a whole tensor.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, mask: Tensor) -> Tensor:
-        median = torch.where(mask, x, torch.nan).nanmedian(-1, keepdim=True).values.nan_to_num()
-        ctx.save_for_backward(x, mask, median)
-        return median
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        x, mask, median = ctx.saved_tensors
-        equal = mask & (x == median)
-        share = gradients[0] / equal.sum(-1, keepdim=True).clamp_min(1)
-        return (equal * share).sum_to_size(x.shape), None
 
 
 def _ranges(target: Tensor, valid: Tensor, count: int, draws: Sequence[np.random.Generator]) -> Tensor:
