@@ -127,8 +127,9 @@ class SpecialisedPipeline(GenPerceptPipeline):
         self._quick: list[Compiled | Graphed] = []
         with torch.inference_mode(False):
             folded = self._folded() if self._settings.fold else self._copied()
-        for part in folded.values():
-            folding.exact_norms(part)
+        if self._settings.channels_last:
+            for part in folded.values():
+                folding.exact_norms(part)
         self._runs = nn.ModuleDict(folded)
         if "codec" in folded:
             self._codec = CODECS.find(self.info["codec"]).wrap(folded["codec"])
