@@ -259,8 +259,8 @@ class Nothing(nn.Module):
 class Norm(nn.GroupNorm):
     """Group normalisation that rounds in channels_last on CPUs as it does elsewhere: float32 sums in blocks of rows.
 
-    PyTorch's kernel for that case adds a group's pixels and their squares one after the other: on maps of 128 x 128 it is off by
-    2.6e-6 of the largest value where other formats are by 1e-7 (benchmarks/speed/rounding.md), and by more on larger ones.
+    PyTorch's kernel for that case adds a group's pixels and their squares one after the other: on maps of 128 x 128 it is off
+    by 2.6e-6 of the largest value where other formats are by 1e-7 (benchmarks/speed/rounding.md), and by more on larger ones.
     Compiled code has sums of its own.
     """
 

@@ -18,6 +18,7 @@ from genpercept.training.losses._masked import hide, masked_median, to_device, w
 
 _FLAT = 1e-3  # a deviation below counts as this: within a flat context there is only noise to blow up
 _FEWEST = 3  # pixels of a context: two always agree up to sign
+_LARGEST = 1 << 20  # numbers that go together: beyond, processors' caches and allocators are the slower for it
 _COUNTS = {"depth": 10, "spatial": 20}
 
 
@@ -45,15 +46,23 @@ def hdn(
     draws = (rng or Rng(seed, 0, [0] * len(pred))).generators("loss")
     p, t, m = hide(pred, valid).flatten(1), hide(target, valid).flatten(1), valid.flatten(1)
     if contexts == "depth":
-        return _mean_over_contexts([_Contexts(p[:, None], t[:, None], _ranges(t, m, count, draws))], m)
-    whole = _Contexts(p[:, None], t[:, None], m[:, None])
-    if count == 0:
-        return _mean_over_contexts([whole], m)
-    pixels, inside = _rectangles((pred.shape[2], pred.shape[3]), count, draws, pred.device)
-    first = torch.arange(len(p), device=pred.device)[:, None, None]
-    # indexed, not gathered: the gradient then adds up in one order on GPUs too
-    p_BCM, t_BCM, m_BCM = (x[first, pixels] for x in (p, t, m))
-    return _mean_over_contexts([whole, _Contexts(p_BCM, t_BCM, m_BCM & inside, pixels)], m)
+        masks = _ranges(t, m, count, draws).split(_at_once(m.numel()), 1)
+        return _mean_over_contexts([_Contexts(p[:, None], t[:, None], mask) for mask in masks], m)
+    parts = [_Contexts(p[:, None], t[:, None], m[:, None])]
+    if count:
+        pixels, inside = _rectangles((pred.shape[2], pred.shape[3]), count, draws, pred.device)
+        first = torch.arange(len(p), device=pred.device)[:, None, None]
+        n = _at_once(inside[:, 0].numel())
+        for some, within in zip(pixels.split(n, 1), inside.split(n, 1), strict=True):
+            # indexed, not gathered: the gradient then adds up in one order on GPUs too
+            p_BCM, t_BCM, m_BCM = (x[first, some] for x in (p, t, m))
+            parts.append(_Contexts(p_BCM, t_BCM, m_BCM & within, some))
+    return _mean_over_contexts(parts, m)
+
+
+def _at_once(numbers: int) -> int:
+    """How many contexts go together, each of so many numbers over the batch."""
+    return max(1, _LARGEST // max(1, numbers))
 
 
 class _Contexts:
