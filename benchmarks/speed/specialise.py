@@ -4,9 +4,10 @@
     python benchmarks/speed/specialise.py --models tiny  # a check of this script: the shapes at a tenth of the width
 
 Random weights for Stable Diffusion 2.1: time does not depend on them. One process; variants one after another, because each
-holds weights of its own, and each in turns with the plain pipeline in float32, because machines wander: how many times as
-fast is the median of the rounds' ratios. The clock runs around encoder, denoiser and decoder of one image,
-without reading or writing it. Errors are against the plain pipeline in float32, on raw maps, as a share of their largest value.
+holds weights of its own, and each in turns with the plain pipeline in float32 and in its own dtype, because machines wander:
+how many times as fast is the median of the rounds' ratios, the spread (most - least) / median of the variant's own times.
+The clock runs around encoder, denoiser and decoder of one image, without reading or writing it. Errors are against the plain
+pipeline in float32, on raw maps, as a share of their largest value.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
 import genpercept
 from benchmarks._page import made
+from benchmarks._ruler import ceilings, ceilings_line, ruler, ruler_lines
 from genpercept import GenPerceptPipeline
 from genpercept.models.backbones import BACKBONES
 from genpercept.models.backbones.sd21 import SD21_CONFIG
@@ -62,16 +64,21 @@ def main() -> None:
     parser.add_argument(
         "--seconds", type=float, default=30.0, help="after which a variant that had three rounds has no more"
     )
+    parser.add_argument("--ruler", action=argparse.BooleanOptionalAction, default=True, help="Depth Anything V2-L")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     rows: list[dict[str, Any]] = []
+    names = {"float32": "fp32", "bfloat16": "bf16"}
+    limits = ceilings([names[dtype] for dtype in args.dtypes])
+    measured = ruler([*limits]) if args.ruler else []
+    lines = ["", ceilings_line(limits), "", *ruler_lines(measured, limits)]
     for model in args.models:
         for row in measure(model, args):
             rows.append(row)
             print(row, flush=True)
-            args.out.write_text(page(rows, args), encoding="utf-8")  # after each: all of them take half an hour
+            args.out.write_text(page(rows, args, lines), encoding="utf-8")  # after each: all of them take half an hour
     print(args.out.read_text(encoding="utf-8"))
 
 
@@ -80,18 +87,19 @@ def measure(model: str, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     exact = pipeline(model)
     image = torch.rand(1, 3, *SIZES[model], generator=torch.Generator().manual_seed(0))
     want = answer(exact, image)
+    equals = {dtype: exact if dtype == "float32" else plain_in(exact, getattr(torch, dtype)) for dtype in args.dtypes}
     for dtype, variant in itertools.product(args.dtypes, args.variants):
         settings = VARIANTS[variant]
         if settings is not None:
             pipe = genpercept.specialise(exact, dtype=dtype, **settings)
         elif dtype != "float32":
-            pipe = plain_in(exact, getattr(torch, dtype))
+            pipe = equals[dtype]
         else:
             continue
         first, _ = clock(pipe, image)
         error = float((answer(pipe, image) - want).abs().max() / want.abs().max())
         row = {"model": model, "dtype": dtype, "variant": variant, "first": first, "error": error}
-        yield row | timed(exact, pipe, image, args)
+        yield row | timed(exact, equals[dtype], pipe, image, args)
         del pipe
         torch._dynamo.reset()
         gc.collect()
@@ -132,18 +140,32 @@ def clock(pipe: GenPerceptPipeline, image: Tensor) -> tuple[float, Tensor]:
 
 
 def timed(
-    exact: GenPerceptPipeline, pipe: GenPerceptPipeline, image: Tensor, args: argparse.Namespace
+    exact: GenPerceptPipeline,
+    equal: GenPerceptPipeline,
+    pipe: GenPerceptPipeline,
+    image: Tensor,
+    args: argparse.Namespace,
 ) -> dict[str, Any]:
-    """Median seconds of both, in turns, and the median of the rounds' ratios."""
-    pairs: list[tuple[float, float]] = []
+    """Median seconds, in turns, and the median of the rounds' ratios to the plain one in the same dtype and in float32."""
+    found: list[tuple[float, float, float]] = []
     start = time.perf_counter()
-    while len(pairs) < args.rounds and (len(pairs) < 3 or time.perf_counter() - start < args.seconds):
-        pairs.append((clock(exact, image)[0], clock(pipe, image)[0]))
-    plain, own = (statistics.median(taken) for taken in zip(*pairs, strict=True))
-    return {"plain": plain, "seconds": own, "ratio": statistics.median(a / b for a, b in pairs), "rounds": len(pairs)}
+    while len(found) < args.rounds and (len(found) < 3 or time.perf_counter() - start < args.seconds):
+        plain = clock(exact, image)[0]
+        same = plain if equal is exact else clock(equal, image)[0]
+        found.append((plain, same, same if pipe is equal else clock(pipe, image)[0]))
+    plains, sames, owns = zip(*found, strict=True)
+    own = statistics.median(owns)
+    return {
+        "plain": statistics.median(plains),
+        "seconds": own,
+        "equal": statistics.median(a / b for a, b in zip(sames, owns, strict=True)),
+        "mixed": statistics.median(a / b for a, b in zip(plains, owns, strict=True)),
+        "rounds": len(found),
+        "spread": (max(owns) - min(owns)) / own,
+    }
 
 
-def page(rows: list[dict[str, Any]], args: argparse.Namespace) -> str:
+def page(rows: list[dict[str, Any]], args: argparse.Namespace, ruled: Sequence[str]) -> str:
     """What the rows say, as Markdown."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     head = (
@@ -151,16 +173,17 @@ def page(rows: list[dict[str, Any]], args: argparse.Namespace) -> str:
         f"medians of up to {args.rounds} rounds; "
         f"peak memory of the whole run {peak:.1f} GiB.\n"
     )
-    parts = [head]
+    parts = [head, *ruled]
     for model in args.models:
         parts.append(f"\n## {model}, {SIZES[model][0]} x {SIZES[model][1]}\n")
         parts.append(
-            "| dtype | variant | ms | plain float32 beside it, ms | times as fast | largest error | first call, s |"
+            "| dtype | variant | ms | spread | rounds | plain float32 beside it, ms | times as fast, equal dtype "
+            "| over float32 | largest error | first call, s |"
         )
-        parts.append("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
+        parts.append("| --- | --- |" + " ---: |" * 8)
         parts += [
-            f"| {r['dtype']} | {r['variant']} | {r['seconds'] * 1e3:.1f} | {r['plain'] * 1e3:.1f} | {r['ratio']:.2f} | "
-            f"{r['error']:.1e} | {r['first']:.1f} |"
+            f"| {r['dtype']} | {r['variant']} | {r['seconds'] * 1e3:.1f} | {r['spread']:.0%} | {r['rounds']} "
+            f"| {r['plain'] * 1e3:.1f} | {r['equal']:.2f} | {r['mixed']:.2f} | {r['error']:.1e} | {r['first']:.1f} |"
             for r in rows
             if r["model"] == model
         ]

@@ -28,6 +28,7 @@ from benchmarks._page import made
 from genpercept.training import recipe as recipes
 from genpercept.training.loop import Training
 from genpercept.training.samples.prefetch import Prefetch
+from genpercept.training.stages.base import Making
 
 COMMON: dict[str, Any] = {
     "stage": "finetune",
@@ -86,9 +87,10 @@ def bare_step(training: Training, batches: list[Any]) -> Callable[[], None]:
 def compare(case: dict[str, Any], folder: Path, rounds: int, steps: int) -> dict[str, float]:
     """Seconds per step of both, medians over the rounds; the engine's share of waiting; seconds to make a batch."""
     training = Training(recipes.parse(COMMON | case), folder, resume=False)
-    kept = [training._make_batch(n) for n in range(4)]
+    make = Making(training.stage, training.split)
+    kept = [make(n) for n in range(4)]
     bare = bare_step(training, kept)
-    stream = Prefetch(training._make_batch, 0, 1, 4)
+    stream = Prefetch(make, 0, 1, 4)
     batches = iter(stream)
 
     def engine() -> None:
@@ -107,7 +109,7 @@ def compare(case: dict[str, Any], folder: Path, rounds: int, steps: int) -> dict
     stream.close()
     begin = time.perf_counter()
     for n in range(16):
-        training._make_batch(1000 + n)
+        make(1000 + n)
     alone = (time.perf_counter() - begin) / 16
     ratios = [b / e for e, b in zip(found["engine"], found["bare"], strict=True)]
     engine_s = statistics.median(found["engine"])

@@ -295,3 +295,26 @@ def test_every_task_is_trained_here(task: str, table: dict[str, Any], tmp_path: 
 @pytest.mark.parametrize("name", PARADIGMS.names())
 def test_every_paradigm_is_trained_here(name: str) -> None:
     assert any(case[1].get("paradigm", "one_step") == name for case in CASES)
+
+
+def test_frozen_encoder_in_pure_bf16(data: Path) -> None:
+    """A copy of the encoder alone: latents as near as bf16 is, the codec's own weights as they were, saved as they were."""
+    settings: dict[str, Any] = {"precision": "bf16", "loss": {"mse": 1.0}}
+    plain = open_stage(data, **settings, speed={"encoder": "mixed"})
+    pure = open_stage(data, **settings, speed={"encoder": "bf16"})
+    here = torch.device("cpu")
+    assert not plain._encoder.pure(here) and pure._encoder.pure(here)
+    assert not open_stage(data, **settings)._encoder.pure(here)  # auto: GPUs only
+    assert not open_stage(data, loss={"mse": 1.0}, speed={"encoder": "bf16"}, precision="fp32")._encoder.pure(here)
+    images = torch.rand(2, 3, *SIZE, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        exact = plain.parts.codec.encode(images)
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed, found = plain._encoder(images), pure._encoder(images)
+    assert found.dtype == torch.float32 and not torch.equal(found, mixed)
+    errors = [float((z - exact).abs().mean() / exact.abs().mean()) for z in (mixed, found)]
+    assert errors[1] < 2 * errors[0] + 0.01
+    vae = cast(torch.nn.Module, pure.parts.vae)
+    assert all(p.dtype == torch.float32 for p in vae.parameters())
+    halved = cast(Any, pure._encoder._halved).module
+    assert halved.decoder is vae.get_submodule("decoder")  # not copied

@@ -8,8 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks._waits import Waits
 from genpercept.core.rng import Rng
 from genpercept.training.losses import LOSSES, check_options, needs
+from genpercept.training.losses._masked import masked_median
 from tests.support.paths import GOLDEN
 
 ANSWERS = np.load(GOLDEN / "losses.npz")
@@ -357,3 +359,75 @@ def test_heatmap_weighs_peaks() -> None:
     loss = LOSSES.find("heatmap")
     assert float(loss(pred, target, valid, peak=10.0)) == pytest.approx(6 * float(loss(pred, target, valid)))
     assert float(loss(pred + 1, target * 0, valid, peak=10.0)) == 1
+
+
+# ---- drawn over the batch ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "waits"),
+    [("ssi", {"align": "median"}, 0), ("hdn", {}, 0), ("hdn", {"contexts": "spatial"}, 0), ("vnl", {}, 1)],
+)
+def test_losses_that_draw_do_not_wait_for_the_device(name: str, options: dict, waits: int) -> None:
+    """VNL once for the whole batch: the number of valid pixels bounds what is drawn."""
+    pred, target = case(name, (3, 12, 16), torch.Generator().manual_seed(0))
+    valid = torch.rand(3, 1, 12, 16, generator=torch.Generator().manual_seed(1)) > 0.3
+    pred.requires_grad_(True)
+    with Waits() as counted:
+        call(name, pred, target, valid, **options).sum().backward()
+    assert counted.count == waits
+
+
+@pytest.mark.parametrize("contexts", ["depth", "spatial"])
+def test_hdn_is_its_definition(contexts: str) -> None:
+    """Context by context, in float64: equal medians and deviations, errors averaged over each pixel's contexts."""
+    g = torch.Generator().manual_seed(7)
+    pred, target = torch.randn(2, 1, 20, 24, generator=g), torch.randn(2, 1, 20, 24, generator=g).round(decimals=1)
+    valid = torch.rand(2, 1, 20, 24, generator=g) > 0.4
+    wanted = []
+    for p, t, m, draw in zip(pred[:, 0], target[:, 0], valid[:, 0], Rng(3, 0, [0, 1]).generators("loss"), strict=True):
+        errors, seen = np.zeros(p.shape), np.zeros(p.shape)
+        p64, t64, inside = p.double().numpy(), t.double().numpy(), m.numpy()
+        for mask in contexts_of(contexts, t64, inside, draw):
+            if mask.sum() >= 3:
+                one, other = (centred(x[mask]) for x in (p64, t64))
+                errors[mask] += np.abs(one - other)
+                seen[mask] += 1
+        wanted.append((errors[seen > 0] / seen[seen > 0]).mean())
+    np.testing.assert_allclose(call("hdn", pred, target, valid, contexts=contexts).numpy(), wanted, rtol=1e-5)
+
+
+def contexts_of(kind: str, t: np.ndarray, valid: np.ndarray, draw: np.random.Generator) -> list[np.ndarray]:
+    low, high = t[valid].min(), t[valid].max()
+    if kind == "depth":
+        starts = draw.uniform(0, 0.75, 10)
+        ends = [draw.uniform(begin + 0.1, 1) for begin in starts]
+        return [
+            valid & (t >= low + a * (high - low)) & (t <= low + b * (high - low))
+            for a, b in zip(starts, ends, strict=True)
+        ]
+    found = [valid]
+    for _ in range(20):
+        mask = np.zeros_like(valid)
+        spans = []
+        for edge in t.shape:
+            begin = int(draw.integers(0, edge - edge // 8 + 1))
+            spans.append(slice(begin, begin + int(draw.integers(edge // 8, edge // 2 + 1))))
+        mask[tuple(spans)] = True
+        found.append(mask & valid)
+    return found
+
+
+def centred(values: np.ndarray) -> np.ndarray:
+    middle = np.sort(values)[(len(values) - 1) // 2]
+    return (values - middle) / max(np.abs(values - middle).mean(), 1e-3)
+
+
+def test_a_median_shares_its_gradient() -> None:
+    """Among equal values, as torch's median of a whole tensor does, so that no order of pixels decides."""
+    x = torch.tensor([[[1.0, 2.0, 2.0, 2.0, 9.0, 0.0]]], requires_grad=True)
+    mask = torch.tensor([[[True, True, True, True, True, False]]])
+    value = masked_median(x, mask)
+    (gradient,) = torch.autograd.grad(value.sum(), x)
+    assert value.item() == 2.0
+    torch.testing.assert_close(gradient, torch.tensor([[[0.0, 1 / 3, 1 / 3, 1 / 3, 0.0, 0.0]]]))

@@ -20,11 +20,12 @@ from PIL import Image
 from torch import Tensor
 
 from genpercept.commands.data import prepare
+from genpercept.core.rng import Rng
 from genpercept.core.values import Target
 from genpercept.training import loop, stages
 from genpercept.training import recipe as recipes
 from genpercept.training.run.batches import Split
-from genpercept.training.samples.prefetch import Prefetch, Workers, ahead, heavy, light
+from genpercept.training.samples.prefetch import OnDevice, Prefetch, Workers, ahead, heavy, light
 from genpercept.training.stages.base import Batch, Making
 
 STAGES = {
@@ -190,3 +191,24 @@ def test_training_on_prepared_data_is_training_on_the_original(tmp_path: Path) -
         weights.append([file.read_bytes() for file in sorted((out / "model").rglob("*.safetensors"))])
     assert losses[0] == losses[1] and losses[0]
     assert weights[0] == weights[1] and weights[0]
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_batches_on_the_device_are_the_same_in_order(last: bool) -> None:
+    """The path of GPUs, with the CPU as the device: each batch once, in order, images laid out as asked."""
+
+    def make(number: int) -> Batch:
+        image = torch.full((2, 3, 4, 6), float(number))
+        target = Target(image[:, :1].clone(), torch.ones(2, 1, 4, 6, dtype=torch.bool))
+        return Batch(Rng(0, number, [0, 1]), images=image, target=target, labels={"intrinsics": torch.eye(3)[None]})
+
+    batches = OnDevice(Prefetch(make, 5, 1, 2), torch.device("cpu"), last)
+    found = list(itertools.islice(batches, 4))
+    batches.close()
+    assert [batch.rng.step for batch in found] == [5, 6, 7, 8]
+    for batch in found:
+        assert batch.images is not None and batch.target is not None
+        assert (batch.images == batch.rng.step).all()
+        assert batch.images.is_contiguous(memory_format=torch.channels_last) == last
+        assert len(batch.tensors()) == 4
+    assert batches.waited > 0

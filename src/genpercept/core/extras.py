@@ -19,6 +19,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "data": ("h5py",),
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("openvino", "nncf"),
+    "torchao": ("torchao",),
     "ray": ("ray",),
     "plot": ("matplotlib",),
     "serve": ("fastapi", "fastapi_offline", "uvicorn", "python_multipart", "prometheus_client"),

@@ -12,6 +12,7 @@ import torch
 from genpercept.checkpoints import hub, weights
 from genpercept.core.devices import pick_device
 from genpercept.pipeline import base_model, exported, graphs
+from genpercept.pipeline import quantised as quantising
 from genpercept.pipeline.families import FAMILIES, Candidate, Family
 from genpercept.pipeline.families._family import looks
 from genpercept.pipeline.families._from_base import find_base, refuse_untouched, without_revision
@@ -40,6 +41,7 @@ def load(
     specialised: bool | None = None,
     encoder: str | Path | None = None,
     decoder: str | Path | None = None,
+    quantised: str | None = None,
 ) -> GenPerceptPipeline:
     """A ready predictor: an embedded model ("mini/depth"), a folder, a hub id, or a public checkpoint of a known family; or
     a file that `genpercept export` wrote for ONNX Runtime (.onnx) or OpenVINO (.xml), or the folder it lies in.
@@ -50,7 +52,8 @@ def load(
     is in `meta["decided"]`. float32 unless torch_dtype. device None: the fastest there is.
     specialised: True for the quicker pipeline of `genpercept.specialise`, False for the plain one, None: as it was saved.
     encoder, decoder: another codec for one end or both, as `pipe.with_codec` takes it: the folder or hub id of a codec, or a
-    model whose codec is taken.
+    model whose codec is taken. quantised: "int8wo" (weights) or "int8dq" (activations, too) of linear layers in int8, by
+    torchao, the extra of that name; a plain pipeline then, which cannot be saved (benchmarks/speed/quantised.py).
     revision: branch, tag or commit of a hub repository. variant: "fp16" or other weights, where parts have several; None: the
     plain ones, or the only ones. allow_pickle: .bin and .ckpt too, tensors only. ValueError, in one line, for misfits.
     """
@@ -60,8 +63,12 @@ def load(
         TASKS.find(task)  # an unknown name is said before anything is loaded
     if family is not None:
         FAMILIES.find(family)
+    if quantised is not None:
+        quantising.check(quantised)
+        if specialised:
+            raise ValueError("quantised and specialised=True do not go together: leave one of them out")
     if (file := graphs.find(Path(name) / (subfolder or ""))) is not None:
-        _refuse_parts(file, specialised, encoder or decoder, variant)
+        _refuse_parts(file, specialised, encoder or decoder, variant, quantised)
         pipe = exported.load(file, torch_dtype, pick_device(str(device or "auto")))
         _check_asked(pipe, name, family, task)
         return pipe
@@ -79,7 +86,9 @@ def load(
         if encoder is not None or decoder is not None:
             pipe = pipe.with_codec(encoder, decoder, **without_revision(where))
             pipe.info |= stored
-    if specialised or (specialised is None and stored):
+    if quantised is not None:
+        pipe = quantising.quantise(pipe, quantised)
+    elif specialised or (specialised is None and stored):
         pipe = pipeline.again(pipe, torch_dtype)
     return pipe.to(pick_device(str(device or "auto")))
 
@@ -103,8 +112,16 @@ def _public(
     return pipe
 
 
-def _refuse_parts(file: Path, specialised: bool | None, codec: str | Path | None, variant: str | None = None) -> None:
+def _refuse_parts(
+    file: Path,
+    specialised: bool | None,
+    codec: str | Path | None,
+    variant: str | None = None,
+    quantised: str | None = None,
+) -> None:
     """ValueError for what is asked of a model's parts, which a graph does not have."""
+    if quantised is not None:
+        raise ValueError(f"{file}: an exported graph has its precision from `genpercept export`: leave quantised out")
     if variant is not None:
         raise ValueError(f"{file}: an exported graph has no variants of its weights: leave variant out")
     if specialised is not None:

@@ -35,7 +35,7 @@ from genpercept.training.run.meter import Meter
 from genpercept.training.run.saving import Saving
 from genpercept.training.run.state import Checkpoints, State
 from genpercept.training.run.unwritable import Unwritable
-from genpercept.training.samples.prefetch import ahead
+from genpercept.training.samples.prefetch import Batches, OnDevice, ahead
 from genpercept.training.stages.base import Batch, Making, Stage
 
 _NORM_MEMORY = 0.98  # of the running mean that a spike is told by
@@ -151,7 +151,9 @@ class Training:
         recipe, state = self.recipe, self.state
         self._divide()
         parts = self.split.passes
-        batches = ahead(Making(self.stage, self.split), state.step * parts, recipe.loader)
+        batches: Batches[Batch] = ahead(Making(self.stage, self.split), state.step * parts, recipe.loader)
+        if self.accelerator.device.type == "cuda":
+            batches = OnDevice(batches, self.accelerator.device, recipe.speed.channels_last)
         self.reporter.open(state.step)
         self.reporter.line(
             f"{recipe.stage}: {self.stage.samples} samples, {_trained(self.stage.net):,} trained parameters, {self.split}"

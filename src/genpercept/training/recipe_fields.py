@@ -263,6 +263,11 @@ class Speed(Section):
         description="plain: matrix products and softmax. fused: torch's own kernel. auto: plain for bf16 on the CPU, else "
         "fused.",
     )
+    encoder: Literal["auto", "mixed", "bf16"] = Field(
+        default="auto",
+        description="The frozen encoder of precision bf16. bf16: a copy whose weights and maps are bf16 throughout. mixed: "
+        "torch.autocast, with float32 weights that are rounded in each step. auto: bf16 on GPUs that have it, else mixed.",
+    )
 
 
 class Guard(Section):

@@ -21,7 +21,7 @@ from genpercept.models.codecs import CODECS
 from genpercept.models.codecs.kl import SD_VAE_CONFIG
 from genpercept.models.codecs.tiny import matching_config
 from genpercept.models.heads import HEADS
-from genpercept.pipeline import exported, loading
+from genpercept.pipeline import exported, loading, quantised
 from genpercept.pipeline.pipeline import GenPerceptPipeline
 from genpercept.pipeline.specialise.pipeline import specialise
 
@@ -39,9 +39,12 @@ def pipeline(setting: Setting, graph: Path | None = None) -> GenPerceptPipeline:
             raise ValueError(f"{setting.label}: its graph is missing")
         return exported.load(graph, None if dtype == torch.float32 else dtype)
     if setting.model:
-        pipe = loading.load(setting.model, torch_dtype=dtype, device=setting.device)
+        plain = False if setting.quantise else None  # or as it was saved
+        pipe = loading.load(setting.model, torch_dtype=dtype, device=setting.device, specialised=plain)
     else:
         pipe = random(setting, setting.device, dtype)
+    if setting.quantise:
+        pipe = quantised.quantise(pipe, setting.quantise)
     if setting.attention_slicing:
         pipe.enable_attention_slicing()
     if setting.vae_tiling:

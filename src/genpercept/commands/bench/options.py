@@ -31,6 +31,11 @@ from genpercept.commands import shared_options as shared
     type=click.Choice(["torch", "onnx", "openvino", "openvino-int8"]),
     help="What runs the network.  [default: torch]",
 )
+@click.option(
+    "--quantise",
+    type=click.Choice(["int8wo", "int8dq"]),
+    help="Linear layers by torchao: int8 weights, or activations too.",
+)
 @click.option("--attention-slicing", is_flag=True, help="Attention in slices: less memory.")
 @shared.vae_tiling()
 @shared.strips(help="The specialised codec in strips: less memory, no seams.")

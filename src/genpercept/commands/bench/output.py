@@ -86,6 +86,7 @@ def _peers(result: dict[str, Any]) -> Table:
         "parameters, M (published)",
         "ms/image",
         "quartiles",
+        "runs",
     ]
     header += ["images/s", "TFLOP/image", "of the ceiling", "peak, GiB"]
     lines = []
@@ -101,6 +102,7 @@ def _peers(result: dict[str, Any]) -> Table:
                 parameters,
                 _ms(times["median"], 1),
                 _spread(times, 1),
+                str(times["runs"]),
                 f"{1 / times['median']:.3g}",
                 f"{row['tflops']:.4g}",
                 f"{row['share']:.0%} of {row['ceiling']['tflops']:.3g}",

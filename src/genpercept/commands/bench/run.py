@@ -30,6 +30,7 @@ def main(
     attention_slicing: bool = False,
     vae_tiling: bool = False,
     strips: bool = False,
+    quantise: str | None = None,
     runtime: str | None = None,
     compare: bool = False,
     cold: bool = True,
@@ -65,6 +66,7 @@ def main(
             attention_slicing=attention_slicing,
             vae_tiling=vae_tiling,
             strips=strips,
+            quantise=quantise or "",
             runtime=runtime or "torch",
         )
         for dtype in dtypes.split(",")

@@ -25,7 +25,7 @@ _PLAIN: dict[str, Any] = {
     "compile": "",
     "cuda_graphs": False,
 }
-_PLAIN |= {"attention_slicing": False, "vae_tiling": False, "strips": False}
+_PLAIN |= {"attention_slicing": False, "vae_tiling": False, "strips": False, "quantise": ""}
 
 
 @dataclass

@@ -11,6 +11,7 @@ SHAPES = ("sd21", "mini")
 CODECS = ("kl", "tiny")
 HEADS = ("vae", "dpt")
 COMPILE = ("", "dynamic", "static")
+QUANTISE = ("int8wo", "int8dq")
 # What runs the network, and the dtypes that it computes in: "torch" any; the others a graph out of `genpercept export`.
 RUNTIMES = {"torch": dtypes.NAMES, "onnx": ("fp32",), "openvino": ("fp32", "bf16"), "openvino-int8": ("fp32", "bf16")}
 
@@ -22,6 +23,7 @@ class Setting:
     resolution: longest edge in pixels that the network sees. compile, cuda_graphs and layout: of genpercept.specialise.
     attention_slicing and vae_tiling: diffusers' remedies for short memory; strips: of genpercept.specialise. threads 0: as
     many as torch takes. runtime: of RUNTIMES; "openvino-int8" has weights and activations in int8, and what is left in `dtype`.
+    quantise: of QUANTISE, or "": linear layers as genpercept.load has them.
     """
 
     model: str | None = None
@@ -40,6 +42,7 @@ class Setting:
     vae_tiling: bool = False
     strips: bool = False
     runtime: str = "torch"
+    quantise: str = ""
 
     def __post_init__(self) -> None:
         check_choice("shape", self.shape, SHAPES)
@@ -59,13 +62,16 @@ class Setting:
             raise ValueError("compiled code and CUDA graphs are part of specialising: add --specialised")
         if self.strips and not self.specialised:
             raise ValueError("working in strips is part of specialising: add --specialised")
+        check_choice("quantise", self.quantise, ("", *QUANTISE))
+        if self.quantise and self.specialised:
+            raise ValueError("a quantised pipeline is a plain one: leave out one of --quantise and --specialised")
         if self.runtime != "torch":
             self._check_graph()
         if self.specialised and self.vae_tiling:
             raise ValueError("a specialised pipeline does not tile: leave out one of --specialised and --vae-tiling")
 
     def _check_graph(self) -> None:
-        if self.device != "cpu" or self.specialised or self.attention_slicing or self.vae_tiling:
+        if self.device != "cpu" or self.specialised or self.attention_slicing or self.vae_tiling or self.quantise:
             raise ValueError(
                 f"runtime {self.runtime}: a graph for the CPU, folded already; leave the device and the ways of torch's "
                 "pipeline out"
@@ -82,6 +88,7 @@ class Setting:
     def label(self) -> str:
         """For a row of a table; the resolution and the device stand above it."""
         ways = [self.dtype] if self.runtime == "torch" else [self.runtime, f"computed in {self.dtype}"]
+        ways += [f"linear layers {self.quantise}"] if self.quantise else []
         ways += ["specialised"] if self.specialised else []
         ways += [f"compiled ({self.compile})"] if self.compile else []
         ways += ["CUDA graphs"] if self.cuda_graphs else []

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +18,30 @@ def masked_mean(value: Tensor, valid: Tensor) -> Tensor:
     return kept / (valid.flatten(1).sum(1) * (value.shape[1] // valid.shape[1])).clamp_min(1)
 
 
+def masked_median(x: Tensor, mask: Tensor) -> Tensor:
+    """The lower median of what is masked of each row, (..., M) and a mask as wide or wider -> (..., 1); 0 where nothing is.
+
+    Its gradient is shared by all values that are equal to it, as that of torch's median of a whole tensor. No step of it waits
+    for the device.
+    """
+    return cast(Tensor, _Median.apply(x, mask))  # type: ignore[no-untyped-call]
+
+
+class _Median(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, mask: Tensor) -> Tensor:
+        median = torch.where(mask, x, torch.nan).nanmedian(-1, keepdim=True).values.nan_to_num()
+        ctx.save_for_backward(x, mask, median)
+        return median
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        x, mask, median = ctx.saved_tensors
+        equal = mask & (x == median)
+        share = gradients[0] / equal.sum(-1, keepdim=True).clamp_min(1)
+        return (equal * share).sum_to_size(x.shape), None
+
+
 def difference(pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """pred - target where valid, 0 (and no gradient) elsewhere; float32, within what squares without overflow."""
     return torch.where(valid, pred.float() - target.float(), 0.0).clamp(-LIMIT, LIMIT)
@@ -23,6 +50,19 @@ def difference(pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 def hide(x: Tensor, valid: Tensor, fill: float = 0.0) -> Tensor:
     """x where valid, `fill` (and no gradient) elsewhere; float32, cut at +-LIMIT."""
     return torch.where(valid, x.float(), fill).clamp(-LIMIT, LIMIT)
+
+
+def to_device(drawn: np.ndarray, device: torch.device) -> Tensor:
+    """What was drawn on the host, on the device, without waiting for what the device still computes."""
+    tensor = torch.from_numpy(drawn)
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.float().to(device) if device.type == "mps" and tensor.is_floating_point() else tensor.to(device)
+
+
+def wide(x: Tensor) -> Tensor:
+    """In float64 where the device has it: Apple's has not."""
+    return x.double() if x.device.type != "mps" else x.float()
 
 
 def unit(x: Tensor, painted: bool) -> Tensor:

@@ -6,7 +6,7 @@ deviation 1. Contexts are drawn at random, as in the code that the GenPercept re
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from genpercept.core.rng import Rng
-from genpercept.training.losses._masked import hide
+from genpercept.training.losses._masked import hide, masked_median, to_device, wide
 
 _FLAT = 1e-3  # a deviation below counts as this: within a flat context there is only noise to blow up
 _FEWEST = 3  # pixels of a context: two always agree up to sign
+_LARGEST = 1 << 20  # numbers that go together: beyond, processors' caches and allocators are the slower for it
 _COUNTS = {"depth": 10, "spatial": 20}
 
 
@@ -42,52 +43,93 @@ def hdn(
     if pred.shape[1] != 1:
         raise ValueError(f"loss 'hdn' compares maps of 1 channel, not of {pred.shape[1]}")
     count = _COUNTS[contexts] if count is None else count
-    draw_masks = _ranges if contexts == "depth" else _rectangles
-    rows = []
     draws = (rng or Rng(seed, 0, [0] * len(pred))).generators("loss")
-    for p, t, m, draw in zip(pred, target, valid, draws, strict=True):
-        p, t = hide(p[0], m[0]), hide(t[0], m[0])
-        rows.append(_over_contexts(p, t, draw_masks(t, m[0], count, draw)) if bool(m.any()) else p.sum() * 0)
-    return torch.stack(rows)
+    p, t, m = hide(pred, valid).flatten(1), hide(target, valid).flatten(1), valid.flatten(1)
+    if contexts == "depth":
+        masks = _ranges(t, m, count, draws).split(_at_once(m.numel()), 1)
+        return _mean_over_contexts([_Contexts(p[:, None], t[:, None], mask) for mask in masks], m)
+    parts = [_Contexts(p[:, None], t[:, None], m[:, None])]
+    if count:
+        pixels, inside = _rectangles((pred.shape[2], pred.shape[3]), count, draws, pred.device)
+        first = torch.arange(len(p), device=pred.device)[:, None, None]
+        n = _at_once(inside[:, 0].numel())
+        for some, within in zip(pixels.split(n, 1), inside.split(n, 1), strict=True):
+            # indexed, not gathered: the gradient then adds up in one order on GPUs too
+            p_BCM, t_BCM, m_BCM = (x[first, some] for x in (p, t, m))
+            parts.append(_Contexts(p_BCM, t_BCM, m_BCM & within, some))
+    return _mean_over_contexts(parts, m)
 
 
-def _over_contexts(p: Tensor, t: Tensor, masks: Iterator[Tensor]) -> Tensor:
-    """Maps (H, W) and contexts (H, W) bool -> ()."""
-    p, t = p.flatten(), t.flatten()
-    seen = torch.zeros_like(p)
-    errors: list[tuple[Tensor, Tensor]] = []
-    for mask in masks:
-        pixels = mask.flatten().nonzero()[:, 0]
-        if len(pixels) >= _FEWEST:
-            errors.append((pixels, (_normalised(p[pixels]) - _normalised(t[pixels])).abs()))
-            seen[pixels] += 1
-    # p * 0: still a function of p where no context has enough pixels
-    total = sum(((error / seen[pixels]).sum() for pixels, error in errors), p.sum() * 0)
-    return total / (seen > 0).sum().clamp_min(1)
+def _at_once(numbers: int) -> int:
+    """How many contexts go together, each of so many numbers over the batch."""
+    return max(1, _LARGEST // max(1, numbers))
 
 
-def _normalised(values: Tensor) -> Tensor:
-    """(N,) -> median 0, mean absolute deviation 1."""
-    centred = values - values.median()
-    return centred / centred.abs().mean().clamp_min(_FLAT)
+class _Contexts:
+    """Some contexts of each map of a batch, as rows of M pixels. No step of it waits for the device, whatever is valid."""
+
+    def __init__(self, p: Tensor, t: Tensor, mask: Tensor, pixels: Tensor | None = None) -> None:
+        """p, t (B, C or 1, M), mask (B, C, M) bool, pixels (B, C, M): the rows' flat pixels; None: all of the map, in order."""
+        self.mask = mask & (mask.sum(-1, keepdim=True) >= _FEWEST)
+        self.pixels = pixels
+        self.error = (_normalised(p, self.mask) - _normalised(t, self.mask)).abs()  # 0 beyond the mask
+
+    def seen(self, size: int) -> Tensor:
+        """How many of the contexts each pixel is in, (B, size)."""
+        if self.pixels is None:
+            return self.mask.sum(1)
+        counts = self.mask.new_zeros(len(self.mask), size, dtype=torch.int64)
+        return counts.scatter_add_(1, self.pixels.flatten(1), self.mask.flatten(1).long())
+
+    def total(self, seen: Tensor) -> Tensor:
+        """The sum of errors, each divided by how many contexts its pixel is in, (B,)."""
+        if self.pixels is None:
+            return (self.error.sum(1) / seen).sum(1)
+        return (self.error.flatten(1) / seen.gather(1, self.pixels.flatten(1))).sum(1)
 
 
-def _ranges(target: Tensor, valid: Tensor, count: int, draw: np.random.Generator) -> Iterator[Tensor]:
-    values = target[valid]
-    low, high = float(values.min()), float(values.max())
-    for begin in draw.uniform(0, 0.75, count):
-        end = draw.uniform(begin + 0.1, 1)
-        yield valid & (target >= low + begin * (high - low)) & (target <= low + end * (high - low))
+def _mean_over_contexts(parts: Sequence[_Contexts], valid: Tensor) -> Tensor:
+    """(B,): the mean over the pixels that are in a context of their mean error over contexts."""
+    seen = torch.stack([part.seen(valid.shape[1]) for part in parts]).sum(0)
+    total = torch.stack([part.total(seen.clamp_min(1)) for part in parts]).sum(0)
+    return total / (seen > 0).sum(1).clamp_min(1)
 
 
-def _rectangles(target: Tensor, valid: Tensor, count: int, draw: np.random.Generator) -> Iterator[Tensor]:
-    yield valid
-    h, w = target.shape
-    for _ in range(count):
-        (y, bottom), (x, right) = _side(h, draw), _side(w, draw)
-        mask = torch.zeros_like(valid)
-        mask[y:bottom, x:right] = valid[y:bottom, x:right]
-        yield mask
+def _normalised(x: Tensor, mask: Tensor) -> Tensor:
+    """(B, C or 1, M), mask (B, C, M) -> the masked part of each row at median 0 and mean absolute deviation 1, the rest 0."""
+    median = masked_median(x, mask)
+    centred = torch.where(mask, x - median, 0.0)
+    deviation = centred.abs().sum(-1, keepdim=True) / mask.sum(-1, keepdim=True).clamp_min(1)
+    return centred / deviation.clamp_min(_FLAT)
+
+
+def _ranges(target: Tensor, valid: Tensor, count: int, draws: Sequence[np.random.Generator]) -> Tensor:
+    """Maps (B, N), valid (B, N) -> contexts (B, count, N) bool: pixels whose target is between two values."""
+    shares = np.empty((2, len(target), count, 1))
+    for row, draw in enumerate(draws):
+        shares[0, row, :, 0] = draw.uniform(0, 0.75, count)
+        shares[1, row, :, 0] = draw.uniform(shares[0, row, :, 0] + 0.1, 1)
+    low = torch.where(valid, target, torch.inf).amin(1)[:, None, None]
+    high = torch.where(valid, target, -torch.inf).amax(1)[:, None, None]
+    begin, end = (wide(low) + share * (wide(high) - wide(low)) for share in wide(to_device(shares, target.device)))
+    return valid[:, None] & (target[:, None] >= begin.float()) & (target[:, None] <= end.float())
+
+
+def _rectangles(
+    size: tuple[int, int], count: int, draws: Sequence[np.random.Generator], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """`count` rectangles of each map, padded to one size: flat pixels (B, count, M), and whether they are inside (B, count, M).
+
+    Where the padding leaves the image its pixels are the last one's.
+    """
+    h, w = size
+    sides = np.array([[(*_side(h, draw), *_side(w, draw)) for _ in range(count)] for draw in draws])
+    tall, broad = int((sides[..., 1] - sides[..., 0]).max()), int((sides[..., 3] - sides[..., 2]).max())
+    top, bottom, left, right = to_device(sides, device)[..., None, None].unbind(2)
+    y = top + torch.arange(tall, device=device)[:, None]
+    x = left + torch.arange(broad, device=device)
+    inside = (y < bottom) & (x < right)
+    return (y.clamp_max(h - 1) * w + x.clamp_max(w - 1)).flatten(2), inside.flatten(2)
 
 
 def _side(edge: int, draw: np.random.Generator) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from genpercept.training.losses._masked import difference, masked_mean, near_weight
+from genpercept.training.losses._masked import difference, masked_mean, masked_median, near_weight
 
 
 def ssi(
@@ -56,15 +56,11 @@ def least_squares(p: Tensor, t: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
 
 def _unit(x: Tensor, counted: Tensor, valid: Tensor) -> Tensor:
     """Median to 0, mean absolute deviation to 1: both over the counted pixels, the mean per valid pixel."""
-    rows = []
-    for image, mask, n in zip(x, counted.expand_as(x), valid.expand_as(x).flatten(1).sum(1), strict=True):
-        values = image[mask]
-        if values.numel() == 0:
-            rows.append(image * 0)
-            continue
-        median = values.median()
-        rows.append((image - median) / ((values - median).abs().sum() / n.clamp_min(1) + 1e-6))
-    return torch.stack(rows)
+    values, mask = x.flatten(1), counted.expand_as(x).flatten(1)
+    median = masked_median(values, mask)
+    n = valid.expand_as(x).flatten(1).sum(1, keepdim=True).clamp_min(1)
+    deviation = torch.where(mask, (values - median).abs(), 0.0).sum(1, keepdim=True) / n
+    return ((values - median) / (deviation + 1e-6)).view_as(x)
 
 
 PLUGIN = ssi

@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import torch
 from torch import nn
@@ -54,6 +54,63 @@ def ahead(make: Maker[T], start: int, loader: Loader) -> Batches[T]:
     if loader.workers:
         return Workers(make, start, loader.workers, loader.prefetch)
     return Prefetch(make, start, loader.threads, loader.prefetch)
+
+
+class Movable(Protocol):
+    """A batch that can be brought onto a GPU beside its work."""
+
+    def to(self, device: torch.device, channels_last: bool, non_blocking: bool = False) -> Self: ...
+
+    def pinned(self, channels_last: bool) -> Self: ...
+
+    def tensors(self) -> list[torch.Tensor]: ...
+
+
+M = TypeVar("M", bound=Movable)
+
+
+class OnDevice(Generic[M]):
+    """Batches on the device, each copied from pinned memory on a stream of its own, during the step before its own."""
+
+    def __init__(self, batches: Batches[M], device: torch.device, channels_last: bool) -> None:
+        self._batches, self._device, self._channels_last = batches, device, channels_last
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    @property
+    def waited(self) -> float:
+        return self._batches.waited
+
+    @waited.setter
+    def waited(self, seconds: float) -> None:
+        self._batches.waited = seconds
+
+    def __iter__(self) -> Iterator[M]:
+        stream = iter(self._batches)
+        coming = self._copied(next(stream))
+        while True:
+            here, coming = coming, self._copied(next(stream))
+            yield self._arrived(*here)
+
+    def _copied(self, batch: M) -> tuple[M, torch.cuda.Event | None]:
+        """The batch there, and what is past when its copy is whole."""
+        if self._stream is None:
+            return batch.to(self._device, self._channels_last), None
+        with torch.cuda.stream(self._stream):
+            # what is copied from is not reused before: PyTorch's pinned memory knows the streams that read it
+            moved = batch.pinned(self._channels_last).to(self._device, self._channels_last, non_blocking=True)
+            return moved, self._stream.record_event()
+
+    def _arrived(self, batch: M, copied: torch.cuda.Event | None) -> M:
+        """The step's stream waits for this copy alone, and its memory is not given away before that stream is done with it."""
+        if copied is not None:
+            current = torch.cuda.current_stream(self._device)
+            current.wait_event(copied)
+            for tensor in batch.tensors():
+                tensor.record_stream(current)
+        return batch
+
+    def close(self) -> None:
+        self._batches.close()
 
 
 class Prefetch(Generic[T]):

@@ -42,20 +42,44 @@ class Batch:
     tokens: Tensor | None = None
     labels: dict[str, Tensor] = field(default_factory=dict)
 
-    def to(self, device: torch.device, channels_last: bool) -> Self:
-        """On the device; images in the memory layout the network runs in."""
+    def to(self, device: torch.device, channels_last: bool, non_blocking: bool = False) -> Self:
+        """On the device; images in the memory layout the network runs in. non_blocking: of pinned batches, see `pinned`."""
         layout = torch.channels_last if channels_last else torch.contiguous_format
 
-        def move(value: Any) -> Any:
-            if isinstance(value, Target):
-                return replace(value, map=move(value.map), valid=value.valid.to(device))
-            if isinstance(value, dict):
-                return {name: move(one) for name, one in value.items()}
-            if isinstance(value, Tensor):
-                return value.to(device, memory_format=layout) if value.ndim == 4 else value.to(device)
+        def move(value: Tensor, laid_out: bool) -> Tensor:
+            if laid_out:
+                return value.to(device, non_blocking=non_blocking, memory_format=layout)
+            return value.to(device, non_blocking=non_blocking)
+
+        return self._each(move)
+
+    def pinned(self, channels_last: bool) -> Self:
+        """In memory that a GPU copies from beside its work, in the layout that `to` is going to ask for."""
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        return self._each(lambda x, laid_out: (x.contiguous(memory_format=layout) if laid_out else x).pin_memory())
+
+    def tensors(self) -> list[Tensor]:
+        """All there are."""
+        found: list[Tensor] = []
+
+        def note(value: Tensor, laid_out: bool) -> Tensor:
+            found.append(value)
             return value
 
-        return replace(self, **{f.name: move(getattr(self, f.name)) for f in fields(self)})
+        self._each(note)
+        return found
+
+    def _each(self, change: Callable[[Tensor, bool], Tensor]) -> Self:
+        """With every tensor changed; of each it is told whether it has a memory layout: images and maps, not masks."""
+
+        def changed(value: Any) -> Any:
+            if isinstance(value, Target):
+                return replace(value, map=changed(value.map), valid=change(value.valid, False))
+            if isinstance(value, dict):
+                return {name: changed(one) for name, one in value.items()}
+            return change(value, value.ndim == 4) if isinstance(value, Tensor) else value
+
+        return replace(self, **{f.name: changed(getattr(self, f.name)) for f in fields(self)})
 
 
 @dataclass

@@ -25,7 +25,7 @@ from genpercept.tasks import PreparedTask
 from genpercept.training import losses
 from genpercept.training.losses import LOSSES
 from genpercept.training.networks import predictor
-from genpercept.training.networks.codec import own_device, use_attention
+from genpercept.training.networks.codec import FrozenEncoder, own_device, use_attention
 from genpercept.training.recipe import Recipe
 from genpercept.training.run.log import grid, to_picture
 from genpercept.training.samples import latents
@@ -101,6 +101,7 @@ class FinetuneStage:
                 pretrained(part).enable_gradient_checkpointing()
         self._pairs = self._open_pairs(report) if recipe.loader.latent_variants else None
         self.net = Net(self.parts, self._pixel)
+        self._encoder = FrozenEncoder(self.parts.codec, self.parts.vae, self.parts.codec_name, recipe)
 
     def check_cacheable(self) -> None:
         """ValueError for losses that need more of a sample than its latents."""
@@ -157,7 +158,7 @@ class FinetuneStage:
             return batch
         images, target = cast(Tensor, batch.images), cast(Target, batch.target)
         both = torch.cat([images, target.map]) if self._needs_label_latent() else images
-        batch.latents = self.parts.codec.encode(both).float()
+        batch.latents = self._encoder(both)
         return batch
 
     def _needs_label_latent(self) -> bool:
