@@ -148,7 +148,7 @@ def known(values: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
     """(H, W) bool: where values (H, W[, C]) are finite and `valid`."""
     there: np.ndarray = np.isfinite(values)
     if there.ndim == 3:  # nearly always all of them are; going through a short axis takes long
-        there = np.ones(values.shape[:2], bool) if there.all() else there.all(-1)
+        there = np.ones(values.shape[:2], bool) if there.all() else np.asarray(there.all(-1))
     return there if valid is None else there & valid
 
 

@@ -288,9 +288,9 @@ def measure(peer: Peer, of: Setting, effort: Effort, way: Way = Way()) -> dict[s
     torch.manual_seed(0)
     with torch.device(of.device):
         built = peer.build()
+    if isinstance(built, nn.Module):
+        built.eval()
     model: Any = built.to(dtype)
-    if isinstance(model, nn.Module):
-        model.eval()
     networks = [model.unet, model.vae.encoder, model.vae.decoder] if peer.family == "marigold" else [_Depth(model)]
     graphed = way.quicken(networks)
     if peer.family != "marigold":

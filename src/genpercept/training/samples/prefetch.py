@@ -42,7 +42,12 @@ class Maker(Protocol[T_co]):
 class Batches(Protocol[T_co]):
     """make(start), make(start + 1), ... without end."""
 
-    waited: float  # seconds that the step stood idle for data
+    @property
+    def waited(self) -> float:  # seconds that the step stood idle for data
+        ...
+
+    @waited.setter
+    def waited(self, seconds: float) -> None: ...
 
     def __iter__(self) -> Iterator[T_co]: ...
 
@@ -91,7 +96,7 @@ class OnDevice(Generic[M]):
             here, coming = coming, self._copied(next(stream))
             yield self._arrived(*here)
 
-    def _copied(self, batch: M) -> tuple[M, torch.cuda.Event | None]:
+    def _copied(self, batch: M) -> tuple[M, Any]:
         """The batch there, and what is past when its copy is whole."""
         if self._stream is None:
             return batch.to(self._device, self._channels_last), None
@@ -100,7 +105,7 @@ class OnDevice(Generic[M]):
             moved = batch.pinned(self._channels_last).to(self._device, self._channels_last, non_blocking=True)
             return moved, self._stream.record_event()
 
-    def _arrived(self, batch: M, copied: torch.cuda.Event | None) -> M:
+    def _arrived(self, batch: M, copied: Any) -> M:
         """The step's stream waits for this copy alone, and its memory is not given away before that stream is done with it."""
         if copied is not None:
             current = torch.cuda.current_stream(self._device)
