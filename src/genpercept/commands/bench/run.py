@@ -19,6 +19,8 @@ def main(
     shape: str | None = None,
     codec: str | None = None,
     head: str | None = None,
+    decoder: str | None = None,
+    unet: str | None = None,
     processing_resolution: int | None = None,
     batches: str = "1",
     dtypes: str = "fp32",
@@ -46,8 +48,10 @@ def main(
     from genpercept.commands.bench import peers
     from genpercept.commands.bench.session import Session
 
-    if model and (shape or codec or head):
-        raise ValueError(f"{model}: a model has its own networks; leave --shape, --codec and --head out")
+    if model and (shape or codec or head or decoder or unet):
+        raise ValueError(
+            f"{model}: a model has its own networks; leave --shape, --codec and --head out, and --decoder and --unet"
+        )
     names, sizes = peers.chosen(against), _sizes(batches)
     settings = [
         Setting(
@@ -66,6 +70,8 @@ def main(
             vae_tiling=vae_tiling,
             strips=strips,
             runtime=runtime or "torch",
+            decoder=decoder or "",
+            unet=unet or "",
         )
         for dtype in dtypes.split(",")
     ]
