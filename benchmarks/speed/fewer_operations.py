@@ -64,13 +64,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     best = "tiny codec, slim U-Net"
     ways |= {f"{best}, OpenVINO {kind}": WAYS[best] | {"runtime": GRAPHS[kind]} for kind in args.openvino}
     chosen = {name: way for name, way in ways.items() if any(text in name for text in args.only)}
-    rows: dict[str, dict[str, Any]] = {name: {"runs": []} for name in chosen}
+    kept = args.out / "fewer_operations.json"
+    known = files.read_json(kept) if args.more and kept.is_file() else {}
+    rows: dict[str, dict[str, Any]] = {
+        name: known.get(name, {"runs": []}) for name in ways if name in {**known, **chosen}
+    }
     with tempfile.TemporaryDirectory(prefix="genpercept_bench_") as graphs:
         for turn in range(args.rounds):
             for name in reversed(chosen) if turn % 2 else chosen:
                 job = {"ruler": name == RULER, "setting": asdict(replace(plain, **chosen[name]))}
-                job |= {"runs": args.runs, "folder": graphs}
-                take(rows[name], job)
+                job |= {"runs": args.runs, "folder": graphs, "known": "tflop" in rows[name]}
+                if args.count:
+                    rows[name] |= counted(job)
+                else:
+                    take(rows[name], job)
                 print(f"{time.strftime('%H:%M:%S')} {name}: {rows[name]}", file=sys.stderr, flush=True)
                 write(args, rows)
     print((args.out / "fewer_operations.md").read_text(encoding="utf-8"))
@@ -84,6 +91,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--runs", type=int, default=2, help="of a row in a round, after one that is not counted")
+    parser.add_argument("--more", action="store_true", help="keep what the page has, and add runs")
+    parser.add_argument("--count", action="store_true", help="operations and parameters alone, nothing is timed")
     parser.add_argument("--only", nargs="+", default=[""], metavar="TEXT", help="rows whose name has one of them")
     parser.add_argument("--openvino", nargs="*", default=[], choices=list(GRAPHS))
     parser.add_argument("--smoke", action="store_true", help="tiny networks: does everything run?")
@@ -105,15 +114,20 @@ def take(row: dict[str, Any], job: Mapping[str, Any]) -> None:
     row |= found
 
 
+def counted(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters and TFLOP by stage, on shapes alone."""
+    of, peer = Setting(**job["setting"]), peers.find(RULER)
+    if job["ruler"]:
+        return {"parameters": peer.parameters, "tflop": {"total": peers.tflops(peer, of.resolution)}}
+    return _counts(build.networks(of), of.resolution)
+
+
 def child(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters, TFLOP by stage, peak bytes, and runs as [CPU seconds, seconds]."""
+    """What `counted` gives, peak bytes, and runs as [CPU seconds, seconds]."""
     of = Setting(**job["setting"])
     torch.set_num_threads(of.threads)
     torch.manual_seed(0)
-    if job["ruler"]:
-        call, count, parameters = _ruler(of)
-    else:
-        call, count, parameters = _own(of, Path(job["folder"]))
+    call = _ruler(of) if job["ruler"] else _own(of, Path(job["folder"]))
     runs = []
     with torch.inference_mode():
         call()
@@ -122,18 +136,19 @@ def child(job: Mapping[str, Any]) -> dict[str, Any]:
             start = time.process_time(), time.perf_counter()
             call()
             runs.append([time.process_time() - start[0], time.perf_counter() - start[1]])
-    return {"parameters": parameters, "tflop": count, "runs": runs, "peak": machine.peak("cpu")}
+    peak = machine.peak("cpu")
+    return ({} if job["known"] else counted(job)) | {"runs": runs, "peak": peak}
 
 
-def _ruler(of: Setting) -> tuple[Callable[[], Any], dict[str, float], int]:
+def _ruler(of: Setting) -> Callable[[], Any]:
     peer = peers.find(RULER)
     model = peer.build().eval()
     edge = peer.sees(of.resolution)
     image = torch.rand(1, 3, edge, edge)
-    return lambda: model(image), {"total": peers.tflops(peer, of.resolution)}, peers.count_parameters(model)
+    return lambda: model(image)
 
 
-def _own(of: Setting, folder: Path) -> tuple[Callable[[], Any], dict[str, float], int]:
+def _own(of: Setting, folder: Path) -> Callable[[], Any]:
     graph = None
     if of.runtime != "torch":
         place = folder / f"{of.runtime}-{of.codec}-{of.unet}"
@@ -142,19 +157,21 @@ def _own(of: Setting, folder: Path) -> tuple[Callable[[], Any], dict[str, float]
             place.mkdir()
             graph = build.export(of, place)
     pipe = build.pipeline(of, graph)
-    own = pipe if graph is None else build.networks(of)
-    counts = {stage: found["total"] for stage, found in flops.by_stage(own, (of.resolution, of.resolution)).items()}
-    parameters = sum(p.numel() for part in (own.unet, own.vae, own.head) if part for p in part.parameters())
     image = torch.rand(1, 3, of.resolution, of.resolution)
     run = Run(pipe.paradigm(), 1)
-    return lambda: pipe._forward(image, run, None), counts | {"total": sum(counts.values())}, parameters
+    return lambda: pipe._forward(image, run, None)
+
+
+def _counts(pipe: Any, resolution: int) -> dict[str, Any]:
+    counts = {stage: found["total"] for stage, found in flops.by_stage(pipe, (resolution, resolution)).items()}
+    parameters = sum(p.numel() for part in (pipe.unet, pipe.vae, pipe.head) if part for p in part.parameters())
+    return {"parameters": parameters, "tflop": counts | {"total": sum(counts.values())}}
 
 
 def write(args: argparse.Namespace, rows: Mapping[str, Mapping[str, Any]]) -> None:
     """The page and its figures."""
-    measured = {name: row for name, row in rows.items() if row["runs"]}
-    ruler = measured.get(RULER)
-    least = {name: [min(run[k] for run in row["runs"]) for k in (0, 1)] for name, row in measured.items()}
+    known = {name: row for name, row in rows.items() if "tflop" in row}
+    least = {name: [min(run[k] for run in row["runs"]) for k in (0, 1)] for name, row in known.items() if row["runs"]}
     lines = [
         "# Fewer operations at full size",
         "",
@@ -168,20 +185,13 @@ def write(args: argparse.Namespace, rows: Mapping[str, Mapping[str, Any]]) -> No
         "peak, GiB |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for name, row in measured.items():
-        cpu, wall = least[name]
+    for name, row in known.items():
         stages = " + ".join(f"{row['tflop'][k]:.3f}" for k in ("encode", "denoise", "head") if k in row["tflop"])
-        ratio = f"{cpu / least[RULER][0]:.2f}" if ruler else "-"
-        cells = [
-            name,
-            f"{cpu:.1f}",
-            f"{wall:.1f}",
-            str(len(row["runs"])),
-            ratio,
-            f"{row['tflop']['total']:.3f}",
-            stages or "-",
-        ]
-        cells += [f"{row['parameters'] / 1e6:.0f}", f"{row['peak'] / _GIB:.2f}"]
+        cpu, wall = (f"{seconds:.1f}" for seconds in least[name]) if name in least else ("-", "-")
+        ratio = f"{least[name][0] / least[RULER][0]:.2f}" if {name, RULER} <= least.keys() else "-"
+        cells = [name, cpu, wall, str(len(row["runs"])), ratio, f"{row['tflop']['total']:.3f}", stages or "-"]
+        peak = f"{row['peak'] / _GIB:.2f}" if "peak" in row else "-"
+        cells += [f"{row['parameters'] / 1e6:.0f}", peak]
         lines.append(f"| {' | '.join(cells)} |")
     failed = [f"- {name}: {row['error']}" for name, row in rows.items() if "error" in row]
     lines += ["", "Not measured:", "", *failed] if failed else []

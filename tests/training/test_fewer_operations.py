@@ -26,7 +26,7 @@ from genpercept.training import loop
 from genpercept.training import recipe as recipes
 from genpercept.training.dry_run import plan
 from genpercept.training.networks import predictor
-from genpercept.training.networks.guided import guided
+from genpercept.training.networks.guided import fit, guided
 from genpercept.training.networks.slim_unet import origin, slim_config, slim_unet
 from genpercept.training.stages import build as open_stage
 from genpercept.training.stages.distil import DistilStage
@@ -72,6 +72,22 @@ def test_the_whole_decoders_coarse_levels_are_its_own(levels: int, channels: int
     with torch.no_grad():
         assert cast(Any, codec).decode_guided(z, image).shape == image.shape
         assert made(z, image).shape[1] == channels
+
+
+def test_the_last_convolution_is_fitted_to_the_whole_decoders_answers(depth: GenPerceptPipeline) -> None:
+    """What it fitted is nearer to them than a constant is, on other latents, too; the rest is as it was."""
+    vae, draw = cast(Any, depth.vae), torch.Generator().manual_seed(0)
+    made = guided(vae)
+    before = {name: t.clone() for name, t in made.state_dict().items()}
+    seen, others = (torch.randn(n, 4, 6, 6, generator=draw) for n in (48, 4))
+    with torch.no_grad():
+        fit(made, seen, vae.decode(seen).sample)
+        wanted = F.avg_pool2d(vae.decode(others).sample, 2)
+        found = made.decoder(vae.post_quant_conv(others))[:, :3]
+    assert (found - wanted).square().mean() < 0.5 * wanted.var()
+    changed = [name for name, t in made.state_dict().items() if not torch.equal(t, before[name])]
+    assert changed == ["decoder.conv_out.weight", "decoder.conv_out.bias"]
+    assert torch.equal(made.decoder.conv_out.weight[3:], before["decoder.conv_out.weight"][3:])
 
 
 def test_it_is_a_decoder_of_the_models_saved_loaded_specialised_and_exported(

@@ -19,7 +19,7 @@ from genpercept.core.values import Features, Geometry, Region
 from genpercept.imaging.prediction import Prediction
 from genpercept.imaging.read import read_many, to_tensor
 from genpercept.models.backbones import as_backbone
-from genpercept.models.codecs import CODECS, is_guided
+from genpercept.models.codecs import CODECS
 from genpercept.models.heads import HEADS
 from genpercept.models.paradigms import PARADIGMS, Paradigm
 from genpercept.pipeline import codec_swap, pairing
@@ -190,13 +190,12 @@ class GenPerceptPipeline(DiffusionPipeline):
 
         image = image_BCHW.to(device) * 2 - 1
         z_x = self._codec.encode(image)
-        guided = wants_latent and is_guided(self._codec)
         for rows in torch.arange(len(z_x) * run.members).split(run.batch_size):
             images, members = rows // run.members, rows % run.members
             rng = Rng([run.seeds[i] for i in images.tolist()] if run.seeds else 0, 0, members.tolist())
             start = None if latents is None else latents[rows].to(device)
             features = run.paradigm.predict(denoise, z_x[images.to(device)], run.steps, rng, start)
-            yield replace(features, image=image[images.to(device)]) if guided else features
+            yield replace(features, image=image[images.to(device)]) if wants_latent else features
 
     # ---- what goes with what ---------------------------------------------------------------------------------------
 

@@ -12,8 +12,8 @@ SHAPES = ("sd21", "mini")
 CODECS = ("kl", "tiny")
 HEADS = ("vae", "dpt")
 DECODERS = {"": 0, "half": 1, "quarter": 2}  # levels that a guided decoder leaves out, so the size it decodes at
-# "slim": a U-Net without some blocks, as training.networks.slim_unet has it and the recipes distil/depth_unet and
-# mini/slim_depth_unet. SD 2.1's as BK-SDM-Tiny, and without the attention of its finest level
+# "slim": a U-Net without some blocks, as training.networks.slim_unet has it and the recipes distil/slim_depth_unet
+# and mini/slim_depth_unet. SD 2.1's as BK-SDM-Tiny, and without the attention of its finest level
 UNETS: dict[str, dict[str, dict[str, Any]]] = {
     "": {},
     "slim": {

@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genpercept.models.codecs import CODECS
 from genpercept.models.codecs.guided import GuidedDecoder, matching_config
 from genpercept.training.networks.prune import prune, slim_config
+
+_PLACES = 4096  # of each image, by which the last convolution is fitted
+_RIDGE = 1e-5  # over the mean square of what it reads
 
 
 def guided_config(
@@ -46,3 +50,34 @@ def guided(
 def _stays(name: str, tensor: Tensor, own: dict[str, Tensor]) -> bool:
     """Whether the small decoder takes this of the whole one: all that it has but the layers that write the answer."""
     return name in own and not name.startswith(("decoder.conv_out.", "decoder.conv_norm_out."))
+
+
+@torch.no_grad()
+def fit(made: GuidedDecoder, latents: Tensor, answers: Tensor) -> None:
+    """Set the small decoder's last convolution, in place, so that training begins near its end.
+
+    latents (B, C, h, w), not scaled; answers (B, out_channels, H, W): the whole decoder's. By least squares: the label at the
+    small size is to be the whole one's, averaged over the pixels of each small one.
+    """
+    conv = made.decoder.conv_out
+    label = made.config["out_channels"]
+    wanted = F.avg_pool2d(answers.double(), 2 ** made.config["levels"])
+    products: Tensor | float = 0.0
+    right: Tensor | float = 0.0
+    made.decoder.conv_out = cast(nn.Conv2d, nn.Identity())
+    try:
+        for z, target in zip(latents.split(1), wanted.split(1), strict=True):
+            z = z if made.post_quant_conv is None else made.post_quant_conv(z)
+            columns = F.unfold(made.decoder(z).float(), 3, padding=1)[0]
+            kept = torch.linspace(0, columns.shape[1] - 1, min(_PLACES, columns.shape[1])).long()
+            x = columns[:, kept].double()
+            x = torch.cat([x, torch.ones_like(x[:1])])
+            products = products + x @ x.T
+            right = right + x @ target[0].flatten(1)[:, kept].T
+    finally:
+        made.decoder.conv_out = conv
+    products = cast(Tensor, products)
+    ridge = _RIDGE * products.diagonal().mean() * torch.eye(len(products), dtype=products.dtype, device=products.device)
+    found = torch.linalg.solve(products + ridge, cast(Tensor, right)).T  # (label, 9 channels and one)
+    conv.weight[:label] = found[:, :-1].reshape(conv.weight[:label].shape).to(conv.weight.dtype)
+    cast(Tensor, conv.bias)[:label] = found[:, -1].to(conv.weight.dtype)

@@ -17,7 +17,7 @@ import torch
 from diffusers import AutoencoderTiny
 from torch import Tensor, nn
 
-from genpercept.checkpoints import hub
+from genpercept.checkpoints import hub, shapes
 from genpercept.core.modules import config_of
 from genpercept.core.rng import Rng, generator
 from genpercept.core.values import Target
@@ -32,7 +32,7 @@ from genpercept.tasks import PreparedTask
 from genpercept.training import losses
 from genpercept.training.losses import LOSSES
 from genpercept.training.networks.codec import own_device, use_attention
-from genpercept.training.networks.guided import guided
+from genpercept.training.networks.guided import fit, guided
 from genpercept.training.networks.predictor import find_task
 from genpercept.training.networks.prune import prune
 from genpercept.training.networks.tiny import tiny_half
@@ -43,6 +43,7 @@ from genpercept.training.samples.records import image_tensor
 from genpercept.training.stages.base import Batch, Draw, Pair
 
 DEFAULT_LOSS = {"decoder": {"l1": 1.0, "pyramid": 1.0}, "encoder": {"l1": 1.0}, "denoiser": {"latent": 1.0}}
+_FITTED = 32  # images by which a guided decoder's last convolution begins
 
 
 class Net(nn.Module):
@@ -91,6 +92,8 @@ class DistilStage:
         self.draw = Draw(recipe, report, task.prepare if isinstance(task, PreparedTask) else None)
         self.samples = self.draw.samples
         self._answers = self._open_answers(report) if recipe.loader.latent_variants else None
+        if recipe.distil.form == "guided" and not shapes.wanted():
+            self._fit()
 
     def _find_whole(self) -> nn.Module:
         """What is to be made cheaper, of the base."""
@@ -116,6 +119,18 @@ class DistilStage:
             return latents, _repeated(cast(Tensor, images), latents)
         return (latents,)
 
+    @torch.no_grad()
+    def _fit(self) -> None:
+        """Start a guided decoder's last convolution from the whole decoder's answers to the first batches."""
+        slim, size = cast(GuidedDecoder, self.net.slim), self.recipe.loader.batch_size
+        batches = [
+            self.encode(self.make_batch(step, range(size)).to(self.base.device, False))
+            for step in range(-(-_FITTED // size))
+        ]
+        slim.to(self.base.device)
+        latents = torch.cat([cast(Tensor, batch.latents) for batch in batches]) / float(slim.config["scaling_factor"])
+        fit(slim, latents, torch.cat([cast(Target, batch.target).map for batch in batches]))
+
     def _open_answers(self, report: Callable[[str], None]) -> list[teacher.Answers]:
         chosen = self.base.paradigm()
         key: dict[str, Any] = {"part": self.part, "model": self.base.info["model_sha256"]}
@@ -128,7 +143,11 @@ class DistilStage:
     def groups(self) -> list[dict[str, Any]]:
         optim = self.recipe.optim
         rate = optim.lr_decoder if self.part == "decoder" and optim.lr_decoder else optim.lr
-        return [{"params": list(self.net.parameters()), "lr": rate}]
+        if not isinstance(self.net.slim, GuidedDecoder):
+            return [{"params": list(self.net.parameters()), "lr": rate}]
+        new = list(self.net.slim.upsampler.parameters())
+        kept = [p for name, p in self.net.slim.named_parameters() if not name.startswith("upsampler.")]
+        return [{"params": kept, "lr": rate}, {"params": new, "lr": optim.lr}]
 
     def make_batch(self, step: int, slots: Sequence[int]) -> Batch:
         """Augmented images; from the cache the latents that belong to them, too, or alone where no image is needed."""
@@ -150,8 +169,7 @@ class DistilStage:
 
     @torch.no_grad()
     def _latents(self, images: Tensor) -> Tensor:
-        """Images in [-1, 1] -> what the whole decoder or denoiser works on, or the encoder gives: latents (B, C, h,
-        w) float32.
+        """Images in [-1, 1] -> latents (B, C, h, w) float32: what the whole part works on, or, an encoder, gives.
 
         Computed in the precision of the caller's autocast.
         """

@@ -157,6 +157,6 @@ class DenoiserDistilStage(DistilStage):
 
 
 def _relative(own: Tensor, whole: Tensor) -> Tensor:
-    """Mean squared difference over the variance of the whole one's, (B,)."""
+    """Mean squared difference over the variance of the whole one's, sample by sample, (B,)."""
     error = (own.float() - whole).square().flatten(1).mean(1)
-    return error / whole.var().clamp_min(1e-8)
+    return error / whole.flatten(1).var(1).clamp_min(1e-8)
