@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, pipe in pipes.items():
         row = {"scenes": abs_rel(pipe, cases), "frames": abs_rel(pipe, real), "edges": edges(pipe, sharp)}
         rows[name] = row | {"giga": operations(pipe)}
-        print(name, flush=True)
+        print(name, row["scenes"].mean(), np.nanmean(row["edges"], 0), file=sys.stderr, flush=True)
     seconds = in_turns(pipes, args.rounds)
     normals = judge_normals(args, cases)
     args.out.write_text(page(args, rows, seconds, [case.note for case in real], normals), encoding="utf-8")

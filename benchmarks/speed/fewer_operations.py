@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 job = {"ruler": name == RULER, "setting": asdict(replace(plain, **chosen[name]))}
                 job |= {"runs": args.runs, "folder": graphs, "known": "tflop" in rows[name]}
                 if args.count:
-                    rows[name] |= counted(job)
+                    rows[name] |= {} if job["known"] else counted(job)
                 else:
                     take(rows[name], job)
                 print(f"{time.strftime('%H:%M:%S')} {name}: {rows[name]}", file=sys.stderr, flush=True)
