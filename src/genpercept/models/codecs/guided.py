@@ -42,9 +42,10 @@ class GuidedUpsampler(nn.Module):
         self.conv_mid = nn.Conv2d(width, width, 3, padding=1)
         self.conv_out = nn.Conv2d(width, (_NEIGHBOURS + channels) * factor**2, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
-        if not self.conv_out.bias.is_meta:
+        bias = cast(Tensor, self.conv_out.bias)
+        if not bias.is_meta:
             with torch.no_grad():
-                self.conv_out.bias.copy_(torch.cat([_bilinear(factor).flatten(), torch.zeros(channels * factor**2)]))
+                bias.copy_(torch.cat([_bilinear(factor).flatten(), torch.zeros(channels * factor**2)]))
 
     def forward(self, low_BCHW: Tensor, image_BCHW: Tensor) -> Tensor:
         label, squares = low_BCHW[:, : self.channels], self.factor**2

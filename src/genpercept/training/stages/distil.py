@@ -127,7 +127,7 @@ class DistilStage:
             self.encode(self.make_batch(step, range(size)).to(self.base.device, False))
             for step in range(-(-_FITTED // size))
         ]
-        slim.to(self.base.device)
+        nn.Module.to(slim, self.base.device)
         latents = torch.cat([cast(Tensor, batch.latents) for batch in batches]) / float(slim.config["scaling_factor"])
         fit(slim, latents, torch.cat([cast(Target, batch.target).map for batch in batches]))
 

@@ -46,7 +46,7 @@ def answered(base: GenPerceptPipeline, denoiser: nn.Module, z_x: Tensor) -> Feat
     conditions = {k: torch.tensor([v], device=z_x.device).expand(len(z_x), -1) for k, v in stored.items()}
 
     def denoise(x: Tensor, t: Tensor) -> Features:
-        return as_backbone(denoiser).forward_features(x, t, prompt.expand(len(x), -1, -1), **conditions)
+        return as_backbone(denoiser).forward_features(x, t, prompt.expand(len(x), -1, -1), latent=True, **conditions)
 
     return base.paradigm().predict(denoise, z_x, 1)
 
