@@ -208,12 +208,14 @@ class Target:
 class Features:
     """What a backbone gives: `latent` (B, 4, h, w) or None, and the pyramid (B, C_i, h_i, w_i), finest last.
 
-    size: height and width of the backbone's input; None: those of the finest map.
+    size: height and width of the backbone's input; None: those of the finest map. image: the photograph (B, 3, H, W) in
+    [-1, 1], which the pipeline adds for decoders that are guided by it.
     """
 
     latent: Tensor | None = None
     pyramid: tuple[Tensor, ...] = field(default_factory=tuple)
     size: Size | None = None
+    image: Tensor | None = None
 
     def with_latent(self, latent: Tensor) -> Features:
         return replace(self, latent=latent)

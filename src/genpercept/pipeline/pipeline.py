@@ -190,14 +190,16 @@ class GenPerceptPipeline(DiffusionPipeline):
                 x.to(self.unet_dtype), t, context, latent=wants_latent, **further
             )
 
-        z_x = self._codec.encode(image_BCHW.to(device) * 2 - 1)
+        image = image_BCHW.to(device) * 2 - 1
+        z_x = self._codec.encode(image)
         for first in range(0, len(z_x) * run.members, run.batch_size):
             rows = range(first, min(first + run.batch_size, len(z_x) * run.members))
             seeds = [run.seeds[row // run.members] for row in rows] if run.seeds else 0
             rng = Rng(seeds, 0, [row % run.members for row in rows])
             start = None if latents is None else latents[rows.start : rows.stop].to(device)
             images = torch.arange(rows.start, rows.stop, device=device) // run.members
-            yield run.paradigm.predict(denoise, z_x[images], run.steps, rng, start)
+            features = run.paradigm.predict(denoise, z_x[images], run.steps, rng, start)
+            yield replace(features, image=image[images]) if wants_latent else features
 
     # ---- what goes with what ---------------------------------------------------------------------------------------
 

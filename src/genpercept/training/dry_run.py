@@ -108,7 +108,8 @@ def _what(recipe: Recipe) -> str:
     """Task, paradigm and what learns, of a fine-tuning recipe; what becomes of which end, of a distilling one."""
     if recipe.stage == "distil":
         given = recipe.distil.model_dump(exclude_defaults=True, exclude={"part"})
-        said = ", ".join(f"{k} {v}" for k, v in ({"width": recipe.distil.width} | given).items())
+        width = {} if recipe.distil.part == "denoiser" else {"width": recipe.distil.width}
+        said = ", ".join(f"{k} {v}" for k, v in (width | given).items())
         return f" ({recipe.task}, {recipe.distil.part}: {said})"
     if recipe.stage != "finetune":
         return ""
@@ -154,6 +155,7 @@ def _learner_parameters(recipe: Recipe) -> str:
 
 def _slim_parameters(recipe: Recipe) -> str:
     """Of the end that is distilled, before and after, where the base is on this machine."""
+    from genpercept.training.networks.guided import guided_config
     from genpercept.training.networks.prune import Part, slim_config
     from genpercept.training.networks.tiny import tiny_config
     from genpercept.training.stages.distil import out_channels
@@ -161,6 +163,8 @@ def _slim_parameters(recipe: Recipe) -> str:
     folder, distil = _local(recipe.model.base), recipe.distil
     if not (folder / MANIFEST).is_file():
         return f"those of {recipe.model.base}, not here yet"
+    if distil.part == "denoiser":
+        return _slim_denoiser(recipe)
     info = read_manifest(folder)
     config = read_json(part_path(folder, "vae", info["parts"]) / "config.json") if "vae" in info["parts"] else {}
     config = config.get(distil.part, config)  # of a pair's half
@@ -172,9 +176,23 @@ def _slim_parameters(recipe: Recipe) -> str:
     channels = out_channels(recipe)
     if distil.form == "tiny":
         after = _count(CODECS.find("tiny"), tiny_config(config, *given, channels), distil.part)
+    elif distil.form == "guided":
+        small = guided_config(config, distil.levels or 1, distil.width, distil.blocks, channels, distil.attention)
+        after = _count(CODECS.find("guided"), small)
     else:
         after = _count(CODECS.find("kl"), slim_config(config, *given, channels, distil.attention), distil.part)
     return f"{distil.part} {_count(CODECS.find('kl'), config, distil.part)} -> {after}, which learn"
+
+
+def _slim_denoiser(recipe: Recipe) -> str:
+    """Parameters of the U-Net before and after."""
+    from genpercept.training.networks.slim_unet import slim_config
+
+    found, distil = _base_config(recipe.model.base), recipe.distil
+    assert found is not None
+    plugin, config = BACKBONES.find(found[0]), found[1]
+    slim = slim_config(config, distil.blocks, distil.levels, distil.middle, distil.without_attention)
+    return f"denoiser {_count(plugin, config)} -> {_count(plugin, slim)}, which learn"
 
 
 def _count(plugin: PartPlugin, config: dict[str, Any], part: str = "") -> str:

@@ -37,6 +37,11 @@ Stage = Literal["autoencoder", "denoiser", "finetune", "distil"]
 STAGE_ALIASES = {"one_step": "finetune"}  # what the stage was called while it had one paradigm
 
 
+# Keys of [distil] that are read for some forms of a codec's end, or for the denoiser, alone
+_DISTIL_KEYS = dict.fromkeys(("middle", "without_attention", "features"), ("denoiser",))
+_DISTIL_KEYS |= dict.fromkeys(("form", "width", "attention", "channels"), ("slim", "tiny", "guided"))
+_DISTIL_KEYS |= {"levels": ("guided", "denoiser")}
+
 S = TypeVar("S", bound=Section)
 
 
@@ -45,7 +50,7 @@ class Recipe(Section):
 
     stage: Stage = Field(
         description="What is trained: autoencoder a codec, denoiser a text-to-image model, finetune a predictor (formerly "
-        "one_step), distil a cheaper end of a predictor's codec."
+        "one_step), distil a cheaper end of a predictor's codec, or a cheaper U-Net."
     )
     name: str = Field(default="", description="The run's name, for those who read the recipe.")
     seed: int = Field(
@@ -167,6 +172,14 @@ class Recipe(Section):
         unread = [k for k, v in self.model.model_dump(exclude_defaults=True).items() if k != "base"]
         if unread:
             raise ValueError(f"model.{unread[0]}: stage 'distil' keeps all parts of its base but one; leave it out")
+        distil = self.distil
+        of = "denoiser" if distil.part == "denoiser" else distil.form
+        strange = [key for key in distil.model_dump(exclude_defaults=True) if of not in _DISTIL_KEYS.get(key, (of,))]
+        if strange:
+            wants = " and ".join(_DISTIL_KEYS[strange[0]])
+            raise ValueError(f"distil.{strange[0]}: is read for {wants} alone, and this distils {of}; leave it out")
+        if distil.form == "guided" and distil.part != "decoder":
+            raise ValueError(f'distil.form "guided": makes a decoder, not a {distil.part}; set distil.part = "decoder"')
 
     def _check_finetune(self) -> None:
         if not self.model.base:

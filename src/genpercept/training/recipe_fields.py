@@ -128,31 +128,55 @@ class Autoencoder(Section):
 
 
 class Distil(Section):
-    """distil stage: one end of the base's codec, an AutoencoderKL's, made cheaper and taught to answer as the whole one."""
+    """distil stage: one end of the base's codec, an AutoencoderKL's, or its U-Net, made cheaper and taught to answer as the
+    whole one."""
 
-    part: Literal["decoder", "encoder"] = Field(default="decoder", description="Which end of the codec.")
-    form: Literal["slim", "tiny"] = Field(
+    part: Literal["decoder", "encoder", "denoiser"] = Field(
+        default="decoder", description="Which end of the codec, or the denoiser: a U-Net of Stable Diffusion's kind."
+    )
+    form: Literal["slim", "tiny", "guided"] = Field(
         default="slim",
-        description="slim: the same network, pruned. tiny: the tiny autoencoder's (TAESD's), from random weights.",
+        description="slim: the same network, pruned. tiny: the tiny autoencoder's (TAESD's), from random weights. guided: a "
+        "decoder without its finest levels, whose answer a small network brings up along the photograph.",
     )
     width: float = Field(
         default=0.5,
         gt=0,
         le=1,
-        description="slim: share of the channels that are kept, in whole groups of the normalisation. tiny: share of "
-        "TAESD's 64.",
+        description="slim, guided: share of the channels that are kept, in whole groups of the normalisation. tiny: share of "
+        "TAESD's 64. Of a denoiser all stay.",
     )
     blocks: int = Field(
-        default=0, ge=0, description="Residual blocks per level. 0: as many as there are, or as TAESD has."
+        default=0,
+        ge=0,
+        description="Residual blocks per level, of a denoiser on its way down. 0: as many as there are, or as TAESD has.",
     )
     attention: bool = Field(
         default=True,
-        description="false: without the attention in the middle, whose cost is quadratic in the pixels; tiny has none.",
+        description="false: without the attention in the middle of a codec's end, whose cost is quadratic in the pixels; tiny "
+        "has none.",
     )
     channels: Literal[0, 1, 3] = Field(
         default=0,
         description="Channels of a decoder's answer; 1: the mean of the three. 0: 1 for tasks of one value per pixel, 3 for "
         "the others.",
+    )
+    levels: int = Field(
+        default=0,
+        ge=0,
+        le=4,
+        description="guided: finest levels left out, 1 (which 0 means) for half the size, 2 for a quarter. denoiser: innermost "
+        "levels left out.",
+    )
+    middle: bool = Field(default=True, description="denoiser: false leaves out the block between its two ways.")
+    without_attention: int = Field(
+        default=0, ge=0, description="denoiser: so many levels, from the finest, lose their attention."
+    )
+    features: float = Field(
+        default=1.0,
+        ge=0,
+        description="denoiser: weight of the mean squared difference behind each level of the way up, over the variance of "
+        "the whole one's features.",
     )
 
 

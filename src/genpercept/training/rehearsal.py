@@ -51,8 +51,8 @@ def _pass_through(stage: Stage, recipe: Recipe) -> None:
                     tokens = torch.zeros(1, recipe.model.prompt_length, dtype=torch.long, device="meta")
                     stage.net(z, torch.ones(1, device="meta"), tokens)
                 case DistilStage():
-                    latent = stage.base._codec.encode(_empty(3, h, w))
-                    stage.net(_empty(3, h, w) if stage.part == "encoder" else latent)
+                    image = _empty(3, h, w)
+                    stage.net(*stage.inputs(image, stage.base._codec.encode(image)))
         except RuntimeError as error:
             raise ValueError(f"stage {recipe.stage!r} at {h}x{w}: its parts do not fit: {one_line(error)}") from None
 

@@ -11,19 +11,20 @@ from torch import nn
 
 from genpercept.checkpoints import hub
 from genpercept.checkpoints.parts import PartPlugin
-from genpercept.commands.bench.setting import Setting
+from genpercept.commands.bench.setting import DECODERS, UNETS, Setting
 from genpercept.core import dtypes
 from genpercept.core.files import read_json
 from genpercept.core.modules import config_of
 from genpercept.models.backbones import BACKBONES
 from genpercept.models.backbones.sd21 import SD21_CONFIG
-from genpercept.models.codecs import CODECS
+from genpercept.models.codecs import CODECS, guided
 from genpercept.models.codecs.kl import SD_VAE_CONFIG
 from genpercept.models.codecs.tiny import matching_config
 from genpercept.models.heads import HEADS
 from genpercept.pipeline import exported, loading, quantised
 from genpercept.pipeline.pipeline import GenPerceptPipeline
 from genpercept.pipeline.specialise.pipeline import specialise
+from genpercept.training.networks.slim_unet import slim_config
 
 _PROMPT_TOKENS = 2  # the empty prompt, not padded
 
@@ -79,11 +80,16 @@ def networks(setting: Setting) -> GenPerceptPipeline:
 def random(setting: Setting, device: str, dtype: torch.dtype) -> GenPerceptPipeline:
     """A depth predictor with random weights in the setting's shape; drawn in float32, then rounded."""
     configs = configurations(setting.shape, setting.codec)
+    codec = setting.codec
+    if setting.decoder:
+        codec, configs["vae"] = "pair", guided_pair(setting.shape, configs["vae"], DECODERS[setting.decoder])
+    if setting.unet:
+        configs["unet"] = slim_config(configs["unet"], **UNETS[setting.unet][setting.shape])
     torch.manual_seed(0)
     head_module = None
     with torch.device(device):
         unet = BACKBONES.find("sd21").build(configs["unet"])
-        vae = CODECS.find(setting.codec).build(configs["vae"])
+        vae = CODECS.find(codec).build(configs["vae"])
         if setting.head != "vae":
             sizes = {"neck_hidden_sizes": list(configs["unet"]["block_out_channels"])}
             head_module = HEADS.find(setting.head).build(sizes)
@@ -95,7 +101,7 @@ def random(setting: Setting, device: str, dtype: torch.dtype) -> GenPerceptPipel
         task="depth",
         head=setting.head,
         head_module=None if head_module is None else _rounded(head_module, dtype),
-        codec=setting.codec,
+        codec=codec,
         resolution=setting.resolution,
     )
 
@@ -112,6 +118,12 @@ def configurations(shape: str, codec: str) -> dict[str, dict[str, Any]]:
         root = hub.embedded_root() / "base"
         unet, kl = (read_json(root / part / "config.json") for part in ("unet", "vae"))
     return {"unet": unet, "vae": kl if codec == "kl" else matching_config(kl)}
+
+
+def guided_pair(shape: str, encoder: dict[str, Any], levels: int) -> dict[str, Any]:
+    """Configuration of this codec's encoder beside a guided decoder of one channel over the shape's AutoencoderKL."""
+    decoder = guided.matching_config(configurations(shape, "kl")["vae"], levels, channels=1)
+    return {"encoder": {"_class_name": CODECS.find("kl").class_name} | encoder, "decoder": decoder}
 
 
 def on_meta(pipe: GenPerceptPipeline) -> GenPerceptPipeline:

@@ -201,6 +201,7 @@ PEERS: tuple[Peer, ...] = (
     Peer("depth-anything-v2-small", "depth-anything", 24_785_089, 24.8, _ANYTHING, edge=518),
     Peer("depth-anything-v2-base", "depth-anything", 97_470_785, 97.5, _ANYTHING, edge=518),
     Peer("depth-anything-v2-large", "depth-anything", 335_315_649, 335.3, _ANYTHING, edge=518),
+    Peer("depth-anything-v2-large@392", "depth-anything", 335_315_649, 335.3, _ANYTHING, edge=392),
     Peer("depth-anything-v2-small@770", "depth-anything", 24_785_089, 24.8, _ANYTHING, edge=770),
     Peer("depth-anything-v2-large@770", "depth-anything", 335_315_649, 335.3, _ANYTHING, edge=770),
     Peer("dpt-large", "dpt", 343_030_465, 343.0, "Ranftl et al. 2021, model statistics", edge=384),

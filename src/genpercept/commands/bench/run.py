@@ -19,6 +19,8 @@ def main(
     shape: str | None = None,
     codec: str | None = None,
     head: str | None = None,
+    decoder: str | None = None,
+    unet: str | None = None,
     processing_resolution: int | None = None,
     batches: str = "1",
     dtypes: str = "fp32",
@@ -47,15 +49,15 @@ def main(
     from genpercept.commands.bench import peers
     from genpercept.commands.bench.session import Session
 
-    if model and (shape or codec or head):
-        raise ValueError(f"{model}: a model has its own networks; leave --shape, --codec and --head out")
-    names, sizes = peers.chosen(against), _sizes(batches)
+    _check_networks(model, shape, codec, head, decoder, unet)
     settings = [
         Setting(
             model=model,
             shape=shape or "sd21",
             codec=codec or "kl",
             head=head or "vae",
+            decoder=decoder or "",
+            unet=unet or "",
             resolution=processing_resolution or 768,
             dtype=dtype.strip(),
             device=pick_device(device),
@@ -72,13 +74,29 @@ def main(
         for dtype in dtypes.split(",")
     ]
     session = Session(Effort(warmup, repeats, seconds))
-    for setting in settings:
-        session.add(setting, sizes, cold=cold, compare=compare)
-    _add_peers(session, names, settings)
+    _measure(session, settings, _sizes(batches), peers.chosen(against), cold, compare)
     return _report(session, f"Speed of {settings[0].network}", out)
 
 
-def _add_peers(session: Session, names: Sequence[str], settings: Sequence[Setting]) -> None:
+def _check_networks(model: str | None, *chosen: str | None) -> None:
+    """ValueError where networks are chosen beside a model."""
+    if model and any(chosen):
+        raise ValueError(
+            f"{model}: a model has its own networks; leave --shape, --codec and --head out, and --decoder and --unet"
+        )
+
+
+def _measure(
+    session: Session,
+    settings: Sequence[Setting],
+    sizes: Sequence[int],
+    names: Sequence[str],
+    cold: bool,
+    compare: bool,
+) -> None:
+    """All settings, then the peers of these names."""
+    for setting in settings:
+        session.add(setting, sizes, cold=cold, compare=compare)
     for setting in settings:
         session.peers(names, setting)
     if names:

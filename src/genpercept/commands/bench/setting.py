@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from genpercept.core import dtypes
 from genpercept.core.options import check_choice
@@ -10,6 +11,16 @@ from genpercept.core.options import check_choice
 SHAPES = ("sd21", "mini")
 CODECS = ("kl", "tiny")
 HEADS = ("vae", "dpt")
+DECODERS = {"": 0, "half": 1, "quarter": 2}  # levels that a guided decoder leaves out, so the size it decodes at
+# "slim": a U-Net without some blocks, as training.networks.slim_unet has it and the recipes distil/slim_depth_unet
+# and mini/slim_depth_unet. SD 2.1's as BK-SDM-Tiny, and without the attention of its finest level
+UNETS: dict[str, dict[str, dict[str, Any]]] = {
+    "": {},
+    "slim": {
+        "sd21": {"blocks": 1, "levels": 1, "middle": False, "without_attention": 1},
+        "mini": {"levels": 1, "middle": False, "without_attention": 2},
+    },
+}
 COMPILE = ("", "dynamic", "static")
 QUANTISE = ("int8wo", "int8dq")
 # What runs the network, and the dtypes that it computes in: "torch" any; the others a graph out of `genpercept export`.
@@ -18,7 +29,8 @@ RUNTIMES = {"torch": dtypes.NAMES, "onnx": ("fp32",), "openvino": ("fp32", "bf16
 
 @dataclass(frozen=True)
 class Setting:
-    """One pipeline on one machine. model: a name or folder to load; None: random weights in a `shape` with `codec` and `head`.
+    """One pipeline on one machine. model: a name or folder to load; None: random weights in a `shape` with `codec` and `head`,
+    a `decoder` of DECODERS in place of the codec's, and a `unet` of UNETS.
 
     resolution: longest edge in pixels that the network sees. compile, cuda_graphs and layout: of genpercept.specialise.
     attention_slicing and vae_tiling: diffusers' remedies for short memory; strips: of genpercept.specialise. threads 0: as
@@ -43,11 +55,15 @@ class Setting:
     strips: bool = False
     runtime: str = "torch"
     quantise: str = ""
+    decoder: str = ""
+    unet: str = ""
 
     def __post_init__(self) -> None:
         check_choice("shape", self.shape, SHAPES)
         check_choice("codec", self.codec, CODECS)
         check_choice("head", self.head, HEADS)
+        check_choice("decoder", self.decoder, tuple(DECODERS))
+        check_choice("unet", self.unet, tuple(UNETS))
         dtypes.check(self.dtype)
         check_choice("compile", self.compile, COMPILE)
         check_choice("runtime", self.runtime, tuple(RUNTIMES))
@@ -55,9 +71,13 @@ class Setting:
             raise ValueError(f"processing resolution {self.resolution}: must be at least 8 pixels")
         if self.threads < 0:
             raise ValueError(f"threads {self.threads}: must be at least 1, or 0 for as many as torch takes")
-        if self.model and (self.codec, self.head) != ("kl", "vae"):
+        if self.model and (self.codec, self.head, self.decoder, self.unet) != ("kl", "vae", "", ""):
             raise ValueError(f"{self.model}: a model has its own codec and head; choose them with --shape only")
         check_choice("layout", self.layout, ("auto", "channels_last", "contiguous"))
+        if self.decoder and self.head != "vae":
+            raise ValueError(
+                f"decoder {self.decoder}: head {self.head} runs none; leave one of --decoder and --head out"
+            )
         if (self.compile or self.cuda_graphs) and not self.specialised:
             raise ValueError("compiled code and CUDA graphs are part of specialising: add --specialised")
         if self.strips and not self.specialised:
@@ -81,8 +101,11 @@ class Setting:
     @property
     def network(self) -> str:
         """The networks, whatever runs them: equal for settings with equal FLOPs and answers."""
-        parts = self.model or f"{self.shape}, codec {self.codec}, head {self.head if self.head != 'vae' else 'decoder'}"
-        return f"{parts}, {self.resolution} px"
+        if self.model:
+            return f"{self.model}, {self.resolution} px"
+        head = f"{self.decoder} decoder".strip() if self.head == "vae" else self.head
+        unet = f", {self.unet} U-Net" if self.unet else ""
+        return f"{self.shape}, codec {self.codec}, head {head}{unet}, {self.resolution} px"
 
     @property
     def label(self) -> str:

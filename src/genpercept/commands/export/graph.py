@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -38,6 +39,7 @@ class OneStepGraph(nn.Module):
             return backbone.forward_features(x.to(pipe.unet_dtype), t, pipe.prompt_embeds, latent=wants_latent)
 
         features = pipe._chosen.predict(denoise, pipe._codec.encode(image * 2 - 1), 1)
+        features = replace(features, image=image * 2 - 1)  # for a decoder that is guided by it
         return turned(pipe._head(features, pipe._codec).float(), pipe.info.get("axes"), pipe._task.kind)
 
 

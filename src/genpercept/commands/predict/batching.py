@@ -97,7 +97,8 @@ def _widest(config: dict[str, Any]) -> int:
     encoder, decoder = ends(config)
     first = encoder.get("encoder_block_out_channels") or encoder.get("block_out_channels") or ()
     last = decoder.get("decoder_block_out_channels") or decoder.get("block_out_channels") or ()
-    return max((*first[:1], *last[:2]), default=0)
+    smaller = 4 ** decoder.get("levels", 0)  # maps of a guided decoder, which leaves its finest levels out
+    return max((*first[:1], *(channels // smaller for channels in last[:2])), default=0)
 
 
 def free_memory(device: str) -> int | None:

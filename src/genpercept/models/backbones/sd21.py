@@ -132,7 +132,7 @@ class SD21UNet(SavedAsParent, UNet2DConditionModel):
             skips += new
         if getattr(self.mid_block, "has_cross_attention", False):
             h = self.mid_block(h, emb, encoder_hidden_states=context)
-        else:
+        elif self.mid_block is not None:  # slim ones have none
             h = self.mid_block(h, emb)
         if residuals:
             skips = tuple(skip + extra for skip, extra in zip(skips, residuals[:-1], strict=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -38,10 +38,32 @@ class Codec(Protocol):
         ...
 
 
+class GuidedCodec(Codec, Protocol):
+    """A codec whose decoder sees the photograph beside the latent; `decode`, which has none, is a ValueError."""
+
+    def decode_guided(self, latent: Tensor, image: Tensor) -> Tensor:
+        """As `decode`; image (B, 3, h stride, w stride) in [-1, 1] is what the latent was predicted for."""
+        ...
+
+
+def is_guided(codec: Codec) -> bool:
+    return hasattr(codec, "decode_guided")
+
+
+def decode(codec: Codec, latent: Tensor, image: Tensor | None) -> Tensor:
+    """`codec.decode`, with the image beside it where the codec wants one. ValueError where there is none then."""
+    if not is_guided(codec):
+        return codec.decode(latent)
+    if image is None:
+        raise ValueError("this codec's decoder is guided by the photograph, and there is none beside the latent")
+    return cast(GuidedCodec, codec).decode_guided(latent, image)
+
+
 class CodecPlugin(PartPlugin, Protocol):
     """Of each codec's `PLUGIN`."""
 
     output: str  # what it encodes to, which is a backbone's `input`: "latent" or "pixels"
+    encodes: bool = True  # False: a decoder alone, for a pair
 
     def wrap(self, module: nn.Module | None) -> Codec:
         """The module (None for a codec without weights) as a Codec; shares its weights. ValueError for another module."""

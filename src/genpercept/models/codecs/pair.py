@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from genpercept.core.modules import config_of
 from genpercept.core.texts import class_shown
-from genpercept.models.codecs import CODECS, HALVES, Codec, CodecPlugin
+from genpercept.models.codecs import CODECS, HALVES, Codec, CodecPlugin, GuidedCodec, is_guided
 
 # What each half does without, in diffusers' autoencoders.
 _UNUSED = {"encode": ("decoder", "post_quant_conv"), "decode": ("encoder", "quant_conv")}
@@ -70,7 +70,10 @@ class CodecOfTwo:
 
     def __init__(self, module: CodecPair) -> None:
         self.module = module
-        self.first, self.second = (_plugin(config_of(half)).wrap(half) for half in (module.encoding, module.decoding))
+        plugins = [_plugin(config_of(half)) for half in (module.encoding, module.decoding)]
+        if not plugins[0].encodes:
+            raise ValueError(f"a {plugins[0].class_name} only decodes: pass it as decoder, and another codec's encoder")
+        self.first, self.second = plugins[0].wrap(module.encoding), plugins[1].wrap(module.decoding)
         for what in ("channels", "stride"):
             if getattr(self.first, what) != getattr(self.second, what):
                 raise ValueError(
@@ -84,6 +87,13 @@ class CodecOfTwo:
 
     def decode(self, latent: Tensor) -> Tensor:
         return self.second.decode(latent)
+
+
+class GuidedCodecOfTwo(CodecOfTwo):
+    """One whose decoder sees the photograph."""
+
+    def decode_guided(self, latent: Tensor, image: Tensor) -> Tensor:
+        return cast(GuidedCodec, self.second).decode_guided(latent, image)
 
 
 def _plugin(config: Mapping[str, Any]) -> CodecPlugin:
@@ -141,7 +151,8 @@ class Pair(CodecPlugin):
     def wrap(self, module: nn.Module | None) -> Codec:
         if not isinstance(module, CodecPair):
             raise ValueError(f"codec 'pair' needs a CodecPair, not a {type(module).__name__}: make one with its `pair`")
-        return CodecOfTwo(module)
+        codec = CodecOfTwo(module)
+        return GuidedCodecOfTwo(module) if is_guided(codec.second) else codec
 
 
 PLUGIN = Pair()

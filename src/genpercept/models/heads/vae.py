@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from genpercept.core.values import Features
+from genpercept.models import codecs
 from genpercept.models.codecs import Codec
 from genpercept.models.heads import HeadPlugin
 
@@ -33,14 +34,16 @@ class VaeHead(HeadPlugin):
     def __call__(self, features: Features, codec: Codec) -> Tensor:
         """Latent (B, k C, h, w) of k images -> (B, 3 k, h stride, w stride), image after image, not clipped.
 
-        ValueError without a latent, or for channels that are not the codec's C, or k times as many.
+        ValueError without a latent, or for channels that are not the codec's C, or k times as many; and without an image
+        for a codec that is guided by one.
         """
         latent = features.require_latent()
         if latent.shape[1] % codec.channels:
             raise ValueError(
                 f"head 'vae': a latent of {latent.shape[1]} channels, but the codec decodes {codec.channels} at a time"
             )
-        return torch.cat([codec.decode(part) for part in latent.split(codec.channels, dim=1)], dim=1)
+        parts = latent.split(codec.channels, dim=1)
+        return torch.cat([codecs.decode(codec, part, features.image) for part in parts], dim=1)
 
 
 PLUGIN = VaeHead()

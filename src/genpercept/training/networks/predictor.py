@@ -18,7 +18,7 @@ from genpercept.imaging.kinds import KINDS
 from genpercept.metrics import METRICS
 from genpercept.models import adapters
 from genpercept.models.backbones import BACKBONES, as_backbone
-from genpercept.models.codecs import CODECS, Codec
+from genpercept.models.codecs import CODECS, Codec, is_guided
 from genpercept.models.heads import HEADS, Head, neck_config
 from genpercept.models.paradigms import PARADIGMS, Paradigm
 from genpercept.pipeline import folder as _folder
@@ -114,6 +114,11 @@ def build(recipe: Recipe) -> Parts:
         head_module = _head(recipe, start, head_name, denoiser)
         backbone, denoiser = _with_adapters(recipe, backbone, denoiser)
     head = HEADS.find(head_name).wrap(head_module)
+    if head.consumes == "latent" and is_guided(codec):
+        raise ValueError(
+            f"model.base {recipe.model.base}: its decoder was distilled and is guided by the photograph: fine-tune the "
+            "model that it was distilled from, then distil again"
+        )
     prompts = open_prompts(recipe.prompt, hub.resolve(recipe.model.base), start.prompt_embeds, recipe.seed)
     parts = Parts(denoiser, vae, head_module, codec, head, paradigm, prompts, backbone, codec_name, head_name)
     _select(recipe, parts)

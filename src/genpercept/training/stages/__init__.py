@@ -26,6 +26,10 @@ def build(recipe: Recipe, report: Callable[[str], None]) -> Stage:
             from genpercept.training.stages.finetune import FinetuneStage
 
             return FinetuneStage(recipe, report)
+        case "distil" if recipe.distil.part == "denoiser":
+            from genpercept.training.stages.distil_denoiser import DenoiserDistilStage
+
+            return DenoiserDistilStage(recipe, report)
         case "distil":
             from genpercept.training.stages.distil import DistilStage
 
