@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from torch import nn
 
 import genpercept
@@ -48,6 +49,7 @@ WAITS = {
     "tasks/_affine.py:decode": "the answer",
     "tasks/_task.py:decode": "the answer",
     "tasks/normals.py:decode": "the answer",
+    "core/values.py:strips": "the answer, before it is enlarged",
     "tasks/segmentation.py:decode": "the answer",
     "tasks/intrinsics.py:decode": "the answer",
     "tasks/pose.py:decode": "the answer",
@@ -120,6 +122,13 @@ def with_head(dtype: str, task: str, head: str, task_options: dict[str, Any] | N
         resolution=0,
     )
     return found.to("cuda")
+
+
+@pytest.fixture(autouse=True)
+def no_accelerator_stays() -> Iterator[None]:
+    """accelerate keeps a process's device for good: the next test's is no GPU."""
+    yield
+    AcceleratorState._reset_state(True)
 
 
 @pytest.fixture(scope="module")

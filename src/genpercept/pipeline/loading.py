@@ -57,21 +57,13 @@ def load(
     revision: branch, tag or commit of a hub repository. variant: "fp16" or other weights, where parts have several; None: the
     plain ones, or the only ones. allow_pickle: .bin and .ckpt too, tensors only. ValueError, in one line, for misfits.
     """
-    where = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}
-    where["allow_pickle"] = allow_pickle
-    if task is not None:
-        TASKS.find(task)  # an unknown name is said before anything is loaded
-    if family is not None:
-        FAMILIES.find(family)
-    if quantised is not None:
-        quantising.check(quantised)
-        if specialised:
-            raise ValueError("quantised and specialised=True do not go together: leave one of them out")
+    where: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
+    where |= {"token": token, "allow_pickle": allow_pickle}
+    _check_names(task, family)
+    quantising.check(quantised, specialised)
     if (file := graphs.find(Path(name) / (subfolder or ""))) is not None:
         _refuse_parts(file, specialised, encoder or decoder, variant, quantised)
-        pipe = exported.load(file, torch_dtype, pick_device(str(device or "auto")))
-        _check_asked(pipe, name, family, task)
-        return pipe
+        return _check_asked(exported.load(file, torch_dtype, pick_device(str(device or "auto"))), name, family, task)
     with weights.variant(variant):
         folder = hub.resolve(name, subfolder=subfolder, **where)
         weights.check_variant(folder, variant)
@@ -135,11 +127,23 @@ def _refuse_parts(
         )
 
 
-def _check_asked(pipe: GenPerceptPipeline, name: str | Path, family: str | None, task: str | None) -> None:
+def _check_names(task: str | None, family: str | None) -> None:
+    """An unknown name is said before anything is loaded."""
+    if task is not None:
+        TASKS.find(task)
+    if family is not None:
+        FAMILIES.find(family)
+
+
+def _check_asked(
+    pipe: GenPerceptPipeline, name: str | Path, family: str | None, task: str | None
+) -> GenPerceptPipeline:
+    """The pipeline. ValueError where it is of another family or task."""
     if family not in (None, pipe.info.get("family")):
         raise ValueError(f"{name}: is of family {pipe.info.get('family')}, not {family}: leave the family out")
     if task not in (None, pipe.task):
         raise ValueError(f"{name}: is a model for {pipe.task}, not {task}: leave the task out, or choose another model")
+    return pipe
 
 
 @dataclass(frozen=True)

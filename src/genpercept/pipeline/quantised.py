@@ -31,9 +31,13 @@ class QuantisedPipeline(GenPerceptPipeline):
         )
 
 
-def check(kind: str) -> None:
-    """ValueError with the choices for an unknown kind."""
+def check(kind: str | None, specialised: bool | None) -> None:
+    """ValueError with the choices for an unknown kind, and for one of a specialised pipeline. None: nothing is asked."""
+    if kind is None:
+        return
     check_choice("quantised", kind, KINDS)
+    if specialised:
+        raise ValueError("quantised and specialised=True do not go together: leave one of them out")
 
 
 def quantise(pipe: GenPerceptPipeline, kind: str) -> QuantisedPipeline:

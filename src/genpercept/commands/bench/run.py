@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from genpercept.commands.bench.setting import Effort, Setting
 from genpercept.core import said
@@ -49,15 +49,10 @@ def main(
     from genpercept.commands.bench import peers
     from genpercept.commands.bench.session import Session
 
-    _check_networks(model, shape, codec, head, decoder, unet)
+    networks = _networks(model, shape, codec, head, decoder, unet)
     settings = [
         Setting(
-            model=model,
-            shape=shape or "sd21",
-            codec=codec or "kl",
-            head=head or "vae",
-            decoder=decoder or "",
-            unet=unet or "",
+            **networks,
             resolution=processing_resolution or 768,
             dtype=dtype.strip(),
             device=pick_device(device),
@@ -78,12 +73,16 @@ def main(
     return _report(session, f"Speed of {settings[0].network}", out)
 
 
-def _check_networks(model: str | None, *chosen: str | None) -> None:
-    """ValueError where networks are chosen beside a model."""
-    if model and any(chosen):
+def _networks(
+    model: str | None, shape: str | None, codec: str | None, head: str | None, decoder: str | None, unet: str | None
+) -> dict[str, Any]:
+    """As Setting takes them. ValueError where networks are chosen beside a model."""
+    if model and any((shape, codec, head, decoder, unet)):
         raise ValueError(
             f"{model}: a model has its own networks; leave --shape, --codec and --head out, and --decoder and --unet"
         )
+    shown = {"shape": shape or "sd21", "codec": codec or "kl", "head": head or "vae"}
+    return {"model": model, **shown, "decoder": decoder or "", "unet": unet or ""}
 
 
 def _measure(
