@@ -46,7 +46,7 @@ def quantise(pipe: GenPerceptPipeline, kind: str) -> QuantisedPipeline:
     kind: of KINDS. ValueError for another kind, and for pipelines whose networks are not plain modules. ModuleNotFoundError
     without torchao.
     """
-    check(kind)
+    check(kind, None)
     if type(pipe) is not GenPerceptPipeline:
         raise ValueError(
             f"quantised={kind!r}: only a plain pipeline can be quantised, not a {type(pipe).__name__}: "

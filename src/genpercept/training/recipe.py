@@ -38,7 +38,7 @@ STAGE_ALIASES = {"one_step": "finetune"}  # what the stage was called while it h
 
 
 # Keys of [distil] that are read for some forms of a codec's end, or for the denoiser, alone
-_DISTIL_KEYS = dict.fromkeys(("middle", "without_attention", "features"), ("denoiser",))
+_DISTIL_KEYS: dict[str, tuple[str, ...]] = dict.fromkeys(("middle", "without_attention", "features"), ("denoiser",))
 _DISTIL_KEYS |= dict.fromkeys(("form", "width", "attention", "channels"), ("slim", "tiny", "guided"))
 _DISTIL_KEYS |= {"levels": ("guided", "denoiser")}
 
