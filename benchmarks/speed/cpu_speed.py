@@ -55,8 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure and write the page after each setting. Exit status: 1 when a setting failed. ValueError when none is chosen."""
     args = arguments(argv)
     plain, effort = replace(PLAIN, threads=args.threads), Effort(1, args.repeats, args.seconds, file_to_file=False)
+    ruler = RULER
     if args.smoke:
         plain, effort = replace(plain, shape="mini", resolution=32), Effort(1, 2, 0.2, 0.05, file_to_file=False)
+        ruler = "depth-anything-v2-small"
     chosen = {
         name: way
         for name, way in WAYS.items()
@@ -74,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         lead = [AIMS, speed_ups(session.result, settings, plain), f"By `{command(__file__, argv)}`."]
         written = output.save(session.result, args.out, args.name, title, lead)  # each time: a stop loses one setting
     for dtype in dict.fromkeys(setting.dtype for setting in settings):
-        session.peers([RULER], replace(plain, dtype=dtype))
+        session.peers([ruler], replace(plain, dtype=dtype))
         output.save(session.result, args.out, args.name, title, lead)
     output.show(session.result)
     for path in written:
