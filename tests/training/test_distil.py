@@ -28,6 +28,7 @@ from genpercept.training.networks.tiny import tiny_config
 from genpercept.training.stages.base import PredictorStage
 from genpercept.training.stages.distil import DistilStage
 from tests.support.commands import Call
+from tests.support.distilling import images, recipe_of
 from tests.support.paths import RECIPES, SD_TINY
 
 MINI = ("distil_depth_decoder", "tiny_depth_decoder", "tiny_depth_encoder")
@@ -186,55 +187,13 @@ def test_what_cannot_be_pruned_is_refused() -> None:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Images alone: no label is read."""
-    root = tmp_path_factory.mktemp("data")
-    (root / "images").mkdir()
-    draw = np.random.default_rng(0)
-    for i in range(8):
-        coarse = Image.fromarray(draw.integers(0, 256, (4, 5, 3), np.uint8))
-        coarse.resize((40, 32), Image.Resampling.BICUBIC).save(root / "images" / f"{i}.png")
-    return root
+    return images(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture
 def recipe(data: Path, saved: Path, tmp_path: Path) -> Path:
     """The decoder of a predictor whose answers are in range, as a trained one's are: random decoders are not."""
-    path = tmp_path / "r.toml"
-    path.write_text(
-        f"""
-stage = "distil"
-steps = 30
-[model]
-base = "{saved}"
-[distil]
-width = 0.5
-blocks = 1
-[[data]]
-name = "folder"
-root = "{data}"
-split = "all"
-size = [32, 40]
-[loader]
-batch_size = 4
-cache_dir = "{tmp_path / "cache"}"
-[optim]
-lr = 3e-3
-warmup = 2
-[ema]
-decay = 0.9
-[validation]
-every = 0
-count = 4
-split = "all"
-[checkpoint]
-every = 0
-[speed]
-threads = 1
-[logging]
-tensorboard = false
-""",
-        encoding="utf-8",
-    )
-    return path
+    return recipe_of(tmp_path, saved, data, steps=30, decay=0.9, distil="width = 0.5\nblocks = 1")
 
 
 def open_stage(recipe: Path, *overrides: str) -> DistilStage:

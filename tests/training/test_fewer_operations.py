@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import nn
 
 import genpercept
@@ -30,6 +29,7 @@ from genpercept.training.networks.guided import fit, guided
 from genpercept.training.networks.slim_unet import origin, slim_config, slim_unet
 from genpercept.training.stages import build as open_stage
 from genpercept.training.stages.distil import DistilStage
+from tests.support.distilling import images, recipe_of
 from tests.support.paths import RECIPES, SD_TINY
 
 GUIDED = ["distil.form=guided", "distil.width=1.0"]
@@ -222,51 +222,12 @@ def test_what_cannot_be_left_out_is_refused(unet: Any) -> None:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Images alone: no label is read."""
-    root = tmp_path_factory.mktemp("data")
-    (root / "images").mkdir()
-    draw = np.random.default_rng(0)
-    for i in range(8):
-        coarse = Image.fromarray(draw.integers(0, 256, (4, 5, 3), np.uint8))
-        coarse.resize((40, 32), Image.Resampling.BICUBIC).save(root / "images" / f"{i}.png")
-    return root
+    return images(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture
 def recipe(data: Path, saved: Path, tmp_path: Path) -> Path:
-    path = tmp_path / "r.toml"
-    path.write_text(
-        f"""
-stage = "distil"
-steps = 12
-[model]
-base = "{saved}"
-[[data]]
-name = "folder"
-root = "{data}"
-split = "all"
-size = [32, 40]
-[loader]
-batch_size = 4
-cache_dir = "{tmp_path / "cache"}"
-[optim]
-lr = 3e-3
-warmup = 2
-[ema]
-decay = 0.5
-[validation]
-every = 0
-count = 4
-split = "all"
-[checkpoint]
-every = 0
-[speed]
-threads = 1
-[logging]
-tensorboard = false
-""",
-        encoding="utf-8",
-    )
-    return path
+    return recipe_of(tmp_path, saved, data, steps=12, decay=0.5)
 
 
 def opened(recipe: Path, *overrides: str) -> DistilStage:
