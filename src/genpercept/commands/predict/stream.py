@@ -29,9 +29,8 @@ from genpercept.imaging.read import read
 from genpercept.tasks import TASKS
 
 _READERS = min(8, max(2, cores() // 2))
-_WRITERS = min(
-    16, max(6, cores())
-)  # those of small images mostly wait for the disk: files are synced before they are named
+# those of small images mostly wait for the disk: files are synced before they are named
+_WRITERS = min(16, max(6, cores()))
 _BYTES = 2**29  # of images read ahead, and again of results not yet written; one is always allowed
 _READY = 2  # batches that wait for a network
 _NOTICE = 0.2  # seconds after which a stop is noticed

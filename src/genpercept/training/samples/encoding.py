@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from genpercept.core import dtypes
+from genpercept.core.devices import cores
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -33,7 +33,7 @@ def precision(name: str, device: torch.device) -> str:
 
 def made_ahead(make: Callable[[T], U], items: Iterable[T], ahead: int) -> Iterator[U]:
     """make(item) of each, in order; threads, one per core, are up to `ahead` items in front of who takes them."""
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = cores()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="record")
     waiting: deque[Future[U]] = deque()
     try:
