@@ -405,10 +405,11 @@ def test_cpu_script_takes_the_better_of_two_rounds() -> None:
     plain, quick = replace(MINI), replace(MINI, dtype="bf16")
     row = {"share": 0.5, "ceiling": {"tflops": 1.0}, "peak": 2**30}
     times = [(plain, 4.0), (quick, 3.0), (quick, 2.0), (plain, 5.0)]
-    rows = [row | {"setting": asdict(s), "network": {"median": t}} for s, t in times]
+    rows = [row | {"setting": asdict(s), "network": {"median": t, "low": t, "high": t, "runs": 3}} for s, t in times]
     rows[1]["difference"] = {"rms": 0.01, "max": 0.02}
     table = module.speed_ups({"rows": rows}, {plain: "plain", quick: "quick"}, plain)
-    assert "| plain | 4 | 1.00 x | - |" in table and "| quick | 2 | 2.00 x | 1.0e-02 (2.0e-02) |" in table
+    assert "| plain | 4 | 4 to 4 | 3 | 1.00 x | 1.00 x | - |" in table
+    assert "| quick | 2 | 2 to 2 | 3 | 1.00 x | 2.00 x | 1.0e-02 (2.0e-02) |" in table
 
 
 def test_size_script_runs_to_its_end(here: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -181,6 +181,7 @@ _variant = _shared(
     help="Which weights, where parts have several: fp16, bf16, ema, ...  [default: the plain ones, or the only]",
 )
 _base = _shared("--base", panel=MODEL, metavar="B")
+decoder = _shared("--decoder", panel=MODEL)
 _family = _shared("--family", panel=MODEL, metavar="F")
 task = _shared("--task", "-t", panel=MODEL, metavar="T", shell_complete=complete_task)
 _task = task  # of a model; the argument below is its help

@@ -18,7 +18,7 @@ from genpercept.commands import shared_options as shared
 @click.option("--shape", type=click.Choice(["sd21", "mini"]), help="Random weights at these sizes.  [default: sd21]")
 @click.option("--codec", type=click.Choice(["kl", "tiny"]), help="Of --shape.  [default: kl]")
 @click.option("--head", type=click.Choice(["vae", "dpt"]), help="Of --shape; vae: the codec's decoder.  [default: vae]")
-@click.option("--decoder", type=click.Choice(["half", "quarter"]), help="Of --shape: at so much of the size, guided.")
+@shared.decoder(type=click.Choice(["half", "quarter"]), help="Of --shape: at so much of the size, guided.")
 @click.option("--unet", type=click.Choice(["slim"]), help="Of --shape: without some of its blocks.")
 @shared.processing_resolution(type=click.IntRange(min=8), help="Longest edge the network sees.  [default: 768]")
 @shared.batch_size("batches", type=str, default="1", metavar="LIST", help="Such as 1,4,16.")

@@ -91,7 +91,7 @@ from genpercept.commands import shared_options as shared
     metavar="C",
     help="Another codec's encoder: its folder or hub id, or a model's that has one.",
 )
-@click.option("--decoder", panel=shared.MODEL, metavar="C", help="Another codec's decoder, likewise.")
+@shared.decoder(metavar="C", help="Another codec's decoder, likewise.")
 @click.option(
     "--offload",
     panel=shared.MACHINE,
