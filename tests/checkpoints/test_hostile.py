@@ -30,6 +30,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="named pipes, sockets and /dev")
+@pytest.mark.timeout(60)  # no case may be read to its end: 400 GB would take minutes
 @pytest.mark.parametrize("title", CASES)
 def test_a_hostile_folder_is_one_line(title: str, whole: Path, tmp_path: Path) -> None:
     """A pipe that were opened would hang; a million layers would, too."""

@@ -23,11 +23,10 @@ from genpercept.models.backbones import BACKBONES, as_backbone
 from genpercept.models.codecs import CODECS
 from genpercept.models.heads import HEADS
 from genpercept.models.paradigms import PARADIGMS, Paradigm
-from genpercept.pipeline.manifest import needed_parts, part_path, read_manifest
+from genpercept.pipeline.manifest import check_prompt_shapes, needed_parts, part_path, read_manifest
 from genpercept.pipeline.pairing import check_prompt
 
 PROMPT_FILE = "prompt_embeds.safetensors"
-_MOST_TOKENS, _WIDEST = 1024, 65536  # of a prompt's embedding
 DIFFERENCE = "unet_difference"  # a part that only embedded models have: see genpercept.checkpoints.lowrank
 
 
@@ -187,11 +186,7 @@ def _no_text() -> Tensor:
 
 
 def _read_prompt(path: Path) -> Tensor:
-    found = checkpoint.tensor_shapes(path)
-    shape = found.get("prompt_embeds", (0,))
-    checkpoint.check_shapes(path, {"prompt_embeds": shape}, found)
-    if len(shape) != 3 or shape[0] != 1 or not 0 < shape[1] <= _MOST_TOKENS or not 0 < shape[2] <= _WIDEST:
-        raise ValueError(f"{path}: prompt_embeds is {list(shape)}, needs (1, tokens, width); copy the model again")
+    check_prompt_shapes(path, checkpoint.tensor_shapes(path))
     tensors = checkpoint.read_tensors(path)
     checkpoint.check_finite(path, tensors)
     return tensors["prompt_embeds"].float()

@@ -48,6 +48,7 @@ _TYPES: dict[str, Any] = {
 _INTEGERS = {"resolution": (0, 16384), "num_inference_steps": (1, 1000)}  # 0: an image's own size
 _TEXTS = ("prompt", "base", "model", "licence")
 _LONGEST = 10_000  # letters of a text
+_MOST_TOKENS, _WIDEST = 1024, 65536  # of a prompt's embedding
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _ODD = (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, IndexError)
 
@@ -186,6 +187,17 @@ def part_path(folder: Path, part: str, parts: Mapping[str, Any]) -> Path:
     if not path.exists():
         raise ValueError(f"{path}: missing, but {checkpoint.MANIFEST} names it as part {part!r}; copy the model again")
     return path
+
+
+def check_prompt_shapes(path: Path, found: Mapping[str, tuple[int, ...]]) -> None:
+    """ValueError for a file of a prompt whose tensors, by the shapes in its header, are not one (1, tokens, width).
+
+    Before anything is read of it: a header may promise hundreds of gigabytes.
+    """
+    shape = found.get("prompt_embeds", (0,))
+    checkpoint.check_shapes(path, {"prompt_embeds": shape}, dict(found))
+    if len(shape) != 3 or shape[0] != 1 or not 0 < shape[1] <= _MOST_TOKENS or not 0 < shape[2] <= _WIDEST:
+        raise ValueError(f"{path}: prompt_embeds is {list(shape)}, needs (1, tokens, width); copy the model again")
 
 
 def predictor_backbone(folder: Path) -> tuple[str, Path]:

@@ -19,11 +19,15 @@ from genpercept.models.heads import HEADS
 from genpercept.models.paradigms import PARADIGMS
 from genpercept.pipeline import base_model, loading
 from genpercept.pipeline.families import FAMILIES, _from_base, _headers
-from genpercept.pipeline.manifest import has_manifest, needed_parts, part_path, read_manifest
+from genpercept.pipeline.manifest import check_prompt_shapes, has_manifest, needed_parts, part_path, read_manifest
 from genpercept.tasks import TASKS
 
 ADAPTER = "adapter_config.json"
 _HEAD, _DECODER = "dpt_head_identity", ("vae_decoder", "vae_post_quant_conv")
+_TOLD = (  # of a manifest
+    *("family", "variant", "task", "paradigm", "backbone", "codec", "head"),
+    *("resolution", "axes", "prompt", "base", "licence"),
+)
 _FORK = "CustomUNet2DConditionModel"  # GenPercept's own U-Net class: the same tensors
 
 
@@ -102,20 +106,7 @@ def _predictor(folder: Path, report: Report, given: Given) -> None:
     """A folder that save_pretrained wrote."""
     report.kind = "predictor"
     info = read_manifest(folder)
-    keys = (
-        "family",
-        "variant",
-        "task",
-        "paradigm",
-        "backbone",
-        "codec",
-        "head",
-        "resolution",
-        "axes",
-        "prompt",
-        "base",
-    )
-    report.facts |= {k: info[k] for k in (*keys, "licence") if info.get(k) is not None}
+    report.facts |= {k: info[k] for k in _TOLD if info.get(k) is not None}
     headers: dict[str, dict[str, Header]] = {}
     for name, entry in info["parts"].items():
         try:
@@ -359,6 +350,8 @@ def _part(
     part = Part(name, path, found.parameters, found.dtypes, found.bytes, problem=found.problem)
     if plugin is not None and not part.problem:
         part.problem = base_model.problem_of(plugin, where, headers)
+    elif name == "prompt_embeds" and not part.problem:
+        part.problem = _problem_of_prompt(where, headers)
     if not part.problem and (where / "config.json").is_file():
         config = read_json(where / "config.json")
         part.details = {"unet": _unet_details, "vae": _vae_details}.get(name, lambda _: "")(config)
@@ -366,6 +359,14 @@ def _part(
         shape = headers["prompt_embeds"].shape
         part.details = f"{shape[1]} tokens, {shape[2]} wide" if len(shape) == 3 else f"shape {list(shape)}"
     return part, headers
+
+
+def _problem_of_prompt(path: Path, headers: dict[str, Header]) -> str:
+    try:
+        check_prompt_shapes(path, {name: header.shape for name, header in headers.items()})
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _unet_details(config: dict[str, Any]) -> str:
