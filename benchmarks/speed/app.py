@@ -115,7 +115,8 @@ def lines(found: dict[str, list[tuple[float, float]]], count: int) -> Iterator[s
     """The page."""
     load = os.getloadavg()[1]
     yield "# The browser app: from the click to the answer\n"
-    yield f"{made(__file__)}; load {load:.1f}, browser and server included. A photograph of 640 x 480; {count} clicks in each tab.\n"
+    machine = f"{made(__file__)}; load {load:.1f}, browser and server included"
+    yield f"{machine}. A photograph of 640 x 480; {count} clicks in each tab.\n"
     yield "| task | click to answer, median | least to most | of that, the server |"
     yield "| --- | ---: | ---: | ---: |"
     for tab, runs in found.items():
