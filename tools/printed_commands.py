@@ -4,6 +4,7 @@
     python tools/printed_commands.py --from wheel                      # in an environment that has no checkout
     python tools/printed_commands.py --from bare                       # and none of the optional packages
     python tools/printed_commands.py --source ../before --from checkout README.md
+    python tools/printed_commands.py --with checkout.json wheel.json --out printed_commands.md    # one page of two runs
 
 Each page has a folder of its own with two photographs, in which its commands run one after another. What takes long is
 shortened by words behind its own (`train` to two steps); what needs data, weights, a GPU or the network is read by click
@@ -25,6 +26,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `tools` lies
 from tools.printed import newcomer, pages
+from tools.printed.pages import Printed
 from tools.printed.run import Reader, Result
 
 STATES = {
@@ -46,9 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--limit", type=float, default=600.0, help="seconds that a command may take")
     parser.add_argument("--out", type=Path, help="the page of results")
     parser.add_argument("--json", type=Path, help="the results, for programs")
+    parser.add_argument(
+        "--with", dest="earlier", type=Path, nargs="+", default=[], help="--json of other runs, shown too"
+    )
     args = parser.parse_args(argv)
-    source, found = args.source.resolve(), dict[str, list[Result]]()
-    for kind in args.kind or ["checkout"]:
+    source, found = args.source.resolve(), earlier(args.earlier)
+    for kind in args.kind or ([] if args.earlier else ["checkout"]):
         with tempfile.TemporaryDirectory(prefix="printed_") as temp:
             work = (args.work or Path(temp)).resolve() / kind
             made = (
@@ -63,6 +68,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows = [{"from": kind, **asdict(one)} for kind, results in found.items() for one in results]
         args.json.write_text(json.dumps(rows, indent=1))
     return 1 if any(one.state == "failed" for results in found.values() for one in results) else 0
+
+
+def earlier(files: Sequence[Path]) -> dict[str, list[Result]]:
+    """What --json of other runs has, by where their commands came from."""
+    found: dict[str, list[Result]] = {}
+    for file in files:
+        for row in json.loads(file.read_text(encoding="utf-8")):
+            kind = row.pop("from")
+            found.setdefault(kind, []).append(Result(**row | {"one": Printed(**row["one"])}))
+    return found
 
 
 def try_all(reader: Reader, only: Sequence[str]) -> list[Result]:
