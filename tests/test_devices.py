@@ -32,8 +32,9 @@ from genpercept.models.codecs import CODECS
 from genpercept.models.codecs.kl import SD_VAE_CONFIG
 from genpercept.models.heads import HEADS
 from genpercept.pipeline import ensemble
-from genpercept.pipeline.specialise import layers
+from genpercept.pipeline.specialise import layers, memory_format
 from genpercept.pipeline.specialise.compiled import Graphed, Pools
+from genpercept.pipeline.specialise.layers import is_channels_last
 from genpercept.tasks import TASKS
 from genpercept.training import recipe as recipes
 from genpercept.training.loop import Training
@@ -66,7 +67,8 @@ WAITS = {
 
 
 @pytest.fixture
-def gpu() -> Iterator[FakeGPU]:
+def gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGPU]:
+    monkeypatch.setenv("GENPERCEPT_CACHE", str(tmp_path))  # for what is measured on this GPU
     with fake_gpu() as found:
         yield found
 
@@ -172,7 +174,13 @@ def test_prediction(gpu: FakeGPU, dtype: str) -> None:
 
 @pytest.mark.parametrize(
     ("dtype", "settings"),
-    [("fp32", {}), ("bf16", {}), ("fp16", {}), ("bf16", {"strips": True}), ("fp16", {"fold": False})],
+    [
+        ("fp32", {"layout": "contiguous"}),
+        ("bf16", {"layout": "channels_last"}),
+        ("fp16", {"layout": "channels_last"}),
+        ("bf16", {"layout": "channels_last", "strips": True}),
+        ("fp16", {"layout": "channels_last", "fold": False}),
+    ],
 )
 def test_specialising_what_is_on_the_gpu(
     gpu: FakeGPU, dtype: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
@@ -181,6 +189,24 @@ def test_specialising_what_is_on_the_gpu(
     quick = genpercept.specialise(small(dtype), **settings)
     assert devices(quick._runs) == {"cuda"} and quick.unet_dtype == DTYPES[dtype]
     gpu.waits.clear()
+    quick(picture())
+    assert gpu.waits.keys() == {"tasks/_affine.py:decode"}
+
+
+def test_the_memory_format_is_measured_on_a_gpu(gpu: FakeGPU) -> None:
+    """At a size's first image, in the network's own dtype; what is chosen is what lies there."""
+    quick = genpercept.specialise(small("bf16"))
+    quick(picture())
+    gpu.waits.clear()
+    (choice,) = memory_format.all_remembered("no GPU")
+    assert (choice.case.dtype, choice.case.edge, choice.seconds.keys()) == (
+        "bfloat16",
+        32,
+        memory_format.FORMATS.keys(),
+    )
+    kernels = [p for p in quick._runs.parameters() if p.ndim == 4 and p.shape[-1] == 3]
+    assert {is_channels_last(p) for p in kernels} == {choice.chosen == "channels_last"}
+    assert devices(quick._runs) == {"cuda"} and quick.memory_format == choice.chosen
     quick(picture())
     assert gpu.waits.keys() == {"tasks/_affine.py:decode"}
 
@@ -248,7 +274,7 @@ def test_graphs_are_of_their_tensors_device(gpu: FakeGPU, monkeypatch: pytest.Mo
 def test_graphs_that_cannot_be_recorded_say_so(gpu: FakeGPU, monkeypatch: pytest.MonkeyPatch) -> None:
     streams = Streams(monkeypatch)
     streams.fails = True
-    quick = genpercept.specialise(small(), cuda_graphs=True)
+    quick = genpercept.specialise(small(), cuda_graphs=True, layout="contiguous")
     quick(picture())
     assert quick.graphs_off == ""  # a size's first call runs as it is
     quick(picture())
