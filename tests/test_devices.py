@@ -47,14 +47,9 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 # Where the host may wait for the device, and why.
 WAITS = {
-    "tasks/_affine.py:decode": "the answer",
-    "tasks/_task.py:decode": "the answer",
-    "tasks/normals.py:decode": "the answer",
-    "core/values.py:strips": "the answer, before it is enlarged",
-    "tasks/segmentation.py:decode": "the answer",
-    "tasks/intrinsics.py:decode": "the answer",
-    "tasks/pose.py:decode": "the answer",
-    "tasks/_keypoints.py:locate": "joints are refined on the host",
+    "tasks/_task.py:on_host": "the answer, values and raw map together",
+    "tasks/normals.py:decode": "the raw map, of which the host makes the answer",
+    "tasks/pose.py:decode": "the raw map, as joints are refined on the host",
     "pipeline/call.py:decode": "the mean raw map of an ensemble",
     "pipeline/ensemble.py:align_affine": "scipy's BFGS runs on the host",
     "pipeline/ensemble.py:cost": "scipy's BFGS runs on the host",
@@ -166,9 +161,7 @@ def test_prediction(gpu: FakeGPU, dtype: str) -> None:
     gpu.uploads.clear()
     pipe([picture(), picture()], batch_size=2)
     only_meant(gpu)
-    assert gpu.waits == {
-        "tasks/_affine.py:decode": 4
-    }  # of two images their values and raw maps; none within the network
+    assert gpu.waits == {"tasks/_task.py:on_host": 2}  # one for each image; none within the network
     assert gpu.uploads == {"pipeline/call.py:uploaded": 2, "pipeline/pipeline.py:_answers": 1}  # images, and the prompt
 
 
@@ -190,7 +183,7 @@ def test_specialising_what_is_on_the_gpu(
     assert devices(quick._runs) == {"cuda"} and quick.unet_dtype == DTYPES[dtype]
     gpu.waits.clear()
     quick(picture())
-    assert gpu.waits.keys() == {"tasks/_affine.py:decode"}
+    assert gpu.waits.keys() == {"tasks/_task.py:on_host"}
 
 
 def test_the_memory_format_is_measured_on_a_gpu(gpu: FakeGPU) -> None:
@@ -208,7 +201,7 @@ def test_the_memory_format_is_measured_on_a_gpu(gpu: FakeGPU) -> None:
     assert {is_channels_last(p) for p in kernels} == {choice.chosen == "channels_last"}
     assert devices(quick._runs) == {"cuda"} and quick.memory_format == choice.chosen
     quick(picture())
-    assert gpu.waits.keys() == {"tasks/_affine.py:decode"}
+    assert gpu.waits.keys() == {"tasks/_task.py:on_host"}
 
 
 def test_constants_on_the_cpu_are_found(gpu: FakeGPU, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,7 +326,7 @@ def test_decoding_and_mirroring(gpu: FakeGPU, name: str) -> None:
         assert task.flip(raw).is_cuda
         task.decode(raw, geometry)
     only_meant(gpu)
-    assert sum(gpu.waits.values()) == 2 * len(task.spaces)
+    assert sum(gpu.waits.values()) == len(task.spaces)  # an answer is waited for once
 
 
 # ---- training --------------------------------------------------------------------------------------------------------
