@@ -21,7 +21,10 @@ import genpercept
 from genpercept import GenPerceptPipeline
 from genpercept.commands.bench import worker
 from genpercept.commands.bench.setting import Effort, Setting
+from genpercept.commands.predict import model
 from genpercept.commands.predict.request import Request
+from genpercept.commands.serve import run as server
+from genpercept.commands.serve.engine import Engine
 from genpercept.core.devices import allow_tf32, pick_device
 from genpercept.core.rng import Rng
 from genpercept.core.values import Geometry
@@ -40,6 +43,7 @@ from genpercept.training import recipe as recipes
 from genpercept.training.loop import Training
 from genpercept.training.losses import LOSSES, needs
 from genpercept.training.samples.encoding import in_batches
+from tests.support.commands import Call
 from tests.support.fake_devices import FakeGPU, devices, fake_gpu
 from tests.support.paths import SD_TINY
 
@@ -436,6 +440,29 @@ def test_tf32_is_a_choice() -> None:
         for part, value in zip(parts, before, strict=True):
             part.allow_tf32 = value
     assert Request(tf32=True).record()["tf32"] and "tf32" not in Request().record()
+
+
+@pytest.mark.parametrize(("flags", "on"), [((), False), (("--tf32",), True)])
+def test_the_server_and_the_app_take_the_choice(
+    gpu: FakeGPU, call: Call, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], on: bool
+) -> None:
+    """Both load their models on the GPU with it."""
+    chosen: list[bool] = []
+
+    def stop(engine: Engine) -> None:
+        engine.load()
+        raise ValueError("enough")
+
+    def refuse(name: str, **options: Any) -> Any:
+        raise ValueError(f"{name} is not loaded on {options['device']}")
+
+    monkeypatch.setattr(model, "allow_tf32", chosen.append)
+    monkeypatch.setattr(model, "genpercept_load", refuse)
+    monkeypatch.setattr(server, "make_app", lambda engine, **_: stop(engine))
+    for command in ("serve", "app"):
+        code, _, err = call(command, "--model", "mini/depth", "--port", 0, *flags)
+        assert code == 2 and "mini/depth is not loaded on cuda" in err
+    assert chosen == [on, on]
 
 
 def test_a_job_that_takes_too_long_is_ended() -> None:
