@@ -21,7 +21,10 @@ import genpercept
 from genpercept import GenPerceptPipeline
 from genpercept.commands.bench import worker
 from genpercept.commands.bench.setting import Effort, Setting
+from genpercept.commands.predict import model
 from genpercept.commands.predict.request import Request
+from genpercept.commands.serve import run as server
+from genpercept.commands.serve.engine import Engine
 from genpercept.core.devices import allow_tf32, pick_device
 from genpercept.core.rng import Rng
 from genpercept.core.values import Geometry
@@ -32,13 +35,15 @@ from genpercept.models.codecs import CODECS
 from genpercept.models.codecs.kl import SD_VAE_CONFIG
 from genpercept.models.heads import HEADS
 from genpercept.pipeline import ensemble
-from genpercept.pipeline.specialise import layers
+from genpercept.pipeline.specialise import layers, memory_format
 from genpercept.pipeline.specialise.compiled import Graphed, Pools
+from genpercept.pipeline.specialise.layers import is_channels_last
 from genpercept.tasks import TASKS
 from genpercept.training import recipe as recipes
 from genpercept.training.loop import Training
 from genpercept.training.losses import LOSSES, needs
 from genpercept.training.samples.encoding import in_batches
+from tests.support.commands import Call
 from tests.support.fake_devices import FakeGPU, devices, fake_gpu
 from tests.support.paths import SD_TINY
 
@@ -46,14 +51,9 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 # Where the host may wait for the device, and why.
 WAITS = {
-    "tasks/_affine.py:decode": "the answer",
-    "tasks/_task.py:decode": "the answer",
-    "tasks/normals.py:decode": "the answer",
-    "core/values.py:strips": "the answer, before it is enlarged",
-    "tasks/segmentation.py:decode": "the answer",
-    "tasks/intrinsics.py:decode": "the answer",
-    "tasks/pose.py:decode": "the answer",
-    "tasks/_keypoints.py:locate": "joints are refined on the host",
+    "tasks/_task.py:on_host": "the answer, values and raw map together",
+    "tasks/normals.py:decode": "the raw map, of which the host makes the answer",
+    "tasks/pose.py:decode": "the raw map, as joints are refined on the host",
     "pipeline/call.py:decode": "the mean raw map of an ensemble",
     "pipeline/ensemble.py:align_affine": "scipy's BFGS runs on the host",
     "pipeline/ensemble.py:cost": "scipy's BFGS runs on the host",
@@ -66,7 +66,8 @@ WAITS = {
 
 
 @pytest.fixture
-def gpu() -> Iterator[FakeGPU]:
+def gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGPU]:
+    monkeypatch.setenv("GENPERCEPT_CACHE", str(tmp_path))  # for what is measured on this GPU
     with fake_gpu() as found:
         yield found
 
@@ -164,15 +165,19 @@ def test_prediction(gpu: FakeGPU, dtype: str) -> None:
     gpu.uploads.clear()
     pipe([picture(), picture()], batch_size=2)
     only_meant(gpu)
-    assert gpu.waits == {
-        "tasks/_affine.py:decode": 4
-    }  # of two images their values and raw maps; none within the network
+    assert gpu.waits == {"tasks/_task.py:on_host": 2}  # one for each image; none within the network
     assert gpu.uploads == {"pipeline/call.py:uploaded": 2, "pipeline/pipeline.py:_answers": 1}  # images, and the prompt
 
 
 @pytest.mark.parametrize(
     ("dtype", "settings"),
-    [("fp32", {}), ("bf16", {}), ("fp16", {}), ("bf16", {"strips": True}), ("fp16", {"fold": False})],
+    [
+        ("fp32", {"layout": "contiguous"}),
+        ("bf16", {"layout": "channels_last"}),
+        ("fp16", {"layout": "channels_last"}),
+        ("bf16", {"layout": "channels_last", "strips": True}),
+        ("fp16", {"layout": "channels_last", "fold": False}),
+    ],
 )
 def test_specialising_what_is_on_the_gpu(
     gpu: FakeGPU, dtype: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
@@ -182,7 +187,25 @@ def test_specialising_what_is_on_the_gpu(
     assert devices(quick._runs) == {"cuda"} and quick.unet_dtype == DTYPES[dtype]
     gpu.waits.clear()
     quick(picture())
-    assert gpu.waits.keys() == {"tasks/_affine.py:decode"}
+    assert gpu.waits.keys() == {"tasks/_task.py:on_host"}
+
+
+def test_the_memory_format_is_measured_on_a_gpu(gpu: FakeGPU) -> None:
+    """At a size's first image, in the network's own dtype; what is chosen is what lies there."""
+    quick = genpercept.specialise(small("bf16"))
+    quick(picture())
+    gpu.waits.clear()
+    (choice,) = memory_format.all_remembered("no GPU")
+    assert (choice.case.dtype, choice.case.edge, choice.seconds.keys()) == (
+        "bfloat16",
+        32,
+        memory_format.FORMATS.keys(),
+    )
+    kernels = [p for p in quick._runs.parameters() if p.ndim == 4 and p.shape[-1] == 3]
+    assert {is_channels_last(p) for p in kernels} == {choice.chosen == "channels_last"}
+    assert devices(quick._runs) == {"cuda"} and quick.memory_format == choice.chosen
+    quick(picture())
+    assert gpu.waits.keys() == {"tasks/_task.py:on_host"}
 
 
 def test_constants_on_the_cpu_are_found(gpu: FakeGPU, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,7 +271,7 @@ def test_graphs_are_of_their_tensors_device(gpu: FakeGPU, monkeypatch: pytest.Mo
 def test_graphs_that_cannot_be_recorded_say_so(gpu: FakeGPU, monkeypatch: pytest.MonkeyPatch) -> None:
     streams = Streams(monkeypatch)
     streams.fails = True
-    quick = genpercept.specialise(small(), cuda_graphs=True)
+    quick = genpercept.specialise(small(), cuda_graphs=True, layout="contiguous")
     quick(picture())
     assert quick.graphs_off == ""  # a size's first call runs as it is
     quick(picture())
@@ -261,7 +284,7 @@ def test_graphs_that_cannot_be_recorded_say_so(gpu: FakeGPU, monkeypatch: pytest
 def test_heads(gpu: FakeGPU, dtype: str, task: str, head: str) -> None:
     pipe = with_head(dtype, task, head)
     pipe(picture())
-    genpercept.specialise(pipe)(picture())
+    genpercept.specialise(pipe, layout="contiguous")(picture())  # nothing to measure
     only_meant(gpu)
 
 
@@ -307,7 +330,7 @@ def test_decoding_and_mirroring(gpu: FakeGPU, name: str) -> None:
         assert task.flip(raw).is_cuda
         task.decode(raw, geometry)
     only_meant(gpu)
-    assert sum(gpu.waits.values()) == 2 * len(task.spaces)
+    assert sum(gpu.waits.values()) == len(task.spaces)  # an answer is waited for once
 
 
 # ---- training --------------------------------------------------------------------------------------------------------
@@ -417,6 +440,29 @@ def test_tf32_is_a_choice() -> None:
         for part, value in zip(parts, before, strict=True):
             part.allow_tf32 = value
     assert Request(tf32=True).record()["tf32"] and "tf32" not in Request().record()
+
+
+@pytest.mark.parametrize(("flags", "on"), [((), False), (("--tf32",), True)])
+def test_the_server_and_the_app_take_the_choice(
+    gpu: FakeGPU, call: Call, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], on: bool
+) -> None:
+    """Both load their models on the GPU with it."""
+    chosen: list[bool] = []
+
+    def stop(engine: Engine) -> None:
+        engine.load()
+        raise ValueError("enough")
+
+    def refuse(name: str, **options: Any) -> Any:
+        raise ValueError(f"{name} is not loaded on {options['device']}")
+
+    monkeypatch.setattr(model, "allow_tf32", chosen.append)
+    monkeypatch.setattr(model, "genpercept_load", refuse)
+    monkeypatch.setattr(server, "make_app", lambda engine, **_: stop(engine))
+    for command in ("serve", "app"):
+        code, _, err = call(command, "--model", "mini/depth", "--port", 0, *flags)
+        assert code == 2 and "mini/depth is not loaded on cuda" in err
+    assert chosen == [on, on]
 
 
 def test_a_job_that_takes_too_long_is_ended() -> None:

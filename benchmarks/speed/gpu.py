@@ -59,7 +59,7 @@ JOBS = (
     Job(25, {"dtype": "bf16"}),
     Job(25, TINY | {"dtype": "bf16"}),
     Job(20, {"cuda_graphs": True}, peer="depth-anything-v2-small"),
-    Job(25, QUICK | {"layout": "contiguous"}),
+    *(Job(20, QUICK | {"layout": layout}) for layout in ("contiguous", "channels_last")),
     Job(75, TINY | QUICK | {"compile": "static"}),
     Job(60, {"compile": "static", "cuda_graphs": True}, peer="depth-anything-v2-large"),
     Job(25, {"cuda_graphs": True}, peer="marigold-4"),

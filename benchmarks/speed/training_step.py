@@ -32,8 +32,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
 from benchmarks._page import made, show
 from benchmarks.memory.full_size_training import build
 from genpercept.commands.bench import ceiling
-from genpercept.commands.bench.clock import synchronise
 from genpercept.commands.bench.setting import Effort
+from genpercept.core.devices import synchronise
 from genpercept.training import recipe as recipes
 from genpercept.training.loop import Training
 from genpercept.training.samples.prefetch import Batches, OnDevice, ahead

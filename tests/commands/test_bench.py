@@ -176,6 +176,7 @@ def test_peak_memory_is_that_since_the_reset() -> None:
         ({"compile": "static"}, "add --specialised"),
         ({"specialised": True, "vae_tiling": True}, "does not tile"),
         ({"strips": True}, "add --specialised"),
+        ({"layout": "contiguous"}, "add --specialised"),
         ({"runtime": "onnx", "specialised": True}, "folded already"),
         ({"runtime": "onnx", "device": "cuda"}, "a graph for the CPU"),
         ({"runtime": "onnx", "dtype": "bf16"}, "dtype of runtime onnx='bf16': choose fp32"),
@@ -299,6 +300,14 @@ def test_a_graph_is_written_once_and_measured_as_a_whole(here: list[str]) -> Non
     assert {k: graph[k] for k in ("parameters", "flops")} == {k: plain[k] for k in ("parameters", "flops")}
     assert set(output.STAGES) - set(graph["stages"]) == set(NETWORK) and graph["stage_peaks"] == {}
     assert "onnx, computed in fp32" in output.markdown(session.result, "Speed")
+
+
+def test_a_row_says_in_which_memory_format_it_ran(here: list[str]) -> None:
+    session = Session(replace(QUICK, host=False, stages=False, file_to_file=False), quiet=True)
+    for more in ({}, {"layout": "channels_last"}):
+        session.add(replace(MINI, specialised=True, **more), cold=False)
+    rule, asked = (row["label"] for row in session.result["rows"])
+    assert rule.endswith("fp32, specialised, contiguous") and asked.endswith("fp32, specialised, channels_last")
 
 
 def test_session_begins_nothing_after_its_deadline(here: list[str]) -> None:

@@ -13,6 +13,7 @@ from genpercept.core.values import Geometry, Sample
 from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import METRICS
 from genpercept.tasks import TASKS, JudgingTask, PostProcessedTask, _keypoints, depth
+from genpercept.tasks._task import on_host, packed, unpacked
 from genpercept.tasks.disparity import normalise
 from tests.support.paths import GOLDEN
 
@@ -106,6 +107,18 @@ def test_decode_takes_the_spaces_it_names(name: str) -> None:
         shape = (1, 17) if task.kind == "keypoints" else (26, 40)
         assert pred.kind == task.kind and pred.values.shape[:2] == shape
         assert pred.raw is not None and np.array_equal(pred.raw, raw[0].numpy())
+
+
+def test_an_answer_leaves_a_gpu_in_one_piece_and_keeps_its_bits() -> None:
+    """Values of floats or ids and a raw map, end to end: also where they do not lie so, and what is no number."""
+    raw = torch.rand(1, 4, 5, 3).permute(0, 3, 1, 2)
+    raw[0, 0, 0, :2] = torch.tensor([torch.nan, -torch.inf])
+    for values in (torch.rand(7, 9, 3).permute(2, 0, 1), torch.tensor([[1, -1], [2**31 - 1, 2]], dtype=torch.int32)):
+        bits = packed([values, raw[0]])
+        assert bits.shape == (values.numel() + raw.numel(),)
+        for got, want in zip(unpacked(bits, [values, raw[0]]), on_host(values, raw), strict=True):
+            np.testing.assert_array_equal(got.numpy(), want)
+            assert got.numpy().dtype == want.dtype and got.untyped_storage().data_ptr() == bits.data_ptr()
 
 
 @pytest.mark.parametrize("name", AFFINE)

@@ -16,6 +16,7 @@ from genpercept.training import loop, recipe, recipe_reference
 from genpercept.training.dry_run import LACKING, plan
 from genpercept.training.networks import predictor
 from genpercept.training.recipe import Recipe
+from genpercept.training.recipe_fields import Distil
 from tests.support.paths import RECIPES, ROOT
 from tests.support.strangers import Install
 
@@ -116,6 +117,12 @@ def test_every_key_is_described() -> None:
     assert sections == {name for name, info in Recipe.model_fields.items() if recipe.section_of(info.annotation)}
     known = {f"{s}.{key}" for s in sections for key in table[s]} | (table.keys() - sections)
     assert keys().keys() == known | {f"validation.sets.{key}" for key in held_out.keys() - {"weight", "sizes"}}
+
+
+def test_the_page_on_training_has_every_key_of_distil_and_who_reads_it() -> None:
+    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    told = dict(re.findall(r"^\| `distil\.(\w+)` \| ([\w, ]+) \|", page, re.MULTILINE))
+    assert told == {key: ", ".join(recipe._DISTIL_KEYS.get(key, ("all",))) for key in Distil.model_fields}
 
 
 @pytest.mark.parametrize(

@@ -314,7 +314,8 @@ port = _shared("--port", panel=SERVER, type=click.IntRange(0, 65535), show_defau
 
 
 def service(at: int, default: str) -> Callable[[F], F]:
-    """What is served, and where: --model and how it is read, --host, --port (default: `at`), --device, --dtype, --specialised.
+    """What is served, and where: --model and how it is read, --host, --port (default: `at`), --device, --dtype, --tf32,
+    --specialised.
 
     default: what the first model of a task is.
     """
@@ -326,6 +327,7 @@ def service(at: int, default: str) -> Callable[[F], F]:
         port(default=at),
         device(),
         dtype(),
+        tf32(),
         specialised(help="Fold what is constant in one step: quicker.  [default: as the models were saved]"),
     )
 

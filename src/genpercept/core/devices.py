@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -40,6 +44,17 @@ def pick_device(device: str) -> str:
     if wanted.type not in have or (wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count()):
         raise ValueError(f"device {device!r} is not available here: choose auto, {', '.join(have)}")
     return device
+
+
+def synchronise(device: str | torch.device) -> None:
+    """Wait until the device has done what it was given."""
+    import torch
+
+    kind = torch.device(device).type
+    if kind == "cuda":
+        torch.cuda.synchronize(device)
+    elif kind == "mps":
+        torch.mps.synchronize()
 
 
 @contextmanager

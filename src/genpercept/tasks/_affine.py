@@ -13,7 +13,7 @@ from torch import Tensor
 from genpercept.core.options import check_choice, check_flag
 from genpercept.core.values import Geometry, Sample, Target
 from genpercept.imaging.prediction import Prediction
-from genpercept.tasks._task import TaskOptions, min_max, painted, unpainted
+from genpercept.tasks._task import TaskOptions, min_max, on_host, painted, unpainted
 
 _LOSSES = {"mse": 1.0, "ssi": 0.5, "gradient": 2.0}
 CLIPS = ("mean", "channels")
@@ -64,8 +64,8 @@ class AffineTask(TaskOptions, ABC):
         map_11HW = raw.float() if raw.shape[1] == 1 else unpainted(raw, self.clip)
         if self.stretch or raw.shape[1] == 1:
             map_11HW = min_max(map_11HW, geometry)
-        values = geometry.invert(map_11HW)[0, 0]
-        return Prediction(values=values.cpu().numpy(), kind=self.kind, raw=raw[0].float().cpu().numpy())
+        values, raw_CHW = on_host(geometry.invert(map_11HW)[0, 0], raw)
+        return Prediction(values, self.kind, raw=raw_CHW)
 
     def truth(self, sample: Sample) -> dict[str, Any]:
         return {"gt": sample.label("depth").numpy(), "valid": _known(sample).numpy()}

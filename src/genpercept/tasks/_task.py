@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -49,6 +51,29 @@ def unpainted(raw_BCHW: Tensor, clip: str = "mean") -> Tensor:
     return (raw.mean(dim=1, keepdim=True).clamp(-1, 1) + 1) / 2
 
 
+def on_host(values: Tensor, raw_1CHW: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """An answer's values, float32 or int32, and its raw map (C, H, W) float32 as arrays.
+
+    From a GPU they come in one copy, so that the host waits for an answer once.
+    """
+    parts = [values, raw_1CHW[0].float()]
+    if any(part.device.type != "cpu" for part in parts):
+        parts = unpacked(packed(parts).cpu(), parts)
+    values, raw_CHW = parts
+    return values.numpy(), raw_CHW.numpy()
+
+
+def packed(parts: Sequence[Tensor]) -> Tensor:
+    """The bits of tensors of four-byte numbers on one device, end to end, as int32."""
+    return torch.cat([part.contiguous().flatten().view(torch.int32) for part in parts])
+
+
+def unpacked(bits: Tensor, parts: Sequence[Tensor]) -> list[Tensor]:
+    """What `packed` made of tensors in the shapes and dtypes of `parts`, as views of `bits`."""
+    rows = bits.split([part.numel() for part in parts])
+    return [row.view(part.dtype).view(part.shape) for row, part in zip(rows, parts, strict=True)]
+
+
 def min_max(map_B1HW: Tensor, geometry: Geometry, least: float = 0.0) -> Tensor:
     """Stretched to [0, 1] per image, its padding left out.
 
@@ -89,7 +114,8 @@ class ScalarTask(TaskOptions, ABC):
         """Mean of the channels, clipped to [-1, 1], to [0, 1], at the image's size."""
         values = self.settle(geometry.invert(self.finish(unpainted(raw), geometry))[0, 0].clamp(0, 1))
         meta = {"post_processing": self.post_processing} if self.post_processing else {}
-        return Prediction(values.cpu().numpy(), self.kind, raw=raw[0].float().cpu().numpy(), meta=meta)
+        array, raw_CHW = on_host(values, raw)
+        return Prediction(array, self.kind, raw=raw_CHW, meta=meta)
 
     def truth(self, sample: Sample) -> dict[str, Any]:
         return {"gt": self.label(sample).numpy()}

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from genpercept.core.values import Geometry, Sample, Target
 from genpercept.imaging.prediction import Prediction
-from genpercept.tasks._task import TaskOptions
+from genpercept.tasks._task import TaskOptions, on_host
 
 SPACES = ("srgb", "linear", "stack")
 
@@ -61,9 +61,9 @@ class Intrinsics(TaskOptions):
 
     def decode(self, raw: Tensor, geometry: Geometry) -> Prediction:
         """(1, 3 n, H, W), clipped to [-1, 1], to [0, 1], at the image's size: (H, W, 3 n)."""
-        values = geometry.invert((raw.float().clamp(-1, 1) + 1) / 2)[0].permute(1, 2, 0)
+        values_CHW, raw_CHW = on_host(geometry.invert((raw.float().clamp(-1, 1) + 1) / 2)[0], raw)
         meta = {"targets": self.described()}
-        return Prediction(values.cpu().numpy(), self.kind, raw=raw[0].float().cpu().numpy(), meta=meta)
+        return Prediction(values_CHW.transpose(1, 2, 0), self.kind, raw=raw_CHW, meta=meta)
 
     def truth(self, sample: Sample) -> dict[str, Any]:
         """ValueError: no data set here has such labels."""

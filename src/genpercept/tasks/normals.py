@@ -44,11 +44,12 @@ class Normals(TaskOptions):
 
     def decode(self, raw: Tensor, geometry: Geometry) -> Prediction:
         """Clipped to [-1, 1] (see `clip`), resized, then made unit length; a zero vector faces the viewer."""
-        n = raw.float().clamp(-1, 1) if self.clip else F.normalize(raw.float(), dim=1)
+        raw = raw.float().cpu()  # the only copy from a GPU: what is made of it is made on the host, strip by strip
+        n = raw.clamp(-1, 1) if self.clip else F.normalize(raw, dim=1)
         values = np.empty((*geometry.original, 3), np.float32)
         for rows, strip in geometry.strips(n[0]):
             values[rows] = _unit(strip).permute(1, 2, 0).numpy()
-        return Prediction(values, kind=self.kind, raw=raw[0].float().cpu().numpy())
+        return Prediction(values, kind=self.kind, raw=raw[0].numpy())
 
     def flip(self, map_BCHW: Tensor) -> Tensor:
         """Mirrored, with the x component negated."""

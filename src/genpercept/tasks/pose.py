@@ -62,10 +62,11 @@ class Pose(TaskOptions):
 
     def decode(self, raw: Tensor, geometry: Geometry) -> Prediction:
         """Heatmaps of one person -> its joints in pixels of the image, refined below a heatmap's pixel."""
-        points = _keypoints.locate(raw[0].float(), geometry.padded)
+        maps = raw[0].float().cpu()  # the only copy from a GPU
+        points = _keypoints.locate(maps, geometry.padded)
         scale = [o / r for o, r in zip(geometry.original[::-1], geometry.resized[::-1], strict=True)]
         points[:, :2] *= np.array(scale, np.float32)
-        return Prediction(points[None], self.kind, raw=raw[0].float().cpu().numpy())
+        return Prediction(points[None], self.kind, raw=maps.numpy())
 
     def flip(self, map_BCHW: Tensor) -> Tensor:
         """Mirrored, left and right joints exchanged."""

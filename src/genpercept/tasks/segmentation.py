@@ -14,7 +14,7 @@ from torch import Tensor
 from genpercept.core.classes import IGNORED, ClassTable, find, names
 from genpercept.core.values import Geometry, Sample, Target, resize
 from genpercept.imaging.prediction import Prediction
-from genpercept.tasks._task import TaskOptions
+from genpercept.tasks._task import TaskOptions, on_host
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ class Segmentation(TaskOptions):
     def decode(self, raw: Tensor, geometry: Geometry) -> Prediction:
         """Colours: the nearest class's id. Logits: the largest one's. Compared at the image's size, class by class."""
         score = self._nearness(raw.float()) if raw.shape[1] == 3 else lambda i: raw[:, i : i + 1].float()
-        ids = _best(score, len(self.table), geometry)
+        ids, raw_CHW = on_host(_best(score, len(self.table), geometry), raw)
         meta = {"classes": list(self.table.names), "colours": self.table.colours.tolist()}
-        return Prediction(ids.cpu().numpy(), self.kind, raw=raw[0].float().cpu().numpy(), meta=meta)
+        return Prediction(ids, self.kind, raw=raw_CHW, meta=meta)
 
     def truth(self, sample: Sample) -> dict[str, Any]:
         return {"gt": self._ids(sample).numpy()}

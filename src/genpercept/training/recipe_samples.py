@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -13,16 +12,8 @@ from pydantic import Field, field_validator, model_validator
 
 from genpercept.core.labels import LABELS
 from genpercept.core.names import choose
+from genpercept.core.places import cache_folder
 from genpercept.training.recipe_fields import Section
-
-
-def default_cache() -> Path:
-    """Where rendered scenes and latents are kept between runs; GENPERCEPT_CACHE moves it."""
-    root = (
-        os.environ.get("GENPERCEPT_CACHE")
-        or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "genpercept"
-    )
-    return Path(root)
 
 
 def choose_domain(name: str, where: str = "") -> str:
@@ -182,7 +173,7 @@ class Loader(Section):
     )
     cache: bool = Field(default=True, description="Rendered scenes are kept on disk. false: rendered anew each time.")
     cache_dir: Path = Field(
-        default_factory=default_cache,
+        default_factory=cache_folder,
         description="Folder of rendered scenes and latents.",
         json_schema_extra={"default": "$GENPERCEPT_CACHE, else $XDG_CACHE_HOME/genpercept, else ~/.cache/genpercept"},
     )

@@ -172,6 +172,17 @@ def test_what_the_app_was_started_with_is_in_the_boxes(dropped: Photograph) -> N
     assert code.startswith("import torch\n") and "processing_resolution=512, ensemble_size=4" in code
 
 
+@pytest.mark.parametrize("tf32", [True, False])
+def test_the_boxes_of_an_app_on_a_gpu_compute_as_it_does(dropped: Photograph, tf32: bool) -> None:
+    """TF32 is of a process: commands have it off without their flag, Python's half on without a call."""
+    asked = same.Call("mini/depth", "depth", "depth_affine", options={"device": "cuda", "tf32": tf32})
+    assert ("--tf32" in same.command(asked, dropped)) is tf32 and "no-tf32" not in same.command(asked, dropped)
+    code = same.python(asked, dropped)
+    compile(code, "box", "exec")
+    assert f"\nallow_tf32({tf32})\npipe = genpercept.load('mini/depth', device='cuda')" in code
+    assert "from genpercept.core.devices import allow_tf32\n" in code
+
+
 # ---- answers and pictures --------------------------------------------------------------------------------------------
 
 

@@ -25,6 +25,7 @@ def app(
     browser: bool,
     device: str,
     dtype: str,
+    tf32: bool,
     specialised: bool | None,
     **source: Any,
 ) -> int:
@@ -37,4 +38,5 @@ def app(
     from genpercept.commands.app.run import run
 
     given = {name: value for name, value in source.items() if value}
-    return run(models, host, port, device=device, dtype=dtype, specialised=specialised, source=given, browser=browser)
+    how = {"device": device, "dtype": dtype, "tf32": tf32, "specialised": specialised}
+    return run(models, host, port, **how, source=given, browser=browser)

@@ -22,6 +22,7 @@ from genpercept.commands.app.store import Folder, Store
 from genpercept.commands.serve.engine import Engine
 from genpercept.commands.serve.http import make_app
 from genpercept.commands.serve.run import Server, address, config, key_for, listen, specs, until_asked
+from genpercept.core.devices import pick_device
 from genpercept.core.said import say
 
 _WAITING = 64  # clicks that wait for an answer, of all visitors
@@ -35,6 +36,7 @@ def run(
     *,
     device: str = "auto",
     dtype: str = "fp32",
+    tf32: bool = False,
     specialised: bool | None = None,
     source: dict[str, Any] | None = None,
     browser: bool = False,
@@ -47,10 +49,12 @@ def run(
     key, listener = key_for(host), listen(host, port)
     chosen = specs(models, source or {})
     # One image and one run at a time, as the commands of the boxes do it: to the bit the same, whoever else asks.
-    engine = Engine(chosen, None, device, dtype, 1, specialised)
+    engine = Engine(chosen, None, device, dtype, 1, specialised, tf32)
     plain = {"device": "auto", "dtype": "fp32", "specialised": None}
     given = {"device": device, "dtype": dtype, "specialised": specialised}
-    options = {name: value for name, value in given.items() if value != plain[name]}
+    options: dict[str, Any] = {name: value for name, value in given.items() if value != plain[name]}
+    if pick_device(device).startswith("cuda"):  # where Python has another default than the commands
+        options["tf32"] = tf32
     started = time.monotonic()
     say(f"genpercept: loading {', '.join(spec.name for spec in chosen)}")
     folder = Folder()

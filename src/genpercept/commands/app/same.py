@@ -13,13 +13,14 @@ from genpercept.core import dtypes
 from genpercept.imaging import write
 
 _EXAMPLES = "from genpercept.commands.demo.photographs import photographs"
+_TF32 = "tf32"  # of the process: a flag of commands, a call of its own in Python
 
 
 @dataclass(frozen=True)
 class Call:
     """One question to one model. resolution None: the model's own; 0: the photograph's.
 
-    options: of predict and of genpercept.load alike, such as base, family, device or dtype.
+    options: of predict and of genpercept.load alike, such as base, family, device or dtype; tf32, where it makes a difference.
     """
 
     model: str
@@ -41,7 +42,7 @@ def command(call: Call, photograph: Photograph) -> str:
     name = f"./{photograph.name}" if photograph.name.startswith("-") else photograph.name
     words = ["genpercept", "predict", name, "--model", call.model]
     for name, value in call.options.items():
-        words += _flag(name, value)
+        words += ([f"--{_TF32}"] if value else []) if name == _TF32 else _flag(name, value)
     if call.resolution is not None:
         words += ["--processing-resolution", str(call.resolution)]
     if call.runs > 1:
@@ -62,14 +63,18 @@ def python(call: Call, photograph: Photograph) -> str:
     lines = ["import genpercept"]
     if "dtype" in call.options:
         lines.insert(0, "import torch")
+    if _TF32 in call.options:
+        lines.append("from genpercept.core.devices import allow_tf32")
     if photograph.example:
         lines += [_EXAMPLES, "", f'image = next(p.image for p in photographs() if p.name == "{photograph.example}")']
     else:
         lines += ["from genpercept.imaging.read import read", "", f"image = read({photograph.name!r})"]
+    if _TF32 in call.options:
+        lines.append(f"allow_tf32({call.options[_TF32]})")
     options = {} if call.resolution is None else {"processing_resolution": str(call.resolution)}
     if call.runs > 1:
         options["ensemble_size"] = str(call.runs)
-    given = "".join(f", {_argument(name, value)}" for name, value in call.options.items())
+    given = "".join(f", {_argument(name, value)}" for name, value in call.options.items() if name != _TF32)
     lines.append(f"pipe = genpercept.load({call.model!r}{given})")
     lines.append(f"prediction = pipe({', '.join(['image', *(f'{k}={v}' for k, v in options.items())])})")
     target = f"{photograph.stem}_{call.task}.png"

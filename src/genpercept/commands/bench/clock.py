@@ -7,18 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from genpercept.commands.bench.setting import Effort
-
-
-def synchronise(device: str) -> None:
-    """Wait until the device has done what it was given."""
-    kind = torch.device(device).type
-    if kind == "cuda":
-        torch.cuda.synchronize(device)
-    elif kind == "mps":
-        torch.mps.synchronize()
+from genpercept.core.devices import synchronise
 
 
 def timed(function: Callable[[], Any], device: str, effort: Effort) -> dict[str, Any]:

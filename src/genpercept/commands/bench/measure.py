@@ -16,9 +16,10 @@ from PIL import Image
 from torch import Tensor
 
 from genpercept.commands.bench import build, ceiling, flops, machine
-from genpercept.commands.bench.clock import enough, summary, synchronise, timed
+from genpercept.commands.bench.clock import enough, summary, timed
 from genpercept.commands.bench.setting import Effort, Setting
 from genpercept.commands.bench.stages import NETWORK, watched
+from genpercept.core.devices import synchronise
 from genpercept.core.values import Geometry, to_tensor
 from genpercept.imaging.read import read
 from genpercept.imaging.write import default_formats
@@ -50,7 +51,7 @@ def setting(
 ) -> dict[str, Any]:
     """All figures of a setting but the cold start. counts: FLOPs by stage, where they are known already. graph: its file."""
     start = time.perf_counter()
-    pipe = build.pipeline(of, graph)
+    pipe: Any = build.pipeline(of, graph)
     synchronise(of.device)
     result: dict[str, Any] = {"load_s": time.perf_counter() - start, "load_peak": machine.peak(of.device)}
     own = pipe if graph is None else build.networks(of)
@@ -61,6 +62,8 @@ def setting(
         result["padded"] = list(work.geometry.padded)
         result["flops"] = flops.by_stage(own, work.geometry.padded) if counts is None else counts
         result["batches"] = [work.batch(size) for size in batches]
+    if of.layout == "auto" and (chosen := getattr(pipe, "memory_format", "")):
+        result["memory_format"] = chosen  # by the rule, or measured at the first run
     result["ceiling"] = ceiling.measure(of.dtype, of.device, effort)
     return result
 

@@ -25,9 +25,16 @@ from genpercept.commands import shared_options as shared
 @shared.dtype("dtypes", type=str, metavar="LIST", help="Of fp32, bf16, fp16.")
 @shared.device()
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Of the CPU.  [default: torch's choice]")
-@shared.specialised(help="Fold what is constant.  [default: no; with --compile, --cuda-graphs or --strips: yes]")
+@shared.specialised(
+    help="Fold what is constant.  [default: no; with --compile, --cuda-graphs, --layout or --strips: yes]"
+)
 @click.option("--compile", "compiled", type=click.Choice(["dynamic", "static"]), help="Compile the specialised one.")
 @click.option("--cuda-graphs", is_flag=True, help="Replay the specialised one's graphs.")
+@click.option(
+    "--layout",
+    type=click.Choice(["channels_last", "contiguous"]),
+    help="Memory format of the specialised one.  [default: on GPUs what is measured to be quicker]",
+)
 @click.option(
     "--runtime",
     type=click.Choice(["torch", "onnx", "openvino", "openvino-int8"]),

@@ -24,6 +24,7 @@ _PLAIN: dict[str, Any] = {
     "specialised": False,
     "compile": "",
     "cuda_graphs": False,
+    "layout": "auto",
 }
 _PLAIN |= {"attention_slicing": False, "vae_tiling": False, "strips": False, "quantise": ""}
 
@@ -111,11 +112,10 @@ class Session:
             self._counts[setting.network] = found["flops"]
             self.result["machine"] = self.result["machine"] or found.pop("machine")
             total = sum(stage["total"] for stage in found["flops"].values())
+            label = ", ".join(filter(None, [setting.label, found.pop("memory_format", "")]))
             for one in found.pop("batches"):
                 rate = total * one["batch"] / one["network"]["median"]
-                row = (
-                    {"setting": asdict(setting), "label": setting.label, "resolution": setting.resolution} | found | one
-                )
+                row = {"setting": asdict(setting), "label": label, "resolution": setting.resolution} | found | one
                 row |= {"tflops": total, "tflops_per_s": rate, "share": _share(rate, found["ceiling"])}
                 rows.append(row)
         return rows

@@ -22,6 +22,7 @@ UNETS: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 COMPILE = ("", "dynamic", "static")
+LAYOUTS = ("auto", "channels_last", "contiguous")
 QUANTISE = ("int8wo", "int8dq")
 # What runs the network, and the dtypes that it computes in: "torch" any; the others a graph out of `genpercept export`.
 RUNTIMES = {"torch": dtypes.NAMES, "onnx": ("fp32",), "openvino": ("fp32", "bf16"), "openvino-int8": ("fp32", "bf16")}
@@ -73,13 +74,15 @@ class Setting:
             raise ValueError(f"threads {self.threads}: must be at least 1, or 0 for as many as torch takes")
         if self.model and (self.codec, self.head, self.decoder, self.unet) != ("kl", "vae", "", ""):
             raise ValueError(f"{self.model}: a model has its own codec and head; choose them with --shape only")
-        check_choice("layout", self.layout, ("auto", "channels_last", "contiguous"))
+        check_choice("layout", self.layout, LAYOUTS)
         if self.decoder and self.head != "vae":
             raise ValueError(
                 f"decoder {self.decoder}: head {self.head} runs none; leave one of --decoder and --head out"
             )
         if (self.compile or self.cuda_graphs) and not self.specialised:
             raise ValueError("compiled code and CUDA graphs are part of specialising: add --specialised")
+        if self.layout != "auto" and not self.specialised:
+            raise ValueError("a memory format is part of specialising: add --specialised")
         if self.strips and not self.specialised:
             raise ValueError("working in strips is part of specialising: add --specialised")
         check_choice("quantise", self.quantise, ("", *QUANTISE))

@@ -75,6 +75,8 @@ def _compute(device: str) -> Iterator[Line]:
         yield Line("threads", f"{torch.get_num_threads()} of {os.cpu_count()} cores")
         yield Line("memory", _memory(name))
         yield Line("bf16", _bf16(name))
+        if name.startswith("cuda"):
+            yield from _memory_formats(torch.cuda.get_device_name(name))
     except (ValueError, RuntimeError, ImportError, OSError) as error:
         yield Line("device", one_line(error), True)
 
@@ -105,6 +107,17 @@ def _bf16(device: str) -> str:
         return cannot
     advice = "--dtype bf16 pays" if speed > 1.2 else "leave --dtype at fp32"
     return f"works, matrix products at {speed:.1f} x the speed of float32: {advice}"
+
+
+def _memory_formats(device: str) -> Iterator[Line]:
+    """What was measured on this GPU; each choice is of one network, which its file names by a hash."""
+    from genpercept.pipeline.specialise import memory_format
+
+    found = memory_format.all_remembered(device)
+    if not found:
+        yield Line("memory format", "nothing measured yet: a specialised model does so at its first image")
+    for choice in found:
+        yield Line("memory format", f"network {choice.case.network[:8]}, {choice.line}")
 
 
 def _memory(device: str) -> str:

@@ -105,8 +105,8 @@ class Engine:
     `Refusal` (a ValueError in one line, with a status of HTTP): Broken, TooLarge, Unacceptable, Unknown, Failed, Busy, Ending.
     Cancelling the task that awaits an answer takes the image out of the queue.
 
-    models: what to serve, the first of a task being its default. device, dtype: of all of them; batch_size: images of one size
-    at once, "auto": as many as memory holds.
+    models: what to serve, the first of a task being its default. device, dtype, tf32: of all of them; batch_size: images of one
+    size at once, "auto": as many as memory holds.
     """
 
     def __init__(
@@ -117,6 +117,7 @@ class Engine:
         dtype: str = "fp32",
         batch_size: int | Literal["auto"] = "auto",
         specialised: bool | None = None,
+        tf32: bool = False,
     ) -> None:
         """ValueError for no model, two of a name, and what no model could do. Nothing is loaded yet."""
         if not models:
@@ -131,7 +132,7 @@ class Engine:
         for spec in models:
             if spec.name in self._specs:
                 raise ValueError(f"--model {spec.name}: named twice; write OTHERNAME={spec.model}")
-            request = Request(model=spec.model, dtype=dtype, specialised=specialised, **spec.options)
+            request = Request(model=spec.model, dtype=dtype, specialised=specialised, tf32=tf32, **spec.options)
             check(request, machine, None)
             self._specs[spec.name] = Model(request, machine)
         self._infos: dict[str, ModelInfo] = {}

@@ -42,6 +42,7 @@ def run(
     dtype: str = "fp32",
     batch_size: int | Literal["auto"] = "auto",
     specialised: bool | None = None,
+    tf32: bool = False,
     source: dict[str, Any] | None = None,
     origins: Sequence[str] = (),
     access_log: bool = False,
@@ -53,7 +54,7 @@ def run(
     not go, and where a host that others can reach has no key in the environment.
     """
     key, listener = key_for(host), listen(host, port)
-    engine = Engine(specs(models, source or {}), limits, device, dtype, batch_size, specialised)
+    engine = Engine(specs(models, source or {}), limits, device, dtype, batch_size, specialised, tf32)
     app = make_app(engine, key=key, origins=tuple(origins), log=say if access_log else None)
     where = address(listener)
     greeting = f"genpercept: listening on {where}; how to ask: {where}/docs"

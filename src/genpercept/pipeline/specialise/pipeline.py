@@ -24,6 +24,7 @@ from genpercept.models.paradigms import Paradigm
 from genpercept.pipeline.call import Run
 from genpercept.pipeline.pipeline import GenPerceptPipeline
 from genpercept.pipeline.specialise import fold as folding
+from genpercept.pipeline.specialise import memory_format
 from genpercept.pipeline.specialise.compiled import Compiled, Graphed, Pools
 
 COMPILE = ("", "dynamic", "static")
@@ -34,10 +35,11 @@ _PROBE_CELLS = 8  # latent cells along each edge of the image on which the const
 class Settings:
     """What is done; stored in genpercept.json. dtype: of weights and activations.
 
-    fold: the algebra. layout: "channels_last", "contiguous", or "auto": channels_last but for float32, where it is no quicker
-    on CPUs and their group normalisation rounds a hundred times worse in it. compile: "" (not), "dynamic": one graph for all
-    sizes, or "static": one for each. cuda_graphs: replay repeated sizes, on CUDA devices. strips: the codec works through large
-    maps strip by strip, which takes less memory and leaves no seams, unlike diffusers' tiles; needs fold, goes without compile.
+    fold: the algebra. layout: "channels_last", "contiguous", or "auto": on CUDA devices what is measured to be quicker there
+    (`memory_format`), elsewhere channels_last but for float32, where it is no quicker on CPUs and their group normalisation
+    rounds a hundred times worse in it. compile: "" (not), "dynamic": one graph for all sizes, or "static": one for each.
+    cuda_graphs: replay repeated sizes, on CUDA devices. strips: the codec works through large maps strip by strip, which takes
+    less memory and leaves no seams, unlike diffusers' tiles; needs fold, goes without compile.
     """
 
     dtype: str = "float32"
@@ -59,7 +61,15 @@ class Settings:
 
     @property
     def channels_last(self) -> bool:
+        """By the rule, before anything is measured."""
         return self.layout == "channels_last" or (self.layout == "auto" and self.dtype != "float32")
+
+    @property
+    def way(self) -> str:
+        """What beside the networks decides how quick they are, in words; "" where it is nothing."""
+        ways = {"not folded": not self.fold, f"compiled ({self.compile})": bool(self.compile)}
+        ways |= {"CUDA graphs": self.cuda_graphs, "in strips": self.strips}
+        return ", ".join(way for way, on in ways.items() if on)
 
 
 def specialise(
@@ -134,6 +144,9 @@ class SpecialisedPipeline(GenPerceptPipeline):
         if "head" in folded:
             self._head = HEADS.find(self.info["head"]).wrap(folded["head"])
         self._speed_up()
+        usual = "channels_last" if self._settings.channels_last else "contiguous"
+        how = self._settings.dtype, self._settings.way
+        self._format = memory_format.MemoryFormat(self._runs, usual, *how, self._forget)
 
     def _folded(self) -> dict[str, nn.Module]:
         """Copies of the parts with what is constant in them. The constants come from a run on a small image."""
@@ -182,6 +195,11 @@ class SpecialisedPipeline(GenPerceptPipeline):
         """Why CUDA graphs, though asked for, could not be recorded; "" where they could, or had no occasion to be."""
         return next((quick.off for quick in self._quick if isinstance(quick, Graphed) and quick.off), "")
 
+    @property
+    def memory_format(self) -> str:
+        """ "contiguous" or "channels_last": of the last image's networks, or, before the first, by the rule."""
+        return self._format.present
+
     # ---- inference -------------------------------------------------------------------------------------------------
 
     @property
@@ -191,7 +209,10 @@ class SpecialisedPipeline(GenPerceptPipeline):
     def _forward(self, image_BCHW: Tensor, run: Run, latents: Tensor | None) -> Tensor:
         """As the parent's. ValueError where something that was constant has changed."""
         self._check_unchanged(run)
-        return super()._forward(image_BCHW, run, latents)
+        forward, device = super()._forward, self._execution_device
+        if self._settings.layout == "auto" and device.type in memory_format.MEASURED:
+            self._format.settle(max(image_BCHW.shape[-2:]), device, lambda: forward(image_BCHW, run, latents))
+        return forward(image_BCHW, run, latents)
 
     def _check_unchanged(self, run: Run) -> None:
         again = "call genpercept.specialise again, or use the plain pipeline"
@@ -210,11 +231,16 @@ class SpecialisedPipeline(GenPerceptPipeline):
         """To another device. ValueError for a dtype: specialise anew, so that what is folded is rounded once."""
         if any(isinstance(x, torch.dtype) for x in (*args, *kwargs.values())):
             raise ValueError("a specialised pipeline cannot change its dtype: call genpercept.specialise with dtype=")
+        self._format.reset()
         super().to(*args, **kwargs)
         self._runs.to(self.device)
+        self._forget()
+        return self
+
+    def _forget(self) -> None:
+        """Graphs and compiled code: weights have moved."""
         for quick in self._quick:
             quick.clear()
-        return self
 
     def enable_model_cpu_offload(self, *args: Any, **kwargs: Any) -> None:
         """ValueError: what runs are not the parts that would be moved."""
