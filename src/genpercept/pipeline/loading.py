@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from genpercept.checkpoints import hub, weights
+from genpercept.core import dtypes
 from genpercept.core.devices import pick_device
 from genpercept.pipeline import base_model, exported, graphs
 from genpercept.pipeline import quantised as quantising
@@ -29,7 +30,7 @@ def load(
     base: str | Path | None = None,
     family: str | None = None,
     task: str | None = None,
-    torch_dtype: torch.dtype | None = None,
+    torch_dtype: torch.dtype | str | None = None,
     device: str | torch.device | None = None,
     subfolder: str | None = None,
     revision: str | None = None,
@@ -49,7 +50,7 @@ def load(
     base: the text-to-image model that a public checkpoint was trained from, for what it does not bring itself; None:
     GENPERCEPT_BASE names it. family: the checkpoint's layout, where its files don't tell; task: what the model is for, where
     they don't tell that (the U-Nets of depth and normals look alike), checked where they do. What was concluded, and from what,
-    is in `meta["decided"]`. float32 unless torch_dtype. device None: the fastest there is.
+    is in `meta["decided"]`. float32 unless torch_dtype, one of torch's types or its name. device None: the fastest there is.
     specialised: True for the quicker pipeline of `genpercept.specialise`, False for the plain one, None: as it was saved.
     encoder, decoder: another codec for one end or both, as `pipe.with_codec` takes it: the folder or hub id of a codec, or a
     model whose codec is taken. quantised: "int8wo" (weights) or "int8dq" (activations, too) of linear layers in int8, by
@@ -60,10 +61,13 @@ def load(
     where: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
     where |= {"token": token, "allow_pickle": allow_pickle}
     _check_names(task, family)
-    quantising.check(quantised, specialised)
+    if quantised is not None:
+        quantising.check(quantised, specialised)
     if (file := graphs.find(Path(name) / (subfolder or ""))) is not None:
         _refuse_parts(file, specialised, encoder or decoder, variant, quantised)
-        return _check_asked(exported.load(file, torch_dtype, pick_device(str(device or "auto"))), name, family, task)
+        graph = exported.load(file, torch_dtype, graphs.pick_device(file, str(device or "auto")))
+        return _check_asked(cast(GenPerceptPipeline, graph), name, family, task)  # whose call it shares
+    torch_dtype = dtypes.to_torch(torch_dtype) if isinstance(torch_dtype, str) else torch_dtype
     with weights.variant(variant):
         folder = hub.resolve(name, subfolder=subfolder, **where)
         weights.check_variant(folder, variant)

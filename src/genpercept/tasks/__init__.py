@@ -22,6 +22,7 @@ from genpercept.tasks._task import ScalarTask, TaskOptions, painted, unpainted
 __all__ = [
     "DEFAULT",
     "TASKS",
+    "ArrayTask",
     "ClassTask",
     "JudgingTask",
     "PostProcessedTask",
@@ -114,6 +115,16 @@ class RegionTask(Protocol):
     def merge(self, predictions: Sequence[Prediction], regions: Sequence[Region]) -> Prediction:
         """One Prediction for the image out of one for each region, in the regions' order."""
         ...
+
+
+@runtime_checkable
+class ArrayTask(Protocol):
+    """A task whose `decode`, `flip` and `regions` may take NumPy arrays in the place of tensors (see core.arrays).
+
+    Exported models give arrays to those whose `takes_arrays` is True, so that they need no torch, and tensors to all others.
+    """
+
+    takes_arrays: bool
 
 
 @runtime_checkable

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch import Tensor
+import numpy as np
 
+from genpercept.core import arrays
 from genpercept.core.values import Geometry, Sample, Target
 from genpercept.imaging.prediction import Prediction
-from genpercept.tasks._task import TaskOptions
+from genpercept.tasks._task import TaskOptions, raw_of
+
+if TYPE_CHECKING:
+    from genpercept.core.arrays import Map
 
 SPACES = ("srgb", "linear", "stack")
 
@@ -30,6 +34,7 @@ class Intrinsics(TaskOptions):
 
     name = "intrinsics"
     kind = "intrinsics"
+    takes_arrays = True
     spaces = ("image",)
     labels = ()
     head = "vae"
@@ -59,11 +64,11 @@ class Intrinsics(TaskOptions):
             f"{sample.name}: task 'intrinsics' is for published checkpoints; there are no labels to train on"
         )
 
-    def decode(self, raw: Tensor, geometry: Geometry) -> Prediction:
+    def decode(self, raw: Map, geometry: Geometry) -> Prediction:
         """(1, 3 n, H, W), clipped to [-1, 1], to [0, 1], at the image's size: (H, W, 3 n)."""
-        values = geometry.invert((raw.float().clamp(-1, 1) + 1) / 2)[0].permute(1, 2, 0)
+        values = np.moveaxis(arrays.to_numpy(geometry.invert((arrays.floats(raw).clip(-1, 1) + 1) / 2)[0]), 0, -1)
         meta = {"targets": self.described()}
-        return Prediction(values.cpu().numpy(), self.kind, raw=raw[0].float().cpu().numpy(), meta=meta)
+        return Prediction(values, self.kind, raw=raw_of(raw), meta=meta)
 
     def truth(self, sample: Sample) -> dict[str, Any]:
         """ValueError: no data set here has such labels."""

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genpercept.core import arrays
 from genpercept.core.options import check_flag
 from genpercept.core.values import Geometry, Sample, Target
 from genpercept.imaging.prediction import Prediction
-from genpercept.tasks._task import TaskOptions
+from genpercept.tasks._task import TaskOptions, raw_of
+
+if TYPE_CHECKING:
+    from genpercept.core.arrays import Map
 
 _EPS = 1e-6
+_TINY = 1e-12  # as F.normalize has it
+_MIRRORED = np.array([-1, 1, 1], np.float32)[:, None, None]
+_TOWARDS_VIEWER = np.array([0, 0, 1], np.float32)[:, None, None]
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,7 @@ class Normals(TaskOptions):
 
     name = "normals"
     kind = "normals"
+    takes_arrays = True
     spaces = ("image",)
     labels = ("normals",)
     head = "vae"
@@ -42,30 +50,37 @@ class Normals(TaskOptions):
         unit = torch.where(valid, F.normalize(torch.nan_to_num(normals), dim=0, eps=_EPS), 0.0)
         return Target(unit[None], valid[None, None])
 
-    def decode(self, raw: Tensor, geometry: Geometry) -> Prediction:
+    def decode(self, raw: Map, geometry: Geometry) -> Prediction:
         """Clipped to [-1, 1] (see `clip`), resized, then made unit length; a zero vector faces the viewer."""
-        n = raw.float().clamp(-1, 1) if self.clip else F.normalize(raw.float(), dim=1)
+        n = arrays.floats(raw[0])
+        n = n.clip(-1, 1) if self.clip else n / _length(n).clip(_TINY, None)
         values = np.empty((*geometry.original, 3), np.float32)
-        for rows, strip in geometry.strips(n[0]):
-            values[rows] = _unit(strip).permute(1, 2, 0).numpy()
-        return Prediction(values, kind=self.kind, raw=raw[0].float().cpu().numpy())
+        for rows, strip in geometry.strips(n):
+            values[rows] = np.moveaxis(arrays.to_numpy(_unit(strip)), 0, -1)
+        return Prediction(values, kind=self.kind, raw=raw_of(raw))
 
-    def flip(self, map_BCHW: Tensor) -> Tensor:
+    def flip(self, map_BCHW: Map) -> Map:
         """Mirrored, with the x component negated."""
-        return map_BCHW.flip(-1) * torch.tensor([-1.0, 1.0, 1.0], device=map_BCHW.device).view(1, 3, 1, 1)
+        return super().flip(map_BCHW) * arrays.like(map_BCHW, _MIRRORED)
 
     def truth(self, sample: Sample) -> dict[str, Any]:
         return {"gt": sample.label("normals").permute(1, 2, 0).numpy(), "valid": _known(sample).numpy()}
 
 
-def _unit(n_CHW: Tensor) -> Tensor:
-    x, y, z = n_CHW
-    length = (x * x).addcmul_(y, y).addcmul_(z, z).sqrt_()
-    unit = n_CHW / length.clamp_min(_EPS)
+def _unit(n_CHW: Map) -> Map:
+    length = _length(n_CHW)
+    unit = n_CHW / length.clip(_EPS, None)
     if float(length.min()) <= _EPS:
-        towards_viewer = torch.tensor([0.0, 0.0, 1.0])[:, None, None]
-        return torch.where(length > _EPS, unit, towards_viewer)
+        return arrays.space(n_CHW).where(length > _EPS, unit, arrays.like(n_CHW, _TOWARDS_VIEWER))
     return unit
+
+
+def _length(n_CHW: Map) -> Map:
+    x, y, z = n_CHW
+    total = x * x
+    total += y * y
+    total += z * z
+    return arrays.space(total).sqrt(total)
 
 
 def _known(sample: Sample) -> Tensor:
