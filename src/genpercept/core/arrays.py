@@ -35,7 +35,9 @@ def to_numpy(x: np.ndarray | torch.Tensor) -> np.ndarray:
 
 def like(x: Map, values: np.ndarray) -> Map:
     """`values` as what x is: an array, or a tensor on its device, which shares their memory on the CPU."""
-    return values if isinstance(x, np.ndarray) else torch.from_numpy(values).to(x.device)
+    if isinstance(x, np.ndarray):
+        return values
+    return torch.from_numpy(values).to(x.device)
 
 
 def pad(x_BCHW: Map, left: int, right: int, top: int, bottom: int, *, edge: bool = False) -> Map:
@@ -44,6 +46,21 @@ def pad(x_BCHW: Map, left: int, right: int, top: int, bottom: int, *, edge: bool
         sides = (*((0, 0),) * (x_BCHW.ndim - 2), (top, bottom), (left, right))
         return np.pad(x_BCHW, sides, mode="edge" if edge else "constant")
     return F.pad(x_BCHW, (left, right, top, bottom), mode="replicate" if edge else "constant")
+
+
+def length(n_CHW: Map) -> Map:
+    """Of vectors of three components, (H, W)."""
+    x, y, z = n_CHW
+    if isinstance(n_CHW, np.ndarray):
+        return np.sqrt(x * x + y * y + z * z)
+    return (x * x).addcmul_(y, y).addcmul_(z, z).sqrt_()
+
+
+def normalised(n_BCHW: Map) -> Map:
+    """Vectors along the channels at length 1, as F.normalize has it; those that are all but zero stay so."""
+    if isinstance(n_BCHW, np.ndarray):
+        return n_BCHW / np.maximum(np.sqrt(np.square(n_BCHW).sum(1, keepdims=True)), np.float32(1e-12))
+    return F.normalize(n_BCHW, dim=1)
 
 
 def add_product(out_MN: Map, a_MK: Map, b_KN: Map) -> None:

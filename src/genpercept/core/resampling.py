@@ -87,7 +87,8 @@ def strips(map_CHW: Map, size: Size) -> Iterator[tuple[slice, Map]]:
     """Rows of a float32 map on the CPU resized to `size`, (C, rows, W) in turn. Each is overwritten by the next one."""
     channels, h, _ = map_CHW.shape
     height, width = size
-    wide = _widened(map_CHW, width)
+    array = isinstance(map_CHW, np.ndarray)
+    wide = _widened(map_CHW, width) if array else resize(map_CHW[None], (h, width))[0].contiguous()
     if h == height:
         yield slice(0, h), wide
         return
@@ -105,12 +106,10 @@ def strips(map_CHW: Map, size: Size) -> Iterator[tuple[slice, Map]]:
         yield slice(start, stop), part
 
 
-def _widened(map_CHW: Map, width: int) -> Map:
-    """(C, H, W) on the CPU -> (C, H, width), contiguous."""
-    if not isinstance(map_CHW, np.ndarray):
-        return resize(map_CHW[None], (map_CHW.shape[1], width))[0].contiguous()
-    channels, h, w = map_CHW.shape
-    rows = np.ascontiguousarray(map_CHW, np.float32)
+def _widened(rows_CHW: np.ndarray, width: int) -> np.ndarray:
+    """(C, H, W) -> (C, H, width), contiguous."""
+    channels, h, w = rows_CHW.shape
+    rows = np.ascontiguousarray(rows_CHW, np.float32)
     if w == width:
         return rows
     first, weights = taps(w, width)

@@ -190,13 +190,14 @@ _FIELDS = tuple(f.name for f in fields(Sample) if f.name not in BESIDE)  # that 
 
 @dataclass(frozen=True)
 class Region:
-    """A part of an image as a network is to see it: image (1, 3, h, w) in [0, 1], and the box (x, y, width, height) it shows.
+    """A part of an image as a network is to see it: image (1, 3, h, w) in [0, 1], an array or a tensor as the whole was, and
+    the box (x, y, width, height) it shows.
 
     Edges of the box are edges of the part: x + u / w * width is where its column edge u lies in the image. score: how sure a
     detector was of it; None where nobody had to find it.
     """
 
-    image: Tensor
+    image: Any
     box: tuple[float, float, float, float]
     score: float | None = None
 

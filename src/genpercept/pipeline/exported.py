@@ -96,7 +96,7 @@ class ExportedPipeline(Predictor):
         """image: (H, W, 3), or what a task on regions made of `_planes`, (1, 3, H, W)."""
         if image.ndim == 3:
             return geometry.apply_pixels(arrays.to_numpy(image))
-        return arrays.to_numpy(geometry.apply(image))
+        return geometry.apply(arrays.to_numpy(image))
 
     def _forward(self, image_BCHW: np.ndarray | Tensor, run: Run, latents: Tensor | None) -> Any:
         h, w = image_BCHW.shape[-2:]

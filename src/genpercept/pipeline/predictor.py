@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -23,9 +23,6 @@ from genpercept.models.paradigms import Paradigm
 from genpercept.pipeline import call, pairing
 from genpercept.pipeline.call import Run
 from genpercept.tasks import TASKS, JudgingTask, RegionTask, Task
-
-if TYPE_CHECKING:
-    from genpercept.core.arrays import Map
 
 
 class Predictor(ABC):
@@ -158,7 +155,7 @@ class Predictor(ABC):
         """An image (H, W, 3) as `read` gives it, or (1, 3, H, W) in [0, 1] -> (1, 3, *padded) where the network wants it."""
 
     @abstractmethod
-    def _forward(self, image_BCHW: Map, run: Run, latents: Tensor | None) -> Map:
+    def _forward(self, image_BCHW: Any, run: Run, latents: Tensor | None) -> Any:
         """Padded images (B, 3, H, W) in [0, 1] -> raw maps (B runs, C, H, W) float32, run by run within image by image."""
 
     @abstractmethod

@@ -7,6 +7,7 @@ of the map, but by a fit (Guo 2011, "A simple algorithm for fitting a Gaussian f
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,6 +15,9 @@ from torch import Tensor
 
 from genpercept.core import arrays
 from genpercept.core.values import Region, Size, resize
+
+if TYPE_CHECKING:
+    from genpercept.core.arrays import Map
 
 JOINTS = 17
 STRIDE = 4  # image pixels per heatmap pixel
@@ -87,9 +91,7 @@ def _refine(maps: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarr
     return np.where(peaked[:, None], step, 0.0).clip(-1, 1)
 
 
-def crop(
-    image_1CHW: np.ndarray | Tensor, box: Sequence[float], padding: float, size: Size, score: float | None = None
-) -> Region:
+def crop(image_1CHW: Map, box: Sequence[float], padding: float, size: Size, score: float | None = None) -> Region:
     """The box, padded and brought to the aspect of `size`, as a Region of that size; black beyond the image's edge."""
     x, y, w, h = box
     aspect = size[1] / size[0]

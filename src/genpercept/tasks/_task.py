@@ -51,8 +51,9 @@ def painted(map_HW: Tensor, valid_HW: Tensor, space: str) -> Target:
 def unpainted(raw_BCHW: Map, clip: str = "mean") -> Map:
     """Mean of the channels in [-1, 1] as (B, 1, H, W) in [0, 1]. clip: the mean, or each of the channels before it."""
     raw = arrays.floats(raw_BCHW)
-    raw = raw.clip(-1, 1) if clip == "channels" else raw
-    return (raw.mean(1)[:, None].clip(-1, 1) + 1) / 2
+    if clip == "channels":
+        raw = raw.clip(-1, 1)
+    return (arrays.space(raw).mean(raw, 1)[:, None].clip(-1, 1) + 1) / 2
 
 
 def raw_of(raw_1CHW: Map) -> np.ndarray:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from genpercept.core.arrays import Map
 
 _EPS = 1e-6
-_TINY = 1e-12  # as F.normalize has it
 _MIRRORED = np.array([-1, 1, 1], np.float32)[:, None, None]
 _TOWARDS_VIEWER = np.array([0, 0, 1], np.float32)[:, None, None]
 
@@ -52,10 +51,10 @@ class Normals(TaskOptions):
 
     def decode(self, raw: Map, geometry: Geometry) -> Prediction:
         """Clipped to [-1, 1] (see `clip`), resized, then made unit length; a zero vector faces the viewer."""
-        n = arrays.floats(raw[0])
-        n = n.clip(-1, 1) if self.clip else n / _length(n).clip(_TINY, None)
+        n = arrays.floats(raw)
+        n = n.clip(-1, 1) if self.clip else arrays.normalised(n)
         values = np.empty((*geometry.original, 3), np.float32)
-        for rows, strip in geometry.strips(n):
+        for rows, strip in geometry.strips(n[0]):
             values[rows] = np.moveaxis(arrays.to_numpy(_unit(strip)), 0, -1)
         return Prediction(values, kind=self.kind, raw=raw_of(raw))
 
@@ -68,19 +67,11 @@ class Normals(TaskOptions):
 
 
 def _unit(n_CHW: Map) -> Map:
-    length = _length(n_CHW)
+    length = arrays.length(n_CHW)
     unit = n_CHW / length.clip(_EPS, None)
     if float(length.min()) <= _EPS:
         return arrays.space(n_CHW).where(length > _EPS, unit, arrays.like(n_CHW, _TOWARDS_VIEWER))
     return unit
-
-
-def _length(n_CHW: Map) -> Map:
-    x, y, z = n_CHW
-    total = x * x
-    total += y * y
-    total += z * z
-    return arrays.space(total).sqrt(total)
 
 
 def _known(sample: Sample) -> Tensor:

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genpercept.core import arrays
 from genpercept.core.label_rules import MIRRORED_JOINTS
 from genpercept.core.options import check_integer, check_number
 from genpercept.core.values import Geometry, Region, Sample, Target
@@ -83,7 +82,7 @@ class Pose(TaskOptions):
 
     # ---- regions -------------------------------------------------------------------------------------------------------
 
-    def regions(self, image: np.ndarray | Tensor, boxes: np.ndarray | None) -> list[Region]:
+    def regions(self, image: Map, boxes: np.ndarray | None) -> list[Region]:
         """A crop for each box (N, 4 or 5): x, y, width, height in pixels, and the detector's score. None: the whole image."""
         h, w = image.shape[-2:]
         rows = np.array([[0, 0, w, h]], np.float64) if boxes is None else np.asarray(boxes, np.float64)
@@ -133,7 +132,7 @@ class Pose(TaskOptions):
         enlarged = region.image.shape[-1] / region.box[2] * (region.image.shape[-2] / region.box[3])
         return _cut(sample, region, torch.from_numpy(points)[None], {"areas": [area * enlarged]})
 
-    def _crop(self, image: np.ndarray | Tensor, box: tuple[float, ...], padding: float, score: float | None = None) -> Region:
+    def _crop(self, image: Map, box: tuple[float, ...], padding: float, score: float | None = None) -> Region:
         return _keypoints.crop(image, box, padding, (self.height, self.width), score)
 
 

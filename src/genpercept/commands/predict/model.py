@@ -6,6 +6,7 @@ import copy
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -98,9 +99,9 @@ class Model:
         return self._device(self.machine.devices[0]) == "cpu"
 
     def _device(self, wanted: str) -> str:
-        graph = self._graph()
-        return pick_device(wanted) if graph is None else graphs.pick_device(graph, wanted)
+        return pick_device(wanted) if self._graph is None else graphs.pick_device(self._graph, wanted)
 
+    @cached_property
     def _graph(self) -> Path | None:
         """The file of an exported graph, if the model is one: that needs no torch."""
         return graphs.find(Path(self.request.model_name) / (self.request.subfolder or ""))
@@ -138,7 +139,7 @@ class Model:
         options: dict[str, Any] = {"processing_resolution": request.processing_resolution}
         options |= {"num_inference_steps": request.steps, "ensemble_size": request.ensemble_size}
         options["batch_size"] = batch_size
-        if self._graph() is None:  # a graph draws no noise
+        if self._graph is None:  # a graph draws no noise
             options["generator"] = torch.Generator().manual_seed(request.seed)
         if request.flip_test:
             options["flip_test"] = True
@@ -180,7 +181,7 @@ class Model:
         given: dict[str, Any] = {k: v for k, v in names.items() if v is not None}
         if request.allow_pickle:
             given["allow_pickle"] = True
-        dtype = request.dtype if self._graph() else dtypes.to_torch(request.dtype)
+        dtype = request.dtype if self._graph else dtypes.to_torch(request.dtype)
         if request.model is None and not self._pipes:
             say(
                 f"genpercept: no --model given: using {request.model_name}, small and embedded; name a full-size one by"
