@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import numpy as np
 
-from genpercept.checkpoints import parts, stand_ins
+from genpercept.checkpoints import onnx_metadata, parts, stand_ins
 from genpercept.core import devices, dtypes
 from genpercept.core.texts import one_line
 from genpercept.pipeline import manifest
@@ -78,14 +78,10 @@ def read_info(path: Path) -> dict[str, Any]:
 
 
 def _onnx_metadata(path: Path) -> str:
-    import onnx
-    from google.protobuf.message import DecodeError
-
     try:
-        model = onnx.load(path, load_external_data=False)
-    except (DecodeError, OSError) as error:
+        return onnx_metadata.read(path).get(KEY, "")
+    except (ValueError, OSError) as error:
         raise _damaged(path, error) from None
-    return next((entry.value for entry in model.metadata_props if entry.key == KEY), "")
 
 
 class _OnnxRuntime:
