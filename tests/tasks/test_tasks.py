@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 from genpercept.core.values import Geometry, Sample
 from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import METRICS
-from genpercept.tasks import TASKS, JudgingTask, PostProcessedTask, _keypoints, depth
+from genpercept.tasks import TASKS, ArrayTask, JudgingTask, PostProcessedTask, _keypoints, depth
 from genpercept.tasks.disparity import normalise
 from tests.support.paths import GOLDEN
 
@@ -106,6 +107,33 @@ def test_decode_takes_the_spaces_it_names(name: str) -> None:
         shape = (1, 17) if task.kind == "keypoints" else (26, 40)
         assert pred.kind == task.kind and pred.values.shape[:2] == shape
         assert pred.raw is not None and np.array_equal(pred.raw, raw[0].numpy())
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *((name, {}) for name in TASKS.names()),
+        ("depth", {"clip": "channels", "stretch": True}),
+        ("normals", {"clip": False}),
+        ("dis", {"minmax": False, "threshold": 0.5}),
+        ("matting", {"postprocess": False}),
+    ],
+)
+@pytest.mark.parametrize("original", [(26, 41), (7, 9), (13, 20), (40, 1)])
+def test_an_array_is_decoded_as_a_tensor_is(name: str, options: dict[str, Any], original: tuple[int, int]) -> None:
+    """To a few 1e-7 of the range, larger and smaller than the network's size; what thresholds do, but where both are near."""
+    task = TASKS.find(name).with_options(**options)
+    assert isinstance(task, ArrayTask) and task.takes_arrays
+    for space in task.spaces:
+        raw = torch.randn(1, task.outputs(space), 16, 24, generator=torch.Generator().manual_seed(0))
+        raw[..., :3, :4] = 0  # of normals: without a direction
+        geometry = Geometry(original, (13, 20), (16, 24))
+        wanted, found = task.decode(raw, geometry), task.decode(raw.numpy(), geometry)
+        assert found.values.dtype == wanted.values.dtype and found.meta == wanted.meta
+        apart = np.abs(found.values.astype(np.float64) - wanted.values)
+        assert (apart > 2e-6).mean() < 0.002 and np.array_equal(found.raw, wanted.raw)
+        mirrored = task.flip(raw.numpy())
+        assert isinstance(mirrored, np.ndarray) and np.array_equal(mirrored, task.flip(raw).numpy())
 
 
 @pytest.mark.parametrize("name", AFFINE)

@@ -120,7 +120,7 @@ def decode(task: Task, raw_MCHW: Any, geometry: Geometry, options: dict[str, Any
 
 def size_of(image: np.ndarray | Tensor) -> tuple[int, int]:
     """Height and width of an image (H, W, 3) or (1, 3, H, W)."""
-    h, w = image.shape[:2] if isinstance(image, np.ndarray) else image.shape[-2:]
+    h, w = image.shape[:2] if image.ndim == 3 else image.shape[-2:]
     return int(h), int(w)
 
 

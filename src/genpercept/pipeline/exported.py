@@ -99,6 +99,7 @@ class ExportedPipeline(Predictor):
         return geometry.apply(arrays.to_numpy(image))
 
     def _forward(self, image_BCHW: np.ndarray | Tensor, run: Run, latents: Tensor | None) -> Any:
+        run.paradigm.check_steps(run.steps)
         h, w = image_BCHW.shape[-2:]
         if h % self.stride or w % self.stride:
             raise ValueError(

@@ -60,13 +60,10 @@ def load(
     """
     where: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
     where |= {"token": token, "allow_pickle": allow_pickle}
-    _check_names(task, family)
-    if quantised is not None:
-        quantising.check(quantised, specialised)
+    _check_names(task, family, quantised, specialised)
     if (file := graphs.find(Path(name) / (subfolder or ""))) is not None:
         _refuse_parts(file, specialised, encoder or decoder, variant, quantised)
-        graph = exported.load(file, torch_dtype, graphs.pick_device(file, str(device or "auto")))
-        return _check_asked(cast(GenPerceptPipeline, graph), name, family, task)  # whose call it shares
+        return _check_asked(_graph(file, torch_dtype, str(device or "auto")), name, family, task)
     torch_dtype = dtypes.to_torch(torch_dtype) if isinstance(torch_dtype, str) else torch_dtype
     with weights.variant(variant):
         folder = hub.resolve(name, subfolder=subfolder, **where)
@@ -87,6 +84,11 @@ def load(
     elif specialised or (specialised is None and stored):
         pipe = pipeline.again(pipe, torch_dtype)
     return pipe.to(pick_device(str(device or "auto")))
+
+
+def _graph(file: Path, torch_dtype: torch.dtype | str | None, device: str) -> GenPerceptPipeline:
+    """An exported model: no such pipeline, but with the same call."""
+    return cast(GenPerceptPipeline, exported.load(file, torch_dtype, graphs.pick_device(file, device)))
 
 
 def _public(
@@ -131,8 +133,10 @@ def _refuse_parts(
         )
 
 
-def _check_names(task: str | None, family: str | None) -> None:
+def _check_names(task: str | None, family: str | None, quantised: str | None, specialised: bool | None) -> None:
     """An unknown name is said before anything is loaded."""
+    if quantised is not None:  # the module brings diffusers
+        quantising.check(quantised, specialised)
     if task is not None:
         TASKS.find(task)
     if family is not None:
