@@ -68,11 +68,11 @@ class Task(Protocol):
         ...
 
     def decode(self, raw: Tensor, geometry: Geometry) -> Prediction:
-        """Raw map (1, C, *geometry.padded) of one of `spaces` -> Prediction at the image's own size."""
+        """Raw map (1, C, *geometry.padded) of one of `spaces` -> Prediction at the image's own size. See ArrayTask."""
         ...
 
     def flip(self, map_BCHW: Tensor) -> Tensor:
-        """A target or raw map mirrored left to right, with what mirroring does to its values."""
+        """A target or raw map mirrored left to right, with what mirroring does to its values. See ArrayTask."""
         ...
 
     def truth(self, sample: Sample) -> dict[str, Any]:
