@@ -11,8 +11,10 @@ def start() -> None:
     """From now on what our modules and diffusers' import is imported when it is used, in this process (`core.later`)."""
     later.wait(  # modules that bring torch or diffusers, for those that name them and may not use them
         "genpercept.commands.inspect.facts",
-        "genpercept.pipeline.exported",
+        "genpercept.pipeline.base_model",
+        "genpercept.pipeline.families._from_base",
         "genpercept.pipeline.pipeline",
+        "genpercept.pipeline.quantised",
         "genpercept.pipeline.specialise.pipeline",
     )
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from genpercept.core import resampling
-from genpercept.core.values import Geometry, to_tensor
+from genpercept.core.values import Geometry, planes, to_tensor
 
 NEAR = 5e-7  # of a range of 1
 SIZES = [((300, 401), (72, 96)), ((72, 96), (300, 401)), ((50, 60), (49, 70)), ((33, 20), (1, 1)), ((1, 1), (40, 30))]
@@ -58,11 +58,40 @@ def test_an_image_of_8_bits_as_the_network_sees_it(height: int, width: int, mode
     torch.testing.assert_close(geometry.apply_array(floats), wanted, rtol=0, atol=0 if mode == "official" else NEAR)
 
 
+@pytest.mark.parametrize(("source", "target"), [*SIZES, ((30, 40), (30, 9)), ((30, 40), (7, 40)), ((2, 3), (2, 900))])
+def test_an_array_is_resized_as_a_tensor_is(source: tuple[int, int], target: tuple[int, int]) -> None:
+    x = torch.stack([noise(3, *source), noise(3, *source).flip(0)])
+    found = resampling.resize(x.numpy(), target)
+    assert found.shape == (2, 3, *target) and found.dtype == np.float32
+    np.testing.assert_allclose(found, at_once(x, target).numpy(), rtol=0, atol=NEAR)
+    same = x.numpy()
+    assert resampling.resize(same, source) is same
+
+
+@pytest.mark.parametrize("mode", ["fit", "official"])
+@pytest.mark.parametrize(("height", "width"), [(301, 402), (60, 41), (97, 1), (1, 97), (20, 30)])
+def test_an_array_as_the_network_sees_it(height: int, width: int, mode: str) -> None:
+    """Of bytes and of floats, padded by its edge; "official" has the same bits, because it rounds."""
+    pixels = np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
+    geometry = Geometry.plan((height, width), 40, 8, mode)
+    wanted = geometry.apply(to_tensor(pixels)).numpy()
+    for given in (pixels, pixels.astype(np.float32) / 255):
+        found = geometry.apply_pixels(given)
+        assert found.shape == wanted.shape and found.dtype == np.float32 and found.flags.c_contiguous
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=0 if mode == "official" else NEAR)
+        np.testing.assert_allclose(
+            geometry.apply(planes(given)), wanted, rtol=0, atol=0 if mode == "official" else NEAR
+        )
+
+
 def test_answers_come_back_as_at_once() -> None:
     geometry = Geometry.plan((301, 402), 40, 8)
     answer = noise(2, 3, *geometry.padded)
     h, w = geometry.resized
     torch.testing.assert_close(geometry.invert(answer), at_once(answer[..., :h, :w], (301, 402)), rtol=0, atol=NEAR)
+    np.testing.assert_allclose(
+        geometry.invert(answer.numpy()), at_once(answer[..., :h, :w], (301, 402)).numpy(), rtol=0, atol=NEAR
+    )
     traced = answer.requires_grad_()
     assert geometry.invert(traced).requires_grad
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, features
 
 from genpercept.imaging import decode
 from genpercept.imaging.budget import Budget
@@ -348,3 +349,23 @@ def test_campaign(tmp_path: Path) -> None:
     assert sum(counts["refused"] for counts in tally.outcomes.values()) > 200
     assert sum(counts["image"] for counts in tally.outcomes.values()) > 50
     assert 0 < tally.peak < 2**28
+
+
+def test_common_files_load_no_other_formats(tmp_path: Path) -> None:
+    """In a fresh process: JPEG and PNG are read without Pillow's other plugins, and those are there when they are needed."""
+    for kind in decode.PILLOW_FORMATS:
+        if kind != "AVIF" or features.check("avif"):
+            (tmp_path / f"{kind}.img").write_bytes(saved(kind))
+    code = f"""
+import sys
+from pathlib import Path
+from genpercept.imaging.read import read
+folder = Path({str(tmp_path)!r})
+for kind in ("PNG", "JPEG", "BMP", "PPM", "GIF"):
+    assert read(folder / f"{{kind}}.img").shape == (64, 48, 3), kind
+assert not {{"PIL.TgaImagePlugin", "PIL.WebPImagePlugin", "PIL.Hdf5StubImagePlugin"}} & set(sys.modules)
+for path in sorted(folder.iterdir()):
+    assert read(path).shape == (64, 48, 3), path
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

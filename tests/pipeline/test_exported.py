@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -19,13 +18,12 @@ import genpercept
 from genpercept import GenPerceptPipeline, Prediction
 from genpercept.commands.export import run as export
 from genpercept.commands.inspect.show import inspect
-from genpercept.models.backbones import BACKBONES
 from genpercept.models.codecs import CODECS
 from genpercept.models.codecs.pair import CodecPair
 from genpercept.models.codecs.tiny import matching_config
-from genpercept.models.heads import HEADS
 from genpercept.pipeline import exported
 from genpercept.training.networks.prune import prune
+from tests.support.graphs import ONNX, OPENVINO, lacks, small, written
 from tests.support.paths import GOLDEN
 from tests.support.pictures import picture
 
@@ -33,13 +31,6 @@ from tests.support.pictures import picture
 SIZES = [(64, 96), (37, 53), (1, 1), (8, 24), (100, 44)]
 
 
-def lacks(*packages: str) -> Any:
-    absent = [name for name in packages if importlib.util.find_spec(name) is None]
-    return pytest.mark.skipif(bool(absent), reason=f"not installed: {', '.join(absent)}")
-
-
-_ONNX = lacks("onnx", "onnxscript", "onnxruntime")
-_OPENVINO = lacks("onnx", "onnxscript", "openvino")
 _NNCF = lacks("nncf")
 
 
@@ -52,31 +43,6 @@ def agree(plain: Any, graph: Any, atol: float = 1e-4) -> None:
     two = [picture((40, 56), seed) for seed in range(3)]
     for a, b in zip(plain(two, batch_size=2), graph(two, batch_size=2), strict=True):
         np.testing.assert_allclose(b.raw, a.raw, atol=atol * max(1.0, float(np.abs(a.raw).max())), rtol=0)
-
-
-def small(task: str = "depth", head: dict[str, Any] | None = None, **options: Any) -> GenPerceptPipeline:
-    """Random weights, few layers: tracing is quick. head: the configuration of a DPT head."""
-    torch.manual_seed(0)
-    unet = {"block_out_channels": [16, 32], "layers_per_block": 1, "attention_head_dim": 8, "cross_attention_dim": 16}
-    unet |= {"down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"], "norm_num_groups": 4}
-    unet |= {"up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"], "use_linear_projection": True}
-    vae = {"block_out_channels": [8, 16], "norm_num_groups": 4, "layers_per_block": 1, "latent_channels": 4}
-    vae |= {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
-    parts: dict[str, Any] = {
-        "unet": BACKBONES.find("sd21").build(unet),
-        "prompt_embeds": torch.randn(1, 2, 16),
-    }
-    parts["vae"] = CODECS.find("kl").build(vae)
-    if head is not None:
-        parts["head_module"] = HEADS.find("dpt").build({"neck_hidden_sizes": [16, 32], **head})
-        parts["head"] = "dpt"
-    return GenPerceptPipeline.from_parts(**parts, task=task, resolution=32, **options)
-
-
-def written(pipe: GenPerceptPipeline, to: str, out: Path, folder: Path, **options: Any) -> GenPerceptPipeline:
-    pipe.save_pretrained(folder / "m")
-    assert export.main(str(folder / "m"), to, out, **options) == 0
-    return genpercept.load(out, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +59,7 @@ def mini_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # ---- the same answers ------------------------------------------------------------------------------------------------
 
 
-@_ONNX
+@ONNX
 def test_mini_depth(mini_onnx: Path) -> None:
     plain, graph = genpercept.load("mini/depth", device="cpu"), genpercept.load(mini_onnx, device="cpu")
     agree(plain, graph)
@@ -104,7 +70,7 @@ def test_mini_depth(mini_onnx: Path) -> None:
     assert changed == {"model"} and b.meta["model"] == str(mini_onnx)
 
 
-@_ONNX
+@ONNX
 def test_predict_command(mini_onnx: Path, tmp_path: Path) -> None:
     Image.fromarray(picture((48, 70))).save(tmp_path / "a.png")
     command = [sys.executable, "-m", "genpercept", "predict", str(tmp_path / "a.png"), "--format", "npz", "--model"]
@@ -122,7 +88,7 @@ def test_predict_command(mini_onnx: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@_OPENVINO
+@OPENVINO
 def test_mini_normals(tmp_path: Path) -> None:
     assert export.main("mini/normals", "openvino", tmp_path / "out") == 0
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [exported.MARKER, "model.bin", "model.xml"]
@@ -132,7 +98,7 @@ def test_mini_normals(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@_OPENVINO
+@OPENVINO
 def test_openvino_file(tmp_path: Path) -> None:
     """A family's axes are in the graph; its type of prediction is kept."""
     pipe = small("normals", paradigm_options={"prediction_type": "sample"}, axes=[[-1, 0, 0], [0, 1, 0], [0, 0, 1]])
@@ -146,7 +112,7 @@ def test_openvino_file(tmp_path: Path) -> None:
     assert written(pipe, "openvino", tmp_path / "new" / "n.xml", tmp_path).stride == pipe.stride  # ours may be replaced
 
 
-@_ONNX
+@ONNX
 def test_dpt_head_and_folder(tmp_path: Path) -> None:
     pipe = small("disparity", head={"out_channels": 1}, paradigm="direct")
     graph = written(pipe, "onnx", tmp_path / "out", tmp_path)
@@ -155,7 +121,7 @@ def test_dpt_head_and_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@_ONNX
+@ONNX
 def test_slim_ends(tmp_path: Path) -> None:
     """A tiny encoder and a pruned decoder of one channel, as `distil` saves them."""
     whole: Any = small()
@@ -169,7 +135,7 @@ def test_slim_ends(tmp_path: Path) -> None:
     assert graph.stride == pipe.stride and graph.resolution == pipe.resolution
 
 
-@_ONNX
+@ONNX
 def test_weights_beside_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As for models that one file cannot hold."""
     monkeypatch.setattr("genpercept.commands.export.onnx._INSIDE", 1000)
@@ -187,9 +153,9 @@ def test_weights_beside_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("to", "dtype", "most", "mean"),
     [
-        pytest.param("onnx", "fp16", 5e-3, 5e-4, marks=_ONNX),
-        pytest.param("openvino", "fp16", 5e-3, 5e-4, marks=_OPENVINO),
-        pytest.param("openvino", "int8", 0.4, 0.04, marks=(_OPENVINO, _NNCF)),
+        pytest.param("onnx", "fp16", 5e-3, 5e-4, marks=ONNX),
+        pytest.param("openvino", "fp16", 5e-3, 5e-4, marks=OPENVINO),
+        pytest.param("openvino", "int8", 0.4, 0.04, marks=(OPENVINO, _NNCF)),
     ],
 )
 def test_fewer_bits(tmp_path: Path, to: str, dtype: str, most: float, mean: float) -> None:
@@ -207,7 +173,7 @@ def test_fewer_bits(tmp_path: Path, to: str, dtype: str, most: float, mean: floa
 
 
 @pytest.mark.slow
-@_ONNX
+@ONNX
 def test_own_images(tmp_path: Path) -> None:
     for i in range(2):
         Image.fromarray(picture((40, 60), i)).save(tmp_path / f"{i}.png")
@@ -219,7 +185,7 @@ def test_own_images(tmp_path: Path) -> None:
 # ---- what it says of itself ------------------------------------------------------------------------------------------
 
 
-@_ONNX
+@ONNX
 def test_inspect(mini_onnx: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = inspect(mini_onnx)
     assert report.kind == "exported graph" and report.loads and not report.problems
@@ -232,7 +198,7 @@ def test_inspect(mini_onnx: Path, capsys: pytest.CaptureFixture[str]) -> None:
 # ---- refusals --------------------------------------------------------------------------------------------------------
 
 
-@_ONNX
+@ONNX
 def test_refused_calls(mini_onnx: Path) -> None:
     graph = genpercept.load(mini_onnx, device="cpu")
     image = picture((30, 30))
@@ -256,7 +222,7 @@ def test_refused_calls(mini_onnx: Path) -> None:
         export.main(str(mini_onnx), "onnx", mini_onnx.with_name("again.onnx"))
 
 
-@_ONNX
+@ONNX
 def test_damaged_and_foreign_files(mini_onnx: Path, tmp_path: Path) -> None:
     import onnx
 
@@ -280,7 +246,7 @@ def test_damaged_and_foreign_files(mini_onnx: Path, tmp_path: Path) -> None:
         ({"paradigm": "stochastic_multi_step"}, "from noise"),
     ],
 )
-@_ONNX
+@ONNX
 def test_refused_models(tmp_path: Path, options: dict[str, Any], reason: str) -> None:
     GenPerceptPipeline.from_base(GOLDEN / "sd-tiny", "depth", **options).save_pretrained(tmp_path / "m")
     with pytest.raises(ValueError, match=f"cannot be exported as a graph: .*{reason}"):

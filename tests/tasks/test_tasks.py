@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 from genpercept.core.values import Geometry, Sample
 from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import METRICS
-from genpercept.tasks import TASKS, JudgingTask, PostProcessedTask, _keypoints, depth
+from genpercept.tasks import TASKS, ArrayTask, JudgingTask, PostProcessedTask, _keypoints, depth
 from genpercept.tasks._task import on_host, packed, unpacked
 from genpercept.tasks.disparity import normalise
 from tests.support.paths import GOLDEN
@@ -119,6 +120,33 @@ def test_an_answer_leaves_a_gpu_in_one_piece_and_keeps_its_bits() -> None:
         for got, want in zip(unpacked(bits, [values, raw[0]]), on_host(values, raw), strict=True):
             np.testing.assert_array_equal(got.numpy(), want)
             assert got.numpy().dtype == want.dtype and got.untyped_storage().data_ptr() == bits.data_ptr()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *((name, {}) for name in TASKS.names()),
+        ("depth", {"clip": "channels", "stretch": True}),
+        ("normals", {"clip": False}),
+        ("dis", {"minmax": False, "threshold": 0.5}),
+        ("matting", {"postprocess": False}),
+    ],
+)
+@pytest.mark.parametrize("original", [(26, 41), (7, 9), (13, 20), (40, 1)])
+def test_an_array_is_decoded_as_a_tensor_is(name: str, options: dict[str, Any], original: tuple[int, int]) -> None:
+    """To a few 1e-7 of the range, larger and smaller than the network's size; what thresholds do, but where both are near."""
+    task = TASKS.find(name).with_options(**options)
+    assert isinstance(task, ArrayTask) and task.takes_arrays
+    for space in task.spaces:
+        raw = torch.randn(1, task.outputs(space), 16, 24, generator=torch.Generator().manual_seed(0))
+        raw[..., :3, :4] = 0  # of normals: without a direction
+        geometry = Geometry(original, (13, 20), (16, 24))
+        wanted, found = task.decode(raw, geometry), task.decode(raw.numpy(), geometry)
+        assert found.values.dtype == wanted.values.dtype and found.meta == wanted.meta
+        apart = np.abs(found.values.astype(np.float64) - wanted.values)
+        assert (apart > 2e-6).mean() < 0.002 and np.array_equal(found.raw, wanted.raw)
+        mirrored = task.flip(raw.numpy())
+        assert isinstance(mirrored, np.ndarray) and np.array_equal(mirrored, task.flip(raw).numpy())
 
 
 @pytest.mark.parametrize("name", AFFINE)

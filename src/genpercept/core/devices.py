@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ def allow_tf32(on: bool) -> None:
 
 def pick_device(device: str) -> str:
     """The device: "auto" is the first there is of cuda, mps and cpu. ValueError for another."""
+    if device == "cpu":  # is always there, and nobody should wait for torch to say so
+        return device
     import torch
 
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
@@ -73,3 +77,28 @@ def threads_kept() -> Iterator[None]:
 def cores() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads() -> int:
+    """Threads of an operation: torch's number, where somebody has imported it; else the one that it would begin with."""
+    if (torch := sys.modules.get("torch")) is not None:
+        return torch.get_num_threads()
+    said = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    most = _whole_cores()  # torch takes no more where MKL computes
+    return min(int(said), most) if said.isdecimal() and int(said) > 0 else most
+
+
+def set_threads(count: int) -> None:
+    """Of torch, for what this thread computes from now on; nothing where nobody has imported it."""
+    if (torch := sys.modules.get("torch")) is not None and torch.get_num_threads() != count:
+        torch.set_num_threads(count)
+
+
+def _whole_cores() -> int:
+    """Cores that this process may use, two threads of one core counted once; `cores` where the system does not tell."""
+    try:
+        where = [Path(f"/sys/devices/system/cpu/cpu{n}/topology") for n in os.sched_getaffinity(0)]
+        told = {tuple((at / name).read_text() for name in ("physical_package_id", "core_id")) for at in where}
+    except (OSError, AttributeError):
+        return cores()
+    return len(told)

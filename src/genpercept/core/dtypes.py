@@ -48,8 +48,9 @@ def autocast(name: str) -> torch.dtype | None:
 
 
 def torch_name(dtype: torch.dtype | str) -> str:
-    """torch's name of a type, such as "float32"; a name stays as it is."""
-    return str(dtype).removeprefix("torch.")
+    """torch's name of a type, such as "float32", also of what people call "fp32"; another name stays as it is."""
+    name = str(dtype).removeprefix("torch.")
+    return next((row.torch for row in FLOATS if row.name == name), name)
 
 
 def from_safetensors(name: str) -> str:
@@ -57,7 +58,7 @@ def from_safetensors(name: str) -> str:
     return _STORED.get(name, name)
 
 
-def to_openvino(dtype: torch.dtype | None) -> str:
+def to_openvino(dtype: torch.dtype | str | None) -> str:
     """What OpenVINO calls the type it is to compute in; float32 for None, and for types that it does not compute in."""
     return next((row.openvino for row in FLOATS if row.torch == torch_name(str(dtype))), FLOATS[0].openvino)
 

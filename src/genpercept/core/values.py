@@ -7,18 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from genpercept.core import resampling
+from genpercept.core import arrays, resampling
 from genpercept.core.labels import BESIDE, LABELS
 from genpercept.core.resampling import Size, resize
 
-__all__ = ["Features", "Geometry", "Region", "Sample", "Size", "Target", "resize", "to_tensor"]
+if TYPE_CHECKING:
+    from genpercept.core.arrays import Map
+
+__all__ = ["Features", "Geometry", "Region", "Sample", "Size", "Target", "planes", "resize", "to_tensor"]
 
 
 @dataclass(frozen=True)
@@ -56,51 +58,66 @@ class Geometry:
         up = [-(-edge // stride) * stride for edge in resized]
         return cls((h, w), resized, (up[0], up[1]), mode)
 
-    def apply(self, image_BCHW: Tensor) -> Tensor:
+    def apply(self, image_BCHW: Map) -> Map:
         """Image (B, C, *original) in [0, 1] -> (B, C, *padded), antialiased bilinear, replicated at the padding."""
+        if self.mode == "official" and isinstance(image_BCHW, np.ndarray):  # what is rounded wants torch's own sums
+            return self.apply(torch.from_numpy(image_BCHW)).numpy()
         x = resize(image_BCHW, self.resized)
         if self.mode == "official" and self.resized != self.original:
             x = (x * 255).round() / 255
         h, w = self.resized
-        return F.pad(x, (0, self.padded[1] - w, 0, self.padded[0] - h), mode="replicate")
+        return arrays.pad(x, 0, self.padded[1] - w, 0, self.padded[0] - h, edge=True)
 
-    def apply_array(self, image_HWC: np.ndarray) -> Tensor:
-        """`apply` of one image (*original, C), uint8 in [0, 255] or float32 in [0, 1] -> (1, C, *padded).
+    def apply_pixels(self, image_HWC: Map) -> Map:
+        """`apply` of one image (*original, C), uint8 in [0, 255] or float32 in [0, 1] -> (1, C, *padded), contiguous.
 
         Where it shrinks there is no copy in floats of all of it; the answer is that of `apply` to a few 1e-7.
         """
         height, width = self.resized[0], self.original[1]
         if self.mode == "official" or height >= self.original[0]:
-            return self.apply(to_tensor(image_HWC))
-        rows = resampling.shrink_rows(torch.from_numpy(image_HWC), height)
-        rows = rows.div_(255) if image_HWC.dtype == np.uint8 else rows
-        return replace(self, original=(height, width)).apply(rows.permute(2, 0, 1)[None].contiguous())
+            return self.apply(planes(image_HWC))
+        rows = resampling.shrink_rows(image_HWC, height)
+        return replace(self, original=(height, width)).apply(planes(rows, 255 if _bytes(image_HWC) else 1))
 
-    def invert(self, map_BCHW: Tensor) -> Tensor:
+    def apply_array(self, image_HWC: np.ndarray) -> Tensor:
+        """`apply_pixels` of an array, by torch."""
+        return self.apply_pixels(torch.from_numpy(image_HWC))
+
+    def invert(self, map_BCHW: Map) -> Map:
         """Network-sized map (B, C, *padded) -> (B, C, *original): crop the padding, resize back."""
         h, w = self.resized
-        here = map_BCHW.device.type == "cpu" and map_BCHW.dtype == torch.float32 and not map_BCHW.requires_grad
-        if not here or self.resized == self.original:
-            return resize(map_BCHW[..., :h, :w], self.original)
-        # NumPy asks for large pages, which torch does not: writing a large map for the first time takes a quarter of the time
-        out = torch.from_numpy(np.empty((*map_BCHW.shape[:2], *self.original), np.float32))
-        for i, map_CHW in enumerate(map_BCHW):
-            for rows, strip in self.strips(map_CHW):
-                out[i, :, rows] = strip
-        return out
+        cropped = map_BCHW[..., :h, :w]
+        if isinstance(cropped, np.ndarray) or self.resized == self.original:
+            return resize(cropped, self.original)
+        here = cropped.device.type == "cpu" and cropped.dtype == torch.float32 and not cropped.requires_grad
+        return (resampling.by_strips if here else resize)(cropped, self.original)
 
-    def strips(self, map_CHW: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    def strips(self, map_CHW: Map) -> Iterator[tuple[slice, Map]]:
         """`invert` of one map (C, *padded), strip by strip: its rows, and (C, rows, width), which the next one overwrites."""
         h, w = self.resized
-        return resampling.strips(map_CHW[..., :h, :w].float().cpu(), self.original)
+        cropped = arrays.floats(map_CHW[..., :h, :w])
+        return resampling.strips(cropped if isinstance(cropped, np.ndarray) else cropped.cpu(), self.original)
+
+
+def planes(image_HWC: Map, white: float | None = None) -> Map:
+    """An image (H, W, C) -> (1, C, H, W) float32, divided by `white`; None: 255 for uint8 in [0, 255], 1 for floats."""
+    xp = arrays.space(image_HWC)
+    x = xp.moveaxis(image_HWC, -1, 0)[None]
+    out = xp.empty(x.shape, dtype=xp.float32)  # one copy: of a large image two would be gigabytes
+    out[...] = x
+    divisor = white or (255 if _bytes(image_HWC) else 1)
+    if divisor != 1:
+        out /= divisor
+    return out
 
 
 def to_tensor(image_HWC: np.ndarray) -> Tensor:
     """An image (H, W, C), uint8 in [0, 255] or float32 in [0, 1] -> (1, C, H, W) float32 in [0, 1]."""
-    x = torch.from_numpy(image_HWC).permute(2, 0, 1)[None]
-    out = torch.empty(x.shape)  # one copy: of a large image two would be gigabytes
-    out.copy_(x)
-    return out.div_(255) if image_HWC.dtype == np.uint8 else out
+    return planes(torch.from_numpy(image_HWC))
+
+
+def _bytes(image: Map) -> bool:
+    return bool(image.dtype == arrays.space(image).uint8)
 
 
 @dataclass(slots=True)  # so that a label set under a name that is no field is an error
@@ -173,13 +190,14 @@ _FIELDS = tuple(f.name for f in fields(Sample) if f.name not in BESIDE)  # that 
 
 @dataclass(frozen=True)
 class Region:
-    """A part of an image as a network is to see it: image (1, 3, h, w) in [0, 1], and the box (x, y, width, height) it shows.
+    """A part of an image as a network is to see it: image (1, 3, h, w) in [0, 1], an array or a tensor as the whole was, and
+    the box (x, y, width, height) it shows.
 
     Edges of the box are edges of the part: x + u / w * width is where its column edge u lies in the image. score: how sure a
     detector was of it; None where nobody had to find it.
     """
 
-    image: Tensor
+    image: Any
     box: tuple[float, float, float, float]
     score: float | None = None
 

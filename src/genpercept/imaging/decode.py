@@ -147,14 +147,22 @@ def _open(path: Path) -> Image.Image:
     # Our limit can be raised and has its own message; Pillow's is a global, so it is set aside under a lock. Only the
     # header is parsed here.
     with _pillow_limit:
-        Image.init()
-        formats = [f for f in PILLOW_FORMATS if f in Image.OPEN]
         pillows = Image.MAX_IMAGE_PIXELS
         Image.MAX_IMAGE_PIXELS = None
         try:
-            return Image.open(path, formats=formats)
+            Image.preinit()
+            try:
+                return Image.open(path, formats=_known())
+            except UnidentifiedImageError:
+                Image.init()  # sixty modules more, which JPEG and PNG need not wait for
+                return Image.open(path, formats=_known())
         finally:
             Image.MAX_IMAGE_PIXELS = pillows
+
+
+def _known() -> list[str]:
+    """Of our formats those that Pillow has loaded."""
+    return [name for name in PILLOW_FORMATS if name in Image.OPEN]
 
 
 def _not_pillows(path: Path, name: str, limit: int) -> np.ndarray:

@@ -91,8 +91,8 @@ def batches(sizes: Sequence[tuple[int, int]], batch_size: int) -> Iterator[list[
             yield members[start : start + batch_size]
 
 
-def decode(task: Task, raw_MCHW: Tensor, geometry: Geometry, options: dict[str, Any]) -> Prediction:
-    """One run's raw map -> its Prediction; several -> their merged one, with its uncertainty.
+def decode(task: Task, raw_MCHW: Any, geometry: Geometry, options: dict[str, Any]) -> Prediction:
+    """One run's raw map, an array or a tensor, -> its Prediction; several, tensors, -> their merged one, with its uncertainty.
 
     Maps are merged at the size the network saw, without its padding, then resized. What has no such map (class ids,
     keypoints) is decoded from the mean of the raw maps.
@@ -120,7 +120,7 @@ def decode(task: Task, raw_MCHW: Tensor, geometry: Geometry, options: dict[str, 
 
 def size_of(image: np.ndarray | Tensor) -> tuple[int, int]:
     """Height and width of an image (H, W, 3) or (1, 3, H, W)."""
-    h, w = image.shape[:2] if isinstance(image, np.ndarray) else image.shape[-2:]
+    h, w = image.shape[:2] if image.ndim == 3 else image.shape[-2:]
     return int(h), int(w)
 
 

@@ -1,6 +1,6 @@
 """Files that `genpercept export` wrote for ONNX Runtime or OpenVINO: found, their settings read, and made ready to run.
 
-Nothing here needs torch. The pipeline over such a file is `exported`.
+Nothing here needs torch, but to find accelerators. The predictor over such a file is `exported`.
 """
 
 from __future__ import annotations
@@ -9,15 +9,17 @@ import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from threading import Lock
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import numpy as np
-import torch
 
-from genpercept.checkpoints import parts, stand_ins
-from genpercept.core import dtypes
+from genpercept.checkpoints import onnx_metadata, parts, stand_ins
+from genpercept.core import devices, dtypes
 from genpercept.core.texts import one_line
 from genpercept.pipeline import manifest
+
+if TYPE_CHECKING:
+    import torch
 
 KEY = "genpercept"  # of the metadata
 MARKER = "genpercept_export.json"  # what tells an export from a folder of someone else's
@@ -45,9 +47,19 @@ def find(name: str | Path) -> Path | None:
     return next((p for p in sorted(path.iterdir()) if p.suffix.lower() in FORMATS), None)
 
 
+def pick_device(path: Path, device: str) -> str:
+    """The device for the graph in a file: "auto" is the CPU, unless its runtime knows accelerators and one is there.
+
+    ValueError for one that is not there.
+    """
+    if device == "auto" and not FORMATS[path.suffix.lower()].accelerated():
+        return "cpu"
+    return devices.pick_device(device)
+
+
 def read_info(path: Path) -> dict[str, Any]:
     """The settings in a file's metadata, as genpercept.json has them, with `export`. ValueError for a file that has none."""
-    text = FORMATS[path.suffix.lower()][0](path)
+    text = FORMATS[path.suffix.lower()].metadata(path)
     if not text:
         raise ValueError(
             f"{path}: was not written by `genpercept export`: nothing in it says what it predicts; export the model again"
@@ -66,21 +78,17 @@ def read_info(path: Path) -> dict[str, Any]:
 
 
 def _onnx_metadata(path: Path) -> str:
-    import onnx
-    from google.protobuf.message import DecodeError
-
     try:
-        model = onnx.load(path, load_external_data=False)
-    except (DecodeError, OSError) as error:
+        return onnx_metadata.read(path).get(KEY, "")
+    except (ValueError, OSError) as error:
         raise _damaged(path, error) from None
-    return next((entry.value for entry in model.metadata_props if entry.key == KEY), "")
 
 
 class _OnnxRuntime:
-    def __init__(self, path: Path, dtype: torch.dtype | None, device: str) -> None:
+    def __init__(self, path: Path, dtype: torch.dtype | str | None, device: str) -> None:
         import onnxruntime
 
-        if dtype not in (None, torch.float32):
+        if dtype is not None and dtypes.torch_name(dtype) != "float32":
             raise ValueError(f"{path}: its dtype was chosen when it was exported: leave the dtype out, or export again")
         kind, _, number = device.partition(":")
         provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}.get(kind, kind)
@@ -89,7 +97,7 @@ class _OnnxRuntime:
                 f"{path}: this ONNX Runtime cannot use {device!r}: pass device cpu, or install one that can"
             )
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
+        options.intra_op_num_threads = devices.threads()
         options.log_severity_level = 3  # its warnings are about how it folds constants
         chosen = [(provider, {"device_id": int(number or 0)})] if kind == "cuda" else [provider]
         try:
@@ -99,6 +107,12 @@ class _OnnxRuntime:
 
     def __call__(self, image_BCHW: np.ndarray) -> np.ndarray:
         return cast(np.ndarray, self.session.run([OUTPUT], {INPUT: image_BCHW})[0])
+
+
+def _onnx_accelerated() -> bool:
+    import onnxruntime
+
+    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
 
 
 def _onnx_errors() -> tuple[type[Exception], ...]:
@@ -121,7 +135,7 @@ def _openvino_metadata(path: Path) -> str:
 
 
 class _OpenVino:
-    def __init__(self, path: Path, dtype: torch.dtype | None, device: str) -> None:
+    def __init__(self, path: Path, dtype: torch.dtype | str | None, device: str) -> None:
         import openvino
 
         kind = device.partition(":")[0]
@@ -130,7 +144,7 @@ class _OpenVino:
         # without it OpenVINO computes in bf16 wherever the processor has it
         options = {
             "INFERENCE_PRECISION_HINT": dtypes.to_openvino(dtype),
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "INFERENCE_NUM_THREADS": devices.threads(),
         }
         try:
             self.model = openvino.Core().compile_model(path, "CPU", options)
@@ -150,7 +164,16 @@ def _damaged(path: Path, error: Exception) -> ValueError:
     )
 
 
-FORMATS: Mapping[str, tuple[Callable[[Path], str], Callable[[Path, torch.dtype | None, str], Graph]]] = {
-    SUFFIXES["onnx"]: (_onnx_metadata, _OnnxRuntime),
-    SUFFIXES["openvino"]: (_openvino_metadata, _OpenVino),
+class Format(NamedTuple):
+    """What a suffix means. metadata: our settings in a file, "" where it has none. accelerated: whether its runtime, as it is
+    installed, runs on more than CPUs. ready: the graph in a file, in a dtype, on a device."""
+
+    metadata: Callable[[Path], str]
+    accelerated: Callable[[], bool]
+    ready: Callable[[Path, torch.dtype | str | None, str], Graph]
+
+
+FORMATS: Mapping[str, Format] = {
+    SUFFIXES["onnx"]: Format(_onnx_metadata, _onnx_accelerated, _OnnxRuntime),
+    SUFFIXES["openvino"]: Format(_openvino_metadata, lambda: False, _OpenVino),
 }

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from genpercept.checkpoints import hub, weights
+from genpercept.core import dtypes
 from genpercept.core.devices import pick_device
 from genpercept.pipeline import base_model, exported, graphs
 from genpercept.pipeline import quantised as quantising
@@ -29,7 +30,7 @@ def load(
     base: str | Path | None = None,
     family: str | None = None,
     task: str | None = None,
-    torch_dtype: torch.dtype | None = None,
+    torch_dtype: torch.dtype | str | None = None,
     device: str | torch.device | None = None,
     subfolder: str | None = None,
     revision: str | None = None,
@@ -49,7 +50,7 @@ def load(
     base: the text-to-image model that a public checkpoint was trained from, for what it does not bring itself; None:
     GENPERCEPT_BASE names it. family: the checkpoint's layout, where its files don't tell; task: what the model is for, where
     they don't tell that (the U-Nets of depth and normals look alike), checked where they do. What was concluded, and from what,
-    is in `meta["decided"]`. float32 unless torch_dtype. device None: the fastest there is.
+    is in `meta["decided"]`. float32 unless torch_dtype, one of torch's types or its name. device None: the fastest there is.
     specialised: True for the quicker pipeline of `genpercept.specialise`, False for the plain one, None: as it was saved.
     encoder, decoder: another codec for one end or both, as `pipe.with_codec` takes it: the folder or hub id of a codec, or a
     model whose codec is taken. quantised: "int8wo" (weights) or "int8dq" (activations, too) of linear layers in int8, by
@@ -59,11 +60,11 @@ def load(
     """
     where: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
     where |= {"token": token, "allow_pickle": allow_pickle}
-    _check_names(task, family)
-    quantising.check(quantised, specialised)
+    _check_names(task, family, quantised, specialised)
     if (file := graphs.find(Path(name) / (subfolder or ""))) is not None:
         _refuse_parts(file, specialised, encoder or decoder, variant, quantised)
-        return _check_asked(exported.load(file, torch_dtype, pick_device(str(device or "auto"))), name, family, task)
+        return _check_asked(_graph(file, torch_dtype, str(device or "auto")), name, family, task)
+    torch_dtype = dtypes.to_torch(torch_dtype) if isinstance(torch_dtype, str) else torch_dtype
     with weights.variant(variant):
         folder = hub.resolve(name, subfolder=subfolder, **where)
         weights.check_variant(folder, variant)
@@ -83,6 +84,11 @@ def load(
     elif specialised or (specialised is None and stored):
         pipe = pipeline.again(pipe, torch_dtype)
     return pipe.to(pick_device(str(device or "auto")))
+
+
+def _graph(file: Path, torch_dtype: torch.dtype | str | None, device: str) -> GenPerceptPipeline:
+    """An exported model: no such pipeline, but with the same call."""
+    return cast(GenPerceptPipeline, exported.load(file, torch_dtype, graphs.pick_device(file, device)))
 
 
 def _public(
@@ -127,8 +133,10 @@ def _refuse_parts(
         )
 
 
-def _check_names(task: str | None, family: str | None) -> None:
+def _check_names(task: str | None, family: str | None, quantised: str | None, specialised: bool | None) -> None:
     """An unknown name is said before anything is loaded."""
+    if quantised is not None:  # the module brings diffusers
+        quantising.check(quantised, specialised)
     if task is not None:
         TASKS.find(task)
     if family is not None:

@@ -1,11 +1,12 @@
-"""GenPerceptPipeline: image -> Prediction. `__call__` and `_forward` read as the specification of inference."""
+"""GenPerceptPipeline: a denoiser, a codec and a head as a Predictor. `_forward` reads as the specification of the network."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,9 +16,7 @@ from torch import Tensor, nn
 from genpercept.checkpoints import hub
 from genpercept.checkpoints.parts import FORMAT
 from genpercept.core.rng import Rng
-from genpercept.core.values import Features, Geometry, Region, to_tensor
-from genpercept.imaging.prediction import Prediction
-from genpercept.imaging.read import read_many
+from genpercept.core.values import Features, Geometry, to_tensor
 from genpercept.models.backbones import as_backbone
 from genpercept.models.codecs import CODECS
 from genpercept.models.heads import HEADS
@@ -25,10 +24,11 @@ from genpercept.models.paradigms import PARADIGMS, Paradigm
 from genpercept.pipeline import call, codec_swap, pairing
 from genpercept.pipeline.call import Run
 from genpercept.pipeline.folder import Parts, read_base, read_model, write
-from genpercept.tasks import TASKS, JudgingTask, RegionTask, Task
+from genpercept.pipeline.predictor import Predictor
+from genpercept.tasks import TASKS
 
 
-class GenPerceptPipeline(DiffusionPipeline):
+class GenPerceptPipeline(Predictor, DiffusionPipeline):
     """A dense predictor made of a denoiser, a codec, a fixed prompt's embedding, and a head where it has weights of its own.
 
     Device moves, offload, VAE slicing and tiling, and `push_to_hub` are DiffusionPipeline's. Loading and saving are ours,
@@ -60,109 +60,29 @@ class GenPerceptPipeline(DiffusionPipeline):
             )
         self.register_modules(unet=unet, vae=vae, head=head)
         self.prompt_embeds = prompt_embeds
-        self.info = info
-        self.task = str(info["task"])
-        self.resolution = int(info["resolution"])
-        self._task = TASKS.find(self.task).with_options(**(info.get("task_options") or {}))
+        self._describe(info)
         self._head = HEADS.find(info["head"]).wrap(head)
         self._codec = CODECS.find(info["codec"]).wrap(vae)
         self.paradigm(None)
 
     # ---- inference -------------------------------------------------------------------------------------------------
 
-    @torch.inference_mode()
-    def __call__(
-        self,
-        image: Any,
-        *,
-        processing_resolution: int | None = None,
-        num_inference_steps: int | None = None,
-        ensemble_size: int = 1,
-        ensembling_kwargs: dict[str, Any] | None = None,
-        paradigm: str | None = None,
-        generator: torch.Generator | Sequence[torch.Generator] | None = None,
-        latents: Tensor | None = None,
-        batch_size: int = 1,
-        resize_mode: str = "fit",
-        boxes: Any = None,
-        flip_test: bool = False,
-        **paradigm_options: Any,
-    ) -> Any:
-        """Predict for one image (-> Prediction) or a list of them (-> list, same order).
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """Without gradients; offloaded parts go back in the end."""
+        with torch.inference_mode():
+            yield
+            self.maybe_free_model_hooks()
 
-        image: path, PIL image, array (H, W[, C]) uint8 or float in [0, 1], tensor (3, H, W) in [0, 1].
-        processing_resolution: longest edge in pixels the network sees; None is the model's own, 0 the image's.
-        resize_mode "official" follows the public code. num_inference_steps: None is the model's own. ensemble_size:
-        runs from different noise that are merged, which fills `uncertainty`; ensembling_kwargs as diffusers has them
-        (reduction, ...), not for one run. generator: its seed keys the noise, by run, so that an image gets the same
-        answer wherever it stands; a list of them, one for each image, gives each its own noise. latents (images x
-        ensemble_size, 4, h, w; 4 channels for each label image), run by run within image by image: the noise to start
-        from instead. Images of one padded size, and runs, share batches of up to batch_size. boxes, for tasks on
-        regions (pose): (N, 4) x, y, width, height in pixels, or (N, 5) with a score; a list of such arrays for a list
-        of images; None: the whole image. flip_test: the mean of the raw maps of the image and of its mirror image, at
-        twice the time. paradigm and further keywords (betas=, spacing=, ...): another paradigm than the model's, and
-        its options. ValueError says which argument is wrong.
-        """
-        chosen = self.paradigm(paradigm, **paradigm_options)
-        steps = self.default_steps(chosen) if num_inference_steps is None else num_inference_steps
-        call.check_runs(chosen, ensemble_size, latents, ensembling_kwargs)
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}: must be at least 1")
-        resolution = self.resolution if processing_resolution is None else processing_resolution
+    def _planes(self, image_HWC: np.ndarray) -> Tensor:
+        return to_tensor(image_HWC)
 
-        images, single = read_many(image)
-        regions = self._regions(images, call.boxes_by_image(boxes, len(images), single))
-        seeds = call.seeds_of(generator, len(images))
-        run = Run(chosen, steps, seeds, ensemble_size, batch_size, flip_test)
-        if regions is None:
-            predictions = self._predict(images, resolution, resize_mode, run, latents, ensembling_kwargs or {})
-        else:
-            parts = [region.image for each in regions for region in each]
-            run = replace(run, seeds=[seed for seed, each in zip(seeds, regions, strict=True) for _ in each])
-            found = iter(self._predict(parts, 0, "fit", run, latents, ensembling_kwargs or {}))
-            predictions = [cast(RegionTask, self._task).merge([next(found) for _ in each], each) for each in regions]
-        for prediction, seed in zip(predictions, seeds, strict=True):
-            prediction.meta = self._meta_of(run, seed) | prediction.meta
-            if isinstance(self._task, JudgingTask):
-                prediction.meta |= self._task.judge(prediction)
-        self.maybe_free_model_hooks()
-        return predictions[0] if single else predictions
+    def _input(self, geometry: Geometry, image: np.ndarray | Tensor) -> Tensor:
+        """On the device for a GPU."""
+        return call.network_input(geometry, image, self._execution_device)
 
-    def _regions(self, images: Sequence[np.ndarray], boxes: Sequence[np.ndarray | None]) -> list[list[Region]] | None:
-        """The parts that a task on regions looks at, by image; None for other tasks, which have no use for boxes."""
-        if isinstance(self._task, RegionTask):
-            return [self._task.regions(to_tensor(x), rows) for x, rows in zip(images, boxes, strict=True)]
-        if any(rows is not None for rows in boxes):
-            raise ValueError(f"boxes: task {self.task!r} looks at whole images; leave them out")
-        return None
-
-    def _predict(
-        self,
-        images: Sequence[np.ndarray] | Sequence[Tensor],
-        resolution: int,
-        resize_mode: str,
-        run: Run,
-        latents: Tensor | None,
-        options: dict[str, Any],
-    ) -> list[Prediction]:
-        """Images of any sizes, (H, W, 3) as `read` gives them or (1, 3, H, W) in [0, 1], -> their predictions; those of one
-        padded size share batches.
-        """
-        geometries = [Geometry.plan(call.size_of(x), resolution, self.stride, resize_mode) for x in images]
-        start = None if latents is None else run.by_image(latents, geometries, self._codec)
-        predictions: dict[int, Prediction] = {}
-        for batch in call.batches([g.padded for g in geometries], run.batch_size):
-            x = torch.cat([call.network_input(geometries[i], images[i], self._execution_device) for i in batch])
-            noise = None if start is None else start[batch].flatten(0, 1)
-            its = replace(run, seeds=[run.seeds[i] for i in batch])
-            raw = self._forward(x, its, noise)
-            if run.flip_test:
-                mirrored = self._forward(x.flip(-1), its, None if noise is None else noise.flip(-1))
-                raw = (raw + self._task.flip(mirrored)) / 2
-            for i, raw_MCHW in zip(batch, raw.split(run.members), strict=True):
-                predictions[i] = call.decode(self._task, raw_MCHW, geometries[i], options)
-                predictions[i].meta["resolution"] = list(geometries[i].padded)
-        return [predictions[i] for i in range(len(images))]
+    def _start(self, latents: Tensor, geometries: Sequence[Geometry], run: Run) -> Tensor:
+        return run.by_image(latents, geometries, self._codec)
 
     def _forward(self, image_BCHW: Tensor, run: Run, latents: Tensor | None) -> Tensor:
         """Padded images (B, 3, H, W) in [0, 1] -> raw maps (B runs, C, H, W) float32: encode, paradigm(denoiser), head.
@@ -212,23 +132,6 @@ class GenPerceptPipeline(DiffusionPipeline):
         pairing.check(chosen, self._task, self._head, self._codec, self.unet, self.info)
         return chosen
 
-    def default_steps(self, chosen: Paradigm) -> int:
-        """Steps of inference where none are asked for: the model's own number, which it states for its own paradigm alone."""
-        own = self.info.get("num_inference_steps") if chosen.name == self.info["paradigm"] else None
-        return int(own) if own else chosen.default_steps
-
-    def check_request(self, num_inference_steps: int | None = None, ensemble_size: int = 1) -> None:
-        """ValueError for what no image could change: steps or an ensemble that the model's paradigm cannot do."""
-        chosen = self.paradigm()
-        call.check_runs(chosen, ensemble_size)
-        if num_inference_steps is not None:
-            chosen.check_steps(num_inference_steps)
-
-    @property
-    def task_plugin(self) -> Task:
-        """The task with this model's options: its class table, its crop size, ..."""
-        return self._task
-
     @property
     def stride(self) -> int:
         """Pixels of which padded sizes are multiples: those of a codec's cell times the cells of a backbone's patch."""
@@ -242,21 +145,6 @@ class GenPerceptPipeline(DiffusionPipeline):
     @property
     def unet_dtype(self) -> torch.dtype:
         return next(self.unet.parameters()).dtype
-
-    @property
-    def meta(self) -> dict[str, Any]:
-        """What a Prediction says of its model: name, hash, family, task, paradigm, axes, software version."""
-        return pairing.facts(self.info)
-
-    def _meta_of(self, run: Run, seed: int) -> dict[str, Any]:
-        return self.meta | {
-            "paradigm": run.paradigm.name,
-            "paradigm_options": run.paradigm.options,
-            "steps": run.steps,
-            "ensemble_size": run.members,
-            "flip_test": run.flip_test,
-            "seed": seed if run.paradigm.stochastic else None,
-        }
 
     # ---- building, loading, saving ---------------------------------------------------------------------------------
 

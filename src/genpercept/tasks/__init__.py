@@ -22,6 +22,7 @@ from genpercept.tasks._task import ScalarTask, TaskOptions, painted, unpainted
 __all__ = [
     "DEFAULT",
     "TASKS",
+    "ArrayTask",
     "ClassTask",
     "JudgingTask",
     "PostProcessedTask",
@@ -67,11 +68,11 @@ class Task(Protocol):
         ...
 
     def decode(self, raw: Tensor, geometry: Geometry) -> Prediction:
-        """Raw map (1, C, *geometry.padded) of one of `spaces` -> Prediction at the image's own size."""
+        """Raw map (1, C, *geometry.padded) of one of `spaces` -> Prediction at the image's own size. See ArrayTask."""
         ...
 
     def flip(self, map_BCHW: Tensor) -> Tensor:
-        """A target or raw map mirrored left to right, with what mirroring does to its values."""
+        """A target or raw map mirrored left to right, with what mirroring does to its values. See ArrayTask."""
         ...
 
     def truth(self, sample: Sample) -> dict[str, Any]:
@@ -114,6 +115,16 @@ class RegionTask(Protocol):
     def merge(self, predictions: Sequence[Prediction], regions: Sequence[Region]) -> Prediction:
         """One Prediction for the image out of one for each region, in the regions' order."""
         ...
+
+
+@runtime_checkable
+class ArrayTask(Protocol):
+    """A task whose `decode`, `flip` and `regions` may take NumPy arrays in the place of tensors (see core.arrays).
+
+    Exported models give arrays to those whose `takes_arrays` is True, so that they need no torch, and tensors to all others.
+    """
+
+    takes_arrays: bool
 
 
 @runtime_checkable

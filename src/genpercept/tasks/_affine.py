@@ -5,15 +5,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from genpercept.core import arrays
 from genpercept.core.options import check_choice, check_flag
 from genpercept.core.values import Geometry, Sample, Target
 from genpercept.imaging.prediction import Prediction
 from genpercept.tasks._task import TaskOptions, min_max, on_host, painted, unpainted
+
+if TYPE_CHECKING:
+    from genpercept.core.arrays import Map
 
 _LOSSES = {"mse": 1.0, "ssi": 0.5, "gradient": 2.0}
 CLIPS = ("mean", "channels")
@@ -36,6 +40,7 @@ class AffineTask(TaskOptions, ABC):
     invalid: str = "published"
 
     kind: ClassVar[str]
+    takes_arrays = True
     spaces = ("image", "affine")
     labels = ("depth",)
     head = "vae"
@@ -55,13 +60,13 @@ class AffineTask(TaskOptions, ABC):
         depth, valid = sample.label("depth"), _known(sample)
         return painted(self.normalise(depth, valid), valid, space)
 
-    def decode(self, raw: Tensor, geometry: Geometry) -> Prediction:
+    def decode(self, raw: Map, geometry: Geometry) -> Prediction:
         """Three channels (space "image"): their mean, clipped to [-1, 1], to [0, 1]. One ("affine"), and three with
         `stretch`: min-max to [0, 1].
 
         Both resized to the image. The minimum and maximum are the image's own, its padding left out.
         """
-        map_11HW = raw.float() if raw.shape[1] == 1 else unpainted(raw, self.clip)
+        map_11HW = arrays.floats(raw) if raw.shape[1] == 1 else unpainted(raw, self.clip)
         if self.stretch or raw.shape[1] == 1:
             map_11HW = min_max(map_11HW, geometry)
         values, raw_CHW = on_host(geometry.invert(map_11HW)[0, 0], raw)

@@ -7,13 +7,17 @@ of the map, but by a fit (Guo 2011, "A simple algorithm for fitting a Gaussian f
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from genpercept.core import arrays
 from genpercept.core.values import Region, Size, resize
+
+if TYPE_CHECKING:
+    from genpercept.core.arrays import Map
 
 JOINTS = 17
 STRIDE = 4  # image pixels per heatmap pixel
@@ -48,9 +52,9 @@ def heatmaps(points_J3: Tensor, size: Size, spread: float = 0.0) -> tuple[Tensor
     return torch.where(labelled[:, None, None], maps, 0.0), labelled
 
 
-def locate(maps_JHW: Tensor, size: Size) -> np.ndarray:
+def locate(maps_JHW: np.ndarray | Tensor, size: Size) -> np.ndarray:
     """Heatmaps of an image of `size` -> joints (J, 3): x, y in its pixels, and the peak's height in [0, 1]."""
-    maps = maps_JHW.cpu().numpy().astype(np.float64)
+    maps = arrays.to_numpy(maps_JHW).astype(np.float64)
     joints, h, w = maps.shape
     top = maps.reshape(joints, -1).argmax(1)
     rows, columns = np.divmod(top, w)
@@ -87,7 +91,7 @@ def _refine(maps: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarr
     return np.where(peaked[:, None], step, 0.0).clip(-1, 1)
 
 
-def crop(image_1CHW: Tensor, box: Sequence[float], padding: float, size: Size, score: float | None = None) -> Region:
+def crop(image_1CHW: Map, box: Sequence[float], padding: float, size: Size, score: float | None = None) -> Region:
     """The box, padded and brought to the aspect of `size`, as a Region of that size; black beyond the image's edge."""
     x, y, w, h = box
     aspect = size[1] / size[0]
@@ -99,7 +103,7 @@ def crop(image_1CHW: Tensor, box: Sequence[float], padding: float, size: Size, s
     if x0 >= x1 or y0 >= y1:
         raise ValueError(f"box {[round(v, 1) for v in box]}: lies outside of the image of {ih} x {iw} pixels")
     inside = image_1CHW[..., y0:y1, x0:x1]
-    part = F.pad(inside, (x0 - left, left + width - x1, y0 - top, top + height - y1))
+    part = arrays.pad(inside, x0 - left, left + width - x1, y0 - top, top + height - y1)
     return Region(resize(part, size), (float(left), float(top), float(width), float(height)), score)
 
 

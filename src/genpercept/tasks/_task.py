@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from genpercept.core import arrays
 from genpercept.core.options import Options
 from genpercept.core.values import Geometry, Sample, Target
 from genpercept.imaging.prediction import Prediction
+
+if TYPE_CHECKING:
+    from genpercept.core.arrays import Map
 
 CHANNELS = {"image": 3, "affine": 1}
 
@@ -21,12 +25,13 @@ class TaskOptions(Options):
     """Base of tasks on maps: options as dataclass fields, channels by space, a plain mirror."""
 
     noun = "task"
+    takes_arrays: ClassVar[bool] = False  # see ArrayTask
 
     def outputs(self, space: str) -> int:
         return CHANNELS[space]
 
-    def flip(self, map_BCHW: Tensor) -> Tensor:
-        return map_BCHW.flip(-1)
+    def flip(self, map_BCHW: Map) -> Map:
+        return arrays.space(map_BCHW).flip(map_BCHW, (-1,))
 
     def metric_options(self) -> dict[str, Any]:
         return {}
@@ -44,23 +49,24 @@ def painted(map_HW: Tensor, valid_HW: Tensor, space: str) -> Target:
     )
 
 
-def unpainted(raw_BCHW: Tensor, clip: str = "mean") -> Tensor:
+def unpainted(raw_BCHW: Map, clip: str = "mean") -> Map:
     """Mean of the channels in [-1, 1] as (B, 1, H, W) in [0, 1]. clip: the mean, or each of the channels before it."""
-    raw = raw_BCHW.float()
-    raw = raw.clamp(-1, 1) if clip == "channels" else raw
-    return (raw.mean(dim=1, keepdim=True).clamp(-1, 1) + 1) / 2
+    raw = arrays.floats(raw_BCHW)
+    if clip == "channels":
+        raw = raw.clip(-1, 1)
+    return (arrays.space(raw).mean(raw, 1)[:, None].clip(-1, 1) + 1) / 2
 
 
-def on_host(values: Tensor, raw_1CHW: Tensor) -> tuple[np.ndarray, np.ndarray]:
+def on_host(values: Map, raw_1CHW: Map) -> tuple[np.ndarray, np.ndarray]:
     """An answer's values, float32 or int32, and its raw map (C, H, W) float32 as arrays.
 
     From a GPU they come in one copy, so that the host waits for an answer once.
     """
-    parts = [values, raw_1CHW[0].float()]
-    if any(part.device.type != "cpu" for part in parts):
+    parts: list[Any] = [values, arrays.floats(raw_1CHW[0])]
+    if any(isinstance(part, Tensor) and part.device.type != "cpu" for part in parts):
         parts = unpacked(packed(parts).cpu(), parts)
-    values, raw_CHW = parts
-    return values.numpy(), raw_CHW.numpy()
+    values, raw_CHW = (arrays.to_numpy(part) for part in parts)
+    return values, raw_CHW
 
 
 def packed(parts: Sequence[Tensor]) -> Tensor:
@@ -74,17 +80,19 @@ def unpacked(bits: Tensor, parts: Sequence[Tensor]) -> list[Tensor]:
     return [row.view(part.dtype).view(part.shape) for row, part in zip(rows, parts, strict=True)]
 
 
-def min_max(map_B1HW: Tensor, geometry: Geometry, least: float = 0.0) -> Tensor:
+def min_max(map_B1HW: Map, geometry: Geometry, least: float = 0.0) -> Map:
     """Stretched to [0, 1] per image, its padding left out.
 
     A map whose range is not above `least` stays as it is; without `least`, a flat map becomes zeros.
     """
     h, w = geometry.resized
-    low, high = torch.aminmax(map_B1HW[..., :h, :w].flatten(1), dim=1)
-    low, spread = low.view(-1, 1, 1, 1), (high - low).view(-1, 1, 1, 1)
+    xp = arrays.space(map_B1HW)
+    inside = map_B1HW[..., :h, :w].reshape(len(map_B1HW), -1)
+    low, high = (bound(inside, 1).reshape(-1, 1, 1, 1) for bound in (xp.amin, xp.amax))
+    spread = high - low
     # padding may lie outside
-    stretched = ((map_B1HW - low) / torch.where(spread > 0, spread, 1.0)).clamp(0, 1)
-    return torch.where(spread > least, stretched, map_B1HW) if least else stretched
+    stretched = ((map_B1HW - low) / xp.where(spread > 0, spread, 1.0)).clip(0, 1)
+    return xp.where(spread > least, stretched, map_B1HW) if least else stretched
 
 
 class ScalarTask(TaskOptions, ABC):
@@ -97,11 +105,11 @@ class ScalarTask(TaskOptions, ABC):
     def label(self, sample: Sample) -> Tensor:
         """(H, W) in [0, 1]. ValueError that names the sample without one."""
 
-    def finish(self, values_B1HW: Tensor, geometry: Geometry) -> Tensor:
+    def finish(self, values_B1HW: Map, geometry: Geometry) -> Map:
         """Values in [0, 1] at the network's size, before they are resized to the image."""
         return values_B1HW
 
-    def settle(self, values_HW: Tensor) -> Tensor:
+    def settle(self, values_HW: Map) -> Map:
         """Values in [0, 1] at the image's size. What thresholds do belongs here: resized, their steps would be ramps."""
         return values_HW
 
@@ -110,9 +118,9 @@ class ScalarTask(TaskOptions, ABC):
         label = self.label(sample).float()
         return painted(label * 2 - 1, torch.ones_like(label, dtype=torch.bool), space)
 
-    def decode(self, raw: Tensor, geometry: Geometry) -> Prediction:
+    def decode(self, raw: Map, geometry: Geometry) -> Prediction:
         """Mean of the channels, clipped to [-1, 1], to [0, 1], at the image's size."""
-        values = self.settle(geometry.invert(self.finish(unpainted(raw), geometry))[0, 0].clamp(0, 1))
+        values = self.settle(geometry.invert(self.finish(unpainted(raw), geometry))[0, 0].clip(0, 1))
         meta = {"post_processing": self.post_processing} if self.post_processing else {}
         array, raw_CHW = on_host(values, raw)
         return Prediction(array, self.kind, raw=raw_CHW, meta=meta)

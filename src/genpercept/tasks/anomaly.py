@@ -37,6 +37,7 @@ class Anomaly(ScalarTask):
 
     name = "anomaly"
     kind = "anomaly"
+    takes_arrays = True
     labels = ("defect",)
     head = "vae"
     losses: ClassVar[Mapping[str, Mapping[str, float]]] = {

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
+from genpercept.core import arrays
 from genpercept.core.options import check_flag, check_fraction
 from genpercept.core.values import Geometry, Sample
 from genpercept.tasks._task import ScalarTask, min_max
+
+if TYPE_CHECKING:
+    from genpercept.core.arrays import Map
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class DIS(ScalarTask):
 
     name = "dis"
     kind = "mask"
+    takes_arrays = True
     labels = ("mask",)
     head = "vae"
     losses: ClassVar[Mapping[str, Mapping[str, float]]] = {"image": {"mse": 1.0}, "affine": {"mse": 1.0}}
@@ -37,11 +42,11 @@ class DIS(ScalarTask):
     def label(self, sample: Sample) -> Tensor:
         return sample.label("mask").float()
 
-    def finish(self, values_B1HW: Tensor, geometry: Geometry) -> Tensor:
+    def finish(self, values_B1HW: Map, geometry: Geometry) -> Map:
         return min_max(values_B1HW, geometry) if self.minmax else values_B1HW
 
-    def settle(self, values_HW: Tensor) -> Tensor:
-        return (values_HW >= self.threshold).float() if self.threshold else values_HW
+    def settle(self, values_HW: Map) -> Map:
+        return arrays.floats(values_HW >= self.threshold) if self.threshold else values_HW
 
     @property
     def post_processing(self) -> str:

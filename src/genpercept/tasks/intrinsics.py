@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch import Tensor
-
+from genpercept.core import arrays
 from genpercept.core.values import Geometry, Sample, Target
 from genpercept.imaging.prediction import Prediction
 from genpercept.tasks._task import TaskOptions, on_host
+
+if TYPE_CHECKING:
+    from genpercept.core.arrays import Map
 
 SPACES = ("srgb", "linear", "stack")
 
@@ -30,6 +32,7 @@ class Intrinsics(TaskOptions):
 
     name = "intrinsics"
     kind = "intrinsics"
+    takes_arrays = True
     spaces = ("image",)
     labels = ()
     head = "vae"
@@ -59,9 +62,9 @@ class Intrinsics(TaskOptions):
             f"{sample.name}: task 'intrinsics' is for published checkpoints; there are no labels to train on"
         )
 
-    def decode(self, raw: Tensor, geometry: Geometry) -> Prediction:
+    def decode(self, raw: Map, geometry: Geometry) -> Prediction:
         """(1, 3 n, H, W), clipped to [-1, 1], to [0, 1], at the image's size: (H, W, 3 n)."""
-        values_CHW, raw_CHW = on_host(geometry.invert((raw.float().clamp(-1, 1) + 1) / 2)[0], raw)
+        values_CHW, raw_CHW = on_host(geometry.invert((arrays.floats(raw).clip(-1, 1) + 1) / 2)[0], raw)
         meta = {"targets": self.described()}
         return Prediction(values_CHW.transpose(1, 2, 0), self.kind, raw=raw_CHW, meta=meta)
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from torch import Tensor
 
+from genpercept.core import arrays
 from genpercept.core.options import check_flag, check_fraction
 from genpercept.core.values import Geometry, Sample
 from genpercept.tasks._task import ScalarTask, min_max
+
+if TYPE_CHECKING:
+    from genpercept.core.arrays import Map
 
 _LEAST_RANGE = 0.1  # below this an image has no foreground, or nothing else: stretching would make one out of noise
 
@@ -26,6 +29,7 @@ class Matting(ScalarTask):
 
     name = "matting"
     kind = "alpha"
+    takes_arrays = True
     labels = ("alpha",)
     head = "vae"
     losses: ClassVar[Mapping[str, Mapping[str, float]]] = {"image": {"mse": 1.0}, "affine": {"mse": 1.0}}
@@ -41,13 +45,14 @@ class Matting(ScalarTask):
     def label(self, sample: Sample) -> Tensor:
         return sample.label("alpha").float().clamp(0, 1)
 
-    def finish(self, values_B1HW: Tensor, geometry: Geometry) -> Tensor:
+    def finish(self, values_B1HW: Map, geometry: Geometry) -> Map:
         return min_max(values_B1HW, geometry, _LEAST_RANGE) if self.postprocess else values_B1HW
 
-    def settle(self, values_HW: Tensor) -> Tensor:
+    def settle(self, values_HW: Map) -> Map:
         if not self.postprocess:
             return values_HW
-        return torch.where(values_HW > self.opaque, 1.0, torch.where(values_HW < self.clear, 0.0, values_HW))
+        where = arrays.space(values_HW).where
+        return where(values_HW > self.opaque, 1.0, where(values_HW < self.clear, 0.0, values_HW))
 
     @property
     def post_processing(self) -> str:

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genpercept.core import arrays
 from genpercept.core.options import check_flag
 from genpercept.core.values import Geometry, Sample, Target
 from genpercept.imaging.prediction import Prediction
 from genpercept.tasks._task import TaskOptions
 
+if TYPE_CHECKING:
+    from genpercept.core.arrays import Map
+
 _EPS = 1e-6
+_MIRRORED = np.array([-1, 1, 1], np.float32)[:, None, None]
+_TOWARDS_VIEWER = np.array([0, 0, 1], np.float32)[:, None, None]
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,7 @@ class Normals(TaskOptions):
 
     name = "normals"
     kind = "normals"
+    takes_arrays = True
     spaces = ("image",)
     labels = ("normals",)
     head = "vae"
@@ -42,30 +49,29 @@ class Normals(TaskOptions):
         unit = torch.where(valid, F.normalize(torch.nan_to_num(normals), dim=0, eps=_EPS), 0.0)
         return Target(unit[None], valid[None, None])
 
-    def decode(self, raw: Tensor, geometry: Geometry) -> Prediction:
+    def decode(self, raw: Map, geometry: Geometry) -> Prediction:
         """Clipped to [-1, 1] (see `clip`), resized, then made unit length; a zero vector faces the viewer."""
-        raw = raw.float().cpu()  # the only copy from a GPU: what is made of it is made on the host, strip by strip
-        n = raw.clamp(-1, 1) if self.clip else F.normalize(raw, dim=1)
+        n = arrays.on_cpu(arrays.floats(raw))  # the only copy from a GPU: the host does the rest, strip by strip
+        raw_CHW = arrays.to_numpy(n[0])
+        n = n.clip(-1, 1) if self.clip else arrays.normalised(n)
         values = np.empty((*geometry.original, 3), np.float32)
         for rows, strip in geometry.strips(n[0]):
-            values[rows] = _unit(strip).permute(1, 2, 0).numpy()
-        return Prediction(values, kind=self.kind, raw=raw[0].numpy())
+            values[rows] = np.moveaxis(arrays.to_numpy(_unit(strip)), 0, -1)
+        return Prediction(values, kind=self.kind, raw=raw_CHW)
 
-    def flip(self, map_BCHW: Tensor) -> Tensor:
+    def flip(self, map_BCHW: Map) -> Map:
         """Mirrored, with the x component negated."""
-        return map_BCHW.flip(-1) * torch.tensor([-1.0, 1.0, 1.0], device=map_BCHW.device).view(1, 3, 1, 1)
+        return super().flip(map_BCHW) * arrays.like(map_BCHW, _MIRRORED)
 
     def truth(self, sample: Sample) -> dict[str, Any]:
         return {"gt": sample.label("normals").permute(1, 2, 0).numpy(), "valid": _known(sample).numpy()}
 
 
-def _unit(n_CHW: Tensor) -> Tensor:
-    x, y, z = n_CHW
-    length = (x * x).addcmul_(y, y).addcmul_(z, z).sqrt_()
-    unit = n_CHW / length.clamp_min(_EPS)
+def _unit(n_CHW: Map) -> Map:
+    length = arrays.length(n_CHW)
+    unit = n_CHW / length.clip(_EPS, None)
     if float(length.min()) <= _EPS:
-        towards_viewer = torch.tensor([0.0, 0.0, 1.0])[:, None, None]
-        return torch.where(length > _EPS, unit, towards_viewer)
+        return arrays.space(n_CHW).where(length > _EPS, unit, arrays.like(n_CHW, _TOWARDS_VIEWER))
     return unit
 
 

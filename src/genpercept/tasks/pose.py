@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from genpercept.core import arrays
 from genpercept.core.label_rules import MIRRORED_JOINTS
 from genpercept.core.options import check_integer, check_number
 from genpercept.core.values import Geometry, Region, Sample, Target
@@ -17,6 +18,9 @@ from genpercept.imaging.prediction import Prediction
 from genpercept.tasks import _keypoints
 from genpercept.tasks._keypoints import JOINTS
 from genpercept.tasks._task import TaskOptions
+
+if TYPE_CHECKING:
+    from genpercept.core.arrays import Map
 
 _PADDING = 1.25  # of a person's box, as in Simple Baselines
 _SPACE = "heatmaps"
@@ -37,6 +41,7 @@ class Pose(TaskOptions):
 
     name = "pose"
     kind = "keypoints"
+    takes_arrays = True
     spaces = (_SPACE,)
     labels = ("keypoints",)
     head = "keypoints"
@@ -60,17 +65,17 @@ class Pose(TaskOptions):
         maps, valid = _keypoints.heatmaps(points, size, self.sigma)
         return Target(maps[None], valid.view(1, JOINTS, 1, 1).expand(1, *maps.shape).contiguous(), space)
 
-    def decode(self, raw: Tensor, geometry: Geometry) -> Prediction:
+    def decode(self, raw: Map, geometry: Geometry) -> Prediction:
         """Heatmaps of one person -> its joints in pixels of the image, refined below a heatmap's pixel."""
-        maps = raw[0].float().cpu()  # the only copy from a GPU
+        maps = arrays.to_numpy(arrays.floats(raw[0]))  # the only copy from a GPU
         points = _keypoints.locate(maps, geometry.padded)
         scale = [o / r for o, r in zip(geometry.original[::-1], geometry.resized[::-1], strict=True)]
         points[:, :2] *= np.array(scale, np.float32)
-        return Prediction(points[None], self.kind, raw=maps.numpy())
+        return Prediction(points[None], self.kind, raw=maps)
 
-    def flip(self, map_BCHW: Tensor) -> Tensor:
+    def flip(self, map_BCHW: Map) -> Map:
         """Mirrored, left and right joints exchanged."""
-        return map_BCHW.flip(-1)[:, list(MIRRORED_JOINTS)]
+        return super().flip(map_BCHW)[:, list(MIRRORED_JOINTS)]
 
     def truth(self, sample: Sample) -> dict[str, Any]:
         boxes = {} if sample.boxes is None else {"boxes": sample.boxes.numpy()}
@@ -78,7 +83,7 @@ class Pose(TaskOptions):
 
     # ---- regions -------------------------------------------------------------------------------------------------------
 
-    def regions(self, image: Tensor, boxes: np.ndarray | None) -> list[Region]:
+    def regions(self, image: Map, boxes: np.ndarray | None) -> list[Region]:
         """A crop for each box (N, 4 or 5): x, y, width, height in pixels, and the detector's score. None: the whole image."""
         h, w = image.shape[-2:]
         rows = np.array([[0, 0, w, h]], np.float64) if boxes is None else np.asarray(boxes, np.float64)
@@ -128,7 +133,7 @@ class Pose(TaskOptions):
         enlarged = region.image.shape[-1] / region.box[2] * (region.image.shape[-2] / region.box[3])
         return _cut(sample, region, torch.from_numpy(points)[None], {"areas": [area * enlarged]})
 
-    def _crop(self, image: Tensor, box: tuple[float, ...], padding: float, score: float | None = None) -> Region:
+    def _crop(self, image: Map, box: tuple[float, ...], padding: float, score: float | None = None) -> Region:
         return _keypoints.crop(image, box, padding, (self.height, self.width), score)
 
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from genpercept.core import arrays
 from genpercept.core.classes import IGNORED, ClassTable, find, names
 from genpercept.core.values import Geometry, Sample, Target, resize
 from genpercept.imaging.prediction import Prediction
 from genpercept.tasks._task import TaskOptions, on_host
+
+if TYPE_CHECKING:
+    from genpercept.core.arrays import Map
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class Segmentation(TaskOptions):
 
     name = "segmentation"
     kind = "class_ids"
+    takes_arrays = True
     spaces = ("image", "classes")
     labels = ("class_ids",)
     head = "vae"
@@ -59,12 +64,13 @@ class Segmentation(TaskOptions):
         valid = ids >= 0
         if space == "classes":
             return Target(torch.where(valid, ids, 0).float()[None, None], valid[None, None], space)
-        colours = self._colours()[ids.clamp_min(0)].permute(2, 0, 1)
+        colours = torch.from_numpy(self._colours())[ids.clamp_min(0)].permute(2, 0, 1)
         return Target(torch.where(valid, colours, 0.0)[None], valid[None, None], space)
 
-    def decode(self, raw: Tensor, geometry: Geometry) -> Prediction:
+    def decode(self, raw: Map, geometry: Geometry) -> Prediction:
         """Colours: the nearest class's id. Logits: the largest one's. Compared at the image's size, class by class."""
-        score = self._nearness(raw.float()) if raw.shape[1] == 3 else lambda i: raw[:, i : i + 1].float()
+        scores = arrays.floats(raw)
+        score = self._nearness(scores) if raw.shape[1] == 3 else lambda i: scores[:, i : i + 1]
         ids, raw_CHW = on_host(_best(score, len(self.table), geometry), raw)
         meta = {"classes": list(self.table.names), "colours": self.table.colours.tolist()}
         return Prediction(ids, self.kind, raw=raw_CHW, meta=meta)
@@ -84,26 +90,27 @@ class Segmentation(TaskOptions):
             )
         return torch.where(ids < 0, IGNORED, ids)
 
-    def _colours(self) -> Tensor:
+    def _colours(self) -> np.ndarray:
         """(C, 3) in [-1, 1]."""
-        return torch.tensor(self.table.colours, dtype=torch.float32) / 127.5 - 1
+        return self.table.colours.astype(np.float32) / np.float32(127.5) - 1
 
-    def _nearness(self, raw_1CHW: Tensor) -> Callable[[int], Tensor]:
-        colours = self._colours().to(raw_1CHW.device)
-        return lambda i: -(raw_1CHW - colours[i].view(1, 3, 1, 1)).square().sum(1, keepdim=True)
+    def _nearness(self, raw_1CHW: Map) -> Callable[[int], Map]:
+        colours, square = arrays.like(raw_1CHW, self._colours()), arrays.space(raw_1CHW).square
+        return lambda i: -square(raw_1CHW - colours[i].reshape(1, 3, 1, 1)).sum(1)[:, None]
 
 
-def _best(score: Callable[[int], Tensor], classes: int, geometry: Geometry) -> Tensor:
+def _best(score: Callable[[int], Map], classes: int, geometry: Geometry) -> Map:
     """The class of the highest score per pixel of the image, (H, W) int32; one class in memory at a time."""
     h, w = geometry.resized
     best = ids = None
     for i in range(classes):
         value = resize(score(i)[..., :h, :w], geometry.original)[0, 0]
+        xp = arrays.space(value)
         if best is None or ids is None:
-            best, ids = value, torch.zeros_like(value, dtype=torch.int32)
+            best, ids = value, xp.zeros_like(value, dtype=xp.int32)
             continue
         better = value > best
-        best, ids = torch.where(better, value, best), ids.masked_fill(better, i)
+        best, ids = xp.where(better, value, best), xp.where(better, i, ids)
     assert ids is not None
     return ids
 

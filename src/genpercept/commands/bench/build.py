@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -38,7 +38,7 @@ def pipeline(setting: Setting, graph: Path | None = None) -> GenPerceptPipeline:
     if setting.runtime != "torch":
         if graph is None:
             raise ValueError(f"{setting.label}: its graph is missing")
-        return exported.load(graph, None if dtype == torch.float32 else dtype)
+        return cast(GenPerceptPipeline, exported.load(graph, setting.dtype))  # whose call it shares
     if setting.model:
         plain = False if setting.quantise else None  # or as it was saved
         pipe = loading.load(setting.model, torch_dtype=dtype, device=setting.device, specialised=plain)

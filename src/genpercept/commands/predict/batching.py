@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -14,7 +15,7 @@ import numpy as np
 
 from genpercept.commands.files.results import Job
 from genpercept.commands.predict.model import Model
-from genpercept.core.devices import out_of_memory
+from genpercept.core.devices import out_of_memory, set_threads
 from genpercept.imaging.prediction import Prediction
 
 # pixels of an image from which it shares no batch: its maps at full size are gigabytes for eight of them
@@ -92,7 +93,7 @@ def _widest(config: dict[str, Any]) -> int:
 
     0: it does not say.
     """
-    from genpercept.models.codecs import ends  # brings torch
+    from genpercept.models.codecs import ends
 
     encoder, decoder = ends(config)
     first = encoder.get("encoder_block_out_channels") or encoder.get("block_out_channels") or ()
@@ -190,16 +191,6 @@ def run_batch(
 
 def _free(error: BaseException) -> None:
     """Let go of what the failed call still holds, by way of its traceback and in the allocator's cache."""
-    import torch
-
     error.__traceback__ = None
-    if torch.cuda.is_available():
+    if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def set_threads(threads: int) -> None:
-    """Of torch, for what this thread computes from now on."""
-    import torch
-
-    if torch.get_num_threads() != threads:
-        torch.set_num_threads(threads)

@@ -6,10 +6,12 @@ import copy
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from genpercept.commands.predict import weights
 from genpercept.commands.predict.request import Machine, Pipeline, Request
@@ -19,6 +21,7 @@ from genpercept.core.said import say
 from genpercept.imaging.boxes import read_boxes
 from genpercept.imaging.prediction import Prediction
 from genpercept.models.detectors import DETECTORS, Detector
+from genpercept.pipeline import graphs
 from genpercept.tasks import TASKS
 
 # A small network is many short operations: on a CPU two streams of one thread each beat one of two. More than a few would
@@ -93,7 +96,15 @@ class Model:
 
     @property
     def on_cpu(self) -> bool:
-        return pick_device(self.machine.devices[0]) == "cpu"
+        return self._device(self.machine.devices[0]) == "cpu"
+
+    def _device(self, wanted: str) -> str:
+        return pick_device(wanted) if self._graph is None else graphs.pick_device(self._graph, wanted)
+
+    @cached_property
+    def _graph(self) -> Path | None:
+        """The file of an exported graph, if the model is one: that needs no torch."""
+        return graphs.find(Path(self.request.model_name) / (self.request.subfolder or ""))
 
     def padded(self, size: tuple[int, int]) -> tuple[int, int] | None:
         """The size at which the network sees an image of `size`; None where the pipeline does not say, or cuts out parts."""
@@ -115,23 +126,21 @@ class Model:
     def streams(self, threads: int) -> int:
         """How many batches may run at once on one copy. One, unless it is a plain pipeline on a CPU.
 
-        Specialised ones may replay graphs over fixed buffers, exported ones have threads of their own, offloaded ones
-        move their parts about, accelerators work through one batch after the other anyway.
+        Specialised and exported ones take one at a time, offloaded ones move their parts about, accelerators work through one
+        batch after the other anyway.
         """
-        from genpercept.pipeline.exported import ExportedPipeline
-
         pipe: Any = self.load()
-        plain = hasattr(pipe, "stride") and not isinstance(pipe, (_specialised(), ExportedPipeline))
+        plain = hasattr(pipe, "stride") and not getattr(pipe, "one_at_a_time", False)
         return min(threads, _MOST_STREAMS) if plain and self.on_cpu else 1
 
     def predict(self, copy: int, images: list[np.ndarray], paths: list[Path], batch_size: int) -> list[Prediction]:
         """One Prediction per image (H, W, 3). Each call has the same seed, so that a resumed run gives the same."""
-        import torch
-
         request = self.request
         options: dict[str, Any] = {"processing_resolution": request.processing_resolution}
         options |= {"num_inference_steps": request.steps, "ensemble_size": request.ensemble_size}
-        options |= {"generator": torch.Generator().manual_seed(request.seed), "batch_size": batch_size}
+        options["batch_size"] = batch_size
+        if self._graph is None:  # a graph draws no noise
+            options["generator"] = torch.Generator().manual_seed(request.seed)
         if request.flip_test:
             options["flip_test"] = True
         if self._people is not None:
@@ -149,7 +158,7 @@ class Model:
             raise ValueError(f"{flag}: {self.request.model_name} looks at whole images ({self.task}); leave it out")
         if self.request.detector:
             name, _, model = self.request.detector.partition("=")
-            device = pick_device(self.machine.devices[0])
+            device = self._device(self.machine.devices[0])
             self._detector = DETECTORS.find(name).load(model or None, device, self.request.box_score)
 
     def _detect(self, image: np.ndarray) -> np.ndarray:
@@ -159,7 +168,7 @@ class Model:
 
     def _loaded(self, wanted: str) -> Pipeline:
         request, machine = self.request, self.machine
-        device = pick_device(wanted)
+        device = self._device(wanted)
         if device.startswith("cuda"):
             allow_tf32(request.tf32)
         if machine.offload and device == "cpu":
@@ -172,7 +181,7 @@ class Model:
         given: dict[str, Any] = {k: v for k, v in names.items() if v is not None}
         if request.allow_pickle:
             given["allow_pickle"] = True
-        dtype = dtypes.to_torch(request.dtype)
+        dtype = request.dtype if self._graph else dtypes.to_torch(request.dtype)
         if request.model is None and not self._pipes:
             say(
                 f"genpercept: no --model given: using {request.model_name}, small and embedded; name a full-size one by"

@@ -6,6 +6,7 @@ One thread decides; readers, networks and writers are pools beside it. Which ima
 from __future__ import annotations
 
 import copy
+import sys
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -17,12 +18,12 @@ import numpy as np
 
 from genpercept.commands.files.results import Job, Output, failure_line, lost, protect_inputs, refusal, source
 from genpercept.commands.predict import batching
-from genpercept.commands.predict.batching import Buckets, Done, Failed, Item, Limits, run_batch, set_threads
+from genpercept.commands.predict.batching import Buckets, Done, Failed, Item, Limits, run_batch
 from genpercept.commands.predict.model import Model
 from genpercept.commands.predict.progress import Progress
 from genpercept.commands.predict.request import Outcome
 from genpercept.commands.predict.stopping import Stop
-from genpercept.core.devices import cores
+from genpercept.core.devices import cores, set_threads, threads
 from genpercept.imaging import write
 from genpercept.imaging.prediction import Prediction
 from genpercept.imaging.read import read
@@ -130,19 +131,16 @@ class Stream:
         return bool(waiting)
 
     def _restore_threads(self) -> None:
-        import torch
-
         # even where this thread has that number still: what the last of all threads set is what torch's next ones begin with
-        torch.set_num_threads(self._total)
+        if (torch := sys.modules.get("torch")) is not None:
+            torch.set_num_threads(self._total)
 
     def _prepare(self) -> list[ThreadPoolExecutor]:
         """Load the model, as soon as there is an image for it: a pool for each copy."""
-        import torch
-
         model = self._model
         with self._stop.patience(False):  # a download may take long
             model.load()
-        self._total = torch.get_num_threads()
+        self._total = threads()
         self._formats = write.check_formats(self._formats or write.default_formats(model.kind), model.kind)
         protect_inputs(self._inputs, model.task, self._formats)
         each = max(1, self._total // model.copies) if model.on_cpu else self._total

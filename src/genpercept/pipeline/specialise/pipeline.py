@@ -116,6 +116,8 @@ class SpecialisedPipeline(GenPerceptPipeline):
     another prompt, timestep or paradigm is refused.
     """
 
+    one_at_a_time = True  # graphs are replayed over fixed buffers
+
     def __init__(
         self,
         unet: nn.Module,

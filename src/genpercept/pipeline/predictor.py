@@ -1,0 +1,209 @@
+"""Image -> Prediction, whatever the network runs on: the call of every pipeline. `__call__` reads as its specification.
+
+Nothing here needs torch but what a paradigm or another package's task asks for.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Any, ClassVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genpercept.core import arrays
+from genpercept.core.values import Geometry, Region
+from genpercept.imaging.prediction import Prediction
+from genpercept.imaging.read import read_many
+from genpercept.models.paradigms import Paradigm
+from genpercept.pipeline import call, pairing
+from genpercept.pipeline.call import Run
+from genpercept.tasks import TASKS, JudgingTask, RegionTask, Task
+
+
+class Predictor(ABC):
+    """What pipelines over parts and over exported graphs share. Subclasses say how a padded image becomes a raw map.
+
+    info: the contents of genpercept.json but for `parts`. one_at_a_time: whether a second call has to wait for the first.
+    """
+
+    one_at_a_time: ClassVar[bool] = False
+
+    def _describe(self, info: dict[str, Any]) -> None:
+        """What is predicted, and at which size: for __init__."""
+        self.info = info
+        self.task = str(info["task"])
+        self.resolution = int(info["resolution"])
+        self._task = TASKS.find(self.task).with_options(**(info.get("task_options") or {}))
+
+    # ---- inference -------------------------------------------------------------------------------------------------
+
+    def __call__(
+        self,
+        image: Any,
+        *,
+        processing_resolution: int | None = None,
+        num_inference_steps: int | None = None,
+        ensemble_size: int = 1,
+        ensembling_kwargs: dict[str, Any] | None = None,
+        paradigm: str | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        latents: Tensor | None = None,
+        batch_size: int = 1,
+        resize_mode: str = "fit",
+        boxes: Any = None,
+        flip_test: bool = False,
+        **paradigm_options: Any,
+    ) -> Any:
+        """Predict for one image (-> Prediction) or a list of them (-> list, same order).
+
+        image: path, PIL image, array (H, W[, C]) uint8 or float in [0, 1], tensor (3, H, W) in [0, 1].
+        processing_resolution: longest edge in pixels the network sees; None is the model's own, 0 the image's.
+        resize_mode "official" follows the public code. num_inference_steps: None is the model's own. ensemble_size:
+        runs from different noise that are merged, which fills `uncertainty`; ensembling_kwargs as diffusers has them
+        (reduction, ...), not for one run. generator: its seed keys the noise, by run, so that an image gets the same
+        answer wherever it stands; a list of them, one for each image, gives each its own noise. latents (images x
+        ensemble_size, 4, h, w; 4 channels for each label image), run by run within image by image: the noise to start
+        from instead. Images of one padded size, and runs, share batches of up to batch_size. boxes, for tasks on
+        regions (pose): (N, 4) x, y, width, height in pixels, or (N, 5) with a score; a list of such arrays for a list
+        of images; None: the whole image. flip_test: the mean of the raw maps of the image and of its mirror image, at
+        twice the time. paradigm and further keywords (betas=, spacing=, ...): another paradigm than the model's, and
+        its options. ValueError says which argument is wrong.
+        """
+        chosen = self.paradigm(paradigm, **paradigm_options)
+        steps = self.default_steps(chosen) if num_inference_steps is None else num_inference_steps
+        call.check_runs(chosen, ensemble_size, latents, ensembling_kwargs)
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}: must be at least 1")
+        resolution = self.resolution if processing_resolution is None else processing_resolution
+
+        with self._computing():
+            images, single = read_many(image)
+            regions = self._regions(images, call.boxes_by_image(boxes, len(images), single))
+            seeds = call.seeds_of(generator, len(images))
+            run = Run(chosen, steps, seeds, ensemble_size, batch_size, flip_test)
+            if regions is None:
+                predictions = self._predict(images, resolution, resize_mode, run, latents, ensembling_kwargs or {})
+            else:
+                parts = [region.image for each in regions for region in each]
+                of_parts = replace(run, seeds=[seed for seed, each in zip(seeds, regions, strict=True) for _ in each])
+                found = iter(self._predict(parts, 0, "fit", of_parts, latents, ensembling_kwargs or {}))
+                predictions = [
+                    cast(RegionTask, self._task).merge([next(found) for _ in each], each) for each in regions
+                ]
+            for prediction, seed in zip(predictions, seeds, strict=True):
+                prediction.meta = self._meta_of(run, seed) | prediction.meta
+                if isinstance(self._task, JudgingTask):
+                    prediction.meta |= self._task.judge(prediction)
+        return predictions[0] if single else predictions
+
+    def _regions(self, images: Sequence[np.ndarray], boxes: Sequence[np.ndarray | None]) -> list[list[Region]] | None:
+        """The parts that a task on regions looks at, by image; None for other tasks, which have no use for boxes."""
+        if isinstance(self._task, RegionTask):
+            return [self._task.regions(self._planes(x), rows) for x, rows in zip(images, boxes, strict=True)]
+        if any(rows is not None for rows in boxes):
+            raise ValueError(f"boxes: task {self.task!r} looks at whole images; leave them out")
+        return None
+
+    def _predict(
+        self,
+        images: Sequence[Any],
+        resolution: int,
+        resize_mode: str,
+        run: Run,
+        latents: Tensor | None,
+        options: dict[str, Any],
+    ) -> list[Prediction]:
+        """Images of any sizes, (H, W, 3) as `read` gives them or (1, 3, H, W) in [0, 1], -> their predictions; those of one
+        padded size share batches.
+        """
+        geometries = [Geometry.plan(call.size_of(x), resolution, self.stride, resize_mode) for x in images]
+        start = None if latents is None else self._start(latents, geometries, run)
+        predictions: dict[int, Prediction] = {}
+        for batch in call.batches([g.padded for g in geometries], run.batch_size):
+            inputs = [self._input(geometries[i], images[i]) for i in batch]
+            xp = arrays.space(inputs[0])
+            x = xp.concatenate(inputs)
+            noise = None if start is None else start[batch].flatten(0, 1)
+            its = replace(run, seeds=[run.seeds[i] for i in batch])
+            raw = self._forward(x, its, noise)
+            if run.flip_test:
+                mirrored = self._forward(xp.flip(x, (-1,)), its, None if noise is None else noise.flip(-1))
+                raw = (raw + self._task.flip(mirrored)) / 2
+            for place, i in enumerate(batch):
+                its_runs = raw[place * run.members : (place + 1) * run.members]
+                predictions[i] = call.decode(self._task, its_runs, geometries[i], options)
+                predictions[i].meta["resolution"] = list(geometries[i].padded)
+        return [predictions[i] for i in range(len(images))]
+
+    # ---- what the network runs on ----------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _computing(self) -> AbstractContextManager[Any]:
+        """Around each call."""
+
+    @abstractmethod
+    def _planes(self, image_HWC: np.ndarray) -> Any:
+        """An image as `read` gives it -> (1, 3, H, W) in [0, 1], as a task on regions takes it."""
+
+    @abstractmethod
+    def _input(self, geometry: Geometry, image: Any) -> Any:
+        """An image (H, W, 3) as `read` gives it, or (1, 3, H, W) in [0, 1] -> (1, 3, *padded) where the network wants it."""
+
+    @abstractmethod
+    def _forward(self, image_BCHW: Any, run: Run, latents: Tensor | None) -> Any:
+        """Padded images (B, 3, H, W) in [0, 1] -> raw maps (B runs, C, H, W) float32, run by run within image by image."""
+
+    @abstractmethod
+    def _start(self, latents: Tensor, geometries: Sequence[Geometry], run: Run) -> Tensor:
+        """`latents` of all runs -> (images, runs, C, h, w). ValueError where their shape is not the images'."""
+
+    # ---- what goes with what ---------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def paradigm(self, name: str | None = None, **options: Any) -> Paradigm:
+        """The paradigm of this name (None: the model's own, with its stored options), with these options.
+
+        ValueError for unknown names and options, and for a paradigm that the network cannot run.
+        """
+
+    @property
+    @abstractmethod
+    def stride(self) -> int:
+        """Pixels of which padded sizes are multiples."""
+
+    def default_steps(self, chosen: Paradigm) -> int:
+        """Steps of inference where none are asked for: the model's own number, which it states for its own paradigm alone."""
+        own = self.info.get("num_inference_steps") if chosen.name == self.info["paradigm"] else None
+        return int(own) if own else chosen.default_steps
+
+    def check_request(self, num_inference_steps: int | None = None, ensemble_size: int = 1) -> None:
+        """ValueError for what no image could change: steps or an ensemble that the model's paradigm cannot do."""
+        chosen = self.paradigm()
+        call.check_runs(chosen, ensemble_size)
+        if num_inference_steps is not None:
+            chosen.check_steps(num_inference_steps)
+
+    @property
+    def task_plugin(self) -> Task:
+        """The task with this model's options: its class table, its crop size, ..."""
+        return self._task
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What a Prediction says of its model: name, hash, family, task, paradigm, axes, software version."""
+        return pairing.facts(self.info)
+
+    def _meta_of(self, run: Run, seed: int) -> dict[str, Any]:
+        return self.meta | {
+            "paradigm": run.paradigm.name,
+            "paradigm_options": run.paradigm.options,
+            "steps": run.steps,
+            "ensemble_size": run.members,
+            "flip_test": run.flip_test,
+            "seed": seed if run.paradigm.stochastic else None,
+        }
