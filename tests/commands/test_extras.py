@@ -34,7 +34,7 @@ REQUIRED = {
         "rich",
     ),
     *("rich_click", "jinja2", "scipy", "genpercept", "pydantic_core", "packaging"),
-    *("google", "starlette", "anyio"),  # with onnx, with fastapi
+    *("starlette", "anyio"),  # with fastapi
     "threadpoolctl",  # where it is there
 }
 OPTIONAL = sorted({package for packages in EXTRAS.values() for package in packages})
