@@ -134,6 +134,7 @@ def test_what_is_run_in_another_way_is_measured_apart(depth: GenPerceptPipeline,
 DAMAGES: dict[str, Callable[[str], str]] = {
     "empty": lambda text: "",
     "cut": lambda text: text[: len(text) // 2],
+    "too deep": lambda text: "[" * 100_000,
     "no table": lambda text: "[1, 2]",
     "no format": lambda text: text.replace('"chosen": "contiguous"', '"chosen": "sideways"'),
     "no seconds": lambda text: text.replace("1.0", '"soon"'),

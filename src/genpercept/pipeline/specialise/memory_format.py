@@ -77,7 +77,7 @@ def remembered(path: Path) -> Choice | None:
         choice = Choice(Case(**found["case"]), found["chosen"], found["seconds"])
         sound = all(name in FORMATS and seconds > 0 for name, seconds in choice.seconds.items())
         return choice if sound and choice.chosen in FORMATS and choice.case.path.name == path.name else None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
 
 
@@ -121,6 +121,7 @@ class MemoryFormat:
             case = replace(self._case, device=name, edge=edge, tf32=tf32)
             with _measuring:
                 known = remembered(case.path) or self._measure(case, device, run)
+            said.detail(f"memory format of {known.line}")
             self._by_edge[edge] = known.chosen
         self._lay_out(self._by_edge[edge])
 
@@ -132,23 +133,19 @@ class MemoryFormat:
     def _measure(self, case: Case, device: torch.device, run: Callable[[], Any]) -> Choice:
         said.once(f"measuring the quicker memory format on {case.device}, once for each network; the first image waits")
         seconds: dict[str, float] = {}
-        short: RuntimeError | None = None
-        for name in sorted(FORMATS, key=lambda name: name != self.present):
+        order = sorted(FORMATS, key=lambda name: name != self.present)
+        for name in order:
             self._lay_out(name)
             try:
                 seconds[name] = self._timed(device, run)
-            except RuntimeError as error:
-                if not out_of_memory(error):
+            except RuntimeError as error:  # not kept: its traceback holds what there was no room for
+                if not out_of_memory(error) or (name == order[-1] and not seconds):
                     raise
-                short = error
-        if short is not None and not seconds:
-            raise short
         quickest = min(seconds, key=seconds.__getitem__)
         usual = seconds.get(self._usual)
         stays = usual is not None and seconds[quickest] > _CLEARLY * usual
         choice = Choice(case, self._usual if stays else quickest, seconds)
-        said.detail(f"memory format of {choice.line}")
-        return choice if short is not None else _remember(choice)  # another time memory may not be short
+        return _remember(choice) if len(seconds) == len(FORMATS) else choice  # another time memory may not be short
 
     def _timed(self, device: torch.device, run: Callable[[], Any]) -> float:
         """Seconds of the quickest run: whatever else the machine does makes some slower, none quicker."""
