@@ -67,10 +67,10 @@ def near(a: Prediction, b: Prediction) -> None:
     assert a.kind == b.kind and a.values.shape == b.values.shape and a.values.dtype == b.values.dtype
     np.testing.assert_allclose(b.raw, a.raw, rtol=0, atol=1e-5)
     apart = np.abs(a.values.astype(np.float64) - b.values)
-    assert (apart > 1 / 65535).mean() <= (0.005 if a.kind in ("class_ids", "normals") else 0), apart.max()
+    assert (apart > 1 / 65535).mean() <= (0.02 if a.kind in ("class_ids", "normals") else 0), apart.max()
     first, second = ({k: v for k, v in each.meta.items() if k not in ("model", "image_score")} for each in (a, b))
     assert first == second
-    assert a.meta.get("image_score", 0) == pytest.approx(b.meta.get("image_score", 0), abs=1e-6)
+    assert a.meta.get("image_score", 0) == pytest.approx(b.meta.get("image_score", 0), abs=1e-5)
 
 
 # ---- the same call -----------------------------------------------------------------------------------------------------
