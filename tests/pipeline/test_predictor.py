@@ -181,7 +181,9 @@ def test_a_prediction_without_torch(to: str, tmp_path: Path) -> None:
         predicted(tmp_path, *words)
         found = read_stored(tmp_path / "out" / f"a_{task}.png").array
         wanted = encode16(pipe(tmp_path / "a.png", flip_test=True))[0]
-        assert found.shape == wanted.shape and np.abs(found.astype(int) - wanted).max() <= 1
+        assert found.shape == wanted.shape
+        apart = np.abs(found.astype(int) - wanted) > 1
+        assert apart.mean() <= (0.02 if task == "normals" else 0)  # see `near`
     assert (tmp_path / "out" / "a_matting_cutout.png").is_file()
     predicted(tmp_path, *words, "--resume")
 
