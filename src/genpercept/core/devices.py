@@ -69,7 +69,8 @@ def threads() -> int:
     if (torch := sys.modules.get("torch")) is not None:
         return torch.get_num_threads()
     said = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    return int(said) if said.isdecimal() and int(said) > 0 else _whole_cores()
+    most = _whole_cores()  # which MKL does not exceed either
+    return min(int(said), most) if said.isdecimal() and int(said) > 0 else most
 
 
 def set_threads(count: int) -> None:
