@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,16 +12,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from skimage import data
 
 import genpercept
 from genpercept import GenPerceptPipeline, Prediction
 from genpercept.commands.export import run as export
+from genpercept.core.values import Geometry, to_tensor
 from genpercept.imaging.encode import encode16
 from genpercept.imaging.stored import read_stored
 from genpercept.models.heads import HEADS
 from genpercept.pipeline import graphs
 from genpercept.pipeline.call import Run
 from genpercept.pipeline.exported import ExportedPipeline
+from genpercept.tasks import TASKS
 from genpercept.tasks._affine import AffineTask
 from tests.support.graphs import ONNX, OPENVINO, small
 from tests.support.paths import GOLDEN
@@ -150,42 +154,74 @@ def test_a_task_that_takes_tensors_gets_them(monkeypatch: pytest.MonkeyPatch) ->
 # ---- without torch -----------------------------------------------------------------------------------------------------
 
 
-def predicted(folder: Path, *words: str) -> str:
+def predicted(folder: Path, *words: str) -> None:
+    """`genpercept predict`, in a process that refuses torch."""
     done = subprocess.run(
         [sys.executable, "-c", FORBIDDEN, "predict", *words], capture_output=True, text=True, cwd=folder, check=False
     )
     assert done.returncode == 0, done.stderr
-    return done.stderr
 
 
-@pytest.mark.parametrize("to", [pytest.param("onnx", marks=ONNX), pytest.param("openvino", marks=OPENVINO)])
+def doubling(task: str, to: str, folder: Path) -> str:
+    """A graph whose raw map is the image in [-1, 1], by the name of its file in `folder`: quickly made, and known."""
+    import onnx
+    from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor, make_tensor_value_info
+
+    ends = [
+        make_tensor_value_info(name, 1, ["B", 3, f"{name}_H", f"{name}_W"]) for name in (graphs.INPUT, graphs.OUTPUT)
+    ]
+    numbers = [make_tensor("two", 1, [], [2.0]), make_tensor("one", 1, [], [1.0])]
+    nodes = [make_node("Mul", [graphs.INPUT, "two"], ["twice"]), make_node("Sub", ["twice", "one"], [graphs.OUTPUT])]
+    model = make_model(make_graph(nodes, "g", ends[:1], ends[1:], numbers), opset_imports=[make_opsetid("", 18)])
+    model.ir_version = 9
+    info = {"format": 1, "task": task, "paradigm": "one_step", "head": "vae", "codec": "kl", "backbone": "sd21"}
+    text = json.dumps(info | {"resolution": 48, "export": {"stride": 8}})
+    onnx.helper.set_model_props(model, {graphs.KEY: text})
+    onnx.save(model, folder / f"{task}.onnx")
+    if to == "openvino":
+        import openvino
+
+        read = openvino.Core().read_model(folder / f"{task}.onnx")
+        read.set_rt_info(text, [graphs.KEY])
+        openvino.save_model(read, folder / f"{task}.xml", compress_to_fp16=False)
+    return f"{task}{graphs.SUFFIXES[to]}"
+
+
+RUNTIMES = [pytest.param("onnx", marks=ONNX), pytest.param("openvino", marks=OPENVINO)]
+
+
+@pytest.mark.parametrize("to", RUNTIMES)
 def test_a_prediction_without_torch(to: str, tmp_path: Path) -> None:
-    """Depth, normals and a cut-out, file to file, on the device that "auto" is: 16 bits to one step of the pipeline's."""
-    Image.fromarray(picture((90, 120))).save(tmp_path / "a.png")
+    """Depth, normals and a cut-out, file to file, on the device that "auto" is: 16 bits to one step of what torch gives."""
+    image = np.ascontiguousarray(data.astronaut()[::3, ::2])
+    Image.fromarray(image).save(tmp_path / "a.png")
+    geometry = Geometry.plan(image.shape[:2], 48, 8)
+    raw = geometry.apply(to_tensor(image)) * 2 - 1
     for task, formats in (("depth", "png,color,ply"), ("normals", "png,npz"), ("matting", "png,cutout")):
+        words = ["a.png", "-m", doubling(task, to, tmp_path), "-o", "out", "--format", formats, "--batch-size", "auto"]
+        predicted(tmp_path, *words)
+        found = read_stored(tmp_path / "out" / f"a_{task}.png").array
+        wanted = encode16(TASKS.find(task).decode(raw, geometry))[0]
+        assert found.shape == wanted.shape and np.abs(found.astype(int) - wanted).max() <= 1
+    assert (tmp_path / "out" / "a_matting_cutout.png").is_file()
+    predicted(tmp_path, *words, "--resume")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", RUNTIMES)
+def test_an_exported_model_without_torch(to: str, tmp_path: Path) -> None:
+    """The same of what `export` writes, and mirrored."""
+    Image.fromarray(picture((90, 120))).save(tmp_path / "a.png")
+    for task in ("depth", "normals", "matting"):
         pipe = small(task)
         pipe.save_pretrained(tmp_path / task)
         assert export.main(str(tmp_path / task), to, tmp_path / f"{task}-graph") == 0
-        words = [
-            "a.png",
-            "-m",
-            f"{task}-graph",
-            "-o",
-            "out",
-            "--format",
-            formats,
-            "--batch-size",
-            "auto",
-            "--flip-test",
-        ]
-        predicted(tmp_path, *words)
+        predicted(tmp_path, "a.png", "-m", f"{task}-graph", "-o", "out", "--format", "png", "--flip-test")
         found = read_stored(tmp_path / "out" / f"a_{task}.png").array
         wanted = encode16(pipe(tmp_path / "a.png", flip_test=True))[0]
         assert found.shape == wanted.shape
         apart = np.abs(found.astype(int) - wanted) > 1
         assert apart.mean() <= (0.02 if task == "normals" else 0)  # see `near`
-    assert (tmp_path / "out" / "a_matting_cutout.png").is_file()
-    predicted(tmp_path, *words, "--resume")
 
 
 @ONNX

@@ -84,7 +84,7 @@ def threads() -> int:
     if (torch := sys.modules.get("torch")) is not None:
         return torch.get_num_threads()
     said = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    most = _whole_cores()  # torch takes no more where MKL computes
+    most = _whole_cores()  # which MKL does not exceed either
     return min(int(said), most) if said.isdecimal() and int(said) > 0 else most
 
 
