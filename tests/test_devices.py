@@ -48,12 +48,10 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 WAITS = {
     "tasks/_affine.py:decode": "the answer",
     "tasks/_task.py:decode": "the answer",
-    "tasks/normals.py:decode": "the answer",
+    "tasks/_task.py:raw_of": "the raw map",
     "core/values.py:strips": "the answer, before it is enlarged",
     "tasks/segmentation.py:decode": "the answer",
     "tasks/intrinsics.py:decode": "the answer",
-    "tasks/pose.py:decode": "the answer",
-    "tasks/_keypoints.py:locate": "joints are refined on the host",
     "pipeline/call.py:decode": "the mean raw map of an ensemble",
     "pipeline/ensemble.py:align_affine": "scipy's BFGS runs on the host",
     "pipeline/ensemble.py:cost": "scipy's BFGS runs on the host",
