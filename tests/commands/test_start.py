@@ -77,11 +77,11 @@ def run(code: str) -> None:
 def test_torch_takes_the_places_of_its_stand_ins() -> None:
     run("""
 import sys, types
-import genpercept.core.values as values, genpercept.checkpoints.parts as parts
+import genpercept.core.resampling as resampling, genpercept.core.values as values, genpercept.checkpoints.parts as parts
 assert "torch" not in sys.modules and not isinstance(1, values.Tensor)
 plan = values.Geometry.plan((30, 40), 64, 8)
 import torch, torch.nn.functional
-assert values.torch is torch and values.F is torch.nn.functional and values.Tensor is torch.Tensor
+assert values.torch is torch and resampling.F is torch.nn.functional and values.Tensor is torch.Tensor
 assert parts.nn is torch.nn
 assert values.resize(torch.zeros(1, 3, 4, 4), (2, 2)).shape == (1, 3, 2, 2)
 """)

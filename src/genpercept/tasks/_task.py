@@ -65,8 +65,8 @@ def on_host(values: Map, raw_1CHW: Map) -> tuple[np.ndarray, np.ndarray]:
     parts: list[Any] = [values, arrays.floats(raw_1CHW[0])]
     if any(isinstance(part, Tensor) and part.device.type != "cpu" for part in parts):
         parts = unpacked(packed(parts).cpu(), parts)
-    values, raw_CHW = (arrays.to_numpy(part) for part in parts)
-    return values, raw_CHW
+    array, raw_CHW = (arrays.to_numpy(part) for part in parts)
+    return array, raw_CHW
 
 
 def packed(parts: Sequence[Tensor]) -> Tensor:
