@@ -52,8 +52,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Where the host may wait for the device, and why.
 WAITS = {
     "tasks/_task.py:on_host": "the answer, values and raw map together",
-    "core/arrays.py:on_cpu": "the raw map, of which the host makes the answer",
-    "core/arrays.py:to_numpy": "the raw map, as joints are refined on the host",
+    "tasks/normals.py:decode": "the raw map, of which the host makes the answer",
+    "tasks/pose.py:decode": "the raw map, as joints are refined on the host",
     "pipeline/call.py:decode": "the mean raw map of an ensemble",
     "pipeline/ensemble.py:align_affine": "scipy's BFGS runs on the host",
     "pipeline/ensemble.py:cost": "scipy's BFGS runs on the host",
