@@ -329,7 +329,8 @@ def page(
     sums = [sum(measured[v][name] for name in PASSES) * 1e3 for v in ("before", "after")]
     lines += [f"| sum | {sums[0]:.0f} | {sums[1]:.0f} |", "\n## How far the files are apart\n"]
     lines += [
-        f"Of three photographs of {MIDDLE[0]} x {MIDDLE[1]}, decoded by OpenCV. A step is one of 65535 (.png), or of 255.\n"
+        f"Of three photographs of {MIDDLE[0]} x {MIDDLE[1]}, decoded by OpenCV. A step is one of 65535 (.png), or of 255. "
+        "Of a matte what is below a threshold (0.1) is set to 0: a value that lies at it may fall to either side.\n"
     ]
     lines += ["| file | largest difference, steps | values that differ |", "| --- | ---: | ---: |"]
     lines += [f"| {name} | {steps} | {share:.2g} |" for name, (steps, share) in far.items()]
