@@ -10,7 +10,6 @@ from genpercept.training.losses._masked import hide, masked_mean, unit
 
 _WINDOW, _SIGMA = 11, 1.5
 _C1, _C2 = 0.01**2, 0.03**2  # for values in [0, 1]
-_MIDDLE = 0.5
 
 
 def ssim(pred: Tensor, target: Tensor, valid: Tensor, *, painted: bool = True) -> Tensor:
@@ -30,15 +29,10 @@ def similarity(p: Tensor, t: Tensor, valid: Tensor) -> Tensor:
     def mean(x: Tensor) -> Tensor:
         return _blur(x * m) / weight
 
-    p, t = (
-        p - _MIDDLE,
-        t - _MIDDLE,
-    )  # a mean of squares less a squared mean loses the fewer digits, the smaller both are
-    off_p, off_t = mean(p), mean(t)
+    mu_p, mu_t = mean(p), mean(t)
     # rounding can take a variance below zero, and the quotient with it out of its range
-    var_p, var_t = (mean(p * p) - off_p * off_p).clamp_min(0), (mean(t * t) - off_t * off_t).clamp_min(0)
-    covariance = mean(p * t) - off_p * off_t
-    mu_p, mu_t = off_p + _MIDDLE, off_t + _MIDDLE
+    var_p, var_t = (mean(p * p) - mu_p * mu_p).clamp_min(0), (mean(t * t) - mu_t * mu_t).clamp_min(0)
+    covariance = mean(p * t) - mu_p * mu_t
     same = (2 * mu_p * mu_t + _C1) * (2 * covariance + _C2)
     value = same / ((mu_p.square() + mu_t.square() + _C1) * (var_p + var_t + _C2))
     return value.clamp(-1, 1)
