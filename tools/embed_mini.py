@@ -20,6 +20,7 @@ from genpercept.checkpoints.weights import weight_files
 from genpercept.core.files import atomic_folder
 from genpercept.models import adapters
 from genpercept.pipeline.folder import DIFFERENCE, PROMPT_FILE
+from genpercept.pipeline.manifest import sealed
 from genpercept.pipeline.pipeline import GenPerceptPipeline
 
 ASSETS = Path(__file__).parent.parent / "src" / "genpercept" / "checkpoints" / "assets" / "mini"
@@ -75,13 +76,13 @@ def write_predictor(source: Path, target: Path) -> None:
         keep_card(target, work)
         (work / "full" / PROMPT_FILE).rename(work / PROMPT_FILE)
         manifest: dict[str, Any] = parts.read_json(work / "full" / parts.MANIFEST)
-        manifest["parts"]["vae"] = {"path": "../base/vae", "sha256": parts.sha256(shared)}
+        manifest["parts"]["vae"] = {"path": "../base/vae"} | parts.hashes(shared)
         manifest["parts"] |= denoiser_parts(source, work, manifest["recipe"])
         if (work / "full" / "head").is_dir():
             (work / "full" / "head").rename(work / "head")
         manifest |= {"base": "mini/base", "licence": "Apache-2.0"}
         manifest["recipe"] = portable(manifest["recipe"])
-        parts.write_config(work / parts.MANIFEST, manifest)
+        parts.write_config(work / parts.MANIFEST, sealed(manifest))
         (work / "full" / "model_index.json").rename(work / "model_index.json")
         shutil.rmtree(work / "full")
 
@@ -91,15 +92,15 @@ def denoiser_parts(source: Path, work: Path, recipe: dict[str, Any]) -> dict[str
     base = recipe["model"]["base"]
     if not (source / "lora").is_dir() or not base.startswith("mini/"):
         (work / "full" / "unet").rename(work / "unet")
-        return {"unet": {"path": "unet", "sha256": parts.sha256(work / "unet")}}
+        return {"unet": {"path": "unet"} | parts.hashes(work / "unet")}
     denoiser = GenPerceptPipeline.from_pretrained(base).unet
     adapters.load_lora(denoiser, source / "lora")
     path = work / f"{DIFFERENCE}.safetensors"
     save_file({name: half(tensor) for name, tensor in lowrank.from_lora(denoiser).items()}, path)
     shared = ASSETS / base.removeprefix("mini/") / "unet"
     return {
-        "unet": {"path": f"../{shared.parent.name}/unet", "sha256": parts.sha256(shared)},
-        DIFFERENCE: {"path": path.name, "sha256": parts.sha256(path)},
+        "unet": {"path": f"../{shared.parent.name}/unet"} | parts.hashes(shared),
+        DIFFERENCE: {"path": path.name} | parts.hashes(path),
     }
 
 

@@ -15,12 +15,15 @@ import torch
 
 from genpercept import GenPerceptPipeline
 from genpercept.checkpoints import hub
+from genpercept.checkpoints.parts import MANIFEST, write_config
 from genpercept.commands.doctor import run
 from genpercept.commands.inspect.show import inspect, main
 from genpercept.core import said
 from genpercept.models import adapters
 from genpercept.models.backbones import BACKBONES
 from genpercept.models.backbones.sd21 import SD21_CONFIG
+from genpercept.pipeline import base_model
+from genpercept.pipeline.manifest import SEAL, read_manifest
 from tests.support.bases import pixart_base
 from tests.support.paths import GOLDEN
 
@@ -93,6 +96,39 @@ def test_problems_are_named(damage: str, tmp_path: Path, capsys: pytest.CaptureF
     assert main(str(folder)) == 1
     said = capsys.readouterr().out
     assert says[damage] in said and "it would not load" in said
+
+
+def test_what_was_saved_whole_is_not_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "m"
+    GenPerceptPipeline.from_base(BASE, "depth", resolution=0).save_pretrained(folder)
+    built: list[str] = []
+    check = base_model.problem_of
+    monkeypatch.setattr(base_model, "problem_of", lambda *given: [built.append(given[0].name), check(*given)][1])
+    assert inspect(folder).loads and not built
+    manifest = read_manifest(folder)
+    write_config(folder / MANIFEST, {k: v for k, v in manifest.items() if k != SEAL})  # as older versions wrote it
+    assert inspect(folder).loads and built == ["sd21", "kl"]
+    write_config(folder / MANIFEST, manifest)
+    config = folder / "unet" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"cross_attention_dim": 48}))
+    built.clear()
+    assert "misshaped" in inspect(folder).problems[0] and built == ["sd21", "kl"]
+
+
+def test_a_changed_manifest_is_looked_at_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    GenPerceptPipeline.from_base(BASE, "depth", resolution=0).save_pretrained(folder)
+    path = folder / MANIFEST
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps(manifest | {"paradigm": "stochastic_multi_step", "paradigm_options": {}}))
+    assert "needs 8 input channels; its U-Net has 4" in inspect(folder).problems[0]
+    path.write_text(json.dumps(manifest | {SEAL: 3}))
+    with pytest.raises(ValueError, match="sha256 is 3"):
+        inspect(folder)
+    manifest["parts"]["unet"]["config_sha256"] = "none"
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match=r"parts\.unet\.config_sha256"):
+        inspect(folder)
 
 
 @pytest.mark.slow

@@ -67,6 +67,12 @@ def test_a_wrong_name_is_refused_before_anything_heavy(tmp_path: Path, photo: st
     assert not sorted(modules.intersection((*HEAVY, *MODELS)))
 
 
+def test_an_embedded_model_is_looked_at_without_what_it_is_built_of(tmp_path: Path) -> None:
+    code, modules, err = imported(tmp_path, "inspect", "mini/depth")
+    assert code == 0, err
+    assert not sorted(modules.intersection((*HEAVY, *MODELS)))
+
+
 def run(code: str) -> None:
     code = f"from genpercept.__main__ import start\nstart()\n{code}"
     env = {k: v for k, v in os.environ.items() if k != "DIFFUSERS_SLOW_IMPORT"} | {"OMP_NUM_THREADS": "1"}

@@ -97,6 +97,14 @@ def sha256(folder_or_file: Path, *, allow_pickle: bool = False) -> str:
     return digest.hexdigest()
 
 
+def hashes(folder_or_file: Path) -> dict[str, str]:
+    """What a manifest says of a part: `sha256` of its weights, and `config_sha256` where a config.json builds it."""
+    found = {"sha256": sha256(folder_or_file)}
+    if (config := folder_or_file / "config.json").is_file():
+        found["config_sha256"] = sha256(config)
+    return found
+
+
 def joint_sha256(hashes: Sequence[str]) -> str:
     """One hash of a model's parts, out of theirs in their order."""
     return hashlib.sha256("".join(hashes).encode()).hexdigest()

@@ -16,6 +16,7 @@ from genpercept.models import text
 from genpercept.models.backbones import BACKBONES
 from genpercept.models.codecs import CODECS
 from genpercept.pipeline.folder import base_backbone
+from genpercept.pipeline.manifest import check_prompt_shapes
 
 VARIABLE = "GENPERCEPT_BASE"
 # Repositories that people have in their cache: the first is a mirror of the second, which was taken down (docs/checkpoints.md).
@@ -55,6 +56,15 @@ def problem_of(part: PartPlugin, path: Path, found: Mapping[str, Header], config
         module = skeleton(part, path, config, stored)
         needed = {k: tuple(v.shape) for k, v in module.state_dict().items()}
         check_shapes(path, needed, stored)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def problem_of_prompt(path: Path, found: Mapping[str, Header]) -> str:
+    """Why a file holds no prompt's embedding ("" where it does)."""
+    try:
+        check_prompt_shapes(path, {name: header.shape for name, header in found.items()})
     except ValueError as error:
         return str(error)
     return ""

@@ -23,7 +23,7 @@ from genpercept.models.backbones import BACKBONES, as_backbone
 from genpercept.models.codecs import CODECS
 from genpercept.models.heads import HEADS
 from genpercept.models.paradigms import PARADIGMS, Paradigm
-from genpercept.pipeline.manifest import check_prompt_shapes, needed_parts, part_path, read_manifest
+from genpercept.pipeline.manifest import SEAL, check_prompt_shapes, needed_parts, part_path, read_manifest, sealed
 from genpercept.pipeline.pairing import check_prompt
 
 PROMPT_FILE = "prompt_embeds.safetensors"
@@ -52,6 +52,7 @@ def read_model(folder: Path, torch_dtype: torch.dtype | None, *, allow_pickle: b
     """
     info = read_manifest(folder)
     parts = info.pop("parts")
+    info.pop(SEAL, None)
     names = [*needed_parts(info), *([DIFFERENCE] if DIFFERENCE in parts else [])]
     paths = {part: part_path(folder, part, parts) for part in names}
     load_part = partial(checkpoint.load_part, allow_pickle=allow_pickle)
@@ -174,9 +175,9 @@ def write(target: Path, parts: Parts, class_name: str) -> None:
         if parts.prompt_embeds.numel():
             save_file({"prompt_embeds": parts.prompt_embeds.contiguous()}, work / PROMPT_FILE)
             paths["prompt_embeds"] = PROMPT_FILE
-        hashes = {part: {"path": path, "sha256": checkpoint.sha256(work / path)} for part, path in paths.items()}
+        hashes = {part: {"path": path} | checkpoint.hashes(work / path) for part, path in paths.items()}
         kept = {k: v for k, v in parts.info.items() if k not in ("model", "model_sha256")}
-        checkpoint.write_config(work / checkpoint.MANIFEST, kept | {"parts": hashes})
+        checkpoint.write_config(work / checkpoint.MANIFEST, sealed(kept | {"parts": hashes}))
         checkpoint.write_config(work / "model_index.json", _model_index(parts.info, class_name))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +29,7 @@ _NAMED: dict[str, Registry[Any]] = {  # keys that name a plugin
     "backbone": BACKBONES,
 }
 _NEEDED = ("format", *_NAMED, "resolution", "parts")
+SEAL = "sha256"  # key of the hash over all else
 # Keys of the settings and what they may be. Others are whoever's who saved the model, and nothing here reads them
 _TYPES: dict[str, Any] = {
     "format": int,
@@ -44,6 +47,7 @@ _TYPES: dict[str, Any] = {
     "skipped": dict,
     "prompt_tokens": int,
     "model_sha256": str,
+    SEAL: str,
 }
 _INTEGERS = {"resolution": (0, 16384), "num_inference_steps": (1, 1000)}  # 0: an image's own size
 _TEXTS = ("prompt", "base", "model", "licence")
@@ -138,11 +142,13 @@ def _check_parts(path: Path, parts: Any) -> None:
             raise _wrong(path, "parts", name, "named by words")
         if not isinstance(entry, dict):
             raise _wrong(path, f"parts.{name}", entry, "an object with path and sha256")
-        where, digest = entry.get("path"), entry.get("sha256")
+        where = entry.get("path")
         if not isinstance(where, str) or not where or not where.isprintable():
             raise _wrong(path, f"parts.{name}.path", where, "the path of a folder or file in the model's folder")
-        if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
-            raise _wrong(path, f"parts.{name}.sha256", digest, "64 hexadecimal digits")
+        for key in ("sha256", *(["config_sha256"] if "config_sha256" in entry else [])):  # older ones lack the latter
+            digest = entry.get(key)
+            if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
+                raise _wrong(path, f"parts.{name}.{key}", digest, "64 hexadecimal digits")
 
 
 def _wrong(path: Path, key: str, value: Any, wanted: str) -> ValueError:
@@ -158,6 +164,33 @@ def _known(kind: str, name: str, registry: Registry[Any], path: Path) -> None:
         choose(kind, name, registry.names(), f"{path}: ")
     except ValueError as error:
         raise ValueError(f"{error}; or install the package that gives {registry.group} {name!r}") from None
+
+
+def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The contents of a genpercept.json with `sha256` of all of it, its parts' hashes among them."""
+    plain = json.loads(json.dumps(manifest, default=str))  # as it is read again
+    return plain | {SEAL: _digest(plain)}
+
+
+def is_as_saved(folder: Path, manifest: Mapping[str, Any]) -> bool:
+    """Whether genpercept.json and each part's config.json are as they were saved, by what the first says of all of them.
+
+    A model was whole when it was saved: then hashes of its weights alone tell whether it still is, and nothing has to be
+    built. False for models of before there was such a hash.
+    """
+    if manifest.get(SEAL) != _digest(manifest):
+        return False
+    try:
+        configs = {name: part_path(folder, name, manifest["parts"]) / "config.json" for name in manifest["parts"]}
+    except ValueError:
+        return False
+    said = {name: entry.get("config_sha256") for name, entry in manifest["parts"].items()}
+    return all(said[name] == (checkpoint.sha256(c) if c.is_file() else None) for name, c in configs.items())
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    kept = {key: value for key, value in manifest.items() if key != SEAL}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def needed_parts(info: Mapping[str, Any]) -> list[str]:

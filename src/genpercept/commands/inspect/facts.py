@@ -19,7 +19,7 @@ from genpercept.models.heads import HEADS
 from genpercept.models.paradigms import PARADIGMS
 from genpercept.pipeline import base_model, loading
 from genpercept.pipeline.families import FAMILIES, _from_base, _headers
-from genpercept.pipeline.manifest import check_prompt_shapes, has_manifest, needed_parts, part_path, read_manifest
+from genpercept.pipeline.manifest import has_manifest, is_as_saved, needed_parts, part_path, read_manifest
 from genpercept.tasks import TASKS
 
 ADAPTER = "adapter_config.json"
@@ -108,18 +108,19 @@ def _predictor(folder: Path, report: Report, given: Given) -> None:
     info = read_manifest(folder)
     report.facts |= {k: info[k] for k in _TOLD if info.get(k) is not None}
     headers: dict[str, dict[str, Header]] = {}
+    known = is_as_saved(folder, info)  # what is need not be built to know that it fits, which takes torch
     for name, entry in info["parts"].items():
         try:
             where = part_path(folder, name, info["parts"])
         except ValueError as error:
             report.parts.append(Part(name, entry["path"], problem=str(error)))
             continue
-        part, headers[name] = _part(folder, name, entry["path"], given, plugin_of(name, info))
+        part, headers[name] = _part(folder, name, entry["path"], given, None if known else plugin_of(name, info))
         report.parts.append(part)
         if not part.problem and _sha256(where, given) != entry["sha256"]:
             part.problem = f"{folder / entry['path']}: its SHA-256 is not the one of {MANIFEST}: changed or damaged"
     try:
-        if not any(part.problem for part in report.parts):
+        if not known and not any(part.problem for part in report.parts):
             _check_pairing(folder, info, headers)
     except ValueError as error:
         report.problems.append(str(error))
@@ -351,7 +352,7 @@ def _part(
     if plugin is not None and not part.problem:
         part.problem = base_model.problem_of(plugin, where, headers)
     elif name == "prompt_embeds" and not part.problem:
-        part.problem = _problem_of_prompt(where, headers)
+        part.problem = base_model.problem_of_prompt(where, headers)
     if not part.problem and (where / "config.json").is_file():
         config = read_json(where / "config.json")
         part.details = {"unet": _unet_details, "vae": _vae_details}.get(name, lambda _: "")(config)
@@ -359,14 +360,6 @@ def _part(
         shape = headers["prompt_embeds"].shape
         part.details = f"{shape[1]} tokens, {shape[2]} wide" if len(shape) == 3 else f"shape {list(shape)}"
     return part, headers
-
-
-def _problem_of_prompt(path: Path, headers: dict[str, Header]) -> str:
-    try:
-        check_prompt_shapes(path, {name: header.shape for name, header in headers.items()})
-    except ValueError as error:
-        return str(error)
-    return ""
 
 
 def _unet_details(config: dict[str, Any]) -> str:
