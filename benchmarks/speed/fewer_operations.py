@@ -6,7 +6,7 @@
 Each row runs in a process of its own, the rows one after the other, then in reverse, and so on, so that a machine
 that slows down does not favour one. Of a row count the least CPU seconds and the least seconds of its runs: what else
 runs beside makes neither shorter. The ratio to the ruler is that of CPU seconds. Needs about 8 GB of memory and, on a
-quiet machine, 2 minutes a row and round.
+quiet machine, half a minute a row and round.
 """
 
 from __future__ import annotations
