@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import psutil
@@ -29,6 +29,7 @@ from genpercept.training.samples import shard_cache
 from genpercept.training.samples.augment import augment, crop, mirror
 from genpercept.training.samples.order import Order
 from genpercept.training.samples.records import to_sample
+from genpercept.training.stages.autoencoder import AutoencoderStage
 
 COMMON = """
 steps = 3
@@ -115,6 +116,27 @@ def test_autoencoder(codec: Path) -> None:
     assert [row["step"] for row in rows] == [2, 3] and {"psnr", "psnr_depth", "psnr_normals"} <= rows[0].keys()
     assert list((codec / "tensorboard").iterdir()) and (codec / "best" / "config.json").exists()
     assert len(list((codec / "checkpoints").iterdir())) == 2
+
+
+def test_a_codec_of_photographs_without_labels_beside_scenes(work: Path, codec_recipe: Path) -> None:
+    """Labels are painted of the set that has them; set alone, or first, the photographs are asked for them in vain."""
+    from PIL import Image
+
+    folder = work / "photographs" / "images"
+    folder.mkdir(parents=True)
+    for i in range(4):
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (40, 40, 3), np.uint8)).save(folder / f"{i}.png")
+    recipe = recipes.load(codec_recipe, ["autoencoder.paint={depth = 1.0}"])
+    photographs = DataSet(name="folder", root=folder.parent, split="all")
+    both = recipe.model_copy(update={"data": (*recipe.data, photographs)})
+    stage = AutoencoderStage(both, lambda line: None)
+    images = cast(torch.Tensor, stage.make_batch(0, range(32)).images)
+    grey = [bool((x == x[:1]).all()) for x in images]  # depth is, noise is not
+    assert any(grey) and not all(grey)
+    assert "psnr_depth" in stage.validate(2)[0]
+    alone = recipe.model_copy(update={"data": (photographs,)})
+    with pytest.raises(ValueError, match="has no depth"):
+        AutoencoderStage(alone, lambda line: None).validate(2)
 
 
 def test_denoiser_is_a_stable_diffusion_pipeline(base: Path) -> None:

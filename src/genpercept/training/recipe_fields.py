@@ -123,7 +123,7 @@ class Autoencoder(Section):
     paint: dict[str, float] = Field(
         default_factory=lambda: {"depth": 0.12, "disparity": 0.08, "normals": 0.15, "mask": 0.05},
         description="Share of the batch that is a painted label instead of the photograph, by label, so that labels survive "
-        "the codec.",
+        "the codec. Samples without any label stay photographs; the first data set, on which is validated, has them all.",
     )
 
 

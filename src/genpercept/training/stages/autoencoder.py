@@ -20,6 +20,7 @@ from genpercept.training.networks.codec import open_codec, use_attention
 from genpercept.training.recipe import Recipe
 from genpercept.training.run.log import grid, to_picture
 from genpercept.training.samples.paint import check_kind, paint
+from genpercept.training.samples.records import labels_of
 from genpercept.training.stages.base import Batch, Draw, Pair
 
 # 8 x as Stable Diffusion's, narrow: the full-resolution layers cost most. Fewer channels in the list make it 4 x or 2 x.
@@ -106,7 +107,8 @@ class AutoencoderStage:
         for record, slot in zip(records, slots, strict=True):
             u = generator(self.recipe.seed, step, slot, "caption").random()
             kind = self._kinds[min(int(np.searchsorted(self._shares, u, side="right")), len(self._kinds) - 1)]
-            images.append(paint(kind, record))
+            # photographs without any label are trained on as such, beside sets with labels
+            images.append(paint(kind if any(labels_of(record)) else "image", record))
         return Batch(Rng(self.recipe.seed, step, slots), images=torch.stack(images))
 
     def encode(self, batch: Batch) -> Batch:
