@@ -2,9 +2,10 @@
 
 Encodings (also in the PNG's text and in the JSON sidecar):
 
-- png: 16 bits per channel. Metres: pixel / 1000, or coarser (`encode.STEPS`), 0 where unknown. Else values within a kind's limits (depth, masks: 0 and 1; normals: -1 and 1) or, where it has none
-  (anomaly), from lowest to highest if some leave [0, 1]: value = low + pixel / 65535 * (high - low). Ids: pixel = id,
-  65535 where there is none. Pixels that are not valid are 0 (npz says which). `encode.decode16` is the inverse.
+- png: 16 bits per channel. Values within a kind's limits (depth, masks: 0 and 1; normals: -1 and 1) or, where it has none
+  (anomaly), from lowest to highest if some leave [0, 1]: value = low + pixel / 65535 * (high - low). Metres: pixel / 1000,
+  or coarser where that does not reach (`encode.STEPS`), 0 where unknown. Ids: pixel = id, 65535 where there is none.
+  Pixels that are not valid are 0 (npz says which). `encode.decode16` is the inverse.
 - color: 8-bit RGB to look at. npy: `values` alone. npz: values, valid, uncertainty, raw and meta.
 - exr: float32, channel Y or R G B, and `valid` where something is not.
 - points: (H, W, 3) float32 as .npy, a point for each pixel in the camera frame, x right, y up, z towards the viewer; NaN where

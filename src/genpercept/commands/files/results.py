@@ -127,8 +127,8 @@ def is_done(
 ) -> bool:
     """Whether all files of `job` are whole, made from this file by this request and these weights. The sidecar knows.
 
-    `request`, `weights` and `known` as they were put into the sidecar's meta, beside `source`. Of an older sidecar, which has no
-    weights and no hashes: whether the files are there and not empty; sha256: of the model, None where that is not known.
+    `request`, `weights` and `known` as they were put into the sidecar's meta, beside `source`. Of an older sidecar, which
+    has no weights and no hashes: whether the files are there and not empty; sha256: of the model, None where that is not known.
     """
     try:
         sidecar = sidecars.read(job.sidecar(task))

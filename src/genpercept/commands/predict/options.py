@@ -10,7 +10,6 @@ import rich_click as click
 
 from genpercept.commands import shared_options as shared
 
-
 _SPACE, _POSES = "Depth in space", "Poses"
 
 

@@ -23,8 +23,9 @@ class Request:
 
     boxes: a JSON file of people's boxes (genpercept.imaging.boxes); detector: "yolos" or "yolos=MODEL", which finds them;
     box_score: least score of either's. flip_test: mean with the mirror image's. specialised, encoder, decoder,
-    revision, variant: as genpercept.load has them. fov: degrees, None: by EXIF, or 60. fit: file or folder of known
-    distances (genpercept.imaging.known), fit_scale: metres for each unit of it. mesh_vertices: of a mesh at most. strips: of genpercept.specialise. tf32: of float32 on NVIDIA's GPUs.
+    revision, variant: as genpercept.load has them. strips: of genpercept.specialise. tf32: of float32 on NVIDIA's GPUs.
+    fov: degrees, None: by EXIF, or 60. fit: a file or folder of known distances (genpercept.imaging.known), fit_scale:
+    metres for each unit of it. mesh_vertices: of a mesh at most.
     """
 
     model: str | None = None

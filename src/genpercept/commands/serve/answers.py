@@ -29,7 +29,6 @@ _TYPES = {
     ".exr": "image/x-exr",
     ".ply": "application/x-ply",
     ".glb": "model/gltf-binary",
-    ".glb": "model/gltf-binary",
     ".json": "application/json",
 }
 _PACKAGES = {"exr": "OpenEXR", "cutout": "pymatting"}  # of extras, without which a format is not there
