@@ -59,7 +59,7 @@ def grid_mesh(
     rows, columns = (np.arange((edge % stride or stride) // 2, edge, stride) for edge in z.shape)
     points = back_projected(z, camera)[np.ix_(rows, columns)] if stride == 1 else _some(z, camera, rows, columns)
     with np.errstate(divide="ignore", invalid="ignore"):
-        inverse = -1 / points[..., 2]
+        inverse = np.where(np.isfinite(points[..., 2]), -1 / points[..., 2], np.float32(np.nan))
     across, down = _whole_sides(inverse, cut, max(1, round(gap / stride)))
     faces = _faces(inverse, across, down)
     if not len(faces):
