@@ -23,9 +23,12 @@ DIAGONAL = math.hypot(36, 24)
 def photograph(path: Path, size: tuple[int, int] = (60, 40), orientation: int = 0, **tags: Any) -> Path:
     """A file of `size` (width, height) as it is stored, with tags by their numbers as keywords t41989=28."""
     image, exif = Image.new("RGB", size, (90, 120, 40)), Image.Exif()
+    exif[0x010F] = "a maker"  # without a tag of its own Pillow writes no EXIF into some formats
     if orientation:
         exif[0x0112] = orientation
     exif.get_ifd(0x8769).update({int(name[1:]): value for name, value in tags.items()})
+    if path.suffix == ".tif":
+        exif[0x8769] = 8  # any place: without one Pillow leaves this directory out
     image.save(path, exif=exif)
     return path
 

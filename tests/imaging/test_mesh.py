@@ -73,7 +73,10 @@ def test_a_box_before_a_wall_is_cut_along_its_border() -> None:
     spans = np.ptp(-found.vertices[found.faces][..., 2], axis=1)
     assert spans.max() == 0  # no triangle joins both
     joined = grid_mesh(z, CAMERA, cut=None)
-    assert len(joined.faces) == ALL and len(found.faces) == ALL - (np.ptp(joined.vertices[joined.faces][..., 2], 1) > 0).sum()
+    assert (
+        len(joined.faces) == ALL
+        and len(found.faces) == ALL - (np.ptp(joined.vertices[joined.faces][..., 2], 1) > 0).sum()
+    )
 
 
 def test_how_large_a_step_is_cut() -> None:
@@ -128,7 +131,9 @@ def test_vertices_lie_on_the_plane_and_normals_stand_on_it() -> None:
     normal = np.array([0.5, 0.2, -1.0])
     found = grid_mesh(plane((0.5, 0.2, -1), 2.0), CAMERA)
     np.testing.assert_allclose(found.vertices @ normal, 2.0, rtol=1e-5)
-    np.testing.assert_allclose(found.normals, np.tile(-normal / np.linalg.norm(normal), (len(found.normals), 1)), atol=1e-3)
+    np.testing.assert_allclose(
+        found.normals, np.tile(-normal / np.linalg.norm(normal), (len(found.normals), 1)), atol=1e-3
+    )
     assert (np.einsum("ij,ij->i", found.normals, -found.vertices) > 0).all()  # towards the camera
 
 
@@ -154,7 +159,9 @@ def test_what_is_unknown_is_a_hole() -> None:
     z = WALL.copy()
     z[20:30, 20:30] = np.nan
     found = grid_mesh(z, CAMERA)
-    assert len(found.vertices) == z.size - 100 and len(found.faces) == ALL - 2 * 121 + 4  # of its corners a triangle each is left
+    assert (
+        len(found.vertices) == z.size - 100 and len(found.faces) == ALL - 2 * 121 + 4
+    )  # of its corners a triangle each is left
     z[:] = np.nan
     for wrong, says in ((z, "no mesh"), (WALL[:1], "no mesh"), (np.where(np.eye(60, 80) > 0, 1, np.nan), "no mesh")):
         with pytest.raises(ValueError, match=says):
@@ -199,7 +206,9 @@ def test_a_glb_says_what_it_is(tmp_path: Path) -> None:
     Prediction(np.linspace(0, 1, 4800).reshape(SIZE), "depth_affine").save(tmp_path / "x", ["glb"], image=PHOTO)
     tree, binary = glb_parts(tmp_path / "x.glb")
     told = tree["asset"]["extras"]
-    assert told["lengths"].startswith("shape up to scale and shift, not metres") and told["camera"]["source"] == "assumed"
+    assert (
+        told["lengths"].startswith("shape up to scale and shift, not metres") and told["camera"]["source"] == "assumed"
+    )
     assert told["axes"] == "axes: x right, y up, z towards the viewer"
     view = tree["bufferViews"][tree["images"][0]["bufferView"]]
     with Image.open(io.BytesIO(binary[view["byteOffset"] : view["byteOffset"] + view["byteLength"]])) as image:
@@ -216,7 +225,10 @@ def test_a_large_photograph_is_a_texture_that_cards_take(tmp_path: Path) -> None
     pred.save(tmp_path / "x", ["glb"], image=wide, vertices=900)
     tree, binary = glb_parts(tmp_path / "x.glb")
     view = tree["bufferViews"][tree["images"][0]["bufferView"]]
-    assert Image.open(io.BytesIO(binary[view["byteOffset"] : view["byteOffset"] + view["byteLength"]])).size == (4096, 36)
+    assert Image.open(io.BytesIO(binary[view["byteOffset"] : view["byteOffset"] + view["byteLength"]])).size == (
+        4096,
+        36,
+    )
 
 
 @pytest.mark.slow
@@ -252,7 +264,10 @@ def test_a_mesh_as_ply(tmp_path: Path) -> None:
     Prediction(z, "depth_metric").save(tmp_path / "x", ["mesh"], image=PHOTO, fov=60)
     lines, body = ply_parts(tmp_path / "x_mesh.ply")
     own = grid_mesh(z, CAMERA)
-    assert "comment in metres, of depth_metric" in lines and "comment horizontal field of view: 60 degrees, as given" in lines
+    assert (
+        "comment in metres, of depth_metric" in lines
+        and "comment horizontal field of view: 60 degrees, as given" in lines
+    )
     assert f"element vertex {len(own.vertices)}" in lines and f"element face {len(own.faces)}" in lines
     vertices = np.frombuffer(body, "<f4,<f4,<f4,<f4,<f4,<f4,u1,u1,u1", len(own.vertices))
     np.testing.assert_array_equal(np.stack([vertices[f"f{i}"] for i in range(3)], -1), own.vertices)
@@ -309,4 +324,6 @@ def test_every_triangle_faces_the_camera() -> None:
     found: Mesh = grid_mesh(plane((0.5, 0.2, -1), 2.0), CAMERA)
     a, b, c = (found.vertices[found.faces[:, k]] for k in range(3))
     across = np.cross(b - a, c - a)
-    assert (np.einsum("ij,ij->i", across, -a) > 0).all() and math.isclose(np.abs(found.normals).max(), 0.88, abs_tol=0.02)
+    assert (np.einsum("ij,ij->i", across, -a) > 0).all() and math.isclose(
+        np.abs(found.normals).max(), 0.88, abs_tol=0.02
+    )
