@@ -1,4 +1,4 @@
-"""Meshes of distances: planes whole however slanted, steps cut, the right place, normals and texture, files that others read."""
+"""Meshes of distances: planes whole however slanted, steps cut, the right place, normals and texture, files for others."""
 
 from __future__ import annotations
 
