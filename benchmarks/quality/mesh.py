@@ -2,16 +2,16 @@
 
     python benchmarks/quality/mesh.py                     # writes mesh.md beside it
 
-Scenes of the synthetic world's test split, rendered at 256 x 192 with their true depth and camera. The true surface is that
-of the same scenes rendered at four times the size: a point for each pixel, up to 25 m. Chamfer distance in metres: the mean
-distance of 30,000 points spread evenly over the mesh to the nearest true point, and of 30,000 true points to the nearest of 300,000
-on the mesh. The finest that such a comparison resolves is the row "true points against themselves": of one half of the
-true points to the other. From true depth: the map as it is, in metres. From mini/depth: its answer, fitted to 100 random
-true points as a user would have measured them. Not cut: every pixel is joined to its neighbours.
+Scenes of the synthetic world's test split, rendered at 256 x 192 with their true depth and camera. The true surface is
+that of the same scenes rendered at four times the size: a point for each pixel, up to 25 m. Chamfer distance in metres:
+the mean distance of 30,000 points spread evenly over the mesh to the nearest true point, and of 30,000 true points to the
+nearest of 300,000 on the mesh. The finest that such a comparison resolves is the row "true points against themselves": of
+one half of the true points to the other. From true depth: the map as it is, in metres. From mini/depth: its answer, fitted
+to 100 random true points as a user would have measured them. Not cut: every pixel is joined to its neighbours.
 
 Time and memory: the temple's photograph (scikit-learn's china.jpg, danielbuechele, CC BY 2.0) enlarged to 4000 x 3000,
-mini/depth's answer, each step in a process of its own that has the answer and the photograph; memory is how far the process grows
-at its peak.
+mini/depth's answer, each step in a process of its own that has the answer and the photograph; memory is how far the
+process grows at its peak.
 """
 
 from __future__ import annotations

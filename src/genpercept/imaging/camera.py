@@ -162,7 +162,7 @@ def _focal(tags: Mapping[int, Any], width: int, height: int) -> tuple[float | No
     real, density = _number(tags, _FOCAL), _number(tags, _PLANE_X)
     unit = _MM.get(int(tags.get(_PLANE_UNIT, 2)))
     if real and density and unit:
-        shrunk = width / taken[0] if taken[0] else 1.0
+        shrunk = max(width, height) / max(taken) if all(taken) else 1.0
         return real * density / unit * shrunk, "; ".join(notes)
     return None, ""
 

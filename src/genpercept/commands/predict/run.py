@@ -177,7 +177,7 @@ def _all(
     """What there was to do; it has been done, or has failed, as `outcome` says."""
     end = ends.of(how.out, how.formats, places.scratch)
     jobs = _jobs(inputs, end, recursive, outcome, places)
-    space.check_files(request, len(jobs))
+    request = space.located(request, len(jobs))
     if len(jobs) > 1 and (end.file or end.stdout):
         raise ValueError(f"--out {how.out}: one file for {len(jobs)} images: name a folder")
     if (end.stdout or any(job.given for job in jobs)) and (processes.several() or engine == "ray"):

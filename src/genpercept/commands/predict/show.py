@@ -59,7 +59,11 @@ class Gallery:
 
     def add(self, name: str, prediction: Prediction, image: np.ndarray) -> None:
         distances, camera = points.of(prediction), points.camera_of(prediction)
-        grid = mesh.grid_mesh(distances.z, camera, vertices=_VERTICES, gap=mesh.step_width(prediction))
+        try:
+            grid = mesh.grid_mesh(distances.z, camera, vertices=_VERTICES, gap=mesh.step_width(prediction))
+        except ValueError as error:  # its files are as they should be
+            say(f"genpercept: {name} is not shown: {error}")
+            return
         one = Shown(grid, write.rgb_of(prediction, image), distances.words, camera)
         with self._lock:
             self.shown[name] = one

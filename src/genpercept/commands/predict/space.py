@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +39,10 @@ def check(request: Request, kind: str, show: bool = False) -> None:
             raise ValueError(f"{flag}: {kind} tell no distance: it needs depth or disparity")
 
 
-def check_files(request: Request, jobs: int) -> None:
-    """ValueError where --fit names nothing, or one file for several images."""
+def located(request: Request, jobs: int) -> Request:
+    """With the whole path of --fit, for workers elsewhere. ValueError where it names nothing, or one file for several images."""
     if request.fit is None:
-        return
+        return request
     where = Path(request.fit).expanduser()
     if not where.exists():
         raise ValueError(f"--fit {shown(where)}: no such file or folder; check the path")
@@ -50,6 +50,7 @@ def check_files(request: Request, jobs: int) -> None:
         raise ValueError(
             f"--fit {shown(where)}: one file for {jobs} images: name a folder with one for each, of its name"
         )
+    return replace(request, fit=str(where.absolute()))
 
 
 def version(request: Request, job: Job) -> dict[str, Any] | None:
