@@ -40,7 +40,7 @@ def check(request: Request, kind: str, show: bool = False) -> None:
 
 
 def located(request: Request, jobs: int) -> Request:
-    """With the whole path of --fit, for workers elsewhere. ValueError where it names nothing, or one file for several images."""
+    """With the whole path of --fit, for workers elsewhere. ValueError for nothing there, and for one file of several images."""
     if request.fit is None:
         return request
     where = Path(request.fit).expanduser()
