@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import turned
 from PIL import Image, ImageDraw, ImageFont
 from skimage import data
 from sklearn.datasets import load_sample_image
-from turned import picture
 
 import genpercept
 from genpercept.data import synthetic
@@ -144,7 +144,7 @@ class Maker:
         photo = self.photos["temple"]
         answer = genpercept.load("mini/depth")(photo)
         cut, sheet = (answer.mesh(photo, cut=cut, vertices=120_000) for cut in (CUT, None))
-        views = [picture(mesh, yaw, 6, (360, 540)) for mesh, yaw in ((cut, -14), (cut, 20), (sheet, 20))]
+        views = [turned.picture(mesh, yaw, 6, (360, 540)) for mesh, yaw in ((cut, -14), (cut, 20), (sheet, 20))]
         return row(photo, *views, labels=["photograph", "mesh, from the left", "from the right", "not cut"])
 
     def anomaly(self) -> Image.Image:
