@@ -279,6 +279,11 @@ _NEEDS = {
 }  # format -> package, extra
 
 
+def is_there(name: str) -> bool:
+    """Whether the package that a format needs is installed."""
+    return name not in _NEEDS or find_spec(_NEEDS[name][0]) is not None
+
+
 def default_formats(kind: str) -> tuple[str, ...]:
     """Of a kind, what is written when nobody says."""
     row = KINDS.find(kind)
@@ -297,7 +302,7 @@ def check_formats(formats: Iterable[str], kind: str | None = None) -> tuple[str,
         if row is not None and not FORMATS[name].holds(row):
             able = [n for n, f in FORMATS.items() if f.holds(row)]
             raise ValueError(f"format {name} cannot hold {kind}: choose from {', '.join(able)}")
-        package, extra = _NEEDS.get(name, ("", ""))
-        if package and find_spec(package) is None:
+        if not is_there(name):
+            package, extra = _NEEDS[name]
             raise ValueError(f"format {name} needs {package}: pip install 'genpercept[{extra}]', or choose another")
     return chosen
