@@ -144,7 +144,7 @@ class Maker:
         photo = self.photos["temple"]
         answer = genpercept.load("mini/depth")(photo)
         cut, sheet = (answer.mesh(photo, cut=cut, vertices=120_000) for cut in (CUT, None))
-        views = [turned.picture(mesh, yaw, 6, (360, 540)) for mesh, yaw in ((cut, -14), (cut, 20), (sheet, 20))]
+        views = [turned.picture(mesh, yaw, 6, (360, 540)) for mesh, yaw in ((cut, -20), (cut, 22), (sheet, 22))]
         return row(photo, *views, labels=["photograph", "mesh, from the left", "from the right", "not cut"])
 
     def anomaly(self) -> Image.Image:

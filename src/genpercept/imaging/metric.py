@@ -150,7 +150,8 @@ def _consensus(x: np.ndarray, y: np.ndarray, threshold: float, seed: int) -> tup
     with np.errstate(divide="ignore", invalid="ignore"):
         scales = (y[second] - y[first]) / (x[second] - x[first])
     good = np.isfinite(scales) & (scales > 0)
-    scales, shifts = scales[good], (y[first] - scales * x[first])[good]
+    scales, first = scales[good], first[good]
+    shifts = y[first] - scales * x[first]
     if not len(scales):
         raise ValueError(_AGAINST)
     costs = np.empty(len(scales))

@@ -97,9 +97,8 @@ class Predictor(ABC):
                     cast(RegionTask, self._task).merge([next(found) for _ in each], each) for each in regions
                 ]
             for prediction, seed, (_, camera) in zip(predictions, seeds, photographs, strict=True):
-                prediction.meta = self._meta_of(run, seed) | prediction.meta
-                if camera is not None:
-                    prediction.meta["camera"] = camera.to_meta()
+                known = {} if camera is None else {"camera": camera.to_meta()}
+                prediction.meta = self._meta_of(run, seed) | known | prediction.meta
                 if isinstance(self._task, JudgingTask):
                     prediction.meta |= self._task.judge(prediction)
         return predictions[0] if single else predictions
