@@ -17,7 +17,7 @@ def picture(
 ) -> np.ndarray:
     """(height, width, 3) uint8: the textured mesh, seen by a camera that went round its middle by yaw and pitch, in degrees.
 
-    The middle lies on the optical axis, with a quarter of the vertices before it. Samples of the triangles are drawn from far to near.
+    The middle lies on the optical axis, with a quarter of the vertices before it. Samples are drawn from far to near.
     """
     texture = np.asarray(mesh.visual.material.baseColorTexture.convert("RGB"))
     pivot = np.array([0, 0, np.quantile(mesh.vertices[:, 2], 0.75)])

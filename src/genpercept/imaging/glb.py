@@ -26,30 +26,19 @@ def to_trimesh(mesh: Mesh, image: np.ndarray, words: str, camera: Camera) -> tri
     ValueError where trimesh is not installed.
     """
     _require()
-    import trimesh
-
-    height, width = mesh.size
-    # trimesh counts v from the bottom, as OpenGL does, and turns it when it writes glTF, which counts from the top
-    uv = (mesh.places + 0.5) / (width, height) * (1, -1) + (0, 1)
-    material = trimesh.visual.material.PBRMaterial(
-        baseColorTexture=_texture(image), metallicFactor=0.0, roughnessFactor=1.0, doubleSided=True
-    )
-    return trimesh.Trimesh(
-        mesh.vertices,
-        mesh.faces,
-        vertex_normals=mesh.normals,
-        visual=trimesh.visual.TextureVisuals(uv=uv, material=material),
-        metadata={"lengths": words, "camera": camera.to_meta(), "axes": AXES},
-        process=False,
-    )
+    found = _textured(mesh, _texture(image))
+    found.metadata.update(_told(words, camera))
+    return found
 
 
 def glb_bytes(mesh: Mesh, image: np.ndarray, words: str, camera: Camera) -> bytes:
-    """The mesh with its texture as JPEG; `asset.extras` says what its lengths are, and which camera was taken."""
-    found = to_trimesh(mesh, image, words, camera)
-    told, found.metadata = dict(found.metadata), {}
-    texture = found.visual.material.baseColorTexture  # pyright: ignore[reportAttributeAccessIssue]
-    found.visual.material.baseColorTexture = Image.new("RGB", (1, 1))  # whose place the JPEG takes
+    """The mesh with its texture as JPEG; `asset.extras` says what its lengths are, and which camera was taken.
+
+    ValueError where trimesh is not installed.
+    """
+    _require()
+    texture = _texture(image)
+    found = _textured(mesh, Image.new("RGB", (1, 1)))  # whose place the JPEG takes
 
     def embed(buffers: Any, tree: dict[str, Any]) -> None:
         jpeg = io.BytesIO()
@@ -62,7 +51,7 @@ def glb_bytes(mesh: Mesh, image: np.ndarray, words: str, camera: Camera) -> byte
     def tell(tree: dict[str, Any]) -> None:
         from genpercept.core.version import __version__
 
-        tree["asset"] |= {"generator": f"genpercept {__version__}", "extras": told}
+        tree["asset"] |= {"generator": f"genpercept {__version__}", "extras": _told(words, camera)}
         for material in tree["materials"]:  # a photograph has its light in it
             material["extensions"] = {"KHR_materials_unlit": {}}
         tree["extensionsUsed"] = ["KHR_materials_unlit"]
@@ -70,6 +59,28 @@ def glb_bytes(mesh: Mesh, image: np.ndarray, words: str, camera: Camera) -> byte
     from trimesh.exchange.gltf import export_glb
 
     return export_glb(found.scene(), include_normals=True, buffer_postprocessor=embed, tree_postprocessor=tell)
+
+
+def _textured(mesh: Mesh, texture: Image.Image) -> trimesh.Trimesh:
+    import trimesh
+    from trimesh.visual import TextureVisuals
+    from trimesh.visual.material import PBRMaterial
+
+    height, width = mesh.size
+    # trimesh counts v from the bottom, as OpenGL does, and turns it when it writes glTF, which counts from the top
+    uv = (mesh.places + 0.5) / (width, height) * (1, -1) + (0, 1)
+    material = PBRMaterial(baseColorTexture=texture, metallicFactor=0.0, roughnessFactor=1.0, doubleSided=True)
+    return trimesh.Trimesh(
+        mesh.vertices,
+        mesh.faces,
+        vertex_normals=mesh.normals,
+        visual=TextureVisuals(uv=uv, material=material),
+        process=False,
+    )
+
+
+def _told(words: str, camera: Camera) -> dict[str, Any]:
+    return {"lengths": words, "camera": camera.to_meta(), "axes": AXES}
 
 
 def _texture(image: np.ndarray) -> Image.Image:

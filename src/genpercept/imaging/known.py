@@ -107,7 +107,7 @@ def _of_array(array: np.ndarray, size: tuple[int, int], scale: float | None) -> 
         points = np.asarray(array, np.float64)
         if not np.isfinite(points[:, :2]).all():
             raise ValueError("known points (N, 3): x and y must be finite, in pixels")
-        rows = [(i, *map(float, row)) for i, row in enumerate(points)]
+        rows = [(i, float(x), float(y), float(z)) for i, (x, y, z) in enumerate(points)]
         return _of_rows(rows, size, scale, "known points", "", "row")
     if array.ndim != 2:
         raise ValueError(f"known distances of shape {array.shape}: points (N, 3) of x, y, metres, or a map (h, w)")
