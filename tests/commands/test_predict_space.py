@@ -302,7 +302,8 @@ class Child:
 
     def __init__(self, *words: str) -> None:
         self.lines: list[str] = []
-        self.process = subprocess.Popen([sys.executable, "-c", CHILD, *words], stderr=subprocess.PIPE, text=True)
+        command = [sys.executable, "-c", CHILD, *words]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
@@ -350,6 +351,7 @@ def test_show_serves_until_it_is_stopped(tmp_path: Path, number: int) -> None:
         assert "101" in handshake(address)
         child.process.send_signal(number)
         assert child.process.wait(30) == 0
+        assert child.process.stdout is not None and child.process.stdout.read() == ""
     finally:
         child.process.kill()
     assert any("2 images in space" in line for line in child.lines)

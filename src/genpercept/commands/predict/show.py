@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import threading
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
@@ -75,14 +76,16 @@ def serve(gallery: Gallery, stop: threading.Event | None = None) -> None:
         return
     ended = stop or threading.Event()
     with _Signals(ended):
-        server = _Viewer(gallery).server
+        with redirect_stdout(io.StringIO()):  # viser greets there, where results alone belong
+            server = _Viewer(gallery).server
         try:
             count = f"{len(gallery.shown)} images" if len(gallery.shown) > 1 else "1 image"
             say(f"genpercept: {count} in space at http://{HOST}:{server.get_port()}; Ctrl-C ends it")
             while not ended.wait(0.2):
                 pass
         finally:
-            server.stop()
+            with redirect_stdout(io.StringIO()):
+                server.stop()
 
 
 class _Signals:
