@@ -285,6 +285,33 @@ def test_without_viser_the_line_says_what_to_install(tmp_path: Path, monkeypatch
     assert extras.explain(error.value) == "this needs the package viser: pip install 'genpercept[show]'"
 
 
+def test_a_gallery_has_all_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of one name in two folders both, one without a surface none, which is said."""
+    pytest.importorskip("viser")
+    from genpercept.commands.predict.show import Gallery
+
+    gallery, image = Gallery(), ramp()
+    for name in ("a", "a", "b"):
+        gallery.add(name, Prediction(metres_of(image), "depth_metric"), image)
+    gallery.add("c", Prediction(np.ones((1, 9)), "depth_metric"), image[:1, :9])
+    assert list(gallery.shown) == ["a", "a, 2", "b"] and "c is not shown: no mesh" in capsys.readouterr().err
+    one = gallery.shown["b"]
+    assert one.words == "in metres, of depth_metric" and one.colours.shape == one.mesh.vertices.shape
+    assert one.middle == pytest.approx(np.median(metres_of(image)), rel=0.01)
+
+
+def test_nothing_is_shown_of_a_run_that_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("viser")
+    from genpercept.commands.predict import run as program
+    from genpercept.commands.predict import show
+
+    shown: list[Any] = []
+    monkeypatch.setattr(show, "serve", shown.append)
+    for code, wanted in ((130, 0), (0, 1)):
+        monkeypatch.setattr(program, "run", lambda *_, code=code, **__: code)
+        assert program.run_and_show([tmp_path], tmp_path / "o", Request()) == code and len(shown) == wanted
+
+
 CHILD = """
 import sys
 from pathlib import Path

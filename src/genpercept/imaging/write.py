@@ -44,6 +44,7 @@ from genpercept.imaging.kinds import KINDS, Kind
 from genpercept.imaging.png import png_bytes, png_of
 
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+_SCRATCH = 300  # measured: benchmarks/quality/mesh.md
 _FOREGROUND = 0.5  # from which a mask's pixel is white
 
 
@@ -85,6 +86,7 @@ class Format:
     write: Callable[[Path, Result, Scene], Digest]
     holds: Callable[[Kind], bool] = lambda kind: True
     spatial: bool = False  # whether a camera is taken for it
+    scratch: int = 0  # bytes for each vertex of a mesh that writing it takes
 
 
 # ---- writers
@@ -264,8 +266,8 @@ FORMATS: dict[str, Format] = {
     "exr": Format(".exr", _exr, lambda kind: kind.is_image),
     "ply": Format(".ply", _ply, lambda kind: kind.distance is not None, spatial=True),
     "points": Format("_points.npy", _points, lambda kind: kind.distance is not None, spatial=True),
-    "mesh": Format("_mesh.ply", _mesh, lambda kind: kind.distance is not None, spatial=True),
-    "glb": Format(".glb", _glb, lambda kind: kind.distance is not None, spatial=True),
+    "mesh": Format("_mesh.ply", _mesh, lambda kind: kind.distance is not None, spatial=True, scratch=_SCRATCH),
+    "glb": Format(".glb", _glb, lambda kind: kind.distance is not None, spatial=True, scratch=2 * _SCRATCH),
     "mask": Format("_mask.png", _mask, lambda kind: kind.foreground),
     "cutout": Format("_cutout.png", _cutout, lambda kind: kind.foreground),
     "overlay": Format("_overlay.png", _overlay, lambda kind: kind.scores),

@@ -31,6 +31,7 @@ from genpercept.imaging.read import shown
 
 __all__ = ["Machine", "Outcome", "Pipeline", "Progress", "Request", "run", "run_and_show", "write"]
 
+_INTERRUPTED = 128  # exit codes from here on are signals'
 _SHOWN = "genpercept-show-"  # folders of what is shown and not kept
 
 
@@ -113,7 +114,8 @@ def run_and_show(inputs: Sequence[str | Path], out: Path | None, request: Reques
     else:
         with tempfile.TemporaryDirectory(prefix=_SHOWN) as folder:
             code = run(inputs, Path(folder), request, **{**how, "formats": ("color",)}, seen=gallery.add)
-    serve(gallery)
+    if code < _INTERRUPTED:
+        serve(gallery)
     return code
 
 

@@ -67,7 +67,8 @@ class Gallery:
             return
         one = Shown(grid, write.rgb_of(prediction, image), distances.words, camera)
         with self._lock:
-            self.shown[name] = one
+            more = sum(other.partition(", ")[0] == name for other in self.shown)  # of other folders
+            self.shown[f"{name}, {more + 1}" if more else name] = one
 
 
 def serve(gallery: Gallery, stop: threading.Event | None = None) -> None:

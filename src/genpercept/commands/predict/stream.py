@@ -212,12 +212,18 @@ class Stream:
             self._outcome.predicted += len(done)
             for item, prediction in done:
                 raw = 0 if prediction.raw is None else prediction.raw.nbytes
-                size = item.image.nbytes + prediction.values.nbytes + raw
+                size = item.image.nbytes + prediction.values.nbytes + raw + self._scratch(item)
                 self._writing.append((item.job, size, writers.submit(self._save, item, prediction)))
             for item, error in failed:
                 self._fail(item.job, error)
         for error in self._count_written():
             raise error
+
+    def _scratch(self, item: Item) -> int:
+        """Bytes that writing the image's points and meshes takes."""
+        pixels = item.image.shape[0] * item.image.shape[1]
+        each = max((write.FORMATS[name].scratch for name in self._formats or ()), default=0)
+        return each * min(pixels, self._model.request.mesh_vertices)
 
     def _count_written(self) -> list[OSError]:
         """What has been written counts as done, or failed. Returns why nothing more can be written, if so."""
