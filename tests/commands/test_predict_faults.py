@@ -46,7 +46,7 @@ def test_whatever_one_image_raises_the_others_are_done(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """In the reader, the network and the writer: the first two images, and one in the middle of each."""
-    real = stream.read
+    real = stream.read_photograph
 
     def read(path: Path) -> np.ndarray:
         if path.stem in ("00", "06"):
@@ -57,7 +57,7 @@ def test_whatever_one_image_raises_the_others_are_done(
         if image[0, 0, 0] in (10, 70):
             raise error
 
-    monkeypatch.setattr(stream, "read", read)
+    monkeypatch.setattr(stream, "read_photograph", read)
     kind = write.FORMATS["npy"]
 
     def save(path: Path, result: Any, scene: Any) -> write.Digest:
@@ -144,12 +144,12 @@ from genpercept.commands.predict.run import Machine, run
 from tests.support.red import Red
 
 where, photos, out = sys.argv[1:4]
-real = stream.read
+real = stream.read_photograph
 def read(path):
     if where == "reader" and path.stem == "02":
         print("hangs", flush=True); threading.Event().wait()
     return real(path)
-stream.read = read
+stream.read_photograph = read
 def before(image):
     if where == "network" and image[0, 0, 0] == 20:
         print("hangs", flush=True); threading.Event().wait()

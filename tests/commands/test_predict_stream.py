@@ -211,7 +211,7 @@ def test_reading_stays_within_its_bounds(tmp_path: Path, monkeypatch: pytest.Mon
     """A slow network does not let the readers run away with the memory."""
     read_so_far, fake = 0, Fake()
     ahead = []
-    real = stream.read
+    real = stream.read_photograph
 
     def counted(path: Path) -> np.ndarray:
         nonlocal read_so_far
@@ -219,7 +219,7 @@ def test_reading_stays_within_its_bounds(tmp_path: Path, monkeypatch: pytest.Mon
         ahead.append(read_so_far - sum(map(len, fake.calls)))
         return real(path)
 
-    monkeypatch.setattr(stream, "read", counted)
+    monkeypatch.setattr(stream, "read_photograph", counted)
     photos = save(tmp_path / "in", [(8, 8)] * 60)
     assert run([photos], tmp_path / "o", formats=["npy"], machine=Machine("cpu"), load=loader(fake)) == 0
     assert max(ahead) <= 12

@@ -25,6 +25,8 @@ def example(kind: str, h: int = 6, w: int = 9) -> Prediction:
         "anomaly": lambda: RNG.normal(size=(h, w)) * 10,
         "intrinsics": lambda: RNG.random((h, w, 6)),
     }.get(kind, lambda: RNG.random((h, w)))()
+    if KINDS[kind].distance is not None:  # of which meshes are made: a slanted plane, with little noise
+        values = np.linspace(0.2, 0.9, w) + 0.01 * RNG.random((h, w))
     shape = (2, 17) if kind == "keypoints" else (h, w)
     return Prediction(
         values,

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import turned
 from PIL import Image, ImageDraw, ImageFont
 from skimage import data
 from sklearn.datasets import load_sample_image
@@ -20,6 +22,7 @@ import genpercept
 from genpercept.data import synthetic
 from genpercept.imaging import painters
 from genpercept.imaging.cutout import cutout
+from genpercept.imaging.mesh import CUT
 
 ROOT = Path(__file__).resolve().parents[2]
 HEIGHT, GAP, WHITE = 240, 8, (255, 255, 255)
@@ -83,7 +86,11 @@ class Maker:
     def __init__(self) -> None:
         self.photos = {"temple": load_sample_image("china.jpg"), "flower": load_sample_image("flower.jpg")}
         self.photos |= {"rocket": data.rocket(), "astronaut": data.astronaut()}
-        self.scenes = synthetic.samples(synthetic.render(range(SCENES), split="test", size=(192, 256), workers=2))
+
+    @cached_property
+    def scenes(self) -> list[Any]:
+        """Of the synthetic world; the first picture that needs them waits for them."""
+        return synthetic.samples(synthetic.render(range(SCENES), split="test", size=(192, 256), workers=2))
 
     def maps(self, task: str, names: Sequence[str]) -> Image.Image:
         """Photographs beside their answers."""
@@ -132,6 +139,14 @@ class Maker:
         rows = (image, found, "scene", "found"), (person, failed, "photograph", "wrong")
         return column([row(i, answer.colourise(i), labels=words) for i, answer, *words in rows])
 
+    def space(self) -> Image.Image:
+        """A photograph's depth as a mesh, from the side: cut where depth has a step, and as one sheet."""
+        photo = self.photos["temple"]
+        answer = genpercept.load("mini/depth")(photo)
+        cut, sheet = (answer.mesh(photo, cut=cut, vertices=120_000) for cut in (CUT, None))
+        views = [turned.picture(mesh, yaw, 6, (360, 540)) for mesh, yaw in ((cut, -20), (cut, 22), (sheet, 22))]
+        return row(photo, *views, labels=["photograph", "mesh, from the left", "from the right", "not cut"])
+
     def anomaly(self) -> Image.Image:
         """A scene's defects, where they are, and the scores."""
         pipe = genpercept.load("mini/anomaly")
@@ -169,6 +184,7 @@ def main() -> None:
         "depth": lambda: made.maps("depth", ("temple", "rocket")),
         "disparity": lambda: made.maps("disparity", ("temple", "flower")),
         "normals": lambda: made.maps("normals", ("temple", "flower")),
+        "3d": made.space,
         **{name: getattr(made, name) for name in ("segmentation", "dis", "matting", "pose", "anomaly")},
     }
     args.out.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,8 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "demo": ("sklearn",),
     "evaluate": ("py_sod_metrics", "pycocotools", "cv2"),
     "matting": ("pymatting",),
+    "mesh": ("trimesh",),
+    "show": ("viser",),
     "exr": ("OpenEXR",),
     "heic": ("pillow_heif",),
     "tiff": ("tifffile",),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,8 @@ BYTES_PER_PIXEL = 8  # at the peak of reading, of ordinary formats: what a limit
 _COSTLY = {"WEBP": 16, "AVIF": 12, "JPEG2000": 20, "HEIF": 9}  # measured: benchmarks/memory/reading.md
 _TEXT = 11  # of numbers as text
 
+# What is to be learnt of an image beside its pixels, when they have been read; the file is opened but once.
+Look = Callable[[Image.Image], None]
 _EXIF_ORIENTATION = 0x0112
 _pillow_limit = threading.Lock()
 
@@ -49,14 +52,14 @@ def pixel_limit(max_pixels: int | None = None) -> int:
     return limit
 
 
-def from_file(path: Path, max_pixels: int | None) -> np.ndarray:
-    """(H, W, 3) uint8. ValueError of one line for all that cannot be read, or is over the limit."""
+def from_file(path: Path, max_pixels: int | None, look: Look | None = None) -> np.ndarray:
+    """(H, W, 3) uint8. ValueError of one line for all that cannot be read, or is over the limit. look: is shown the image."""
     name, limit = shown(path), pixel_limit(max_pixels)
     _check_file(path, name)
     try:
         image = _open(path)
     except UnidentifiedImageError:
-        return _not_pillows(path, name, limit)
+        return _not_pillows(path, name, limit, look)
     except Exception as error:
         raise ValueError(f"{name}: damaged header ({reason(error)}); get or export the file again") from error
     with image:
@@ -69,10 +72,10 @@ def from_file(path: Path, max_pixels: int | None) -> np.ndarray:
         except Exception as error:
             raise Refused(f"{name}: damaged header ({reason(error)}); get or export the file again") from error
         with READING.take(image.width * image.height * bytes_each):
-            return from_pil(image, name, path)
+            return from_pil(image, name, path, look)
 
 
-def from_pil(image: Image.Image, name: str, path: Path | None = None) -> np.ndarray:
+def from_pil(image: Image.Image, name: str, path: Path | None = None, look: Look | None = None) -> np.ndarray:
     """A PIL image of any mode; with `path`, of the file that it was opened from, it is checked to be there in full."""
     if image.width < 1 or image.height < 1:
         raise Refused(f"{name}: {image.width} x {image.height} pixels; both edges must be at least 1")
@@ -83,6 +86,8 @@ def from_pil(image: Image.Image, name: str, path: Path | None = None) -> np.ndar
         image.load()
         if path is not None:
             whole.check_pixels(image, path, name)
+        if look is not None:
+            look(image)
         return to_rgb(image, name, orientation(image))
     except MemoryError as error:
         raise Refused(f"{name}: {image.width} x {image.height} pixels do not fit in memory; shrink it") from error
@@ -165,7 +170,7 @@ def _known() -> list[str]:
     return [name for name in PILLOW_FORMATS if name in Image.OPEN]
 
 
-def _not_pillows(path: Path, name: str, limit: int) -> np.ndarray:
+def _not_pillows(path: Path, name: str, limit: int, look: Look | None) -> np.ndarray:
     """A file of none of Pillow's formats, by the reader of its own format, or the line that says why there is none."""
     try:
         head = other_formats.head(path)
@@ -173,7 +178,7 @@ def _not_pillows(path: Path, name: str, limit: int) -> np.ndarray:
             with other_formats.open_heif(path, name) as image:
                 check_size(image.size, cost(image), "HEIF", limit, name)
                 with READING.take(image.width * image.height * cost(image)):
-                    return from_pil(image, name)
+                    return from_pil(image, name, look=look)
         other_formats.check_known(head, path, name)
         if tiff.is_tiff(head):
             return tiff.read(path, name, lambda size, each: check_size(size, each, "TIFF", limit, name))

@@ -15,6 +15,10 @@ from genpercept.imaging.png import bands
 
 _TOP = 65535
 _WORDS = re.compile(rf"value = (?:(\S+) \+ )?pixel / {_TOP}(?: \* ([^\s;]+))?(?:; side by side: (.+))?$")
+# Distances in metres are stored as other programs store them: so many steps to a metre, 0 where unknown. The finest that
+# holds the farthest: millimetres (up to 65.5 m; RealSense, Kinect, Open3D), KITTI's (256 m), and coarser ones beyond.
+STEPS = (1000, 256, 100, 10, 1)
+_METRES = re.compile(r"metres = pixel / (\d+), 0 where unknown$")
 _IDS = re.compile(rf"pixel = .+, {_TOP} where none$")
 
 
@@ -73,12 +77,14 @@ def coded(result: Result) -> Coded:
     """(H, W) or (H, W, 3) uint16, and how to get the values back, in words. Images of a stack side by side: (H, n W, 3).
 
     Quantities: a kind's limits are 0 and 65535; without limits [0, 1], or lowest and highest where some are outside.
-    Pixels that are not valid are 0. Ids: as they are, 65535 where there is none. ValueError for an id that 16 bits
-    cannot hold.
+    Pixels that are not valid are 0. Metres: so many steps each, see STEPS. Ids: as they are, 65535 where there is none.
+    ValueError for an id that 16 bits cannot hold.
     """
     row, values = KINDS[result.kind], result.values
     if row.ids:
         return _coded_ids(result, row.item)
+    if row.metric:
+        return _coded_metres(result)
     low, high = row.limits or span(values[kept(result)])
     stacked = values.shape[-1] // 3 if row.layout == "stack" else 1
 
@@ -107,10 +113,14 @@ def coded(result: Result) -> Coded:
 def decode16(pixels: np.ndarray, words: str) -> np.ndarray:
     """What `encode16` made (uint16), back: float32 to half a step, or int32 ids, -1 where none. A stack: (H, W, 3 n).
 
+    Metres are 0 where they are unknown.
+
     words: of a PNG's text `Description`, or of the sidecar. ValueError where they are not ours.
     """
     if _IDS.search(words):
         return np.where(pixels == _TOP, -1, pixels.astype(np.int32))
+    if metres := _METRES.search(words):
+        return pixels.astype(np.float32) / np.float32(metres[1])
     code = _WORDS.search(words)
     if code is None:
         raise ValueError(f"{words!r}: says nothing of 16-bit values that `predict` writes; use its npy or npz")
@@ -118,10 +128,31 @@ def decode16(pixels: np.ndarray, words: str) -> np.ndarray:
     return np.concatenate(np.split(values, len(code[3].split(", ")), axis=1), axis=-1) if code[3] else values
 
 
+def in_metres(words: str) -> bool:
+    """Whether the words are those of a depth in metres."""
+    return _METRES.search(words) is not None
+
+
 def value_words(words: str) -> tuple[float, float] | None:
     """(low, span) of words that say value = low + fraction of white * span; None for others, those of ids too."""
+    if metres := _METRES.search(words):
+        return 0.0, _TOP / float(metres[1])
     code = _WORDS.search(words)
     return None if code is None else (float(code[1] or 0), float(code[2] or 1))
+
+
+def _coded_metres(result: Result) -> Coded:
+    values = result.values
+    inside = values[kept(result)]
+    farthest = float(inside.max()) if inside.size else 0.0
+    steps = next((n for n in STEPS if farthest * n < _TOP - 0.5), STEPS[-1])  # 65535 is no depth for many programs
+
+    def rows(part: slice) -> np.ndarray:
+        keep = kept(result, part) & (values[part] > 0)
+        pixels = np.rint(np.where(keep, values[part], 0) * np.float32(steps)).clip(0, _TOP - 1)
+        return np.where(keep, np.maximum(pixels, 1), 0).astype(np.uint16)
+
+    return Coded(values.shape, f"metres = pixel / {steps}, 0 where unknown", rows)
 
 
 def _coded_ids(result: Result, item: str) -> Coded:

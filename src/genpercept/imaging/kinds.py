@@ -20,6 +20,7 @@ from genpercept.imaging.painters import Painter
 Layout = Literal["map", "stack", "points"]
 MergeRule = Literal["affine", "mean", "unit vectors", "channels"]
 Distance = Literal["depth", "inverse depth"]
+METRIC = "depth_metric"  # what a fit to known distances gives
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Kind:
     pictures cannot hold it.
     merge: how ensembles merge runs (see genpercept.pipeline.ensemble); None: they are decoded from the mean of the raw maps.
     directions: unit vectors in the camera frame, which a model's own axes turn. distance: how values tell the distance,
-    for points in space. foreground: values are the share of the foreground, for masks and cut-outs.
+    for points in space. unit: of the values, "m" of distances that are metric; "": up to scale and shift, or without one.
+    foreground: values are the share of the foreground, for masks and cut-outs.
     scores: values say how strange a pixel is, so that their picture is laid over the image, too; `meta["pixel_threshold"]`
     says from where on a pixel is called a defect.
     """
@@ -54,6 +56,7 @@ class Kind:
     merge: MergeRule | None = "mean"
     directions: bool = False
     distance: Distance | None = None
+    unit: str = ""
     foreground: bool = False
     scores: bool = False
 
@@ -81,6 +84,11 @@ class Kind:
     def ids(self) -> bool:
         """Whether values are names of things, not quantities."""
         return np.issubdtype(self.dtype, np.integer)
+
+    @property
+    def metric(self) -> bool:
+        """Whether values are distances in metres."""
+        return self.distance is not None and self.unit == "m"
 
     @property
     def is_image(self) -> bool:
@@ -133,6 +141,13 @@ KINDS: Table[Kind] = Table(
         paint=painters.disparity,
         merge="affine",
         distance="inverse depth",
+    ),
+    Kind(
+        METRIC,
+        "depth in metres along the optical axis",
+        paint=painters.metres,
+        distance="depth",
+        unit="m",
     ),
     Kind(
         "normals",

@@ -38,15 +38,18 @@ _PART = 2**17
 _GAMMA = 1 / 2.2  # as Marigold shows linear light
 
 
-def per_pixel(colours: Colours, *, spread: bool = False) -> Painter:
+def per_pixel(colours: Colours, *, spread: bool = False, beyond: float | None = None) -> Painter:
     """A painter of maps out of colours by pixel; pixels that are not valid, or not finite, are grey.
 
-    spread: values outside [0, 1] are brought there by the lowest and the highest valid one.
+    spread: values outside [0, 1] are brought there by the lowest and the highest valid one. beyond: values of any range
+    are; this share of the valid ones at either end has the colour of that end.
     """
 
     def paint(values: np.ndarray, valid: np.ndarray | None, image: np.ndarray | None, legend: Any) -> np.ndarray:
         valid = None if valid is None else np.asarray(valid, bool)
         low, high = span(values[known(values, valid)]) if spread else (0.0, 1.0)
+        if beyond is not None:
+            low, high = _quantiles(values[known(values, valid)], beyond)
         rgb = np.empty((*values.shape[:2], 3), np.uint8)
         for part in bands(values.shape):
             x, keep = values[part], known(values[part], None if valid is None else valid[part])
@@ -88,6 +91,13 @@ def disparity(x: np.ndarray, keep: np.ndarray, legend: Any) -> np.ndarray:
 def directions(n: np.ndarray, keep: np.ndarray, legend: Any) -> np.ndarray:
     """Unit vectors: (n + 1) / 2."""
     return np.rint((np.clip(n, -1, 1) + 1) * 127.5).astype(np.uint8)
+
+
+def _by_depth(x: np.ndarray, keep: np.ndarray, legend: Any) -> np.ndarray:
+    return spectral(x)
+
+
+metres = per_pixel(_by_depth, beyond=0.02)  # any distances: near red, far blue, by what is near and far in the image
 
 
 def _heat(x: np.ndarray, keep: np.ndarray, legend: Any) -> np.ndarray:
@@ -156,6 +166,12 @@ def span(inside: np.ndarray) -> tuple[float, float]:
     """[0, 1] where it holds all, else lowest to highest."""
     low, high = (float(inside.min()), float(inside.max())) if inside.size else (0.0, 1.0)
     return (0.0, 1.0) if low >= 0 and high <= 1 else (low, max(high, low + 1e-12))
+
+
+def _quantiles(inside: np.ndarray, share: float) -> tuple[float, float]:
+    """Between which all values (N,) lie but for a share at either end."""
+    low, high = map(float, np.quantile(inside, (share, 1 - share))) if inside.size else (0.0, 1.0)
+    return low, max(high, low + 1e-12)
 
 
 def heat_over(x: np.ndarray, image: np.ndarray, threshold: float | None = None) -> np.ndarray:

@@ -1,57 +1,69 @@
-"""Predictions of distance as coloured points in space (.ply), in the camera frame: x right, y up, z towards the viewer."""
+"""Predictions of distance as points in space, in the camera frame: x right, y up, z towards the viewer.
+
+In metres where the kind has a unit. Else the shape alone: an affine depth does not say where the camera is, so a distance
+is assumed for what is nearest, without which it would fall into the camera's centre.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
-from genpercept.imaging.colour import colourise
+from genpercept.imaging.camera import DEFAULT_FOV, Camera
 from genpercept.imaging.encode import Result, kept
 from genpercept.imaging.kinds import KINDS, Distance
 
-# An affine depth does not say where the camera is; without a distance the nearest points would fall into its centre.
 _NEAR = 0.25
-_DISTANCE: dict[Distance | None, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
+_ASSUMED: dict[Distance, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
     "depth": (lambda value: value + _NEAR, f"{_NEAR} + value"),
     "inverse depth": (lambda value: 1 / (value.clip(0) + _NEAR), f"1 / ({_NEAR} + value)"),
 }
 
 
-def ply_bytes(result: Result, image: np.ndarray | None, fov: float) -> bytes:
-    """Back-projected points. Relative: scale and shift of an affine depth are unknown, and so is the field of view.
+@dataclass(frozen=True)
+class Distances:
+    """z (H, W) float32: along the optical axis, NaN where unknown. words: what the numbers are, on one line."""
 
-    image: (H, W, 3), colours the points; None: the prediction's own colours. fov: horizontal, degrees. ValueError for
-    a field of view that no camera has, and for an image of another size.
+    z: np.ndarray
+    metric: bool
+    words: str
+
+
+def of(result: Result) -> Distances:
+    """How far each pixel is. ValueError for a kind that tells no distance; what is not in front of the camera is unknown."""
+    row = KINDS[result.kind]
+    if row.distance is None:
+        raise ValueError(f"{result.kind} tell no distance: points and meshes need depth or disparity")
+    if row.metric:
+        z, words = np.asarray(result.values, np.float32), f"in metres, of {result.kind}"
+    else:
+        distance_of, rule = _ASSUMED[row.distance]
+        z = distance_of(result.values).astype(np.float32, copy=False)
+        words = f"shape up to scale and shift, not metres: distance = {rule} of {result.kind}"
+    there = kept(result) & (z > 0)
+    return Distances(z if there.all() else np.where(there, z, np.float32(np.nan)), row.metric, words)
+
+
+def camera_of(result: Result, fov: float | None = None, camera: Camera | None = None) -> Camera:
+    """What is known of the camera: `fov` (horizontal, degrees), else `camera`, else meta["camera"], else 60 degrees.
+
+    ValueError for a field of view that no camera has.
     """
-    if not 0 < fov < 180:
-        raise ValueError(f"field of view {fov:g}: must lie between 0 and 180 degrees")
-    keep = kept(result)
-    h, w = keep.shape
-    distance_of, rule = _DISTANCE[KINDS[result.kind].distance]
-    focal = w / 2 / math.tan(math.radians(fov) / 2)
-    y, x = np.nonzero(keep)
-    z = distance_of(result.values)[y, x]
-    points = np.empty(len(z), dtype=[(n, "<f4") for n in "xyz"] + [(n, "u1") for n in ("red", "green", "blue")])
-    points["x"] = (x + 0.5 - w / 2) / focal * z
-    points["y"] = -(y + 0.5 - h / 2) / focal * z
-    points["z"] = -z
-    rgb = image if image is not None else np.asarray(colourise(result.values, result.kind, result.valid))
-    if rgb.dtype != np.uint8:
-        rgb = np.rint(np.clip(rgb, 0, 1) * 255).astype(np.uint8)
-    if rgb.shape[:2] != (h, w):
-        raise ValueError(
-            f"an image of {rgb.shape[0]} x {rgb.shape[1]} pixels for a prediction of {h} x {w}: give its own"
-        )
-    for c, name in enumerate(("red", "green", "blue")):
-        points[name] = rgb[y, x, c]
-    header = [
-        *("ply", "format binary_little_endian 1.0", f"comment relative geometry, not metres: distance = {rule} of"),
-        f"comment {result.kind}, whose scale and shift are unknown; horizontal field of view: {fov:g} degrees",
-        *("comment axes: x right, y up, z towards the viewer", f"element vertex {len(z)}"),
-        *(f"property float {n}" for n in "xyz"),
-        *(f"property uchar {n}" for n in ("red", "green", "blue")),
-        "end_header\n",
-    ]
-    return "\n".join(header).encode("ascii") + points.tobytes()
+    size = (result.values.shape[0], result.values.shape[1])
+    if fov is not None:
+        return Camera.of_fov(fov, size)
+    if camera is None and (told := result.meta.get("camera")) is not None:
+        camera = Camera.of_meta(told)
+    return Camera.of_fov(DEFAULT_FOV, size, "assumed") if camera is None else camera.at(size)
+
+
+def back_projected(z: np.ndarray, camera: Camera) -> np.ndarray:
+    """Distances (H, W) -> (H, W, 3) float32, x right, y up, z towards the viewer; NaN where there is none."""
+    x, y = camera.directions()
+    points = np.empty((*z.shape, 3), np.float32)
+    np.multiply(z, x, out=points[..., 0])
+    np.multiply(z, y[:, None], out=points[..., 1])
+    np.negative(z, out=points[..., 2])
+    return points

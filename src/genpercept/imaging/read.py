@@ -22,13 +22,15 @@ import numpy as np
 from PIL import Image
 
 from genpercept.core.texts import shown
+from genpercept.imaging import camera
+from genpercept.imaging.camera import Camera
 from genpercept.imaging.decode import MAX_PIXELS, SUFFIXES, from_file, from_pil, pixel_limit
 from genpercept.imaging.pixels import by_257
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["MAX_PIXELS", "SUFFIXES", "Source", "pixel_limit", "read", "read_many", "shown"]
+__all__ = ["MAX_PIXELS", "SUFFIXES", "Source", "pixel_limit", "read", "read_many", "read_photograph", "shown"]
 
 Source: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray | Tensor"
 
@@ -42,10 +44,29 @@ def read(source: Source, max_pixels: int | None = None) -> np.ndarray:
 
     Raises ValueError for all else: missing, damaged, empty or too large files, NaN, values out of range.
     """
+    return read_photograph(source, max_pixels)[0]
+
+
+def read_photograph(source: Source, max_pixels: int | None = None) -> tuple[np.ndarray, Camera | None]:
+    """(image, camera): what `read` gives, and the camera that the file's or the PIL image's EXIF tells, upright as the image.
+
+    None where there is no EXIF, or it does not say; an array has none.
+    """
+    found: list[Camera | None] = []
+
+    def look(image: Image.Image) -> None:
+        found.append(camera.of_exif(image))
+
     if isinstance(source, str | os.PathLike):
-        return from_file(Path(source).expanduser(), max_pixels)
-    if isinstance(source, Image.Image):
-        return from_pil(source, "the PIL image")
+        pixels = from_file(Path(source).expanduser(), max_pixels, look)
+    elif isinstance(source, Image.Image):
+        pixels = from_pil(source, "the PIL image", look=look)
+    else:
+        pixels = _of_arrays(source)
+    return pixels, found[0] if found else None
+
+
+def _of_arrays(source: Any) -> np.ndarray:
     if isinstance(source, np.ndarray):
         return _from_array(source, "array")
     torch = sys.modules.get("torch")  # whoever holds a tensor has imported torch; nobody else should wait for it
@@ -54,15 +75,17 @@ def read(source: Source, max_pixels: int | None = None) -> np.ndarray:
     raise ValueError(f"an image of type {type(source).__name__}: give a path, a PIL image, an array or a tensor")
 
 
-def read_many(source: Source | list[Any] | tuple[Any, ...]) -> tuple[list[np.ndarray], bool]:
-    """(images, single): a list or tuple of sources, or a (B, C, H, W) tensor, gives many; anything else gives one."""
+def read_many(
+    source: Source | list[Any] | tuple[Any, ...],
+) -> tuple[list[tuple[np.ndarray, Camera | None]], bool]:
+    """(photographs, single): a list or tuple of sources, or a (B, C, H, W) tensor, gives many; anything else gives one."""
     if isinstance(source, list | tuple):
         if not source:
             raise ValueError("an empty list of images: give at least one")
-        return [read(one) for one in source], False
+        return [read_photograph(one) for one in source], False
     if _is_batch(source):
-        return [read(one) for one in source], False  # type: ignore[union-attr]
-    return [read(source)], True
+        return [read_photograph(one) for one in source], False  # type: ignore[union-attr]
+    return [read_photograph(source)], True
 
 
 def _from_tensor(tensor: Any) -> np.ndarray:

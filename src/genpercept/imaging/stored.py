@@ -29,7 +29,15 @@ from genpercept.imaging.kinds import KINDS
 
 # Of one sample in several formats the first counts.
 SUFFIXES = (".npy", ".npz", ".exr", ".png", ".tif", ".tiff", *(s for s in IMAGES if s not in (".png", ".tif", ".tiff")))
-ASIDE = ("_overlay", "_color", "_colour", "_colored", "_coloured", "_uncertainty")  # lies beside predictions, is none
+ASIDE = (
+    "_overlay",
+    "_color",
+    "_colour",
+    "_colored",
+    "_coloured",
+    "_uncertainty",
+    "_points",
+)  # lies beside predictions, is none
 KEYS = ("values", "pred", "gt")  # of arrays in an npz
 _LOSSY = ("JPEG", "WEBP", "AVIF", "JPEG2000")
 _CLOSE = {True: 24, False: 2}  # by how much channels of 8 bits that are equal may differ, of lossy and of other formats
@@ -130,7 +138,7 @@ class Stored:
     def _check_kind(self, row: Label) -> None:
         if self.kind not in KINDS or row.kind not in KINDS:
             return
-        if self.kind != row.kind and (KINDS[self.kind].distance or KINDS[row.kind].distance):
+        if KINDS[self.kind].distance != KINDS[row.kind].distance:
             raise ValueError(f"a prediction of kind {self.kind}, which is no {row.name}")
         if row.unit and KINDS[self.kind].limits:
             note(f"{row.name}: predictions of kind {self.kind} without a unit; they are taken for {row.unit}")

@@ -3,11 +3,15 @@
 Encodings (also in the PNG's text and in the JSON sidecar):
 
 - png: 16 bits per channel. Values within a kind's limits (depth, masks: 0 and 1; normals: -1 and 1) or, where it has none
-  (anomaly), from lowest to highest if some leave [0, 1]: value = low + pixel / 65535 * (high - low). Ids: pixel = id,
-  65535 where there is none. Pixels that are not valid are 0 (npz says which). `encode.decode16` is the inverse.
+  (anomaly), from lowest to highest if some leave [0, 1]: value = low + pixel / 65535 * (high - low). Metres: pixel / 1000,
+  or coarser where that does not reach (`encode.STEPS`), 0 where unknown. Ids: pixel = id, 65535 where there is none.
+  Pixels that are not valid are 0 (npz says which). `encode.decode16` is the inverse.
 - color: 8-bit RGB to look at. npy: `values` alone. npz: values, valid, uncertainty, raw and meta.
 - exr: float32, channel Y or R G B, and `valid` where something is not.
-- ply: coloured points in the camera frame, x right, y up, z towards the viewer.
+- points: (H, W, 3) float32 as .npy, a point for each pixel in the camera frame, x right, y up, z towards the viewer; NaN where
+  there is none. ply: those that there are, coloured. mesh: PLY of triangles, cut where the depth has a step, with colours
+  and normals. glb: the same in glTF with the photograph on it. In metres where the kind is; else the file says "shape up to
+  scale and shift" in its comments or asset.extras, and the sidecar does.
 - stacks (intrinsics): images side by side in png and color (light gamma-encoded in color alone); in exr channels such
   as albedo.R.
 - mask: 8-bit black and white, at 0.5. cutout: the image's foreground as RGBA, its colours freed from the background's.
@@ -25,32 +29,38 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from genpercept.core.files import atomic, blocks, plain, to_json, write_bytes
 from genpercept.core.names import hint
-from genpercept.imaging import painters
-from genpercept.imaging.colour import painted
+from genpercept.imaging import glb, mesh, painters, ply, points
+from genpercept.imaging.camera import Camera
+from genpercept.imaging.colour import colourise, painted
 from genpercept.imaging.cutout import cutout
 from genpercept.imaging.encode import Result, coded, image_names, kept
 from genpercept.imaging.kinds import KINDS, Kind
 from genpercept.imaging.png import png_bytes, png_of
-from genpercept.imaging.points import ply_bytes
 
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+_SCRATCH = 300  # measured: benchmarks/quality/mesh.md
 _FOREGROUND = 0.5  # from which a mask's pixel is white
-DEFAULT_FOV = 60.0  # degrees, horizontal: a phone's main camera
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What pictures and points need beside the prediction: image (H, W, 3), horizontal field of view in degrees."""
+    """What pictures and points need beside the prediction. image (H, W, 3); name: of the image, without its suffix.
+
+    fov: horizontal field of view in degrees; else that of `camera`; else what the prediction's meta says, or 60 degrees.
+    vertices: of a mesh at most.
+    """
 
     image: np.ndarray | None = None
-    fov: float = DEFAULT_FOV
-    name: str = ""  # of the image, without its suffix
+    fov: float | None = None
+    name: str = ""
+    camera: Camera | None = None
+    vertices: int = mesh.VERTICES
 
 
 @dataclass(frozen=True)
@@ -75,6 +85,8 @@ class Format:
     suffix: str
     write: Callable[[Path, Result, Scene], Digest]
     holds: Callable[[Kind], bool] = lambda kind: True
+    spatial: bool = False  # whether a camera is taken for it
+    scratch: int = 0  # bytes for each vertex of a mesh that writing it takes
 
 
 # ---- writers
@@ -173,7 +185,46 @@ def _exr(path: Path, result: Result, scene: Scene) -> Digest:
 
 
 def _ply(path: Path, result: Result, scene: Scene) -> Digest:
-    return _put(path, ply_bytes(result, scene.image, scene.fov))
+    return _put(path, ply.of_points(points.of(result), _camera(result, scene), rgb_of(result, scene.image)))
+
+
+def _points(path: Path, result: Result, scene: Scene) -> Digest:
+    return array(path, points.back_projected(points.of(result).z, _camera(result, scene)))
+
+
+def _mesh(path: Path, result: Result, scene: Scene) -> Digest:
+    found, words, camera = _grid(result, scene)
+    return _put(path, ply.of_mesh(found, words, camera, rgb_of(result, scene.image)))
+
+
+def _glb(path: Path, result: Result, scene: Scene) -> Digest:
+    found, words, camera = _grid(result, scene)
+    return _put(path, glb.glb_bytes(found, rgb_of(result, scene.image), words, camera))
+
+
+def _grid(result: Result, scene: Scene) -> tuple[mesh.Mesh, str, Camera]:
+    distances, camera = points.of(result), _camera(result, scene)
+    found = mesh.grid_mesh(distances.z, camera, vertices=scene.vertices, gap=mesh.step_width(result))
+    return found, distances.words, camera
+
+
+def _camera(result: Result, scene: Scene) -> Camera:
+    return points.camera_of(result, scene.fov, scene.camera)
+
+
+def spatial(result: Result, scene: Scene) -> dict[str, Any]:
+    """What a sidecar says of points and meshes: what their lengths are, their axes, and the camera."""
+    return {"lengths": points.of(result).words, "axes": ply.AXES, "camera": _camera(result, scene).to_meta()}
+
+
+def rgb_of(result: Result, image: np.ndarray | None) -> np.ndarray:
+    """(H, W, 3) uint8: the image, or, without one, the prediction's own colours. ValueError for one of another size."""
+    rgb = image if image is not None else np.asarray(colourise(result.values, result.kind, result.valid))
+    if rgb.shape[:2] != (size := result.values.shape[:2]):
+        raise ValueError(
+            f"an image of {rgb.shape[0]} x {rgb.shape[1]} pixels for a prediction of {size[0]} x {size[1]}: give its own"
+        )
+    return rgb if rgb.dtype == np.uint8 else np.rint(np.clip(rgb, 0, 1) * 255).astype(np.uint8)
 
 
 def _mask(path: Path, result: Result, scene: Scene) -> Digest:
@@ -213,14 +264,26 @@ FORMATS: dict[str, Format] = {
     "npy": Format(".npy", _npy),
     "npz": Format(".npz", _npz),
     "exr": Format(".exr", _exr, lambda kind: kind.is_image),
-    "ply": Format(".ply", _ply, lambda kind: kind.distance is not None),
+    "ply": Format(".ply", _ply, lambda kind: kind.distance is not None, spatial=True),
+    "points": Format("_points.npy", _points, lambda kind: kind.distance is not None, spatial=True),
+    "mesh": Format("_mesh.ply", _mesh, lambda kind: kind.distance is not None, spatial=True, scratch=_SCRATCH),
+    "glb": Format(".glb", _glb, lambda kind: kind.distance is not None, spatial=True, scratch=2 * _SCRATCH),
     "mask": Format("_mask.png", _mask, lambda kind: kind.foreground),
     "cutout": Format("_cutout.png", _cutout, lambda kind: kind.foreground),
     "overlay": Format("_overlay.png", _overlay, lambda kind: kind.scores),
     "coco": Format("_coco.json", _coco, lambda kind: kind.layout == "points"),
 }
 DEFAULT_FORMATS = ("png", "color")
-_NEEDS = {"exr": ("OpenEXR", "exr"), "cutout": ("pymatting", "matting")}  # format -> package, extra
+_NEEDS = {
+    "exr": ("OpenEXR", "exr"),
+    "cutout": ("pymatting", "matting"),
+    "glb": ("trimesh", "mesh"),
+}  # format -> package, extra
+
+
+def is_there(name: str) -> bool:
+    """Whether the package that a format needs is installed."""
+    return name not in _NEEDS or find_spec(_NEEDS[name][0]) is not None
 
 
 def default_formats(kind: str) -> tuple[str, ...]:
@@ -241,7 +304,7 @@ def check_formats(formats: Iterable[str], kind: str | None = None) -> tuple[str,
         if row is not None and not FORMATS[name].holds(row):
             able = [n for n, f in FORMATS.items() if f.holds(row)]
             raise ValueError(f"format {name} cannot hold {kind}: choose from {', '.join(able)}")
-        package, extra = _NEEDS.get(name, ("", ""))
-        if package and find_spec(package) is None:
+        if not is_there(name):
+            package, extra = _NEEDS[name]
             raise ValueError(f"format {name} needs {package}: pip install 'genpercept[{extra}]', or choose another")
     return chosen

@@ -13,7 +13,7 @@ from PIL import Image
 from genpercept.core.label_rules import NO_DEPTH
 from genpercept.core.notes import note
 from genpercept.imaging.colour import colourise
-from genpercept.imaging.encode import value_words
+from genpercept.imaging.encode import decode16, in_metres, value_words
 from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import _affine, _arrays, _files, _panels
 from genpercept.metrics._arrays import BoolArray, FloatArray
@@ -190,6 +190,8 @@ class DepthPlugin(MetricPlugin[DepthMetric]):
             raise ValueError(f"{path}: holds {array.dtype} values: expected numbers")
         if array.dtype.kind == "f":
             return array
+        if in_metres(words) and array.dtype == np.uint16:
+            return decode16(array, words)
         if array.ndim != 2:
             raise ValueError(f"{path}: has {array.shape[-1]} channels: expected a single-channel map, not a picture")
         if scale is None:

@@ -82,7 +82,8 @@ class Predictor(ABC):
         resolution = self.resolution if processing_resolution is None else processing_resolution
 
         with self._computing():
-            images, single = read_many(image)
+            photographs, single = read_many(image)
+            images = [pixels for pixels, _ in photographs]
             regions = self._regions(images, call.boxes_by_image(boxes, len(images), single))
             seeds = call.seeds_of(generator, len(images))
             run = Run(chosen, steps, seeds, ensemble_size, batch_size, flip_test)
@@ -95,8 +96,9 @@ class Predictor(ABC):
                 predictions = [
                     cast(RegionTask, self._task).merge([next(found) for _ in each], each) for each in regions
                 ]
-            for prediction, seed in zip(predictions, seeds, strict=True):
-                prediction.meta = self._meta_of(run, seed) | prediction.meta
+            for prediction, seed, (_, camera) in zip(predictions, seeds, photographs, strict=True):
+                known = {} if camera is None else {"camera": camera.to_meta()}
+                prediction.meta = self._meta_of(run, seed) | known | prediction.meta
                 if isinstance(self._task, JudgingTask):
                     prediction.meta |= self._task.judge(prediction)
         return predictions[0] if single else predictions

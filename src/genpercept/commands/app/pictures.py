@@ -57,7 +57,8 @@ def lead(kind: Kind) -> str:
     if kind.ids:
         return "A class for each pixel, in its colour."
     if kind.distance is not None:
-        return "How far away everything is: near is red, far is blue. Up to scale and shift."
+        unit = "In metres." if kind.metric else "Up to scale and shift."
+        return f"How far away everything is: near is red, far is blue. {unit}"
     if kind.directions:
         return "Which way surfaces face: right is red, up is green, towards the viewer is blue."
     if kind.foreground:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from genpercept.commands.files.inputs import gather
 from genpercept.core.values import Geometry, to_tensor
-from genpercept.imaging.read import read_many
+from genpercept.imaging.read import read
 from genpercept.pipeline.call import Run
 from genpercept.pipeline.exported import ExportedPipeline
 from genpercept.pipeline.pipeline import GenPerceptPipeline
@@ -35,7 +35,7 @@ def images(pipe: GenPerceptPipeline, paths: Sequence[str | Path] = ()) -> list[T
         if given.problems or not given.files:
             line = f"{paths[0]}: no images there; pass files or folders of them"
             raise ValueError(given.problems[0] if given.problems else line)
-        found = [to_tensor(source) for source in read_many([str(file) for file in given.files[:COUNT]])[0]]
+        found = [to_tensor(read(file)) for file in given.files[:COUNT]]
     else:
         found = [_drawn(number, pipe.resolution or _NATIVE) for number in range(COUNT)]
     plans = [Geometry.plan((x.shape[-2], x.shape[-1]), pipe.resolution, pipe.stride) for x in found]

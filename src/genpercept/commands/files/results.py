@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -75,6 +75,7 @@ class Output:
     """What is to be done with the results. formats None: those of the model's kind.
 
     resume: leave alone what is done. overwrite: replace other people's files, too. debug: print tracebacks of images' errors.
+    seen: is given each image's name, prediction and pixels.
     """
 
     out: Path
@@ -82,6 +83,7 @@ class Output:
     resume: bool = False
     overwrite: bool = False
     debug: bool = False
+    seen: Callable[[str, Any, Any], None] | None = None
 
 
 def prepare_folder(out: Path, inputs: Iterable[str | Path] = ()) -> None:
@@ -121,18 +123,19 @@ def is_done(
     sha256: str | None,
     task: str,
     formats: Iterable[str],
+    known: Mapping[str, Any] | None = None,
 ) -> bool:
     """Whether all files of `job` are whole, made from this file by this request and these weights. The sidecar knows.
 
-    `request` and `weights` as they were put into the sidecar's meta, beside `source`. Of an older sidecar, which has no
-    weights and no hashes: whether the files are there and not empty; sha256: of the model, None where that is not known.
+    `request`, `weights` and `known` as they were put into the sidecar's meta, beside `source`. Of an older sidecar, which
+    has no weights and no hashes: whether the files are there and not empty; sha256: of the model, None where that is not known.
     """
     try:
         sidecar = sidecars.read(job.sidecar(task))
         if sidecar is None:
             return False
         meta, named = sidecar["meta"], sidecar["files"]
-        if meta["request"] != request or meta["input"] != source(job):
+        if meta["request"] != request or meta["input"] != source(job) or meta.get("known") != known:
             return False
         of_old = meta.get("model_sha256")
         if meta["weights"] != weights if "weights" in meta else None not in (of_old, sha256) and of_old != sha256:

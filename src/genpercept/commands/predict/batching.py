@@ -15,6 +15,7 @@ import numpy as np
 
 from genpercept.commands.files.results import Job
 from genpercept.commands.predict.model import Model
+from genpercept.commands.predict.space import Beside
 from genpercept.core.devices import out_of_memory, set_threads
 from genpercept.imaging.prediction import Prediction
 
@@ -29,12 +30,16 @@ _WINDOW_BYTES = 2**28
 
 @dataclass(eq=False)
 class Item:
-    """An image that has been read. padded: (H, W) as the network sees it, None where unknown; version: of its file."""
+    """An image that has been read. padded: (H, W) as the network sees it, None where unknown; version: of its file.
+
+    beside: its camera, and distances that are known.
+    """
 
     job: Job
     image: np.ndarray
     padded: tuple[int, int] | None = None
     version: dict[str, Any] = field(default_factory=dict)
+    beside: Beside = field(default_factory=Beside)
 
 
 Done = tuple[Item, Prediction]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from genpercept.commands.files.results import Job, Output, is_done
-from genpercept.commands.predict import weights
+from genpercept.commands.predict import space, weights
 from genpercept.commands.predict.model import Model
 from genpercept.commands.predict.progress import Progress
-from genpercept.commands.predict.request import Outcome
+from genpercept.commands.predict.request import Outcome, Request
 from genpercept.commands.predict.stopping import Stop
 from genpercept.commands.predict.stream import Stream
 from genpercept.imaging import write
@@ -24,11 +25,21 @@ def left_to_do(jobs: list[Job], model: Model, formats: tuple[str, ...] | None) -
         return jobs, []
     record, hashes, sha256 = request.record(), model.weights(check=True), weights.model_sha256(request)
     with ThreadPoolExecutor(_CHECKS, "check") as pool:
-        done = list(pool.map(lambda job: is_done(job, record, hashes, sha256, task, formats), jobs))
+        done = list(
+            pool.map(lambda job: is_done(job, record, hashes, sha256, task, formats, _known(request, job)), jobs)
+        )
     return (
         [job for job, whole in zip(jobs, done, strict=True) if not whole],
         [job for job, whole in zip(jobs, done, strict=True) if whole],
     )
+
+
+def _known(request: Request, job: Job) -> dict[str, Any] | None:
+    """The image's file of known distances; an empty one, which no sidecar has, where predicting it says what is wrong."""
+    try:
+        return space.version(request, job)
+    except (OSError, ValueError):
+        return {}
 
 
 def predict(

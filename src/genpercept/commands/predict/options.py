@@ -10,6 +10,8 @@ import rich_click as click
 
 from genpercept.commands import shared_options as shared
 
+_SPACE, _POSES = "Depth in space", "Poses"
+
 
 @click.command(
     epilog=shared.examples(
@@ -17,12 +19,13 @@ from genpercept.commands import shared_options as shared
         "genpercept predict photo.jpg -o normals.png -t normals",
         "genpercept predict 'shots/**/*.jpg' -o results -t matting --format cutout --resume",
         "genpercept predict photos/ -o results -m prs-eth/marigold-depth-v1-1 --steps 4 --ensemble-size 5",
+        "genpercept predict photo.jpg -o room.glb --fit measured.csv --show",
     )
 )
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @shared.model(help="Embedded name, folder or hub id.  [default: mini/depth]")
 @shared.model_source()
-@shared.out(required=True, help="Folder for DIR/<stem>_<task>.<ext>; or, of one image, a file.png, or - for stdout.")
+@shared.out(help="Folder for DIR/<stem>_<task>.<ext>; or, of one image, a file.png, or - for stdout.")
 @click.option(
     "--recursive",
     panel=shared.FILES,
@@ -35,8 +38,8 @@ from genpercept.commands import shared_options as shared
     panel=shared.FILES,
     metavar="LIST",
     shell_complete=shared.complete_formats,
-    help="Of png (16 bits), color, npy, npz, exr, ply; masks: mask, cutout; poses: coco; anomaly: overlay.  [default: "
-    "png,color; poses: coco,color; anomaly: overlay, too]",
+    help="Of png (16 bits), color, npy, npz, exr; depth: ply, points, mesh, glb; masks: mask, cutout; poses: coco; anomaly: "
+    "overlay.  [default: png,color; poses: coco,color; anomaly: overlay, too]",
 )
 @shared.processing_resolution()
 @shared.steps()
@@ -55,29 +58,53 @@ from genpercept.commands import shared_options as shared
     help="ray: the workers of a Ray cluster; also writes DIR/manifest.jsonl.",
 )
 @click.option(
-    "--fov",
-    panel="Poses and points",
+    "--fit",
+    panel=_SPACE,
+    metavar="KNOWN",
+    help="Depth in metres, by known distances: CSV of x,y,metres, or a depth map; of several images a folder.",
+)
+@click.option(
+    "--fit-scale",
+    panel=_SPACE,
     type=float,
-    default=60.0,
+    metavar="X",
+    help="Metres for each unit of KNOWN.  [default: 1; of 16-bit images 0.001]",
+)
+@click.option(
+    "--fov",
+    panel=_SPACE,
+    type=float,
+    metavar="X",
+    help="Horizontal field of view in degrees.  [default: by EXIF, else 60]",
+)
+@click.option(
+    "--mesh-vertices",
+    panel=_SPACE,
+    type=click.IntRange(min=4),
+    default=1_000_000,
     show_default=True,
-    help="Horizontal field of view in degrees, for ply.",
+    metavar="N",
+    help="Of a mesh at most.",
+)
+@click.option(
+    "--show", panel=_SPACE, is_flag=True, help="Then show depth in space, in a browser, until Ctrl-C (viser)."
 )
 @shared.flip_test()
 @click.option(
     "--boxes",
-    panel="Poses and points",
+    panel=_POSES,
     metavar="FILE",
     help="Poses: people's boxes, JSON: by image name, or COCO's.",
 )
 @click.option(
     "--detector",
-    panel="Poses and points",
+    panel=_POSES,
     metavar="NAME[=MODEL]",
     help="Poses: find the people with it, such as yolos.",
 )
 @click.option(
     "--box-score",
-    panel="Poses and points",
+    panel=_POSES,
     type=float,
     default=0.3,
     show_default=True,
@@ -117,7 +144,7 @@ from genpercept.commands import shared_options as shared
 @shared.debuggable
 def predict(
     inputs: tuple[str, ...],
-    out: Path,
+    out: Path | None,
     formats: str | None,
     resume: bool,
     recursive: bool,
@@ -128,6 +155,7 @@ def predict(
     offload: bool,
     vae_slicing: bool,
     vae_tiling: bool,
+    show: bool,
     **request: Any,
 ) -> int:
     """Predict images: files, folders, patterns such as 'photos/**/*.jpg', or - for stdin. Under `accelerate launch`: by several
@@ -136,19 +164,14 @@ def predict(
     Ctrl-C finishes what is in hand; twice, it leaves at once. Exit code 0 when all went well, 1 when some images failed (they
     are listed at the end), 2 when none could be done.
     """
-    from genpercept.commands.predict.run import Machine, Request, run
+    if out is None and not show:
+        raise click.UsageError("Missing option '--out' / '-o'.")
+    from genpercept.commands.predict.run import Machine, Request, run, run_and_show
 
     names = None if formats is None else [name.strip().lower() for name in formats.split(",") if name.strip()]
     machine = Machine(device, batch_size, offload, vae_slicing, vae_tiling)
-    return run(
-        inputs,
-        out,
-        Request(**request),
-        formats=names,
-        machine=machine,
-        resume=resume,
-        engine=engine,
-        recursive=recursive,
-        overwrite=overwrite,
-        debug="--debug" in sys.argv,
-    )
+    how: dict[str, Any] = {"formats": names, "machine": machine, "resume": resume, "engine": engine}
+    how |= {"recursive": recursive, "overwrite": overwrite, "debug": "--debug" in sys.argv}
+    if show or out is None:
+        return run_and_show(inputs, out, Request(**request), **how)
+    return run(inputs, out, Request(**request), **how)

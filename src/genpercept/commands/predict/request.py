@@ -10,6 +10,8 @@ from genpercept.checkpoints import hub
 from genpercept.commands.files.results import Job
 from genpercept.core import dtypes
 from genpercept.imaging import write
+from genpercept.imaging.camera import DEFAULT_FOV, check_fov
+from genpercept.imaging.mesh import VERTICES
 from genpercept.tasks import TASKS
 
 ENGINES = ("local", "ray")
@@ -22,6 +24,8 @@ class Request:
     boxes: a JSON file of people's boxes (genpercept.imaging.boxes); detector: "yolos" or "yolos=MODEL", which finds them;
     box_score: least score of either's. flip_test: mean with the mirror image's. specialised, encoder, decoder,
     revision, variant: as genpercept.load has them. strips: of genpercept.specialise. tf32: of float32 on NVIDIA's GPUs.
+    fov: degrees, None: by EXIF, or 60. fit: a file or folder of known distances (genpercept.imaging.known), fit_scale:
+    metres for each unit of it. mesh_vertices: of a mesh at most.
     """
 
     model: str | None = None
@@ -35,7 +39,7 @@ class Request:
     ensemble_size: int = 1
     seed: int = 0
     dtype: str = "fp32"
-    fov: float = write.DEFAULT_FOV
+    fov: float | None = None
     flip_test: bool = False
     boxes: str | None = None
     detector: str | None = None
@@ -47,6 +51,9 @@ class Request:
     revision: str | None = None
     variant: str | None = None
     tf32: bool = False
+    fit: str | None = None
+    fit_scale: float | None = None
+    mesh_vertices: int = VERTICES
 
     @property
     def model_name(self) -> str:
@@ -57,8 +64,11 @@ class Request:
         plain = Request()
         later = ["flip_test", "boxes", "detector", "box_score", "allow_pickle"]  # unknown to older sidecars
         later += ["specialised", "encoder", "decoder", "strips", "revision", "variant", "tf32"]
+        later += ["fit", "fit_scale", "mesh_vertices"]
         kept = {k: v for k, v in asdict(self).items() if k not in later or v != getattr(plain, k)}
-        return {**kept, "model": self.model_name}
+        # older sidecars have 60 where nobody said anything
+        given = {"fov_given": True} if self.fov == DEFAULT_FOV else {}
+        return {**kept, "fov": self.fov or DEFAULT_FOV, **given, "model": self.model_name}
 
 
 @dataclass(frozen=True)
@@ -144,10 +154,14 @@ def check(request: Request, machine: Machine, formats: Iterable[str] | None) -> 
         ("processing resolution", request.processing_resolution, 0),
         ("steps", request.steps, 1),
         ("ensemble size", request.ensemble_size, 1),
+        ("mesh vertices", request.mesh_vertices, 4),
         ("batch size", None if machine.batch_size == "auto" else machine.batch_size, 1),
     ):
         if value is not None and value < least:
             raise ValueError(f"{name} {value}: must be at least {least}")
-    if not 0 < request.fov < 180:
-        raise ValueError(f"field of view {request.fov:g}: must lie between 0 and 180 degrees")
+    if request.fov is not None:
+        check_fov(request.fov)
+    if request.fit_scale is not None and not (request.fit and request.fit_scale > 0):
+        wrong = "must be above 0" if request.fit else "says nothing without --fit"
+        raise ValueError(f"--fit-scale {request.fit_scale:g}: metres for each unit of --fit; {wrong}")
     return chosen

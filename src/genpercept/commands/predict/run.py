@@ -16,11 +16,12 @@ from genpercept.checkpoints import hub
 from genpercept.commands.files import fitted
 from genpercept.commands.files.inputs import gather, name_results
 from genpercept.commands.files.results import Job, Output, lost, lost_line, prepare_folder
-from genpercept.commands.predict import ends, local, processes
+from genpercept.commands.predict import ends, local, processes, space
 from genpercept.commands.predict.ends import End
 from genpercept.commands.predict.model import Model
 from genpercept.commands.predict.progress import Progress, complain
 from genpercept.commands.predict.request import ENGINES, Machine, Outcome, Pipeline, Request, check
+from genpercept.commands.predict.space import Seen
 from genpercept.commands.predict.stopping import Stop
 from genpercept.core import locks, said
 from genpercept.core.names import choose
@@ -28,7 +29,10 @@ from genpercept.core.said import say
 from genpercept.imaging import sidecars, write
 from genpercept.imaging.read import shown
 
-__all__ = ["Machine", "Outcome", "Pipeline", "Progress", "Request", "run", "write"]
+__all__ = ["Machine", "Outcome", "Pipeline", "Progress", "Request", "run", "run_and_show", "write"]
+
+_INTERRUPTED = 128  # exit codes from here on are signals'
+_SHOWN = "genpercept-show-"  # folders of what is shown and not kept
 
 
 def run(
@@ -44,6 +48,7 @@ def run(
     recursive: bool = False,
     overwrite: bool = False,
     debug: bool = False,
+    seen: Seen | None = None,
 ) -> int:
     """Predict files, folders and patterns into `out`/<name>_<task>.<ext>. The exit code: Outcome's, or 130 on Ctrl-C.
 
@@ -57,7 +62,7 @@ def run(
     were made from the same file by the same request and weights. engine "ray": by the workers of a Ray cluster. Started by
     accelerate or torchrun, each process does its share. Either way `out`/manifest.jsonl says what is done. Of a folder with
     a model per category (fit.json) each image has that of the category in whose folder it lies. debug: tracebacks of images'
-    errors. `load` stands in for genpercept.load.
+    errors. seen: is given each image's name, prediction and pixels. `load` stands in for genpercept.load.
 
     What goes wrong with one image is told at the end, in a line; Ctrl-C once finishes what is in hand, and twice leaves. Raises
     ValueError for what concerns all images: folders, formats, model, device, another run in the same folder.
@@ -68,7 +73,7 @@ def run(
     if load is None and not Path(request.model_name).expanduser().is_file():  # an exported graph is a file
         hub.here(request.model_name, request.subfolder)
     outcome, places = Outcome(), _Places()
-    how = Output(out, chosen, resume, overwrite, debug)
+    how = Output(out, chosen, resume, overwrite, debug, seen)
     with Stop(places.clean) as stop, _scratch(inputs, out) as places.scratch:
         try:
             jobs = _all(inputs, how, request, machine, engine, load, recursive, outcome, places, stop)
@@ -86,18 +91,47 @@ def run(
             return 1 if outcome.done + outcome.skipped else 2
     if processes.first():
         _tell(jobs, out, outcome)
-        order = {job: i for i, job in enumerate(jobs)}
-        failed = [outcome.failed[job] for job in sorted(outcome.failed, key=order.__getitem__)]
-        for failure in (*outcome.problems, *failed):
-            complain(f"genpercept: error: {failure}")
+        _complain(jobs, outcome)
     return outcome.exit_code
+
+
+def run_and_show(inputs: Sequence[str | Path], out: Path | None, request: Request, **how: Any) -> int:
+    """`run`, and then what was predicted, in space, in a browser until Ctrl-C (viser). out None: no file is kept.
+
+    ValueError with what leaves nothing to show here: --resume, and several processes.
+    """
+    from genpercept.commands.predict.show import Gallery, serve
+
+    several = processes.several() or how.get("engine", ENGINES[0]) != ENGINES[0]
+    for wrong, what in ((how.get("resume"), "--resume"), (several, "--engine ray, accelerate and torchrun")):
+        if wrong:
+            raise ValueError(f"--show shows what this run predicts, in one process: leave out {what}")
+    if out is not None and str(out) == ends.STREAM:
+        raise ValueError("--show ends with Ctrl-C, and --out - with its result: leave one of them out")
+    gallery = Gallery()
+    if out is not None:
+        code = run(inputs, out, request, **how, seen=gallery.add)
+    else:
+        with tempfile.TemporaryDirectory(prefix=_SHOWN) as folder:
+            code = run(inputs, Path(folder), request, **{**how, "formats": ("color",)}, seen=gallery.add)
+    if code < _INTERRUPTED:
+        serve(gallery)
+    return code
+
+
+def _complain(jobs: Sequence[Job], outcome: Outcome) -> None:
+    """What failed, in the order of the inputs."""
+    order = {job: i for i, job in enumerate(jobs)}
+    failed = [outcome.failed[job] for job in sorted(outcome.failed, key=order.__getitem__)]
+    for failure in (*outcome.problems, *failed):
+        complain(f"genpercept: error: {failure}")
 
 
 def _tell(jobs: list[Job], out: Path, outcome: Outcome) -> None:
     """What lies where: the folder, and the files of its first image. For --json, all."""
     said.result(lambda: _document(jobs, out, outcome))
     good = next((job for job in jobs if job not in outcome.failed), None)
-    if good is None or str(out) == ends.STREAM:
+    if good is None or str(out) == ends.STREAM or out.name.startswith(_SHOWN):
         return
     names = [path.name for path in _files(good).values()]
     if good.file:
@@ -145,6 +179,7 @@ def _all(
     """What there was to do; it has been done, or has failed, as `outcome` says."""
     end = ends.of(how.out, how.formats, places.scratch)
     jobs = _jobs(inputs, end, recursive, outcome, places)
+    request = space.located(request, len(jobs))
     if len(jobs) > 1 and (end.file or end.stdout):
         raise ValueError(f"--out {how.out}: one file for {len(jobs)} images: name a folder")
     if (end.stdout or any(job.given for job in jobs)) and (processes.several() or engine == "ray"):

@@ -5,7 +5,6 @@ One thread decides; readers, networks and writers are pools beside it. Which ima
 
 from __future__ import annotations
 
-import copy
 import sys
 import traceback
 from collections import deque
@@ -17,16 +16,17 @@ from typing import Any
 import numpy as np
 
 from genpercept.commands.files.results import Job, Output, failure_line, lost, protect_inputs, refusal, source
-from genpercept.commands.predict import batching
+from genpercept.commands.predict import batching, space
 from genpercept.commands.predict.batching import Buckets, Done, Failed, Item, Limits, run_batch
 from genpercept.commands.predict.model import Model
 from genpercept.commands.predict.progress import Progress
 from genpercept.commands.predict.request import Outcome
+from genpercept.commands.predict.space import Beside
 from genpercept.commands.predict.stopping import Stop
 from genpercept.core.devices import cores, set_threads, threads
 from genpercept.imaging import write
 from genpercept.imaging.prediction import Prediction
-from genpercept.imaging.read import read
+from genpercept.imaging.read import read_photograph
 from genpercept.tasks import TASKS
 
 _READERS = min(8, max(2, cores() // 2))
@@ -37,7 +37,7 @@ _READY = 2  # batches that wait for a network
 _NOTICE = 0.2  # seconds after which a stop is noticed
 _HANGS = 1.0  # seconds after which a reader is not waited for when the run has been stopped
 
-_Read = tuple[np.ndarray, dict[str, Any]]
+_Read = tuple[np.ndarray, dict[str, Any], Beside]
 
 
 class Stream:
@@ -65,8 +65,9 @@ class Stream:
         self._jobs, self._model, self._outcome, self._progress = jobs, model, outcome, progress
         self._output, self._inputs, self._on_end = output, (*jobs, *inputs), on_end
         self._formats, self._stop = output.formats, stop or Stop()
-        if self._formats is None and (task := model.task_named) is not None:  # what is refused needs no model
-            self._formats = write.default_formats(TASKS.find(task).kind)
+        if (task := model.task_named) is not None:  # what is refused needs no model
+            space.check(model.request, TASKS.find(task).kind, output.seen is not None)
+            self._formats = self._formats or write.default_formats(TASKS.find(task).kind)
         self._left = iter(jobs)
         self._more = bool(jobs)
         self._reading: deque[tuple[Job, Future[_Read]]] = deque()
@@ -142,6 +143,7 @@ class Stream:
             model.load()
         self._total = threads()
         self._formats = write.check_formats(self._formats or write.default_formats(model.kind), model.kind)
+        space.check(model.request, model.kind, self._output.seen is not None)
         protect_inputs(self._inputs, model.task, self._formats)
         each = max(1, self._total // model.copies) if model.on_cpu else self._total
         self._copy_streams = min(model.streams(each), len(self._jobs))
@@ -169,14 +171,14 @@ class Stream:
                 networks += self._prepare()
             job, future = self._reading.popleft()
             try:
-                image, version = future.result()
+                image, version, beside = future.result()
                 self._check_free(job)
                 padded = self._model.padded((image.shape[0], image.shape[1]))
             except Exception as error:  # noqa: BLE001  whatever a decoder raises, the other images are not to blame
                 self._fail(job, error)
                 continue
             self._largest = max(self._largest, image.nbytes)
-            self._ready.extend(self._buckets.add(Item(job, image, padded, version)))
+            self._ready.extend(self._buckets.add(Item(job, image, padded, version, beside)))
         if not self._more and not self._reading:
             self._ready.extend(self._buckets.flush())
 
@@ -210,12 +212,18 @@ class Stream:
             self._outcome.predicted += len(done)
             for item, prediction in done:
                 raw = 0 if prediction.raw is None else prediction.raw.nbytes
-                size = item.image.nbytes + prediction.values.nbytes + raw
+                size = item.image.nbytes + prediction.values.nbytes + raw + self._scratch(item)
                 self._writing.append((item.job, size, writers.submit(self._save, item, prediction)))
             for item, error in failed:
                 self._fail(item.job, error)
         for error in self._count_written():
             raise error
+
+    def _scratch(self, item: Item) -> int:
+        """Bytes that writing the image's points and meshes takes."""
+        pixels = item.image.shape[0] * item.image.shape[1]
+        each = max((write.FORMATS[name].scratch for name in self._formats or ()), default=0)
+        return each * min(pixels, self._model.request.mesh_vertices)
 
     def _count_written(self) -> list[OSError]:
         """What has been written counts as done, or failed. Returns why nothing more can be written, if so."""
@@ -249,26 +257,29 @@ class Stream:
             raise ValueError(line)
 
     def _read(self, job: Job) -> _Read:
-        """The image, and which version of its file this is."""
+        """The image, which version of its file this is, and what is known beside it."""
         if self._model.task_named is not None:
             self._check_free(job)
         version: dict[str, Any] = {}
         with suppress(OSError):  # reading says it better
             version = source(job)
-        return read(job.path), version
+        image, camera = read_photograph(job.path)
+        return image, version, space.beside(self._model.request, job, (image.shape[0], image.shape[1]), camera)
 
     def _save(self, item: Item, prediction: Prediction) -> None:
         self._check_free(item.job)  # once more: it has taken a while
         model, job = self._model, item.job
         traced = {"input": item.version, "request": model.request.record(), "weights": model.weights()}
         names = {name: job.file for name in self._formats or () if job.file}
-        told = copy.copy(prediction)  # not `replace`, which would look through all values once more
-        told.meta = {**prediction.meta, **traced}
+        told = space.placed(prediction, item.beside)
+        told = told.told({**told.meta, **traced})
         told.save(
             job.sidecar(model.task),  # with a suffix of ours, dots in names stay
             self._formats,
             image=item.image,
-            fov=model.request.fov,
             name=job.name,
             names=names,
+            vertices=model.request.mesh_vertices,
         )
+        if self._output.seen is not None:
+            self._output.seen(job.stem.name, told, item.image)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,6 @@ _TYPES = {
     ".glb": "model/gltf-binary",
     ".json": "application/json",
 }
-_PACKAGES = {"exr": "OpenEXR", "cutout": "pymatting"}  # of extras, without which a format is not there
 
 
 @dataclass(frozen=True)
@@ -55,11 +53,7 @@ def media_type(name: str) -> str:
 def formats(kind: str) -> tuple[str, ...]:
     """Of a kind, what can be had here, the usual one first."""
     row = KINDS.find(kind)
-    able = [
-        name
-        for name, each in write.FORMATS.items()
-        if each.holds(row) and (name not in _PACKAGES or find_spec(_PACKAGES[name]))
-    ]
+    able = [name for name, each in write.FORMATS.items() if each.holds(row) and write.is_there(name)]
     usual = [name for name in write.default_formats(kind) if name in able]
     if not usual or media_type(usual[0]) == media_type(JSON):
         usual = [JSON, *usual]

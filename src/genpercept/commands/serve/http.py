@@ -25,7 +25,6 @@ from genpercept.commands.serve.limits import Asked, Ending, Refusal, Unacceptabl
 from genpercept.commands.serve.metrics import CONTENT_TYPE, Metrics
 from genpercept.core.version import __version__
 from genpercept.imaging.kinds import KINDS
-from genpercept.imaging.write import DEFAULT_FOV
 
 _PIECE = 2**17  # bytes of an answer that are handed over at once: the rest stays counted until the client has read them
 _PREDICT = "/v1/predict/"
@@ -45,7 +44,7 @@ class Options(BaseModel):
     ensemble_size: int = Field(1, description="Runs to merge, for models that start from noise.")
     seed: int = Field(0, description="Of the noise, where there is any.")
     flip_test: bool = Field(False, description="Mean of the image's and its mirror image's answer; twice the time.")
-    fov: float = Field(DEFAULT_FOV, description="Horizontal field of view in degrees, for points in space.")
+    fov: float | None = Field(None, description="Horizontal field of view in degrees, for points and meshes; else 60.")
     threshold: float | None = Field(
         None, description="From which a mask is white (0.5), or a pixel of an overlay is outlined as a defect."
     )

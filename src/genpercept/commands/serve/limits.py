@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from genpercept.imaging.write import DEFAULT_FOV
+from genpercept.imaging.camera import check_fov
 
 MIB = 2**20
 
@@ -61,7 +61,7 @@ class Asked:
     ensemble_size: int = 1
     seed: int = 0
     flip_test: bool = False
-    fov: float = DEFAULT_FOV
+    fov: float | None = None
     threshold: float | None = None
 
     @property
@@ -80,8 +80,11 @@ class Asked:
         ):
             if value is not None and not least <= value <= most:
                 raise Unacceptable(f"{name}={value}: must lie between {least} and {most}")
-        if not 0 < self.fov < 180:
-            raise Unacceptable(f"fov={self.fov:g}: must lie between 0 and 180 degrees")
+        if self.fov is not None:
+            try:
+                check_fov(self.fov)
+            except ValueError as error:
+                raise Unacceptable(str(error)) from None
         if self.threshold is not None and not 0 <= self.threshold <= 1e9:
             raise Unacceptable(f"threshold={self.threshold:g}: must not be negative")
 
