@@ -88,7 +88,7 @@ def distances(source: KnownSource, size: tuple[int, int], scale: float | None = 
     if path.suffix.lower() in POINTS:
         if not path.is_file():
             raise ValueError(f"{shown(path)}: no such file of known distances; check the path")
-        return _of_rows(list(_rows(path)), size, scale, shown(path), path.name)
+        return of_text(_text(path), size, scale, shown(path), path.name)
     if path.suffix.lower() not in MAPS:
         can = " ".join(suffix[1:] for suffix in (*POINTS, *MAPS))
         raise ValueError(f"{shown(path)}: no file of known distances; these are read: {can}")
@@ -99,6 +99,13 @@ def distances(source: KnownSource, size: tuple[int, int], scale: float | None = 
 
 
 # ---- points
+
+
+def of_text(
+    text: str, size: tuple[int, int], scale: float | None = None, what: str = "known points", name: str = ""
+) -> Known:
+    """What a CSV file of points holds, for an image of `size` (height, width). ValueError begins by `what` and the line."""
+    return _of_rows(list(_rows(text.splitlines(), what)), size, scale, what, name)
 
 
 def _of_array(array: np.ndarray, size: tuple[int, int], scale: float | None) -> Known:
@@ -115,19 +122,22 @@ def _of_array(array: np.ndarray, size: tuple[int, int], scale: float | None) -> 
     return _of_map(values, size, "")
 
 
-def _rows(path: Path) -> Iterator[tuple[int, float, float, float]]:
-    """(line, x, y, metres as the file has them) of each line of a CSV file. ValueError names the line."""
+def _text(path: Path) -> str:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{shown(path)}: cannot be read as text ({type(error).__name__}); save it as CSV") from error
+
+
+def _rows(lines: Sequence[str], what: str) -> Iterator[tuple[int, float, float, float]]:
+    """(line, x, y, metres as the text has them) of each line of CSV. ValueError names the line."""
     order: Sequence[int] = (0, 1, 2)
     first = True
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         cells = _cells(line)
-        where = f"{shown(path)}, line {number}"
+        where = f"{what}, line {number}"
         if first and not any(map(_is_number, cells)):
             order, first = _columns(cells, where), False
             continue

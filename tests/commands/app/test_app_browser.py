@@ -414,3 +414,33 @@ def test_others_need_the_key(browser: Any, tmp_path: Path, monkeypatch: pytest.M
         with page.expect_download():
             page.locator("#tab-depth").get_by_text("Colours").click()
         context.close()
+
+
+def test_a_mesh_turns(page: Any) -> None:
+    """Drawn with the photograph on it, of another look once it is dragged; known distances give metres."""
+    page.locator("#predict-depth").click()
+    page.locator("#slider-depth img").first.wait_for()
+    page.locator("#space-depth").click()
+    page.locator("#model-depth canvas").wait_for()
+    page.evaluate("document.querySelector('#model-depth').scrollIntoView({block: 'center'})")
+    page.wait_for_timeout(8000)  # it draws when it has read the mesh, and says so nowhere
+    box = page.locator("#model-depth canvas").bounding_box()
+    first = seen(page, box)
+    assert len(np.unique(first.reshape(-1, 3), axis=0)) > 1000
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 120, y + 20, steps=6)
+    page.mouse.up()
+    page.wait_for_timeout(3000)
+    assert np.abs(seen(page, box).astype(float) - first).mean() > 2
+    page.locator("#known-depth textarea").fill("20, 20, 3\n9999, 1, 2")
+    page.locator("#space-depth").click()
+    wrong = page.locator("#tab-depth .wrong")
+    wrong.wait_for()
+    assert "line 2: x = 9999" in wrong.inner_text()
+
+
+def seen(page: Any, box: dict[str, float]) -> np.ndarray:
+    """What the window shows there. (The element's own screenshot waits until nothing moves, which it always does.)"""
+    return np.asarray(Image.open(io.BytesIO(page.screenshot(clip=box))).convert("RGB"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -15,19 +16,22 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gradio as gr
 import httpx
 import numpy as np
 import pytest
+import trimesh
 from fastapi import FastAPI
 from PIL import Image
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from genpercept.checkpoints import hub
-from genpercept.commands.app import files, pictures, same
+from genpercept.commands.app import files, pictures, same, space
 from genpercept.commands.app.desk import OWN, Desk, guarded, resolutions
 from genpercept.commands.app.examples import examples
 from genpercept.commands.app.gate import Gate, Login, allowed, names_else
+from genpercept.commands.app.space import Space
 from genpercept.commands.app.store import Answer, Photograph, Store
 from genpercept.commands.serve.engine import Engine, ModelInfo, ModelSpec
 from genpercept.commands.serve.limits import Broken, Limits
@@ -483,3 +487,72 @@ def test_others_reach_the_page_with_a_key_only(call: Call, monkeypatch: pytest.M
     monkeypatch.delenv("GENPERCEPT_API_KEY", raising=False)
     code, _, err = call("app", "--host", "0.0.0.0")
     assert code == 2 and err.count("\n") == 1 and "GENPERCEPT_API_KEY" in err
+
+
+# ---- in space --------------------------------------------------------------------------------------------------------
+
+
+def in_space(desk: Desk, dropped: Photograph) -> tuple[Space, Answer]:
+    """The panel of a tab, and an answer that is kept as the visitor's."""
+    with gr.Blocks():
+        panel = Space(desk, "depth")
+    answer, _ = asyncio.run(desk.ask(dropped, "noisy", desk.call("depth", "noisy", OWN)))
+    desk.store.choose("page", dropped)
+    desk.store.keep("page", "depth", answer)
+    return panel, answer
+
+
+def test_a_mesh_to_look_at(desk: Desk, dropped: Photograph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "files"))
+    panel, answer = in_space(desk, dropped)
+    visit: Any = SimpleNamespace(session_hash="page")
+    shown, facts, links = asyncio.run(panel.show(50, "", visit))
+    assert shown["visible"] and "no metres" in facts
+    assert re.findall(r"/(\w+)\" download", links) == ["ply", "points", "mesh", "glb"]
+    path = Path(asyncio.run(panel.mesh(visit))[0])
+    assert path.parent == tmp_path / "files"  # where gradio's own files are, which go with them
+    mesh = trimesh.load(path, force="mesh")
+    assert len(mesh.faces) > 500 and abs(np.asarray(mesh.vertices)[:, 2]).min() > 0
+    wide = asyncio.run(panel.show(100, "", visit))
+    other = trimesh.load(asyncio.run(panel.mesh(visit))[0], force="mesh")
+    assert wide[0]["visible"] and np.ptp(other.vertices[:, 0]) > 2 * np.ptp(mesh.vertices[:, 0])
+    assert desk.store.answer("page", "depth") is answer  # the tab's own stays as it was
+
+
+def test_a_mesh_in_metres(desk: Desk, dropped: Photograph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    panel, answer = in_space(desk, dropped)
+    visit: Any = SimpleNamespace(session_hash="page")
+    rows, columns = (np.array([5, 30, 60, 70]), np.array([4, 90, 20, 50]))
+    metres = 2 + 3 * answer.prediction.values[rows, columns]
+    text = "\n".join(f"{x + 0.5}, {y + 0.5}, {z}" for x, y, z in zip(columns, rows, metres, strict=True))
+    _, facts, links = asyncio.run(panel.show(60, text, visit))
+    assert "4 of 4 known points agree" in facts and "/npz" in links
+    fitted = desk.store.answer("page", "depth in space")
+    assert fitted is not None and fitted.prediction.kind == "depth_metric" and fitted.token != answer.token
+    np.testing.assert_allclose(fitted.prediction.values, 2 + 3 * answer.prediction.values, rtol=1e-3)
+    for wrong, words in (("1, 2", "known distances, line 1"), ("1, 1, 2\n9999, 1, 3", "outside the image")):
+        with pytest.raises(ValueError, match=words):
+            asyncio.run(panel.show(60, wrong, visit))
+    with pytest.raises(ValueError, match="press Predict first"):
+        asyncio.run(panel.show(60, "", SimpleNamespace(session_hash="nobody")))  # type: ignore[arg-type]
+
+
+def test_the_field_of_view_begins_with_the_photographs(desk: Desk, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0xA405] = 24  # FocalLengthIn35mmFilm
+    path = tmp_path / "wide.jpg"
+    Image.fromarray(examples()[1].photograph.image[:200, :300]).save(path, exif=exif)
+    panel, answer = in_space(desk, photograph(desk, path))
+    hidden, fov = asyncio.run(panel.begin(SimpleNamespace(session_hash="page")))  # type: ignore[arg-type]
+    half = 300 / np.hypot(200, 300) * np.hypot(36, 24) / 2
+    assert not hidden["visible"] and fov["value"] == round(2 * np.degrees(np.arctan(half / 24)))
+    assert answer.prediction.meta["camera"]["source"] == "EXIF"
+
+
+def test_what_lies_nowhere_is_not_shown_in_space() -> None:
+    assert [name for name in KINDS if space.can_show(KINDS[name])] == [
+        "depth_affine",
+        "disparity_affine",
+        "depth_metric",
+    ]

@@ -42,17 +42,17 @@ def test_every_kind_of_file_is_decoded_as_predict_reads_it(tmp_path: Path) -> No
     try:
         for kind in PIXEL_TYPES:
             path = write_pixel_type(tmp_path, kind, (40, 30))
-            assert np.array_equal(decoders.decode(path.read_bytes()), read(path)), kind
+            assert np.array_equal(decoders.decode(path.read_bytes()).image, read(path)), kind
         assert decoders.replaced == {"lost": 0, "used": 0}
     finally:
         decoders.close()
 
 
 def test_a_killed_child_is_replaced_and_its_image_decoded(one: Decoders) -> None:
-    assert one.decode(SMALL).shape == (8, 9, 3)
+    assert one.decode(SMALL).image.shape == (8, 9, 3)
     (first,) = one.processes
     os.kill(first, signal.SIGKILL)
-    assert one.decode(SMALL).shape == (8, 9, 3)
+    assert one.decode(SMALL).image.shape == (8, 9, 3)
     assert one.processes != [first] and one.replaced["lost"] == 1
 
 
@@ -64,7 +64,7 @@ def test_a_child_that_hangs_is_replaced_in_time(one: Decoders) -> None:
     with pytest.raises(Refusal, match="more than 1 seconds"):
         one.decode(SMALL)
     assert time.monotonic() - started < 5 and first not in one.processes and not Path(f"/proc/{first}").exists()
-    assert one.decode(SMALL).shape == (8, 9, 3)
+    assert one.decode(SMALL).image.shape == (8, 9, 3)
 
 
 def test_a_child_is_replaced_when_it_has_done_its_share(one: Decoders) -> None:
@@ -91,7 +91,7 @@ def test_memory_is_refused_to_one_image_alone() -> None:
     try:
         with pytest.raises(Refusal, match="do not fit in memory"):
             decoders.decode(png_of_nothing(7000, 7000))
-        assert decoders.decode(SMALL).shape == (8, 9, 3)
+        assert decoders.decode(SMALL).image.shape == (8, 9, 3)
     finally:
         decoders.close()
 

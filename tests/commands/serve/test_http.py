@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import trimesh
 from PIL import Image
 from skimage import data
 
@@ -268,3 +269,66 @@ def test_the_app_may_be_asked_before_its_models_are_loaded() -> None:
         assert asyncio.run(asked("GET", "/healthz")).status_code == 200
     finally:
         engine.close()
+
+
+# ---- in space --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def depth() -> Iterator[Engine]:
+    engine = Engine([ModelSpec("depth", "mini/depth"), ModelSpec("dis", "mini/dis")], device="cpu", batch_size=1)
+    engine.load()
+    yield engine
+    engine.close()
+
+
+def test_known_distances_make_metres(depth: Engine) -> None:
+    """As text in the form, and as a file of it; wrong ones are refused in a line."""
+    values = load("mini/depth", device="cpu")(ASTRONAUT).values
+    places = [(10, 20), (100, 64), (60, 120), (120, 5)]  # x, y
+    known = "x,y,metres\n" + "\n".join(f"{x + 0.5},{y + 0.5},{1 + 2 * values[y, x]}" for x, y in places)
+
+    def ask(task: str = "depth", **form: Any) -> httpx.Response:
+        async def asked() -> httpx.Response:
+            transport = httpx.ASGITransport(make_app(depth))
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                return await client.post(f"/v1/predict/{task}", **form)
+
+        return asyncio.run(asked())
+
+    for form in (
+        {"files": {"image": PHOTO}, "data": {"known": known}},
+        {"files": {"image": PHOTO, "known": ("points.csv", known.encode(), "text/csv")}},
+    ):
+        told = ask(params={"format": "json"}, **form).json()
+        assert told["kind"] == "depth_metric" and told["meta"]["fit"]["inliers"] == 4
+        assert told["minimum"] == pytest.approx(1 + 2 * float(values.min()), rel=1e-2)
+    assert "known, line 2: x = 500" in refused(ask(files={"image": PHOTO}, data={"known": "1,1,2\n500,1,3"}), 422)
+    assert "tell no distance" in refused(ask("dis", files={"image": PHOTO}, data={"known": known}), 422)
+    assert "longer than 65536" in refused(ask(files={"image": PHOTO}, data={"known": "1,1,2\n" * 20000}), 400)
+
+
+def test_a_mesh_by_the_photographs_camera(depth: Engine) -> None:
+    """EXIF is read where the image is decoded; `fov` comes before it."""
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0xA405] = 50  # FocalLengthIn35mmFilm
+    buffer = io.BytesIO()
+    Image.fromarray(ASTRONAUT).save(buffer, "JPEG", exif=exif)
+    image = buffer.getvalue()
+
+    def camera(query: str) -> tuple[dict[str, Any], trimesh.Trimesh]:
+        async def asked() -> list[httpx.Response]:
+            transport = httpx.ASGITransport(make_app(depth))
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                ways = [f"/v1/predict/depth?format={name}{query}" for name in ("json", "glb")]
+                return [await client.post(way, content=image) for way in ways]
+
+        told, glb = asyncio.run(asked())
+        assert glb.headers["content-type"] == "model/gltf-binary"
+        return told.json()["meta"]["camera"], trimesh.load(io.BytesIO(glb.content), "glb", force="mesh")  # type: ignore[return-value]
+
+    by_exif, narrow = camera("")
+    assert by_exif["source"] == "EXIF" and by_exif["fov"] == pytest.approx(34.01, abs=0.05)
+    given, wide = camera("&fov=90")
+    assert given["source"] == "option" and given["fov"] == 90
+    assert np.ptp(wide.vertices[:, 0]) > 2.5 * np.ptp(narrow.vertices[:, 0])

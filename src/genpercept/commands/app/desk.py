@@ -84,7 +84,7 @@ class Desk:
     async def decode(self, data: bytes) -> np.ndarray:
         """A visitor's file as (H, W, 3) uint8. Refusal where it is no image, or too large."""
         with self.engine.admitted(len(data)):
-            return await asyncio.to_thread(self.engine.decoders.decode, data)
+            return (await asyncio.to_thread(self.engine.decoders.decode, data)).image
 
 
 def guarded(

@@ -40,11 +40,13 @@ def offered(kind: str) -> dict[str, str]:
     return {name: _WORDS.get(name, name) for name in names}
 
 
-def links(answer: Answer) -> str:
-    """HTML: a link for each file, relative to the page, so that it works below any path of a proxy."""
+def links(answer: Answer, *, spatial: bool = False) -> str:
+    """HTML: a link for each file, relative to the page, so that it works below any path of a proxy. spatial: of those alone
+    that lie in space."""
     items = (
         f'<a href="{PATH}/{answer.token}/{name}" download>{words}</a>'
         for name, words in offered(answer.prediction.kind).items()
+        if not spatial or (name in write.FORMATS and write.FORMATS[name].spatial)
     )
     return f'<p class="files">{"".join(items)}</p>'
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from genpercept.commands.app import files, pictures, same
+from genpercept.commands.app import files, pictures, same, space
 from genpercept.commands.app.cutouts import Cutouts
 from genpercept.commands.app.desk import OWN, Desk, guarded, resolutions
 from genpercept.commands.app.divider import divided
@@ -55,6 +55,7 @@ class Tab:
             self.picture = divided(f"Photograph and {title_of(self.task).lower()}", self.task)
         self.facts = gr.HTML("", padding=False)
         self.cutouts = Cutouts(self.desk, self.task) if self.kind.foreground else None
+        self.space = space.Space(self.desk, self.task) if space.can_show(self.kind) else None
         self.doubt = gr.Image(
             label="Where the runs disagree, dark to bright", format="png", interactive=False, visible=False
         )
@@ -75,8 +76,9 @@ class Tab:
             api_visibility="private",
             show_progress="minimal",
         )
-        if self.cutouts is not None:
-            self.cutouts.follow(asked)
+        for part in (self.cutouts, self.space):
+            if part is not None:
+                part.follow(asked)
 
     def _offered(self, name: str) -> list[Any]:
         """What another model changes of the controls."""

@@ -5,9 +5,9 @@
 FILE is where it puts an image, since the readers want a path: all that it writes anywhere.
 
 Writes an empty line to stdout when it is ready. Then reads from stdin eight bytes that say how long an image is, and the image;
-writes a line of JSON, {"shape": [H, W]} and the pixels (H, W, 3) uint8 after it, or {"error": line, "large": whether it has too
-many pixels}; and so on until stdin ends. Damaged files can make a decoder crash, hang or want all memory: it is this process
-then that goes, with one image.
+writes a line of JSON, {"shape": [H, W], "camera": what EXIF tells of it, or null} and the pixels (H, W, 3) uint8 after it, or
+{"error": line, "large": whether it has too many pixels}; and so on until stdin ends. Damaged files can make a decoder crash,
+hang or want all memory: it is this process then that goes, with one image.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from PIL import Image
 
 from genpercept.core.texts import one_line
 from genpercept.imaging.pixels import TooManyPixels
-from genpercept.imaging.read import read
+from genpercept.imaging.read import read_photograph
 
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 
@@ -86,13 +86,14 @@ def _answer(data: bytes, file: BinaryIO, path: Path, pixels: int, sink: BinaryIO
         file.truncate()
         file.write(data)
         file.flush()
-        image = read(path, pixels)
+        image, camera = read_photograph(path, pixels)
     except (ValueError, OSError, MemoryError) as error:
         line = one_line(error, 300).replace(str(path), "the image")
         told = {"error": line, "large": isinstance(error, TooManyPixels)}
         sink.write(json.dumps(told).encode() + b"\n")
     else:
-        sink.write(json.dumps({"shape": image.shape[:2]}).encode() + b"\n")
+        told = {"shape": image.shape[:2], "camera": None if camera is None else camera.to_meta()}
+        sink.write(json.dumps(told).encode() + b"\n")
         sink.write(image.data)
     sink.flush()
 

@@ -13,13 +13,14 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from genpercept.commands.serve import scratch
 from genpercept.commands.serve.limits import Broken, Ending, Limits, TooLarge
 from genpercept.core import files
+from genpercept.imaging.camera import Camera
 
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT")  # of the environment: nothing secret
 _LINE = 2**16  # bytes that a child's answer may begin with
@@ -35,6 +36,22 @@ class _Crashed(Exception):  # no error of anybody's, but news of a child
 
 class _Hangs(Exception):
     """A child has taken too long."""
+
+
+class Decoded(NamedTuple):
+    """An image (H, W, 3) uint8, upright, and the camera that its EXIF tells; None where it does not."""
+
+    image: np.ndarray
+    camera: Camera | None
+
+
+def _camera(told: Any, size: tuple[int, int]) -> Camera | None:
+    """What a child says of the camera, as far as it is one of an image of this size."""
+    try:
+        found = None if told is None else Camera.of_meta(told)
+    except (ValueError, TypeError):
+        return None
+    return found if found is not None and found.size == size else None
 
 
 class Decoders:
@@ -56,8 +73,8 @@ class Decoders:
         with self._lock:
             return [child.number for child in self._all]
 
-    def decode(self, data: bytes) -> np.ndarray:
-        """(H, W, 3) uint8. Broken for what is no image, TooLarge for one of too many pixels.
+    def decode(self, data: bytes) -> Decoded:
+        """Pixels (H, W, 3) uint8 and camera. Broken for what is no image, TooLarge for one of too many pixels.
 
         Where a child ends another one tries again: the first may have been brought down by the image before.
         """
@@ -70,7 +87,7 @@ class Decoders:
         except _Crashed:
             raise Broken("the image brings its decoder down; export it again") from None
 
-    def _decode(self, data: bytes) -> np.ndarray:
+    def _decode(self, data: bytes) -> Decoded:
         child = self._taken()
         try:
             found = child.decode(data, self._limits.decode_seconds)
@@ -200,7 +217,7 @@ class _Child:
                 self._ready = os.read(self._out, 1) == b"\n"
         return self._ready and self._process.poll() is None
 
-    def decode(self, data: bytes, seconds: float) -> np.ndarray:
+    def decode(self, data: bytes, seconds: float) -> Decoded:
         self._until = time.monotonic() + seconds
         self.images += 1
         try:
@@ -226,7 +243,7 @@ class _Child:
                 self._ended = True
                 raise _Crashed
             done += got
-        return image
+        return Decoded(image, _camera(told.get("camera"), (h, w)))
 
     def kill(self) -> None:
         self._process.kill()

@@ -48,6 +48,11 @@ class Options(BaseModel):
     threshold: float | None = Field(
         None, description="From which a mask is white (0.5), or a pixel of an overlay is outlined as a defect."
     )
+    known: str | None = Field(
+        None,
+        description="Distances that are known, as text or as a file of the form: x, y (pixels), metres in each line. Depth and "
+        "disparity are fitted to them and come back in metres.",
+    )
 
     def asked(self) -> Asked:
         return Asked(**self.model_dump(exclude={"model"}))

@@ -52,7 +52,8 @@ class Asked:
     """What one request asks for beside its image and its model; None: as the model has it.
 
     format: of the answer, see `answers.FORMATS`; None: the task's usual one. processing_resolution, steps, ensemble_size,
-    seed, flip_test, fov: as `genpercept predict` has them. threshold: from which a mask is white, or a pixel a defect.
+    seed, flip_test, fov: as `genpercept predict` has them. threshold: from which a mask is white, or a pixel a defect. known:
+    distances, x, y, metres in each line, by which depth and disparity are fitted to metres.
     """
 
     format: str | None = None
@@ -63,6 +64,7 @@ class Asked:
     flip_test: bool = False
     fov: float | None = None
     threshold: float | None = None
+    known: str | None = None
 
     @property
     def computed(self) -> dict[str, Any]:

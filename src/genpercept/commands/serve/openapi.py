@@ -16,7 +16,18 @@ ABOUT = """Dense prediction of single images. Send an image to `/v1/predict/TASK
 
 _BYTES: dict[str, Any] = {"type": "string", "format": "binary"}
 _NAMES = (
-    *("model", "format", "processing_resolution", "steps", "ensemble_size", "seed", "flip_test", "fov", "threshold"),
+    *(
+        "model",
+        "format",
+        "processing_resolution",
+        "steps",
+        "ensemble_size",
+        "seed",
+        "flip_test",
+        "fov",
+        "threshold",
+        "known",
+    ),
 )
 
 REQUEST: dict[str, Any] = {

@@ -15,6 +15,7 @@ from genpercept.commands.serve.limits import MIB, Broken, Limits, NoImage, Refus
 
 _PARTS = 16  # of a form
 _FIELD = 256  # bytes of an option
+_LONG = {"known": 2**16}  # of those that may be longer, and may come as files
 _STEP = MIB  # by which a body of unknown size takes room in the queue
 _HOW = "send the image itself: its bytes as image/jpeg, image/png, ... or as the part 'image' of multipart/form-data"
 
@@ -87,7 +88,10 @@ def image_of(body: bytes, media: str, parameters: Mapping[bytes, bytes]) -> tupl
 
 
 class _Form:
-    """Takes a form apart: parts that have a file's name, or are called image or file, are images, all else are fields."""
+    """Takes a form apart: parts that have a file's name, or are called image or file, are images, all else are fields.
+
+    `known` is a field, even as a file.
+    """
 
     def __init__(self) -> None:
         self.images: list[bytes] = []
@@ -129,10 +133,10 @@ class _Form:
     def _end(self) -> None:
         _, about = parse_options_header(self._headers.get(b"content-disposition", b""))
         name = about.get(b"name", b"").decode("utf-8", "replace")
-        if b"filename" in about or name in ("image", "file"):
+        if name not in _LONG and (b"filename" in about or name in ("image", "file")):
             self.images.append(bytes(self._body))
-        elif len(self._body) > _FIELD:
-            raise Broken(f"the field {name[:60]!r} of the form is longer than {_FIELD} bytes")
+        elif len(self._body) > (most := _LONG.get(name, _FIELD)):
+            raise Broken(f"the field {name[:60]!r} of the form is longer than {most} bytes")
         else:
             self.fields[name] = self._body.decode("utf-8", "replace")
 
