@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genpercept.core.rng import Window
 from genpercept.core.values import Geometry, resize
 from genpercept.imaging.kinds import KINDS
 from genpercept.imaging.prediction import Prediction
@@ -25,7 +26,8 @@ IDENTITY_AXES = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
 class Run:
     """How an image is predicted: `members` runs of `steps` steps each, merged; mirrored ones beside them with flip_test.
 
-    seeds: of the noise, by image. Empty: 0 for all.
+    seeds: of the noise, by image. Empty: 0 for all. windows: images are tiles of a larger one, in whose noise they share;
+    empty: they are not.
     """
 
     paradigm: Paradigm
@@ -34,6 +36,7 @@ class Run:
     members: int = 1
     batch_size: int = 1
     flip_test: bool = False
+    windows: Sequence[Window] = ()
 
     def by_image(self, latents: Tensor, geometries: Sequence[Geometry], codec: Codec) -> Tensor:
         """`latents` of all runs -> (images, runs, C, h, w). ValueError where their shape is not the images'."""

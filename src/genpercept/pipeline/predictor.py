@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 import torch
@@ -20,8 +20,9 @@ from genpercept.core.values import Geometry, Region
 from genpercept.imaging.prediction import Prediction
 from genpercept.imaging.read import read_many
 from genpercept.models.paradigms import Paradigm
-from genpercept.pipeline import call, pairing
+from genpercept.pipeline import call, pairing, refining
 from genpercept.pipeline.call import Run
+from genpercept.pipeline.tiles.plan import OVERLAP, Tiling
 from genpercept.tasks import TASKS, JudgingTask, RegionTask, Task
 
 
@@ -57,6 +58,9 @@ class Predictor(ABC):
         resize_mode: str = "fit",
         boxes: Any = None,
         flip_test: bool = False,
+        tiles: int | Literal["auto"] | None = None,
+        overlap: float = OVERLAP,
+        refine: bool = False,
         **paradigm_options: Any,
     ) -> Any:
         """Predict for one image (-> Prediction) or a list of them (-> list, same order).
@@ -71,7 +75,9 @@ class Predictor(ABC):
         from instead. Images of one padded size, and runs, share batches of up to batch_size. boxes, for tasks on
         regions (pose): (N, 4) x, y, width, height in pixels, or (N, 5) with a score; a list of such arrays for a list
         of images; None: the whole image. flip_test: the mean of the raw maps of the image and of its mirror image, at
-        twice the time. paradigm and further keywords (betas=, spacing=, ...): another paradigm than the model's, and
+        twice the time. tiles: edge of tiles in pixels of the image, each seen as an image of its own, or "auto";
+        overlap: the least share of its edge that a tile has in common with the next (genpercept.pipeline.tiles). refine:
+        bring edges to those of the image (genpercept.pipeline.refine). paradigm and further keywords (betas=, spacing=, ...): another paradigm than the model's, and
         its options. ValueError says which argument is wrong.
         """
         chosen = self.paradigm(paradigm, **paradigm_options)
@@ -80,13 +86,19 @@ class Predictor(ABC):
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: must be at least 1")
         resolution = self.resolution if processing_resolution is None else processing_resolution
+        tiling = self.check_sharpness(tiles, overlap, refine)
+        if tiling and (latents is not None or resize_mode != "fit"):
+            given = "latents" if latents is not None else f"resize_mode={resize_mode!r}"
+            raise ValueError(f"{given}: goes with images that are seen whole; leave it or tiles out")
 
         with self._computing():
             images, single = read_many(image)
             regions = self._regions(images, call.boxes_by_image(boxes, len(images), single))
             seeds = call.seeds_of(generator, len(images))
             run = Run(chosen, steps, seeds, ensemble_size, batch_size, flip_test)
-            if regions is None:
+            if tiling is not None:
+                predictions = self._in_tiles(images, resolution, tiling, run, ensembling_kwargs or {})
+            elif regions is None:
                 predictions = self._predict(images, resolution, resize_mode, run, latents, ensembling_kwargs or {})
             else:
                 parts = [region.image for each in regions for region in each]
@@ -94,6 +106,10 @@ class Predictor(ABC):
                 found = iter(self._predict(parts, 0, "fit", of_parts, latents, ensembling_kwargs or {}))
                 predictions = [
                     cast(RegionTask, self._task).merge([next(found) for _ in each], each) for each in regions
+                ]
+            if refine:
+                predictions = [
+                    refining.refine(one, image, self._task) for one, image in zip(predictions, images, strict=True)
                 ]
             for prediction, seed in zip(predictions, seeds, strict=True):
                 prediction.meta = self._meta_of(run, seed) | prediction.meta
@@ -129,16 +145,38 @@ class Predictor(ABC):
             xp = arrays.space(inputs[0])
             x = xp.concatenate(inputs)
             noise = None if start is None else start[batch].flatten(0, 1)
-            its = replace(run, seeds=[run.seeds[i] for i in batch])
-            raw = self._forward(x, its, noise)
-            if run.flip_test:
-                mirrored = self._forward(xp.flip(x, (-1,)), its, None if noise is None else noise.flip(-1))
-                raw = (raw + self._task.flip(mirrored)) / 2
+            raw = self._raw(x, replace(run, seeds=[run.seeds[i] for i in batch]), noise)
             for place, i in enumerate(batch):
                 its_runs = raw[place * run.members : (place + 1) * run.members]
                 predictions[i] = call.decode(self._task, its_runs, geometries[i], options)
                 predictions[i].meta["resolution"] = list(geometries[i].padded)
         return [predictions[i] for i in range(len(images))]
+
+    def _raw(self, x: Any, run: Run, noise: Tensor | None = None) -> Any:
+        """`_forward`, or, with a flip test, its mean with that of the mirror images."""
+        raw = self._forward(x, run, noise)
+        if not run.flip_test:
+            return raw
+        mirrored = self._forward(arrays.space(x).flip(x, (-1,)), run, None if noise is None else noise.flip(-1))
+        return (raw + self._task.flip(mirrored)) / 2
+
+    def _in_tiles(
+        self, images: Sequence[Any], resolution: int, tiling: Tiling, run: Run, options: dict[str, Any]
+    ) -> list[Prediction]:
+        """Images one after the other, each in tiles that share batches; those that one tile covers as `_predict` does."""
+        found = []
+        for image, seed in zip(images, run.seeds, strict=True):
+            size, its = call.size_of(image), replace(run, seeds=[seed])
+            plan = tiling.plan(size, resolution, self.stride)
+            if plan is None:
+                found += self._predict([image], resolution, "fit", its, None, options)
+                continue
+            from genpercept.pipeline.tiles import run as in_tiles
+
+            whole = Geometry.plan(size, resolution or self.resolution, self.stride)
+            inputs = self._input(whole, image), self._input(plan.geometry, image)
+            found.append(in_tiles.predict(plan, inputs, whole, self._raw, its, self._task, options, self.stride))
+        return found
 
     # ---- what the network runs on ----------------------------------------------------------------------------------
 
@@ -187,6 +225,22 @@ class Predictor(ABC):
         call.check_runs(chosen, ensemble_size)
         if num_inference_steps is not None:
             chosen.check_steps(num_inference_steps)
+
+    def check_sharpness(
+        self, tiles: int | Literal["auto"] | None = None, overlap: float = OVERLAP, refine: bool = False
+    ) -> Tiling | None:
+        """The tiling that is asked for, None: none. ValueError for what the model's task cannot do in tiles, or refined."""
+        if isinstance(self._task, RegionTask) and (tiles is not None or refine):
+            asked = "refine" if tiles is None else "tiles"
+            raise ValueError(f"{asked}: task {self.task!r} looks at parts of an image already; leave it out")
+        if refine:
+            refining.check(self._task)
+        tiling = Tiling() if tiles is None else Tiling(tiles, overlap)
+        if isinstance(tiling.size, int) and tiling.size < self.stride:
+            raise ValueError(
+                f"tiles={tiles}: smaller than the network's stride of {self.stride} pixels; give a larger edge"
+            )
+        return None if tiles is None else tiling
 
     @property
     def task_plugin(self) -> Task:
