@@ -20,7 +20,8 @@ from genpercept.core.values import Geometry, Region
 from genpercept.imaging.prediction import Prediction
 from genpercept.imaging.read import read_many
 from genpercept.models.paradigms import Paradigm
-from genpercept.pipeline import call, pairing, refining
+from genpercept.pipeline import call, pairing
+from genpercept.pipeline import refine as refining
 from genpercept.pipeline.call import Run
 from genpercept.pipeline.tiles.plan import OVERLAP, Tiling
 from genpercept.tasks import TASKS, JudgingTask, RegionTask, Task

@@ -10,6 +10,7 @@ from genpercept.checkpoints import hub
 from genpercept.commands.files.results import Job
 from genpercept.core import dtypes
 from genpercept.imaging import write
+from genpercept.pipeline.tiles.plan import OVERLAP, Tiling
 from genpercept.tasks import TASKS
 
 ENGINES = ("local", "ray")
@@ -22,6 +23,7 @@ class Request:
     boxes: a JSON file of people's boxes (genpercept.imaging.boxes); detector: "yolos" or "yolos=MODEL", which finds them;
     box_score: least score of either's. flip_test: mean with the mirror image's. specialised, encoder, decoder,
     revision, variant: as genpercept.load has them. strips: of genpercept.specialise. tf32: of float32 on NVIDIA's GPUs.
+    tiles, overlap, refine: as the pipeline's call has them.
     """
 
     model: str | None = None
@@ -47,6 +49,9 @@ class Request:
     revision: str | None = None
     variant: str | None = None
     tf32: bool = False
+    tiles: int | Literal["auto"] | None = None
+    overlap: float = OVERLAP
+    refine: bool = False
 
     @property
     def model_name(self) -> str:
@@ -56,7 +61,7 @@ class Request:
         """For the sidecar: as plain values, the model spelt out."""
         plain = Request()
         later = ["flip_test", "boxes", "detector", "box_score", "allow_pickle"]  # unknown to older sidecars
-        later += ["specialised", "encoder", "decoder", "strips", "revision", "variant", "tf32"]
+        later += ["specialised", "encoder", "decoder", "strips", "revision", "variant", "tf32", "tiles", "overlap", "refine"]
         kept = {k: v for k, v in asdict(self).items() if k not in later or v != getattr(plain, k)}
         return {**kept, "model": self.model_name}
 
@@ -94,6 +99,8 @@ class Pipeline(Protocol):
     def __call__(self, image: Any, **options: Any) -> Any: ...
 
     def check_request(self, num_inference_steps: int | None = None, ensemble_size: int = 1) -> None: ...
+
+    def check_sharpness(self, tiles: int | Literal["auto"] | None, overlap: float, refine: bool) -> Any: ...
 
 
 @dataclass
@@ -133,6 +140,10 @@ def check(request: Request, machine: Machine, formats: Iterable[str] | None) -> 
     if (request.specialised or request.strips) and (flag := machine.memory_saver):
         way = "--strips" if request.strips else "--specialised"
         raise ValueError(f"{flag}: a specialised model cannot do that: leave it out, or {way}")
+    if request.tiles is not None:
+        Tiling(request.tiles, request.overlap)  # which says what is wrong
+    elif request.overlap != OVERLAP:
+        raise ValueError("--overlap: is of tiles, and there are none: add --tiles, or leave it out")
     if not 0 <= request.box_score <= 1:
         raise ValueError(f"box score {request.box_score:g}: must lie between 0 and 1")
     if request.task is not None and request.task not in TASKS:
