@@ -95,6 +95,8 @@ def test_the_edge_of_auto() -> None:
     assert Tiling().edge((3000, 4000), 96) == 1000
     plan = Tiling().plan((3000, 4000), 96, 8)
     assert plan is not None and plan.geometry.resized == (288, 384) and plan.rows.tile == 96
+    small = Tiling(48).plan((300, 400), 96, 8)
+    assert small is not None and small.geometry.resized == (300, 400) and small.rows.tile == 48  # not enlarged
 
 
 # ---- the fit -----------------------------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ def generator(seed: int, step: int, sample: int, purpose: str) -> np.random.Gene
 
 @dataclass(frozen=True)
 class Window:
-    """Where a tile lies in the picture that it is a part of: the picture's height and width, and the tile's first row and column."""
+    """Where a tile lies: height and width of the picture that it is a part of, and the tile's first row and column there."""
 
     field: tuple[int, int]
     corner: tuple[int, int]

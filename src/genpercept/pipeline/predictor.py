@@ -76,10 +76,12 @@ class Predictor(ABC):
         from instead. Images of one padded size, and runs, share batches of up to batch_size. boxes, for tasks on
         regions (pose): (N, 4) x, y, width, height in pixels, or (N, 5) with a score; a list of such arrays for a list
         of images; None: the whole image. flip_test: the mean of the raw maps of the image and of its mirror image, at
-        twice the time. tiles: edge of tiles in pixels of the image, each seen as an image of its own, or "auto";
-        overlap: the least share of its edge that a tile has in common with the next (genpercept.pipeline.tiles). refine:
-        bring edges to those of the image (genpercept.pipeline.refine). paradigm and further keywords (betas=, spacing=, ...): another paradigm than the model's, and
-        its options. ValueError says which argument is wrong.
+        twice the time. tiles: edge of tiles in pixels of the image, or "auto"; beside the whole image, each is seen at
+        processing_resolution as an image of its own, but never enlarged (0: at its own size, the whole then at the
+        model's). overlap: the
+        least share of its edge that a tile has in common with the next one. refine: bring edges to those of the image.
+        paradigm and further keywords (betas=, spacing=, ...): another paradigm than the model's, and its options.
+        ValueError says which argument is wrong.
         """
         chosen = self.paradigm(paradigm, **paradigm_options)
         steps = self.default_steps(chosen) if num_inference_steps is None else num_inference_steps

@@ -13,6 +13,7 @@ from genpercept.commands import shared_options as shared
 _SHARPNESS = "Sharpness"
 OVERLAP = 0.25  # of pipeline.tiles.plan, which brings numpy: no help should wait for it
 
+
 @click.command(
     epilog=shared.examples(
         "genpercept predict photos/ -o results",

@@ -61,7 +61,18 @@ class Request:
         """For the sidecar: as plain values, the model spelt out."""
         plain = Request()
         later = ["flip_test", "boxes", "detector", "box_score", "allow_pickle"]  # unknown to older sidecars
-        later += ["specialised", "encoder", "decoder", "strips", "revision", "variant", "tf32", "tiles", "overlap", "refine"]
+        later += [
+            "specialised",
+            "encoder",
+            "decoder",
+            "strips",
+            "revision",
+            "variant",
+            "tf32",
+            "tiles",
+            "overlap",
+            "refine",
+        ]
         kept = {k: v for k, v in asdict(self).items() if k not in later or v != getattr(plain, k)}
         return {**kept, "model": self.model_name}
 

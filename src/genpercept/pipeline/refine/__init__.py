@@ -16,7 +16,9 @@ from genpercept.imaging.prediction import Prediction
 from genpercept.pipeline.refine import edges, matte
 from genpercept.tasks import ScalarTask, Task
 
-Refine = Callable[[np.ndarray, np.ndarray, float, np.ndarray | None], np.ndarray]  # (values, image, scale, valid) -> values
+Refine = Callable[
+    [np.ndarray, np.ndarray, float, np.ndarray | None], np.ndarray
+]  # (values, image, scale, valid) -> values
 _WAYS: dict[Refinement, Refine] = {"edges": edges.refine, "vectors": edges.refine_vectors, "matte": matte.refine}
 
 

@@ -1,1 +1,1 @@
-"""Large photographs in tiles: where they lie (`plan`), how each is fitted to the whole (`fit`), how they are joined (`join`), the call (`run`)."""
+"""Large photographs in tiles: where these lie (`plan`), brought to the whole (`fit`), joined (`join`), the call (`run`)."""

@@ -17,7 +17,9 @@ _ROUNDS = 4  # of reweighting
 _TUNE = 1.345  # deviations from which an error counts by its size, not its square (Huber)
 _MOST_SCALE = 4.0
 _EPS = 1e-6
-Fit = Callable[[np.ndarray, np.ndarray, int], np.ndarray]  # (tile (C, h, w), whole (C, h, w), pixels to average) -> tile
+Fit = Callable[
+    [np.ndarray, np.ndarray, int], np.ndarray
+]  # (tile (C, h, w), whole (C, h, w), pixels to average) -> tile
 
 
 def of(kind: Kind) -> Fit | None:
@@ -41,9 +43,7 @@ def together(tile_CHW: np.ndarray, whole_CHW: np.ndarray, pixels: int) -> np.nda
 
 def by_channel(tile_CHW: np.ndarray, whole_CHW: np.ndarray, pixels: int) -> np.ndarray:
     """A scale and a shift for each channel."""
-    return np.concatenate(
-        [together(t[None], w[None], pixels) for t, w in zip(tile_CHW, whole_CHW, strict=True)]
-    )
+    return np.concatenate([together(t[None], w[None], pixels) for t, w in zip(tile_CHW, whole_CHW, strict=True)])
 
 
 def turned(tile_3HW: np.ndarray, whole_3HW: np.ndarray, pixels: int) -> np.ndarray:

@@ -45,11 +45,13 @@ class Tiling:
         return max(seen, -(-max(size) // _MOST_ZOOM))
 
     def plan(self, size: Size, resolution: int, stride: int) -> Plan | None:
-        """The tiles of an image of `size`, each seen at `resolution` (0: pixel by pixel). None: one tile is the whole image."""
+        """The tiles of an image of `size`, each seen at `resolution`, or pixel by pixel where that is 0 or more than a tile has:
+        no tile is enlarged. None: one tile is the whole image.
+        """
         edge = self.edge(size, resolution)
         if edge >= max(size):
             return None
-        seen = resolution or edge
+        seen = min(resolution or edge, edge)
         joined = 0 if seen == edge else max(1, round(max(size) * seen / edge))
         geometry = Geometry.plan(size, joined, stride)
         tile = -(-seen // stride) * stride
@@ -72,7 +74,7 @@ class Axis:
         cells = (length - tile) // stride
         step = max(1, int(tile * (1 - overlap) + 1e-6) // stride)
         gaps = -(-cells // step)
-        return cls(length, tile, tuple(i * cells // gaps * stride for i in range(gaps)) + (cells * stride,))
+        return cls(length, tile, (*(i * cells // gaps * stride for i in range(gaps)), cells * stride))
 
     @cached_property
     def centres(self) -> list[np.ndarray]:
