@@ -80,14 +80,10 @@ class Feathered(Canvas):
 
 
 class SideBySide(Feathered):
-    """Each tile as it was fitted, up to the middle of what it shares with the next one; the later one wins."""
+    """Each tile as it was fitted; where two overlap, the later one."""
 
     def add(self, place: Place, tile_CHW: np.ndarray) -> None:
-        top, left = (
-            0 if i == 0 else (axis.starts[i - 1] + axis.tile - axis.starts[i]) // 2
-            for i, axis in ((place.row, self._plan.rows), (place.column, self._plan.columns))
-        )
-        self._sum[:, place.rows, place.columns][:, top:, left:] = tile_CHW[:, top:, left:]
+        self._sum[:, place.rows, place.columns] = tile_CHW
 
 
 @contextmanager
@@ -219,7 +215,8 @@ before, cpu, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.pr
 found = pipe(image, **options)
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 tiles = found.meta.get("tiles") or {"grid": [1, 1]}
-print(tiles["grid"][0] * tiles["grid"][1], time.process_time() - cpu, time.perf_counter() - start, before / 2**20, after / 2**20)
+count, cpu, wall = tiles["grid"][0] * tiles["grid"][1], time.process_time() - cpu, time.perf_counter() - start
+print(count, cpu, wall, before / 2**20, after / 2**20)
 """
 
 
@@ -268,14 +265,16 @@ def _save(parts: Sequence[np.ndarray], path: Path) -> None:
 
 
 def table(rows: Mapping[str, Mapping[str, float]]) -> list[str]:
-    names = list(next(iter(rows.values())))
+    names = list(dict.fromkeys(name for row in rows.values() for name in row))
     lines = [f"| way | {' | '.join(names)} |", f"| --- |{' ---: |' * len(names)}"]
     for name, row in rows.items():
-        cells = [
-            "-" if not np.isfinite(row[k]) else f"{row[k]:.4f}" if abs(row[k]) < 1 else f"{row[k]:.2f}" for k in names
-        ]
+        cells = [_cell(row.get(k, float("nan"))) for k in names]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return [*lines, ""]
+
+
+def _cell(x: float) -> str:
+    return "-" if not np.isfinite(x) else f"{x:.4f}" if abs(x) < 1 else f"{x:.2f}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -285,33 +284,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--tasks", default="depth,normals,segmentation,dis,matting")
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--no-photograph", action="store_true")
+    parser.add_argument("--parts", default="tasks,truth,pictures,photograph")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
+    parts = args.parts.split(",")
     scenes = [scene(i, args.cache) for i in range(args.count)]
-    said = [word for word in sys.argv[1:] if argv is None]
-    if args.cache is not None and "--cache" in said:
-        said[said.index("--cache") + 1] = "scenes"
     lines = [
         "# Tiles and refinement: sharpness",
         "",
-        f"{made(__file__, 1, said)}. {args.count} scenes of 2048 x 1536.",
+        f"{made(__file__, 1, _said(args.cache))}. {args.count} scenes of 2048 x 1536.",
+        "",
+        " ".join((__doc__ or "").split("\n\n")[-1].split("\n")).strip(),
         "",
     ]
-    lines += [" ".join((__doc__ or "").split("\n\n")[-1].split("\n")).strip(), ""]
-    for task in args.tasks.split(","):
+    for task in args.tasks.split(",") if "tasks" in parts else ():
         lines += [f"## mini/{task}", "", *table(judge(task, scenes, args.batch_size))]
         args.out.write_text("\n".join(lines), encoding="utf-8")
-    lines += ["## `refine` of true labels, shrunk to what a network sees", "", *table(shrunk_truth(scenes))]
-    args.out.write_text("\n".join(lines), encoding="utf-8")
-    pictures(scenes[0], args.out, args.batch_size)
-    if not args.no_photograph:
+    if "truth" in parts:
+        lines += ["## `refine` of true labels, shrunk to what a network sees", "", *table(shrunk_truth(scenes))]
+    if "pictures" in parts:
+        pictures(scenes[0], args.out, args.batch_size)
+    if "photograph" in parts:
         lines += ["## A photograph of 4000 x 3000 pixels", "", "| model | options | tiles | CPU s | s | peak memory |"]
         lines += ["| --- | --- | ---: | ---: | ---: | ---: |", *(f"| {' | '.join(row)} |" for row in photograph()), ""]
     args.out.write_text("\n".join(lines), encoding="utf-8")
     print(args.out.read_text(encoding="utf-8"))
     return 0
+
+
+def _said(cache: Path | None) -> list[str]:
+    """The command line, with a name of its own for the cache, wherever it lies."""
+    words = sys.argv[1:]
+    return ["scenes" if cache is not None and word == str(cache) else word for word in words]
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from genpercept.imaging.prediction import Prediction
 from genpercept.pipeline import refine
 from genpercept.pipeline.refine import edges, matte
 from genpercept.tasks import TASKS
-from tests.pipeline.test_tiles import graph, painted
+from tests.support.painting import graph, painted
 from tests.support.pictures import picture
 
 PYMATTING = pytest.mark.skipif(importlib.util.find_spec("pymatting") is None, reason="not installed: pymatting")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -13,30 +12,18 @@ import torch
 from genpercept import GenPerceptPipeline
 from genpercept.core.rng import Rng, Window
 from genpercept.imaging.kinds import KINDS
-from genpercept.pipeline.exported import ExportedPipeline
 from genpercept.pipeline.tiles import fit
 from genpercept.pipeline.tiles.join import Canvas, seam_error
 from genpercept.pipeline.tiles.plan import Axis, Plan, Tiling
+from tests.support.painting import STRIDE, graph, painted
 from tests.support.paths import SD_TINY
 from tests.support.pictures import picture
-
-STRIDE = 8
 
 
 def plan_of(size: tuple[int, int], edge: int, overlap: float = 0.25, resolution: int = 0) -> Plan:
     plan = Tiling(edge, overlap).plan(size, resolution, STRIDE)
     assert plan is not None
     return plan
-
-
-def graph(answer: Callable[[np.ndarray], np.ndarray], task: str = "depth", resolution: int = 96) -> ExportedPipeline:
-    """A predictor whose network is a function of the image (B, 3, H, W) in [0, 1] -> raw maps in [-1, 1]."""
-    info = {"format": 1, "task": task, "paradigm": "one_step", "head": "vae", "codec": "kl", "backbone": "sd21"}
-    return ExportedPipeline(answer, info | {"model": "graph", "resolution": resolution, "export": {"stride": STRIDE}})
-
-
-def painted(image_BCHW: np.ndarray) -> np.ndarray:
-    return image_BCHW * 2 - 1
 
 
 def smooth(size: tuple[int, int], seed: int = 0) -> np.ndarray:

@@ -84,6 +84,13 @@ def check_runs(
         )
 
 
+def check_tiled(latents: Tensor | None, resize_mode: str) -> None:
+    """ValueError for what images that are seen in tiles do not go with."""
+    if latents is not None or resize_mode != "fit":
+        given = "latents" if latents is not None else f"resize_mode={resize_mode!r}"
+        raise ValueError(f"{given}: goes with images that are seen whole; leave it or tiles out")
+
+
 def batches(sizes: Sequence[tuple[int, int]], batch_size: int) -> Iterator[list[int]]:
     """Indices grouped by size, at most batch_size together, in order of first appearance."""
     groups: dict[tuple[int, int], list[int]] = {}

@@ -76,12 +76,8 @@ class Predictor(ABC):
         from instead. Images of one padded size, and runs, share batches of up to batch_size. boxes, for tasks on
         regions (pose): (N, 4) x, y, width, height in pixels, or (N, 5) with a score; a list of such arrays for a list
         of images; None: the whole image. flip_test: the mean of the raw maps of the image and of its mirror image, at
-        twice the time. tiles: edge of tiles in pixels of the image, or "auto"; beside the whole image, each is seen at
-        processing_resolution as an image of its own, but never enlarged (0: at its own size, the whole then at the
-        model's). overlap: the
-        least share of its edge that a tile has in common with the next one. refine: bring edges to those of the image.
-        paradigm and further keywords (betas=, spacing=, ...): another paradigm than the model's, and its options.
-        ValueError says which argument is wrong.
+        twice the time. tiles, overlap, refine: see `check_sharpness`. paradigm and further keywords (betas=, spacing=,
+        ...): another paradigm than the model's, and its options. ValueError says which argument is wrong.
         """
         chosen = self.paradigm(paradigm, **paradigm_options)
         steps = self.default_steps(chosen) if num_inference_steps is None else num_inference_steps
@@ -90,9 +86,8 @@ class Predictor(ABC):
             raise ValueError(f"batch_size={batch_size}: must be at least 1")
         resolution = self.resolution if processing_resolution is None else processing_resolution
         tiling = self.check_sharpness(tiles, overlap, refine)
-        if tiling and (latents is not None or resize_mode != "fit"):
-            given = "latents" if latents is not None else f"resize_mode={resize_mode!r}"
-            raise ValueError(f"{given}: goes with images that are seen whole; leave it or tiles out")
+        if tiling is not None:
+            call.check_tiled(latents, resize_mode)
 
         with self._computing():
             images, single = read_many(image)
@@ -104,16 +99,9 @@ class Predictor(ABC):
             elif regions is None:
                 predictions = self._predict(images, resolution, resize_mode, run, latents, ensembling_kwargs or {})
             else:
-                parts = [region.image for each in regions for region in each]
-                of_parts = replace(run, seeds=[seed for seed, each in zip(seeds, regions, strict=True) for _ in each])
-                found = iter(self._predict(parts, 0, "fit", of_parts, latents, ensembling_kwargs or {}))
-                predictions = [
-                    cast(RegionTask, self._task).merge([next(found) for _ in each], each) for each in regions
-                ]
+                predictions = self._in_regions(regions, run, latents, ensembling_kwargs or {})
             if refine:
-                predictions = [
-                    refining.refine(one, image, self._task) for one, image in zip(predictions, images, strict=True)
-                ]
+                predictions = [refining.refine(p, i, self._task) for p, i in zip(predictions, images, strict=True)]
             for prediction, seed in zip(predictions, seeds, strict=True):
                 prediction.meta = self._meta_of(run, seed) | prediction.meta
                 if isinstance(self._task, JudgingTask):
@@ -127,6 +115,15 @@ class Predictor(ABC):
         if any(rows is not None for rows in boxes):
             raise ValueError(f"boxes: task {self.task!r} looks at whole images; leave them out")
         return None
+
+    def _in_regions(
+        self, regions: Sequence[Sequence[Region]], run: Run, latents: Tensor | None, options: dict[str, Any]
+    ) -> list[Prediction]:
+        """The regions of all images as `_predict` does images, merged to a prediction for each image."""
+        parts = [region.image for each in regions for region in each]
+        of_parts = replace(run, seeds=[seed for seed, each in zip(run.seeds, regions, strict=True) for _ in each])
+        found = iter(self._predict(parts, 0, "fit", of_parts, latents, options))
+        return [cast(RegionTask, self._task).merge([next(found) for _ in each], each) for each in regions]
 
     def _predict(
         self,
@@ -232,7 +229,13 @@ class Predictor(ABC):
     def check_sharpness(
         self, tiles: int | Literal["auto"] | None = None, overlap: float = OVERLAP, refine: bool = False
     ) -> Tiling | None:
-        """The tiling that is asked for, None: none. ValueError for what the model's task cannot do in tiles, or refined."""
+        """The tiling that is asked for, None: none. ValueError for what the model's task cannot do in tiles, or refined.
+
+        tiles: edge of tiles in pixels of the image, or "auto"; beside the whole image, each is seen at
+        processing_resolution as an image of its own, but never enlarged (0: at its own size, the whole then at the
+        model's). overlap: the least share of its edge that a tile has in common with the next one. They are joined without
+        seams (genpercept.pipeline.tiles). refine: bring edges to those of the image (genpercept.pipeline.refine).
+        """
         if isinstance(self._task, RegionTask) and (tiles is not None or refine):
             asked = "refine" if tiles is None else "tiles"
             raise ValueError(f"{asked}: task {self.task!r} looks at parts of an image already; leave it out")

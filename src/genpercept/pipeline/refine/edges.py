@@ -1,4 +1,4 @@
-"""Depth and directions at the image's own edges: weighted medians, from the network's pixels up to the image's, in steps of two.
+"""Depth and directions at the image's own edges: weighted medians, from the network's pixels up to the image's by twos.
 
 A network of few pixels knows depth on both sides of an edge, but not where the edge is: enlarged, it is a ramp. Here each pixel
 of a map twice as large takes the median of the nine that lie around it in the smaller map, weighted by how near they are and
@@ -114,7 +114,7 @@ def _places(small: int, large: int) -> _Places:
     return nearest, (nearest - place).astype(np.float32)
 
 
-def _around(size: Size, rows: _Places, columns: _Places) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _around(size: Size, rows: _Places, columns: _Places) -> Iterator[tuple[np.ndarray, ...]]:
     """Indices of the nine, one after the other."""
     for dy in (-1, 0, 1):
         for dx in (-1, 0, 1):

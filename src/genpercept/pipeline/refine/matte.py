@@ -9,6 +9,7 @@ so that one without any sure pixel has an answer. Memory is that of a block, wha
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 
@@ -80,7 +81,7 @@ def _closed_form(image_HWC: np.ndarray, alpha_HW: np.ndarray, unknown_HW: np.nda
     if min(alpha_HW.shape) < 3:
         return alpha_HW
     from scipy import sparse
-    from scipy.sparse.linalg import LinearOperator, cg
+    from scipy.sparse import linalg
 
     laplacian = pymatting_parts.load("laplacian.cf_laplacian", "mattes").cf_laplacian
     ichol = pymatting_parts.load("preconditioner.ichol", "mattes").ichol
@@ -90,6 +91,7 @@ def _closed_form(image_HWC: np.ndarray, alpha_HW: np.ndarray, unknown_HW: np.nda
     system = rows[:, where] + _PRIOR * sparse.identity(unknowns, format="csr")
     right = _PRIOR * flat[where] - rows[:, ~where] @ flat[~where]
     decomposed = ichol(system.tocsc(), max_nnz=_FILL * unknowns)
-    first = LinearOperator(system.shape, decomposed, dtype=np.float64)
-    flat[where] = cg(system, right, flat[where], rtol=_TOLERANCE, maxiter=_ITERATIONS, M=first)[0]
+    operator: Any = linalg.LinearOperator  # its stubs know one of its two ways to be made
+    first = operator(system.shape, matvec=decomposed, dtype=np.float64)
+    flat[where] = linalg.cg(system, right, flat[where], rtol=_TOLERANCE, maxiter=_ITERATIONS, M=first)[0]
     return flat.reshape(alpha_HW.shape)

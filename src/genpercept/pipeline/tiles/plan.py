@@ -45,8 +45,8 @@ class Tiling:
         return max(seen, -(-max(size) // _MOST_ZOOM))
 
     def plan(self, size: Size, resolution: int, stride: int) -> Plan | None:
-        """The tiles of an image of `size`, each seen at `resolution`, or pixel by pixel where that is 0 or more than a tile has:
-        no tile is enlarged. None: one tile is the whole image.
+        """The tiles of an image of `size`, each seen at `resolution`, or pixel by pixel where that is 0 or more than it has: no
+        tile is enlarged. None: one tile is the whole image.
         """
         edge = self.edge(size, resolution)
         if edge >= max(size):
