@@ -17,6 +17,7 @@ from genpercept.imaging.prediction import Prediction
 from genpercept.models.codecs import Codec
 from genpercept.models.paradigms import Paradigm
 from genpercept.pipeline import ensemble
+from genpercept.pipeline.tiles.plan import Tiling
 from genpercept.tasks import Task
 
 IDENTITY_AXES = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
@@ -84,9 +85,9 @@ def check_runs(
         )
 
 
-def check_tiled(latents: Tensor | None, resize_mode: str) -> None:
+def check_tiled(tiling: Tiling | None, latents: Tensor | None, resize_mode: str) -> None:
     """ValueError for what images that are seen in tiles do not go with."""
-    if latents is not None or resize_mode != "fit":
+    if tiling is not None and (latents is not None or resize_mode != "fit"):
         given = "latents" if latents is not None else f"resize_mode={resize_mode!r}"
         raise ValueError(f"{given}: goes with images that are seen whole; leave it or tiles out")
 

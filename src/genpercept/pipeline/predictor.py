@@ -72,10 +72,10 @@ class Predictor(ABC):
         runs from different noise that are merged, which fills `uncertainty`; ensembling_kwargs as diffusers has them
         (reduction, ...), not for one run. generator: its seed keys the noise, by run, so that an image gets the same
         answer wherever it stands; a list of them, one for each image, gives each its own noise. latents (images x
-        ensemble_size, 4, h, w; 4 channels for each label image), run by run within image by image: the noise to start
-        from instead. Images of one padded size, and runs, share batches of up to batch_size. boxes, for tasks on
-        regions (pose): (N, 4) x, y, width, height in pixels, or (N, 5) with a score; a list of such arrays for a list
-        of images; None: the whole image. flip_test: the mean of the raw maps of the image and of its mirror image, at
+        ensemble_size, 4, h, w; 4 channels for each label image), run by run within image: the noise to start from.
+        Images of one padded size, and runs, share batches of up to batch_size. boxes, for tasks on regions (pose):
+        (N, 4) x, y, width, height in pixels, or (N, 5) with a score; a list of such arrays for a list of images; None:
+        the whole image. flip_test: the mean of the raw maps of the image and of its mirror image, at
         twice the time. tiles, overlap, refine: see `check_sharpness`. paradigm and further keywords (betas=, spacing=,
         ...): another paradigm than the model's, and its options. ValueError says which argument is wrong.
         """
@@ -86,14 +86,12 @@ class Predictor(ABC):
             raise ValueError(f"batch_size={batch_size}: must be at least 1")
         resolution = self.resolution if processing_resolution is None else processing_resolution
         tiling = self.check_sharpness(tiles, overlap, refine)
-        if tiling is not None:
-            call.check_tiled(latents, resize_mode)
+        call.check_tiled(tiling, latents, resize_mode)
 
         with self._computing():
             images, single = read_many(image)
             regions = self._regions(images, call.boxes_by_image(boxes, len(images), single))
-            seeds = call.seeds_of(generator, len(images))
-            run = Run(chosen, steps, seeds, ensemble_size, batch_size, flip_test)
+            run = Run(chosen, steps, call.seeds_of(generator, len(images)), ensemble_size, batch_size, flip_test)
             if tiling is not None:
                 predictions = self._in_tiles(images, resolution, tiling, run, ensembling_kwargs or {})
             elif regions is None:
@@ -102,7 +100,7 @@ class Predictor(ABC):
                 predictions = self._in_regions(regions, run, latents, ensembling_kwargs or {})
             if refine:
                 predictions = [refining.refine(p, i, self._task) for p, i in zip(predictions, images, strict=True)]
-            for prediction, seed in zip(predictions, seeds, strict=True):
+            for prediction, seed in zip(predictions, run.seeds, strict=True):
                 prediction.meta = self._meta_of(run, seed) | prediction.meta
                 if isinstance(self._task, JudgingTask):
                     prediction.meta |= self._task.judge(prediction)
