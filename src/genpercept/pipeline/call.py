@@ -85,11 +85,12 @@ def check_runs(
         )
 
 
-def check_tiled(tiling: Tiling | None, latents: Tensor | None, resize_mode: str) -> None:
-    """ValueError for what images that are seen in tiles do not go with."""
+def whole_or(tiling: Tiling | None, latents: Tensor | None, resize_mode: str) -> Tiling | None:
+    """The tiling, None where images are seen whole. ValueError for what tiles do not go with."""
     if tiling is not None and (latents is not None or resize_mode != "fit"):
         given = "latents" if latents is not None else f"resize_mode={resize_mode!r}"
         raise ValueError(f"{given}: goes with images that are seen whole; leave it or tiles out")
+    return tiling
 
 
 def batches(sizes: Sequence[tuple[int, int]], batch_size: int) -> Iterator[list[int]]:

@@ -74,10 +74,10 @@ class Predictor(ABC):
         answer wherever it stands; a list of them, one for each image, gives each its own noise. latents (images x
         ensemble_size, 4, h, w; 4 channels for each label image), run by run within image: the noise to start from.
         Images of one padded size, and runs, share batches of up to batch_size. boxes, for tasks on regions (pose):
-        (N, 4) x, y, width, height in pixels, or (N, 5) with a score; a list of such arrays for a list of images; None:
-        the whole image. flip_test: the mean of the raw maps of the image and of its mirror image, at
-        twice the time. tiles, overlap, refine: see `check_sharpness`. paradigm and further keywords (betas=, spacing=,
-        ...): another paradigm than the model's, and its options. ValueError says which argument is wrong.
+        (N, 4) x, y, width, height in pixels, or (N, 5) with a score; a list of such arrays for a list of images;
+        None: the whole image. flip_test: the mean of the raw maps of the image and its mirror image, at twice the
+        time. tiles, overlap, refine: see `check_sharpness`. paradigm and further keywords (betas=, spacing=, ...):
+        another paradigm than the model's, and its options. ValueError says which argument is wrong.
         """
         chosen = self.paradigm(paradigm, **paradigm_options)
         steps = self.default_steps(chosen) if num_inference_steps is None else num_inference_steps
@@ -85,8 +85,7 @@ class Predictor(ABC):
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: must be at least 1")
         resolution = self.resolution if processing_resolution is None else processing_resolution
-        tiling = self.check_sharpness(tiles, overlap, refine)
-        call.check_tiled(tiling, latents, resize_mode)
+        tiling = call.whole_or(self.check_sharpness(tiles, overlap, refine), latents, resize_mode)
 
         with self._computing():
             images, single = read_many(image)
