@@ -27,6 +27,7 @@ from genpercept.imaging.mesh import CUT
 ROOT = Path(__file__).resolve().parents[2]
 HEIGHT, GAP, WHITE = 240, 8, (255, 255, 255)
 SCENES = 64  # of the test split, out of which those with people and defects are chosen
+OTHERS = ("segmentation", "dis", "matting", "pose", "anomaly", "sharpness", "refined")
 PERSON = (60.0, 10.0, 350.0, 500.0)  # the astronaut's box: x, y, width, height
 
 Picture = np.ndarray | Image.Image
@@ -128,6 +129,26 @@ class Maker:
         cut = on_squares(cutout(image, answer.values))
         return row(image, answer.colourise(), cut, labels=["photograph", "matting", "cut-out"])
 
+    def sharpness(self) -> Image.Image:
+        """A part of a photograph at 100 %: depth as the network gives it, by the image's edges, in tiles, and both."""
+        pipe, photo = genpercept.load("mini/depth"), self.photos["temple"]
+        part = np.s_[90 : 90 + HEIGHT, 190 : 190 + HEIGHT * 4 // 3]
+        ways: dict[str, dict[str, Any]] = {"as it is": {}, "refined": {"refine": True}, "tiles": {"tiles": "auto"}}
+        ways["tiles, refined"] = {"tiles": "auto", "refine": True}
+        shown = [np.asarray(pipe(photo, **options).colourise())[part] for options in ways.values()]
+        labels = ["photograph, a part", *ways]
+        panels = [photo[part], *shown]
+        whole = np.asarray(Image.fromarray(photo).resize((HEIGHT * photo.shape[1] // photo.shape[0], HEIGHT)))
+        whole = whole[:, : panels[0].shape[1]]
+        return column([row(*panels[:3], labels=labels[:3]), row(whole, *panels[3:], labels=["all", *labels[3:]])])
+
+    def refined(self) -> Image.Image:
+        """A matte as the network gives it, and refined; of a part at 100 %."""
+        pipe, photo = genpercept.load("mini/matting"), self.photos["flower"]
+        part = np.s_[60 : 60 + HEIGHT, 160 : 160 + HEIGHT * 4 // 3]
+        shown = [np.asarray(pipe(photo, refine=refine).colourise())[part] for refine in (False, True)]
+        return row(photo[part], *shown, labels=["photograph, a part", "matte", "refined"])
+
     def pose(self) -> Image.Image:
         """A figure of the world, which it finds, and a person, whom it does not."""
         pipe = genpercept.load("mini/pose")
@@ -185,7 +206,7 @@ def main() -> None:
         "disparity": lambda: made.maps("disparity", ("temple", "flower")),
         "normals": lambda: made.maps("normals", ("temple", "flower")),
         "3d": made.space,
-        **{name: getattr(made, name) for name in ("segmentation", "dis", "matting", "pose", "anomaly")},
+        **{name: getattr(made, name) for name in OTHERS},
     }
     args.out.mkdir(parents=True, exist_ok=True)
     for name in args.only or pictures:

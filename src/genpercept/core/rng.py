@@ -36,15 +36,30 @@ def generator(seed: int, step: int, sample: int, purpose: str) -> np.random.Gene
 
 
 @dataclass(frozen=True)
+class Window:
+    """Where a tile lies: height and width of the picture that it is a part of, and the tile's first row and column there."""
+
+    field: tuple[int, int]
+    corner: tuple[int, int]
+
+    def shrunk(self, by: int) -> Window:
+        """The same in cells of so many pixels, of which all of it are multiples."""
+        (h, w), (top, left) = self.field, self.corner
+        return Window((h // by, w // by), (top // by, left // by))
+
+
+@dataclass(frozen=True)
 class Rng:
     """The randomness of one batch: one key per sample, so a batch of two draws what two batches of one draw.
 
-    seed: one for all samples, or one for each.
+    seed: one for all samples, or one for each. windows: samples are tiles, each of which has its part of the noise of its whole
+    picture, so that neighbours have the same where they overlap; (): they are pictures of their own.
     """
 
     seed: int | Sequence[int]
     step: int
     samples: Sequence[int]
+    windows: Sequence[Window] = ()
 
     def generators(self, purpose: str) -> list[np.random.Generator]:
         """One fresh generator per sample, for draws whose number depends on the sample."""
@@ -52,8 +67,16 @@ class Rng:
         return [generator(seed, self.step, s, purpose) for seed, s in zip(seeds, self.samples, strict=True)]
 
     def normal(self, shape: Sequence[int], purpose: str = "noise") -> Tensor:
-        """Standard normal, (len(samples), *shape) float32."""
-        rows = [draw.standard_normal(tuple(shape), np.float32) for draw in self.generators(purpose)]
+        """Standard normal, (len(samples), *shape) float32; of windows the last two axes of `shape` are those of tiles."""
+        draws = self.generators(purpose)
+        if not self.windows:
+            return torch.from_numpy(np.stack([draw.standard_normal(tuple(shape), np.float32) for draw in draws]))
+        *channels, h, w = shape
+        rows = []
+        for draw, window in zip(draws, self.windows, strict=True):
+            top, left = window.corner
+            field = draw.standard_normal((*channels, *window.field), np.float32)
+            rows.append(field[..., top : top + h, left : left + w])
         return torch.from_numpy(np.stack(rows))
 
     def integers(self, low: int, high: int, purpose: str = "timestep") -> Tensor:

@@ -21,6 +21,7 @@ Layout = Literal["map", "stack", "points"]
 MergeRule = Literal["affine", "mean", "unit vectors", "channels"]
 Distance = Literal["depth", "inverse depth"]
 METRIC = "depth_metric"  # what a fit to known distances gives
+Refinement = Literal["edges", "vectors", "matte"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Kind:
     foreground: values are the share of the foreground, for masks and cut-outs.
     scores: values say how strange a pixel is, so that their picture is laid over the image, too; `meta["pixel_threshold"]`
     says from where on a pixel is called a defect.
+    refine: how its edges are brought to those of the image (see genpercept.pipeline.refine); None: they are not.
     """
 
     name: str
@@ -59,15 +61,19 @@ class Kind:
     unit: str = ""
     foreground: bool = False
     scores: bool = False
+    refine: Refinement | None = None
 
     def __post_init__(self) -> None:
         for what, value, known in (
             ("layout", self.layout, get_args(Layout)),
             ("merge", self.merge, (*get_args(MergeRule), None)),
             ("distance", self.distance, (*get_args(Distance), None)),
+            ("refine", self.refine, (*get_args(Refinement), None)),
         ):
             if value not in known:
                 raise ValueError(f"kind {self.name!r}: {what}={value!r}: choose one of {', '.join(map(repr, known))}")
+        if self.refine is not None and (self.ids or self.layout != "map"):
+            raise ValueError(f"kind {self.name!r}: refine={self.refine!r}: only maps of quantities have such edges")
         if self.merge is not None and (self.ids or self.layout == "points"):
             raise ValueError(f"kind {self.name!r}: {'ids' if self.ids else 'points'} have no mean: set merge=None")
         if len(self.axes) not in ((2, 3) if self.layout == "map" else (3,)):
@@ -133,6 +139,7 @@ KINDS: Table[Kind] = Table(
         paint=painters.depth,
         merge="affine",
         distance="depth",
+        refine="edges",
     ),
     Kind(
         "disparity_affine",
@@ -141,6 +148,7 @@ KINDS: Table[Kind] = Table(
         paint=painters.disparity,
         merge="affine",
         distance="inverse depth",
+        refine="edges",
     ),
     Kind(
         METRIC,
@@ -157,10 +165,11 @@ KINDS: Table[Kind] = Table(
         paint=painters.directions,
         merge="unit vectors",
         directions=True,
+        refine="vectors",
     ),
     Kind("class_ids", "class ids, names in meta['classes']", dtype=np.int32, item="class id", merge=None),
-    Kind("mask", "probability of the foreground", limits=(0, 1), foreground=True),
-    Kind("alpha", "opacity of the foreground", limits=(0, 1), foreground=True),
+    Kind("mask", "probability of the foreground", limits=(0, 1), foreground=True, refine="matte"),
+    Kind("alpha", "opacity of the foreground", limits=(0, 1), foreground=True, refine="matte"),
     Kind(
         "keypoints",
         "COCO keypoints: x, y in pixels, score",

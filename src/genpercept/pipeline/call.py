@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genpercept.core.rng import Window
 from genpercept.core.values import Geometry, resize
 from genpercept.imaging.kinds import KINDS
 from genpercept.imaging.prediction import Prediction
 from genpercept.models.codecs import Codec
 from genpercept.models.paradigms import Paradigm
 from genpercept.pipeline import ensemble
+from genpercept.pipeline.tiles.plan import Tiling
 from genpercept.tasks import Task
 
 IDENTITY_AXES = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
@@ -25,7 +27,8 @@ IDENTITY_AXES = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
 class Run:
     """How an image is predicted: `members` runs of `steps` steps each, merged; mirrored ones beside them with flip_test.
 
-    seeds: of the noise, by image. Empty: 0 for all.
+    seeds: of the noise, by image. Empty: 0 for all. windows: images are tiles of a larger one, in whose noise they share;
+    empty: they are not.
     """
 
     paradigm: Paradigm
@@ -34,6 +37,7 @@ class Run:
     members: int = 1
     batch_size: int = 1
     flip_test: bool = False
+    windows: Sequence[Window] = ()
 
     def by_image(self, latents: Tensor, geometries: Sequence[Geometry], codec: Codec) -> Tensor:
         """`latents` of all runs -> (images, runs, C, h, w). ValueError where their shape is not the images'."""
@@ -79,6 +83,14 @@ def check_runs(
         raise ValueError(
             f"ensembling_kwargs={options}: says how runs are merged, but ensemble_size is 1: leave it out{more}"
         )
+
+
+def whole_or(tiling: Tiling | None, latents: Tensor | None, resize_mode: str) -> Tiling | None:
+    """The tiling, None where images are seen whole. ValueError for what tiles do not go with."""
+    if tiling is not None and (latents is not None or resize_mode != "fit"):
+        given = "latents" if latents is not None else f"resize_mode={resize_mode!r}"
+        raise ValueError(f"{given}: goes with images that are seen whole; leave it or tiles out")
+    return tiling
 
 
 def batches(sizes: Sequence[tuple[int, int]], batch_size: int) -> Iterator[list[int]]:

@@ -30,7 +30,7 @@ _ARGUMENTS = (
     "paradigm",
     "generator",
 )
-_ARGUMENTS += ("latents", "batch_size", "resize_mode", "boxes", "flip_test")
+_ARGUMENTS += ("latents", "batch_size", "resize_mode", "boxes", "flip_test", "tiles", "overlap", "refine")
 
 
 def choose(info: Mapping[str, Any], name: str | None, options: Mapping[str, Any]) -> Paradigm:

@@ -115,7 +115,8 @@ class GenPerceptPipeline(Predictor, DiffusionPipeline):
         for first in range(0, len(z_x) * run.members, run.batch_size):
             rows = range(first, min(first + run.batch_size, len(z_x) * run.members))
             seeds = [run.seeds[row // run.members] for row in rows] if run.seeds else 0
-            rng = Rng(seeds, 0, [row % run.members for row in rows])
+            windows = [run.windows[row // run.members].shrunk(self._codec.stride) for row in rows if run.windows]
+            rng = Rng(seeds, 0, [row % run.members for row in rows], windows)
             start = None if latents is None else latents[rows.start : rows.stop].to(device)
             images = torch.arange(rows.start, rows.stop, device=device) // run.members
             features = run.paradigm.predict(denoise, z_x[images], run.steps, rng, start)

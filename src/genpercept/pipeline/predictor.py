@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 import torch
@@ -21,7 +21,9 @@ from genpercept.imaging.prediction import Prediction
 from genpercept.imaging.read import read_many
 from genpercept.models.paradigms import Paradigm
 from genpercept.pipeline import call, pairing
+from genpercept.pipeline import refine as refining
 from genpercept.pipeline.call import Run
+from genpercept.pipeline.tiles.plan import OVERLAP, Tiling
 from genpercept.tasks import TASKS, JudgingTask, RegionTask, Task
 
 
@@ -57,6 +59,9 @@ class Predictor(ABC):
         resize_mode: str = "fit",
         boxes: Any = None,
         flip_test: bool = False,
+        tiles: int | Literal["auto"] | None = None,
+        overlap: float = OVERLAP,
+        refine: bool = False,
         **paradigm_options: Any,
     ) -> Any:
         """Predict for one image (-> Prediction) or a list of them (-> list, same order).
@@ -67,12 +72,12 @@ class Predictor(ABC):
         runs from different noise that are merged, which fills `uncertainty`; ensembling_kwargs as diffusers has them
         (reduction, ...), not for one run. generator: its seed keys the noise, by run, so that an image gets the same
         answer wherever it stands; a list of them, one for each image, gives each its own noise. latents (images x
-        ensemble_size, 4, h, w; 4 channels for each label image), run by run within image by image: the noise to start
-        from instead. Images of one padded size, and runs, share batches of up to batch_size. boxes, for tasks on
-        regions (pose): (N, 4) x, y, width, height in pixels, or (N, 5) with a score; a list of such arrays for a list
-        of images; None: the whole image. flip_test: the mean of the raw maps of the image and of its mirror image, at
-        twice the time. paradigm and further keywords (betas=, spacing=, ...): another paradigm than the model's, and
-        its options. ValueError says which argument is wrong.
+        ensemble_size, 4, h, w; 4 channels for each label image), run by run within image: the noise to start from.
+        Images of one padded size, and runs, share batches of up to batch_size. boxes, for tasks on regions (pose):
+        (N, 4) x, y, width, height in pixels, or (N, 5) with a score; a list of such arrays for a list of images;
+        None: the whole image. flip_test: the mean of the raw maps of the image and its mirror image, at twice the
+        time. tiles, overlap, refine: see `check_sharpness`. paradigm and further keywords (betas=, spacing=, ...):
+        another paradigm than the model's, and its options. ValueError says which argument is wrong.
         """
         chosen = self.paradigm(paradigm, **paradigm_options)
         steps = self.default_steps(chosen) if num_inference_steps is None else num_inference_steps
@@ -80,23 +85,22 @@ class Predictor(ABC):
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: must be at least 1")
         resolution = self.resolution if processing_resolution is None else processing_resolution
+        tiling = call.whole_or(self.check_sharpness(tiles, overlap, refine), latents, resize_mode)
 
         with self._computing():
             photographs, single = read_many(image)
             images = [pixels for pixels, _ in photographs]
             regions = self._regions(images, call.boxes_by_image(boxes, len(images), single))
-            seeds = call.seeds_of(generator, len(images))
-            run = Run(chosen, steps, seeds, ensemble_size, batch_size, flip_test)
-            if regions is None:
+            run = Run(chosen, steps, call.seeds_of(generator, len(images)), ensemble_size, batch_size, flip_test)
+            if tiling is not None:
+                predictions = self._in_tiles(images, resolution, tiling, run, ensembling_kwargs or {})
+            elif regions is None:
                 predictions = self._predict(images, resolution, resize_mode, run, latents, ensembling_kwargs or {})
             else:
-                parts = [region.image for each in regions for region in each]
-                of_parts = replace(run, seeds=[seed for seed, each in zip(seeds, regions, strict=True) for _ in each])
-                found = iter(self._predict(parts, 0, "fit", of_parts, latents, ensembling_kwargs or {}))
-                predictions = [
-                    cast(RegionTask, self._task).merge([next(found) for _ in each], each) for each in regions
-                ]
-            for prediction, seed, (_, camera) in zip(predictions, seeds, photographs, strict=True):
+                predictions = self._in_regions(regions, run, latents, ensembling_kwargs or {})
+            if refine:
+                predictions = [refining.refine(p, i, self._task) for p, i in zip(predictions, images, strict=True)]
+            for prediction, seed, (_, camera) in zip(predictions, run.seeds, photographs, strict=True):
                 known = {} if camera is None else {"camera": camera.to_meta()}
                 prediction.meta = self._meta_of(run, seed) | known | prediction.meta
                 if isinstance(self._task, JudgingTask):
@@ -110,6 +114,15 @@ class Predictor(ABC):
         if any(rows is not None for rows in boxes):
             raise ValueError(f"boxes: task {self.task!r} looks at whole images; leave them out")
         return None
+
+    def _in_regions(
+        self, regions: Sequence[Sequence[Region]], run: Run, latents: Tensor | None, options: dict[str, Any]
+    ) -> list[Prediction]:
+        """The regions of all images as `_predict` does images, merged to a prediction for each image."""
+        parts = [region.image for each in regions for region in each]
+        of_parts = replace(run, seeds=[seed for seed, each in zip(run.seeds, regions, strict=True) for _ in each])
+        found = iter(self._predict(parts, 0, "fit", of_parts, latents, options))
+        return [cast(RegionTask, self._task).merge([next(found) for _ in each], each) for each in regions]
 
     def _predict(
         self,
@@ -131,16 +144,38 @@ class Predictor(ABC):
             xp = arrays.space(inputs[0])
             x = xp.concatenate(inputs)
             noise = None if start is None else start[batch].flatten(0, 1)
-            its = replace(run, seeds=[run.seeds[i] for i in batch])
-            raw = self._forward(x, its, noise)
-            if run.flip_test:
-                mirrored = self._forward(xp.flip(x, (-1,)), its, None if noise is None else noise.flip(-1))
-                raw = (raw + self._task.flip(mirrored)) / 2
+            raw = self._raw(x, replace(run, seeds=[run.seeds[i] for i in batch]), noise)
             for place, i in enumerate(batch):
                 its_runs = raw[place * run.members : (place + 1) * run.members]
                 predictions[i] = call.decode(self._task, its_runs, geometries[i], options)
                 predictions[i].meta["resolution"] = list(geometries[i].padded)
         return [predictions[i] for i in range(len(images))]
+
+    def _raw(self, x: Any, run: Run, noise: Tensor | None = None) -> Any:
+        """`_forward`, or, with a flip test, its mean with that of the mirror images."""
+        raw = self._forward(x, run, noise)
+        if not run.flip_test:
+            return raw
+        mirrored = self._forward(arrays.space(x).flip(x, (-1,)), run, None if noise is None else noise.flip(-1))
+        return (raw + self._task.flip(mirrored)) / 2
+
+    def _in_tiles(
+        self, images: Sequence[Any], resolution: int, tiling: Tiling, run: Run, options: dict[str, Any]
+    ) -> list[Prediction]:
+        """Images one after the other, each in tiles that share batches; those that one tile covers as `_predict` does."""
+        found = []
+        for image, seed in zip(images, run.seeds, strict=True):
+            size, its = call.size_of(image), replace(run, seeds=[seed])
+            plan = tiling.plan(size, resolution, self.stride)
+            if plan is None:
+                found += self._predict([image], resolution, "fit", its, None, options)
+                continue
+            from genpercept.pipeline.tiles import run as in_tiles
+
+            whole = Geometry.plan(size, resolution or self.resolution, self.stride)
+            inputs = self._input(whole, image), self._input(plan.geometry, image)
+            found.append(in_tiles.predict(plan, inputs, whole, self._raw, its, self._task, options, self.stride))
+        return found
 
     # ---- what the network runs on ----------------------------------------------------------------------------------
 
@@ -189,6 +224,28 @@ class Predictor(ABC):
         call.check_runs(chosen, ensemble_size)
         if num_inference_steps is not None:
             chosen.check_steps(num_inference_steps)
+
+    def check_sharpness(
+        self, tiles: int | Literal["auto"] | None = None, overlap: float = OVERLAP, refine: bool = False
+    ) -> Tiling | None:
+        """The tiling that is asked for, None: none. ValueError for what the model's task cannot do in tiles, or refined.
+
+        tiles: edge of tiles in pixels of the image, or "auto"; beside the whole image, each is seen at
+        processing_resolution as an image of its own, but never enlarged (0: at its own size, the whole then at the
+        model's). overlap: the least share of its edge that a tile has in common with the next one. They are joined without
+        seams (genpercept.pipeline.tiles). refine: bring edges to those of the image (genpercept.pipeline.refine).
+        """
+        if isinstance(self._task, RegionTask) and (tiles is not None or refine):
+            asked = "refine" if tiles is None else "tiles"
+            raise ValueError(f"{asked}: task {self.task!r} looks at parts of an image already; leave it out")
+        if refine:
+            refining.check(self._task)
+        tiling = Tiling() if tiles is None else Tiling(tiles, overlap)
+        if isinstance(tiling.size, int) and tiling.size < self.stride:
+            raise ValueError(
+                f"tiles={tiles}: smaller than the network's stride of {self.stride} pixels; give a larger edge"
+            )
+        return None if tiles is None else tiling
 
     @property
     def task_plugin(self) -> Task:

@@ -180,7 +180,7 @@ def run_batch(
             found = model.predict(copy, [item.image for item in part], [item.job.path for item in part], at_once)
             pairs = list(zip(part, found, strict=True))
         except Exception as error:  # noqa: BLE001  whatever a network raises for one image, the others may do well
-            rows = at_once if model.in_parts else min(at_once, len(part) * model.request.ensemble_size)
+            rows = at_once if model.several else min(at_once, len(part) * model.request.ensemble_size)
             if out_of_memory(error) and rows > 1:
                 limits.shrink(rows, padded)
                 _free(error)

@@ -22,6 +22,7 @@ from genpercept.imaging.boxes import read_boxes
 from genpercept.imaging.prediction import Prediction
 from genpercept.models.detectors import DETECTORS, Detector
 from genpercept.pipeline import graphs
+from genpercept.pipeline.tiles.plan import Tiling
 from genpercept.tasks import TASKS
 
 # A small network is many short operations: on a CPU two streams of one thread each beat one of two. More than a few would
@@ -114,14 +115,27 @@ class Model:
         if not hasattr(pipe, "stride") or self.in_parts:
             return None
         asked = self.request.processing_resolution
-        return Geometry.plan(size, pipe.resolution if asked is None else asked, pipe.stride).padded
+        resolution = pipe.resolution if asked is None else asked
+        if self.tiling is not None and (plan := self.tiling.plan(size, resolution, pipe.stride)) is not None:
+            return plan.rows.tile, plan.columns.tile
+        return Geometry.plan(size, resolution, pipe.stride).padded
+
+    @property
+    def tiling(self) -> Tiling | None:
+        """How images are divided into tiles; None: they are seen whole."""
+        return None if self.request.tiles is None else Tiling(self.request.tiles, self.request.overlap)
 
     @property
     def in_parts(self) -> bool:
-        """Whether an image may be several for the network (people in their boxes)."""
+        """Whether the task looks at parts of an image (people in their boxes)."""
         from genpercept.tasks import RegionTask
 
         return isinstance(getattr(self.load(), "task_plugin", None), RegionTask)
+
+    @property
+    def several(self) -> bool:
+        """Whether an image may be several for the network: its parts, or its tiles."""
+        return self.tiling is not None or self.in_parts
 
     def streams(self, threads: int) -> int:
         """How many batches may run at once on one copy. One, unless it is a plain pipeline on a CPU.
@@ -143,6 +157,10 @@ class Model:
             options["generator"] = torch.Generator().manual_seed(request.seed)
         if request.flip_test:
             options["flip_test"] = True
+        if request.tiles is not None:
+            options |= {"tiles": request.tiles, "overlap": request.overlap}
+        if request.refine:
+            options["refine"] = True
         if self._people is not None:
             options["boxes"] = [self._people.of(path) for path in paths]
         self.load()
@@ -199,6 +217,8 @@ class Model:
         if (flag := machine.memory_saver) and isinstance(pipe, _specialised()):
             raise ValueError(f"{flag}: {request.model_name} is specialised, which cannot do that: add --no-specialised")
         pipe.check_request(request.steps, request.ensemble_size)  # once, not for each image
+        if request.tiles is not None or request.refine:
+            pipe.check_sharpness(request.tiles, request.overlap, request.refine)
         if machine.offload:
             pipe.enable_model_cpu_offload(device=device)
         for flag, method in ((machine.vae_slicing, "enable_slicing"), (machine.vae_tiling, "enable_tiling")):

@@ -10,7 +10,8 @@ import rich_click as click
 
 from genpercept.commands import shared_options as shared
 
-_SPACE, _POSES = "Depth in space", "Poses"
+_SPACE, _POSES, _SHARPNESS = "Depth in space", "Poses", "Sharpness"
+OVERLAP = 0.25  # of pipeline.tiles.plan, which brings numpy: no help should wait for it
 
 
 @click.command(
@@ -90,6 +91,31 @@ _SPACE, _POSES = "Depth in space", "Poses"
     "--show", panel=_SPACE, is_flag=True, help="Then show depth in space, in a browser, until Ctrl-C (viser)."
 )
 @shared.flip_test()
+@click.option(
+    "--tiles",
+    panel=_SHARPNESS,
+    type=shared.BatchSize(),
+    is_flag=False,
+    flag_value="auto",
+    default=None,
+    metavar="N",
+    help="Large images: also in tiles of N x N pixels, joined without seams; auto: N by the image and the model.",
+)
+@click.option(
+    "--overlap",
+    panel=_SHARPNESS,
+    type=float,
+    default=OVERLAP,
+    show_default=True,
+    metavar="X",
+    help="Least share of a tile's edge that its neighbour has, too: 0 to 0.9.",
+)
+@click.option(
+    "--refine",
+    panel=_SHARPNESS,
+    is_flag=True,
+    help="Bring edges to those of the image; of mattes and masks, hair to hair.",
+)
 @click.option(
     "--boxes",
     panel=_POSES,

@@ -12,6 +12,7 @@ from genpercept.core import dtypes
 from genpercept.imaging import write
 from genpercept.imaging.camera import DEFAULT_FOV, check_fov
 from genpercept.imaging.mesh import VERTICES
+from genpercept.pipeline.tiles.plan import OVERLAP, Tiling
 from genpercept.tasks import TASKS
 
 ENGINES = ("local", "ray")
@@ -26,6 +27,7 @@ class Request:
     revision, variant: as genpercept.load has them. strips: of genpercept.specialise. tf32: of float32 on NVIDIA's GPUs.
     fov: degrees, None: by EXIF, or 60. fit: a file or folder of known distances (genpercept.imaging.known), fit_scale:
     metres for each unit of it. mesh_vertices: of a mesh at most.
+    tiles, overlap, refine: as the pipeline's call has them.
     """
 
     model: str | None = None
@@ -54,6 +56,9 @@ class Request:
     fit: str | None = None
     fit_scale: float | None = None
     mesh_vertices: int = VERTICES
+    tiles: int | Literal["auto"] | None = None
+    overlap: float = OVERLAP
+    refine: bool = False
 
     @property
     def model_name(self) -> str:
@@ -64,7 +69,7 @@ class Request:
         plain = Request()
         later = ["flip_test", "boxes", "detector", "box_score", "allow_pickle"]  # unknown to older sidecars
         later += ["specialised", "encoder", "decoder", "strips", "revision", "variant", "tf32"]
-        later += ["fit", "fit_scale", "mesh_vertices"]
+        later += ["fit", "fit_scale", "mesh_vertices", "tiles", "overlap", "refine"]
         kept = {k: v for k, v in asdict(self).items() if k not in later or v != getattr(plain, k)}
         # older sidecars have 60 where nobody said anything
         given = {"fov_given": True} if self.fov == DEFAULT_FOV else {}
@@ -105,6 +110,8 @@ class Pipeline(Protocol):
 
     def check_request(self, num_inference_steps: int | None = None, ensemble_size: int = 1) -> None: ...
 
+    def check_sharpness(self, tiles: int | Literal["auto"] | None, overlap: float, refine: bool) -> Any: ...
+
 
 @dataclass
 class Outcome:
@@ -143,6 +150,10 @@ def check(request: Request, machine: Machine, formats: Iterable[str] | None) -> 
     if (request.specialised or request.strips) and (flag := machine.memory_saver):
         way = "--strips" if request.strips else "--specialised"
         raise ValueError(f"{flag}: a specialised model cannot do that: leave it out, or {way}")
+    if request.tiles is not None:
+        Tiling(request.tiles, request.overlap)  # which says what is wrong
+    elif request.overlap != OVERLAP:
+        raise ValueError("--overlap: is of tiles, and there are none: add --tiles, or leave it out")
     if not 0 <= request.box_score <= 1:
         raise ValueError(f"box score {request.box_score:g}: must lie between 0 and 1")
     if request.task is not None and request.task not in TASKS:

@@ -1,0 +1,1 @@
+"""Large photographs in tiles: where these lie (`plan`), brought to the whole (`fit`), joined (`join`), the call (`run`)."""
