@@ -1,0 +1,122 @@
+"""Frames of a shot on one scale and shift: robust lines from each frame's values to those of a key frame of the shot.
+
+Each frame's depth is right up to a scale and a shift of its own. Fitted to its neighbour alone, every frame would hand on its
+error to all that follow. So it is fitted to a key frame, along the motion since then, for as long as half of the picture
+has been in sight all the time; then it becomes the key frame itself. A shot of a resting camera has one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from genpercept.pipeline.video.motion import Look, Motion, alike, opencv, shrunk, still
+
+_ROUNDS = 12  # of reweighting; a line moves by less than 1e-6 after five to ten
+_HUBER, _TUKEY = 1.345, 6.0  # in standard deviations of the errors: from where they weigh less, and nothing
+_POINTS = 20_000  # of a fit
+_LEAST = 200  # seen points for a line, or, of small pictures, a fiftieth of them
+_LEAST_SHARE = 0.02
+_FACTOR = 4.0  # scales further off than that from the frame's before are no change of scale but a wrong fit
+_RENEW = 0.5  # share of the picture still seen from the key frame, below which a new one is taken
+_BLUR = 1.5  # pixels: sampling along a flow blurs, and what is not blurred alike has another spread
+
+
+@dataclass(frozen=True)
+class Line:
+    """value -> scale * value + shift."""
+
+    scale: float = 1.0
+    shift: float = 0.0
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        return values if (self.scale, self.shift) == (1, 0) else values * np.float32(self.scale) + np.float32(self.shift)
+
+    def then(self, other: Line) -> Line:
+        """This one first, then the other."""
+        return Line(other.scale * self.scale, other.scale * self.shift + other.shift)
+
+
+def fit(x: np.ndarray, y: np.ndarray) -> Line | None:
+    """The line with a positive scale from values x to values y (N,), both with errors; None where there is none.
+
+    The slope is the ratio of their robust spreads (the geometric mean regression): least squares of y on x would shrink every
+    scale by the share of x's errors, and a chain of such lines to nothing. Errors are weighted by Huber's function, those
+    beyond six standard deviations not at all.
+    """
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    spread = np.subtract(*np.quantile(x, (0.9, 0.1))), np.subtract(*np.quantile(y, (0.9, 0.1)))
+    if min(spread) <= 1e-6:
+        return None
+    scale = spread[1] / spread[0]
+    shift = float(np.median(y) - scale * np.median(x))
+    for _ in range(_ROUNDS):
+        error = np.abs(y - scale * x - shift)
+        deviation = max(1.4826 * float(np.median(error)), 1e-7)
+        weight = np.minimum(1.0, _HUBER * deviation / np.maximum(error, 1e-12)) * (error < _TUKEY * deviation)
+        total = weight.sum()
+        mean_x, mean_y = (weight @ x) / total, (weight @ y) / total
+        var_x, var_y = weight @ (x - mean_x) ** 2, weight @ (y - mean_y) ** 2
+        if weight @ ((x - mean_x) * (y - mean_y)) <= 0 or min(var_x, var_y) <= 0:
+            return None
+        scale = float(np.sqrt(var_y / var_x))
+        shift = float(mean_y - scale * mean_x)
+    return Line(float(scale), shift)
+
+
+class Aligner:
+    """The line of each frame of a shot, in the units of the shot's first frame."""
+
+    def __init__(self) -> None:
+        self._line = Line()
+        self._key: tuple[Look, np.ndarray, np.ndarray] | None = None  # its look, values and where they are valid
+        self._before: tuple[Look, np.ndarray, np.ndarray] | None = None  # the frame before, likewise
+        self._path = still((1, 1))  # from the frame before back to the key frame
+        self.keys = 0
+
+    def begin(self) -> None:
+        """Another shot."""
+        self.__init__()
+
+    def add(self, look: Look, values: np.ndarray, valid: np.ndarray | None, motion: Motion | None) -> Line:
+        """values (H, W) of a frame, finite everywhere, valid (H, W) or None; motion: back to the frame before, None of a first one."""
+        small, known = _blurred(shrunk(values)), _blurred(shrunk(known_part(values, valid).astype(np.float32))) > 0.99
+        if self._key is None or self._before is None or motion is None:
+            self._renew(look, small, known)
+            return self._line
+        path = motion.then(self._path)
+        path = Motion(path.back, path.seen & alike(self._key[0], look, path.back))
+        found = self._fitted(self._key, path, small, known) or self._fitted(self._before, motion, small, known)
+        if found is not None and self._line.scale / _FACTOR < found.scale < self._line.scale * _FACTOR:
+            self._line = found
+        self._path = path
+        self._before = look, self._line(small), known
+        if path.explained < _RENEW:
+            self._renew(look, small, known)
+        return self._line
+
+    def _renew(self, look: Look, small: np.ndarray, known: np.ndarray) -> None:
+        self._key = self._before = (look, self._line(small), known)
+        self._path = still(small.shape)
+        self.keys += 1
+
+    def _fitted(
+        self, earlier: tuple[Look, np.ndarray, np.ndarray], motion: Motion, small: np.ndarray, known: np.ndarray
+    ) -> Line | None:
+        """From this frame's values to those of an earlier one, where both are known; None where that is too little."""
+        there = motion.seen & known & (motion.warp(earlier[2].astype(np.float32)) > 0.99)
+        places = np.flatnonzero(there)
+        if len(places) < min(_LEAST, small.size // 50) or len(places) < _LEAST_SHARE * small.size:
+            return None
+        places = places[:: max(1, len(places) // _POINTS)]
+        return fit(small.ravel()[places], motion.warp(earlier[1]).ravel()[places])
+
+
+def known_part(values: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
+    """(H, W) bool: where values (H, W[, C]) are valid."""
+    return np.ones(values.shape[:2], bool) if valid is None else valid
+
+
+def _blurred(values: np.ndarray) -> np.ndarray:
+    return opencv().GaussianBlur(values.astype(np.float32), (0, 0), _BLUR)
