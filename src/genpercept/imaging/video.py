@@ -123,13 +123,16 @@ class Film:
 
     def frames(self) -> Iterator[Frame]:
         """All frames; ValueError (`Damaged`) behind the last whole one of a film that ends early."""
-        done, last, end = 0, Fraction(-1), Fraction(0)
+        done, last, read_to = 0, Fraction(-1), Fraction(0)
         with _opened(self.path) as container:
             track = container.streams.video[0]
             track.thread_type = "AUTO"
             promised = _seconds(track, container)
             try:
                 for frame, end in _decoded(container, track):
+                    read_to = end
+                    if frame is None:
+                        continue
                     time = done / self.rate if frame.pts is None else frame.pts * Fraction(frame.time_base)
                     time = max(time, last + self.tick)  # some films repeat a time
                     yield Frame(done, time, _upright(frame, self.size))
@@ -138,7 +141,7 @@ class Film:
                 raise Damaged(self._cut(done, last, one_line(getattr(error, "strerror", "") or error)), done) from error
             if not done:
                 raise Damaged(f"{shown(self.path)}: no frame of it can be decoded; check the file", 0)
-            if promised and end < promised - _SLACK:
+            if promised and read_to < promised - _SLACK:
                 raise Damaged(self._cut(done, last, f"its header promises {float(promised):.1f} s"), done)
 
     def _cut(self, done: int, last: Fraction, why: str) -> str:
@@ -176,7 +179,7 @@ def _first(container: Any, track: Any) -> Iterator[Any]:
 
 
 def _decoded(container: Any, track: Any) -> Iterator[tuple[Any, Fraction]]:
-    """(frame, seconds up to which the file has been read, sound included)."""
+    """(frame, seconds up to which the file has been read, sound included); no frame at the end."""
     end = Fraction(0)
     for packet in container.demux([track, *container.streams.audio]):
         if packet.pts is not None and packet.time_base:
@@ -184,6 +187,7 @@ def _decoded(container: Any, track: Any) -> Iterator[tuple[Any, Fraction]]:
         if packet.stream.index == track.index:
             for frame in packet.decode():
                 yield frame, end
+    yield None, end
 
 
 def _seconds(track: Any, container: Any) -> Fraction | None:
@@ -260,7 +264,9 @@ class Writer:
         temp = self._atomic.__enter__()
         try:
             self._out: Any = package.open(str(temp), "w", format="mp4", options={"movflags": "+faststart"})
-            self._from: Any = None if self._source is None else package.open(str(self._source), metadata_errors="ignore")
+            self._from: Any = (
+                None if self._source is None else package.open(str(self._source), metadata_errors="ignore")
+            )
         except BaseException as error:
             self._atomic.__exit__(type(error), error, error.__traceback__)
             raise

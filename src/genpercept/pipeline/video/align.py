@@ -31,7 +31,9 @@ class Line:
     shift: float = 0.0
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        return values if (self.scale, self.shift) == (1, 0) else values * np.float32(self.scale) + np.float32(self.shift)
+        return (
+            values if (self.scale, self.shift) == (1, 0) else values * np.float32(self.scale) + np.float32(self.shift)
+        )
 
     def then(self, other: Line) -> Line:
         """This one first, then the other."""
@@ -80,7 +82,7 @@ class Aligner:
         self.__init__()
 
     def add(self, look: Look, values: np.ndarray, valid: np.ndarray | None, motion: Motion | None) -> Line:
-        """values (H, W) of a frame, finite everywhere, valid (H, W) or None; motion: back to the frame before, None of a first one."""
+        """values (H, W) of a frame, finite; valid (H, W) or None; motion: back to the frame before, None of a shot's first."""
         small, known = _blurred(shrunk(values)), _blurred(shrunk(known_part(values, valid).astype(np.float32))) > 0.99
         if self._key is None or self._before is None or motion is None:
             self._renew(look, small, known)

@@ -51,7 +51,7 @@ class Answers:
                 arrays = {name: file[name] for name in file.files}
             about = json.loads(str(arrays["about"]))
             return _unpacked(arrays, about["kind"], about["meta"])
-        except Exception as error:  # noqa: BLE001  whatever half a file is taken for
+        except Exception as error:
             with suppress(OSError):
                 path.unlink()
             raise KeyError(index) from error

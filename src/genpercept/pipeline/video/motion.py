@@ -1,7 +1,7 @@
 """What moved where between two frames, and whether they belong to one shot. By OpenCV's DIS flow, on small copies.
 
-DIS: Kroeger et al., Fast Optical Flow using Dense Inverse Search, ECCV 2016. Flow is found in both directions; a pixel counts as
-seen in both frames where the two agree (Sundaram et al., ECCV 2010) and the colours do.
+DIS: Kroeger et al., Fast Optical Flow using Dense Inverse Search, ECCV 2016. Flow is found in both directions; a pixel counts
+as seen in both frames where the two agree (Sundaram et al., ECCV 2010) and the colours do.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ EDGE = 384  # longest edge of the copies: motion of a few thousandths of the wid
 # Squared pixels: how far from where it began there-and-back may end, beside a share of the motion.
 _MISS, _MISS_SHARE = 0.5, 0.01
 _COLOUR = 24.0  # of 255: by how much a pixel seen in both frames may change, beside what all pixels change by
-# A cut, where flow explains less than this and colours changed by more: two frames of one shot, however fast, keep their colours,
-# and two shots of one place are not explained by any motion.
+# A cut, where flow explains less than this and colours changed by more: two frames of one shot, however fast, keep their
+# colours, and two shots of one place are not explained by any motion.
 _EXPLAINED, _COLOURS = 0.35, 0.12
 _BINS = 8  # of each colour's histogram
 
@@ -97,7 +97,7 @@ class Flow:
 
     def __init__(self) -> None:
         cv2 = opencv()
-        self._dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        self._dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
 
     def between(self, old: Look, new: Look) -> Motion:
         """From the new frame back to the old one."""

@@ -1,7 +1,7 @@
 """A recursive mean along the motion, and how much of a clip's flicker is left.
 
-A pixel is mixed with what it was in the frame before, where motion and colours say that it is the same one: at the edges of what
-moves they do not, so that no edge is smeared. A value that changes by more than noise is taken as it is.
+A pixel is mixed with what it was in the frame before, where motion and colours say that it is the same one: at the edges of
+what moves they do not, so that no edge is smeared. A value that changes by more than noise is taken as it is.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -36,7 +37,7 @@ class Images:
 
 
 def clip_of(source: Any, rate: float | None = None, live: bool = False) -> Clip | Iterable[Frame]:
-    """A film, a folder or a list as a Clip; with `live`, frames of anything that gives images. ValueError for what is neither."""
+    """A film, a folder or a list as a Clip; with `live`, frames of anything that gives images. ValueError for all else."""
     if rate is not None and not rate > 0:
         raise ValueError(f"rate={rate:g}: frames a second, more than 0")
     often = DEFAULT_RATE if rate is None else Fraction(rate).limit_denominator(1001)
@@ -65,8 +66,15 @@ def numbered(images: Iterable[Any], rate: Fraction) -> Iterator[Frame]:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The images of a folder, sorted by name. ValueError where there are none."""
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in read.SUFFIXES and path.name[0] != ".")
+    """The images of a folder, sorted by name as `by_number` has it. ValueError where there are none."""
+    names = (path for path in folder.iterdir() if path.suffix.lower() in read.SUFFIXES and path.name[0] != ".")
+    found = sorted(names, key=by_number)
     if not found:
         raise ValueError(f"{shown(folder)}: a folder without images; name one whose images are the frames")
     return found
+
+
+def by_number(path: Path) -> tuple[Any, ...]:
+    """What sorts files by name, numbers in it by their value: frame_2 before frame_10."""
+    parts = re.split(r"(\d+)", path.name.casefold())
+    return str(path.parent), [(int(part), "") if i % 2 else (-1, part) for i, part in enumerate(parts)], path.name

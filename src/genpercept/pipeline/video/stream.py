@@ -5,12 +5,12 @@ The contract, of kinds that are right up to scale and shift (depth, disparity):
 - Each frame is fitted to its shot by a scale and a shift (`align`). They alone decide the shot's range: from the lowest to the
   highest value that any frame's own range [0, 1] reaches. Nothing is clipped, a resting camera's frames keep their range, and a
   clip of one frame is what the image alone would be.
-- So a shot's frames come when its end has been seen. Until then the network's answers lie on disk, frame by frame, and the frames
-  are read a second time: neither memory nor the network's work is the more for it.
-- `live`: frames come at once, from any iterator. The range is that of the shot's first frame; where later ones leave it, it grows
-  by at most a fiftieth a frame and never shrinks, and what is beyond it meanwhile is clipped.
+- So a shot's frames come when its end has been seen. Until then the network's answers lie on disk, frame by frame, and the
+  frames are read a second time: neither memory nor the network's work is the more for it.
+- `live`: frames come at once, from any iterator. The range is that of the shot's first frame; where later ones leave it, it
+  grows by at most a fiftieth a frame and never shrinks, and what is beyond it meanwhile is clipped.
 
-Other quantities (normals, masks, mattes, scores) are smoothed alone; names and points (classes, keypoints) are left as they are.
+Other quantities (normals, masks, mattes, scores) are smoothed alone; names and points (classes, keypoints) stay as they are.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class How:
 class Report:
     """What was found. shots: the first frame of each. before, after: flicker of the answers, and of what was made of them.
 
-    Flicker: by how much a pixel changes from frame to frame along its motion, as a share of the values' span (`smooth.Flicker`).
+    Flicker: by how much a pixel changes from frame to frame along its motion, in shares of the values' span (`smooth.Flicker`).
     """
 
     shots: list[int] = field(default_factory=list)
@@ -84,8 +84,8 @@ class Shot:
 class Video:
     """Predictions of a clip's frames, in order, by iterating; then `report` is whole.
 
-    Each one's meta has, beside the network's: frame (from 0), time (seconds), shot (from 0), and, where frames are aligned, scale
-    and shift: value = scale * the network's value + shift. clip: a Clip, or with `live` any frames.
+    Each one's meta has, beside the network's: frame (from 0), time (seconds), shot (from 0), and, where frames are aligned,
+    scale and shift: value = scale * the network's value + shift. clip: a Clip, or with `live` any frames.
     """
 
     def __init__(self, clip: Clip | Iterable[Frame], predict: Predict, how: How | None = None) -> None:
@@ -93,6 +93,11 @@ class Video:
         self.report = Report()
 
     def __iter__(self) -> Iterator[Prediction]:
+        for _, prediction in self.pairs():
+            yield prediction
+
+    def pairs(self) -> Iterator[tuple[Frame, Prediction]]:
+        """Each frame with its Prediction."""
         self.report = Report()
         with ExitStack() as stack:
             folder = self._how.answers
@@ -106,9 +111,9 @@ class Video:
             row = KINDS[first[1].kind]
             whole = not self._how.live and self._how.align and row.is_affine
             steps = self._whole_shots(_before(first, pairs), answers) if whole else self._running(_before(first, pairs))
-            for prediction in steps:
+            for frame, prediction in steps:
                 self.report.frames += 1
-                yield prediction
+                yield frame, prediction
 
     # ---- the network
 
@@ -157,7 +162,7 @@ class Video:
 
     # ---- shots
 
-    def _running(self, pairs: Iterator[tuple[Frame, Prediction]]) -> Iterator[Prediction]:
+    def _running(self, pairs: Iterator[tuple[Frame, Prediction]]) -> Iterator[tuple[Frame, Prediction]]:
         """Each frame as it comes."""
         tracker, finisher = Tracker(self._how.align), None
         grown = Grown()
@@ -168,10 +173,13 @@ class Video:
                 self.report.shots.append(frame.index)
                 grown = Grown()
             line = step.line.then(grown.add(step.line)) if tracker.aligns(prediction) else None
-            yield finisher.add(frame, prediction, step.shot, line, step.motion)
+            out = finisher.add(frame, prediction, step.shot, line, step.motion)
             self.report.before, self.report.after = finisher.before.mean, finisher.after.mean
+            yield frame, out
 
-    def _whole_shots(self, pairs: Iterator[tuple[Frame, Prediction]], answers: Answers | None) -> Iterator[Prediction]:
+    def _whole_shots(
+        self, pairs: Iterator[tuple[Frame, Prediction]], answers: Answers | None
+    ) -> Iterator[tuple[Frame, Prediction]]:
         """Each shot's frames when its end is known."""
         assert answers is not None
         again, finisher, flow = self._frames(), None, Flow()
@@ -186,9 +194,10 @@ class Video:
                 finisher = finisher or Finisher(prediction.kind, self._how.smooth)
                 look = Look.at(frame.image)
                 motion = None if before is None else flow.between(before, look)
-                yield finisher.add(frame, prediction, shot.number, line.then(shared), motion)
-                self.report.before, self.report.after = finisher.before.mean, finisher.after.mean
                 before = look
+                out = finisher.add(frame, prediction, shot.number, line.then(shared), motion)
+                self.report.before, self.report.after = finisher.before.mean, finisher.after.mean
+                yield frame, out
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,7 +224,9 @@ class Tracker:
         """ValueError for a frame of another size than the one before."""
         look = Look.at(frame.image)
         if self._before is not None and look.rgb.shape != self._before.rgb.shape:
-            raise ValueError(f"frame {frame.index + 1}: of another size than those before: frames of one clip are of one size")
+            raise ValueError(
+                f"frame {frame.index + 1}: of another size than those before: frames of one clip are of one size"
+            )
         motion = None if self._before is None else self._flow.between(self._before, look)
         if motion is None or motion.is_cut:
             motion, self._shot = None, self._shot + 1
@@ -302,6 +313,8 @@ def _finite(values: np.ndarray) -> np.ndarray:
     return values if np.isfinite(values).all() else np.nan_to_num(values)
 
 
-def _before(first: tuple[Frame, Prediction], rest: Iterator[tuple[Frame, Prediction]]) -> Iterator[tuple[Frame, Prediction]]:
+def _before(
+    first: tuple[Frame, Prediction], rest: Iterator[tuple[Frame, Prediction]]
+) -> Iterator[tuple[Frame, Prediction]]:
     yield first
     yield from rest
