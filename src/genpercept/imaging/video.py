@@ -276,7 +276,7 @@ class Writer:
         """image: (H, W, 3) uint8, of one size throughout."""
         image = np.pad(image, ((0, image.shape[0] % 2), (0, image.shape[1] % 2), (0, 0)), mode="edge")
         if self._track is None:
-            self._begin(image.shape[0], image.shape[1])
+            self._track = self._begin(image.shape[0], image.shape[1])
         frame = av().VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
         frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709")
         self._last = frame.pts = max(round(time / self._tick), self._last + 1)
@@ -298,12 +298,12 @@ class Writer:
                     container.close()
             self._atomic.__exit__(kind, error, trace)
 
-    def _begin(self, height: int, width: int) -> None:
-        """The tracks, before the first frame: the header comes with it."""
+    def _begin(self, height: int, width: int) -> Any:
+        """The tracks, before the first frame: the header comes with it. Returns the picture's."""
         package = av()
-        self._track = self._out.add_stream("libx264", rate=self._rate, options={"crf": _CRF, "preset": _PRESET})
-        self._track.width, self._track.height, self._track.pix_fmt = width, height, "yuv420p"
-        context = self._track.codec_context
+        picture = self._out.add_stream("libx264", rate=self._rate, options={"crf": _CRF, "preset": _PRESET})
+        picture.width, picture.height, picture.pix_fmt = width, height, "yuv420p"
+        context = picture.codec_context
         context.time_base = self._tick
         context.colorspace = context.color_primaries = context.color_trc = 1  # BT.709
         tracks: dict[int, Any] = {}
@@ -315,6 +315,7 @@ class Writer:
         if tracks:
             self._sound = self._packets(tracks, package.error.FFmpegError)
             self._waiting = next(self._sound, None)
+        return picture
 
     def _packets(self, tracks: dict[int, Any], broken: type[Exception]) -> Iterator[tuple[Fraction, Any]]:
         """(time, packet) of the sound that is copied; as far as it goes, of a film that is cut off."""

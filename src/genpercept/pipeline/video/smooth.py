@@ -40,8 +40,9 @@ class Smoother:
         out = values + change * (weight if values.ndim == 2 else weight[..., None])
         if self._directions:
             out /= np.maximum(np.sqrt((out**2).sum(-1, keepdims=True)), 1e-6)
-        self._before, self._age = out.astype(np.float32, copy=False), age + seen
-        return self._before
+        out = out.astype(np.float32, copy=False)
+        self._before, self._age = out, age + seen
+        return out
 
 
 class Flicker:

@@ -49,7 +49,7 @@ def clip_of(source: Any, rate: float | None = None, live: bool = False) -> Clip 
     if isinstance(source, list | tuple | np.ndarray):
         if len(source) == 0:
             raise ValueError("an empty list of frames: give at least one")
-        return Images(source, often)
+        return Images(list(source), often)
     if live and isinstance(source, Iterable):
         return numbered(source, often)
     hint = ", or live=True, since it cannot be read twice" if isinstance(source, Iterable) else ""

@@ -139,6 +139,11 @@ def refuse(
         raise ValueError(
             f"{jobs[0].shown}: an image, and format {FILM} is of films: add a format of images, such as png,color"
         )
+    film_out = end.file.lower().endswith(sidecars.FILM)
+    if jobs and film_out:
+        raise ValueError(
+            f"--out {shown(how.out)}: a film, and {jobs[0].shown} is an image: name a folder, or a file.png"
+        )
     if not clips:
         if asked.flag:
             raise ValueError(f"{asked.flag}: is for films and for --video, and no input is one: leave it out")
@@ -146,6 +151,8 @@ def refuse(
     first = clips[0].job.shown
     if asked.rate is not None and not any(clip.files for clip in clips):
         raise ValueError(f"--fps: {first} has a rate of its own: leave it out")
+    if end.file and not film_out:
+        raise ValueError(f"--out {shown(how.out)}: {first} has more than one frame: name a folder, or a file.mp4")
     if end.stdout:
         raise ValueError(f"--out -: the results of {first} are no stream: name a folder, or a file.mp4")
     if several:

@@ -98,13 +98,9 @@ class Results:
                 )
         assert self._first is not None
         shape = [self._frames, *self._first.values.shape]
-        about = self._claimed | {
-            "shape": shape,
-            "meta": self._first.meta | self._whole,
-            "video": self._told(report, damage),
-        }
-        for key in ("frame", "time", "shot", "scale", "shift"):
-            about["meta"].pop(key, None)
+        of_frames = ("frame", "time", "shot", "scale", "shift")
+        meta = {key: value for key, value in self._first.meta.items() if key not in of_frames} | self._whole
+        about = self._claimed | {"shape": shape, "meta": meta, "video": self._told(report, damage)}
         files.write_json(self._sidecar, about | sidecars.told(self._written, self._earlier))
 
     def _told(self, report: Report, damage: str) -> dict[str, Any]:
