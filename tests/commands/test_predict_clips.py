@@ -14,9 +14,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytest.importorskip("av")
-pytest.importorskip("cv2")
-
 from genpercept.commands.predict.run import Asked, Machine, Request, run
 from genpercept.core.files import read_json
 from genpercept.imaging import sidecars

@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytest.importorskip("av")
-
 from genpercept.imaging import video
 from genpercept.imaging.video import Damaged, Film, Stills, Writer
 from tests.support import films

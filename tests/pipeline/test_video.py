@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
-
-cv2 = pytest.importorskip("cv2")
 
 import genpercept
 from genpercept.imaging.prediction import Prediction
@@ -364,7 +363,7 @@ def test_working_ahead_keeps_order_and_errors_and_ends_with_its_taker() -> None:
 def test_motion_leads_back_to_where_a_pixel_was() -> None:
     large = films.textured(0, (144, 220))
     found = Flow().between(Look.at(large[:, :192]), Look.at(large[:, 6:198]))  # the camera has moved right by 6
-    assert found.seen.mean() > 0.9 and np.quantile(np.abs(found.back[found.seen] - (6, 0)), 0.95) < 0.01
+    assert found.seen.mean() > 0.9 and np.quantile(np.abs(found.back[found.seen] - (6, 0)), 0.95) < 0.05
     assert not found.seen[:, -4:].any() and not found.is_cut  # what has come into sight was nowhere
 
 
