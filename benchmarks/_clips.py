@@ -1,4 +1,4 @@
-"""Clips with known truth: cameras that move through scenes of the synthetic world, and photographs looked at by a moving window."""
+"""Clips with known truth: cameras that move through scenes of the synthetic world; and photographs under a moving window."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _sway(t: float) -> tuple[float, float, float, float, float]:
         0.03 * math.sin(3 * a),
         0.02 * math.sin(5 * a + 1),
         0.05 * math.sin(2 * a),
-        0.05 * math.sin(4 * a) - 0.05 * math.sin(0),
+        0.05 * math.sin(4 * a),
         1.0,
     )
 
@@ -76,7 +76,7 @@ class Rendered:
 
 
 def render(name: str, count: int, size: tuple[int, int] = SIZE) -> Rendered:
-    """A clip of WORLD: the scene is the first plausible one of its number, as in data sets, and stays while the camera moves."""
+    """A clip of WORLD: the scene is the first plausible one of its number, and stays as it is while the camera moves."""
     from genpercept.world import atlas, camera, light, scene, stage
 
     domain, index, move = WORLD[name]
@@ -88,7 +88,9 @@ def render(name: str, count: int, size: tuple[int, int] = SIZE) -> Rendered:
         home = stage.camera_vector(world, h, w)
         attempt += 1
         moved = [_moved(home, *move(k / max(count - 1, 1))) for k in range(count)]
-        if attempt == stage.ATTEMPTS or all(stage.plausible(prims, fields, cam, h, w) for cam in moved[:: max(count // 4, 1)]):
+        if attempt == stage.ATTEMPTS or all(
+            stage.plausible(prims, fields, cam, h, w) for cam in moved[:: max(count // 4, 1)]
+        ):
             break
     texels, look = atlas.load()[0], light.camera_look(world, noise)
     images, depths = [], []

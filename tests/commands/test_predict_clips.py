@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -136,7 +137,7 @@ def test_films_are_told_by_their_names_and_photographs_stay_photographs(
     assert "2 files skipped: B.MOV, a.mp4; films are predicted when they are named" in capsys.readouterr().err
     assert run([tmp_path / "in/a.png", f"{tmp_path}/in/*.mp4"], tmp_path / "two", load=red.load) == 0
     assert tree(tmp_path / "two")[:3] == ["a_mp4_depth.json", "a_mp4_depth.mp4", "a_png_depth.json"]
-    with pytest.raises(ValueError, match="x.mp4: a film, and .*a.png is an image"):
+    with pytest.raises(ValueError, match=r"x\.mp4: a film, and .*a\.png is an image"):
         run([tmp_path / "in/a.png"], tmp_path / "x.mp4", load=red.load)
     with pytest.raises(ValueError, match=r"a\.png: an image, and format mp4 is of films: add"):
         run([tmp_path / "in/a.png", tmp_path / "in/a.mp4"], tmp_path / "p", formats=["mp4"], load=red.load)
@@ -355,6 +356,22 @@ def test_kinds_that_cannot_be_mixed_say_so_and_masks_are_steadied(tmp_path: Path
     assert code == 0 and "cannot be mixed" not in err
     flicker = about(tmp_path / "m/a_matting.json")["video"]["flicker"]
     assert flicker["after"] < flicker["before"]
+
+
+def test_what_concerns_all_clips_ends_the_run_in_one_line(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = films.film(tmp_path / "a.mp4", frames(2))
+    code, _, err = call("predict", source, "-o", tmp_path / "o", "-m", "mini/normals", "-t", "depth")
+    assert code == 2 and "does normals, not depth" in err and err.count("genpercept: error") == 1
+    code, _, err = call("predict", source, "-o", tmp_path / "o", "--format", "mp4,mask")
+    assert code == 2 and "format mask cannot hold depth_affine" in err
+    for package, said in (("av", "films need PyAV"), ("cv2", "clips need OpenCV")):
+        with monkeypatch.context() as without:
+            without.setitem(sys.modules, package, None)
+            code, _, err = call("predict", source, "-o", tmp_path / "o")
+        assert code == 2 and f"{said}: pip install 'genpercept[video]'" in err.splitlines()[-1]
+    assert tree(tmp_path / "o") == []
 
 
 # ---- the command

@@ -250,8 +250,8 @@ class Writer:
     beside the picture; `silent` says which of its tracks an MP4 does not take.
     """
 
-    def __init__(self, path: Path, rate: Fraction, tick: Fraction, sound: Path | None = None) -> None:
-        self._path, self._rate, self._tick, self._source = path, rate, tick, sound
+    def __init__(self, path: str | Path, rate: Fraction, tick: Fraction, sound: Path | None = None) -> None:
+        self._path, self._rate, self._tick, self._source = Path(path), rate, tick, sound
         self._track: Any = None
         self._last = -1
         self._sound: Iterator[tuple[Fraction, Any]] = iter(())

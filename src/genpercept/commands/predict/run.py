@@ -165,8 +165,7 @@ def _all(
         if clips:
             from genpercept.commands.predict.clips.run import predict
 
-            of_clips = replace(output, formats=asked.formats)
-            predict(clips, Model(request, machine, load), asked, of_clips, outcome, stop)
+            predict(clips, Model(request, machine, load), asked, output, outcome, stop)
     return [*jobs, *(clip.job for clip in clips)]
 
 
@@ -206,7 +205,7 @@ def _jobs(
     """What is to be predicted, with folders that are ready for it; says what is left out, and notes what is wrong."""
     files = [given for given in inputs if str(given) != ends.STREAM]
     if asked.together:
-        clips = plan.together(files, asked, end)
+        clips = plan.together(inputs, asked, end)
         places.out, places.folders = end.folder, [end.folder]
         prepare_folder(end.folder, files)
         return [], clips

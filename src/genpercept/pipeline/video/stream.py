@@ -126,7 +126,7 @@ class Video:
             for frame in self._frames():
                 yield frame, self._predict([frame.image])[0]
             return
-        yield from ahead(self._remembered(answers), 2 * self._how.batch_size)
+        yield from ahead(self._remembered(answers), self._how.batch_size)
 
     def _remembered(self, answers: Answers) -> Iterator[tuple[Frame, Prediction]]:
         waiting: list[Frame] = []

@@ -42,7 +42,7 @@ class Asked:
 
     def record(self) -> dict[str, Any]:
         """For the sidecar."""
-        return {"smooth": self.smooth, "side_by_side": self.beside}
+        return {"smooth": self.smooth, "side_by_side": self.beside, "formats": list(self.formats)}
 
     @property
     def flag(self) -> str:
@@ -72,6 +72,12 @@ class Clip:
                     f" {sizes[first][1]}: frames of one clip are of one size"
                 )
         return video.Stills(self.files, self.rate)
+
+    @property
+    def pixels(self) -> int:
+        """Of a frame, as far as is known."""
+        w, h = (size_of(self.files[0]) or (0, 0)) if self.files else video.Film(self.job.path).size
+        return w * h
 
     @property
     def sound(self) -> Path | None:

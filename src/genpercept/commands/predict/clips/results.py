@@ -34,9 +34,8 @@ class Results:
 
     def __init__(self, clip: Clip, model: Model, asked: Asked, output: Output, whole: dict[str, Any]) -> None:
         self._clip, self._model, self._asked, self._output, self._whole = clip, model, asked, output, whole
-        chosen = output.formats or (FILM,)
-        self._film = clip.film(model.task) if FILM in chosen else None
-        self._formats = tuple(name for name in chosen if name != FILM)
+        self._film = clip.film(model.task) if FILM in asked.formats else None
+        self._formats = tuple(name for name in asked.formats if name != FILM)
         self._folder = clip.frames(model.task)
         self._opened = clip.opened()
         self._scales: list[tuple[float, float]] = []

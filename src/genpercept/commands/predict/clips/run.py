@@ -28,9 +28,12 @@ from genpercept.core.said import once, say
 from genpercept.core.texts import shown
 from genpercept.imaging.kinds import KINDS
 from genpercept.imaging.prediction import Prediction
-from genpercept.imaging.video import Damaged
+from genpercept.imaging.video import Clip as Source
+from genpercept.imaging.video import Damaged, av
+from genpercept.pipeline.video.motion import opencv
 from genpercept.pipeline.video.stream import How, Video
 
+_PIXELS = 2**25  # of frames that are asked for together, beside as many that are read ahead
 _FRAME = Job(Path("frame"), Path("frame"))  # frames are no files of their own
 _ABOUT = "clip.json"  # in the folder of the answers: of what they are
 
@@ -41,9 +44,21 @@ def predict(clips: Sequence[Clip], model: Model, asked: Asked, output: Output, o
     What has been computed of a clip stays in a hidden folder until it is done, so that `resume` goes on where a run ended.
     Raises what concerns all: the model that does not load, a lost disk, KeyboardInterrupt when `stop` is asked.
     """
+    opencv()  # before any work is done for nothing
+    if plan.FILM in asked.formats or not all(clip.files for clip in clips):
+        av()
     for clip in clips:
         try:
-            _one(clip, model, asked, output, outcome, stop)
+            opened = clip.opened()
+        except (ValueError, OSError) as error:
+            outcome.failed[clip.job] = failure_line(clip.job, error)
+            continue
+        with stop.patience(False):  # a download may take long
+            model.load()
+        plan.check(asked.formats, model.kind)
+        _say_what_stays(model.kind, asked)
+        try:
+            _one(clip, opened, model, asked, output, outcome, stop)
         except Exception as error:
             if isinstance(error, OSError) and lost(error, output.out):
                 raise
@@ -52,26 +67,20 @@ def predict(clips: Sequence[Clip], model: Model, asked: Asked, output: Output, o
             outcome.failed[clip.job] = failure_line(clip.job, error)
 
 
-def _one(clip: Clip, model: Model, asked: Asked, output: Output, outcome: Outcome, stop: Stop) -> None:
-    chosen = output.formats or (plan.FILM,)
-    opened = clip.opened()
-    with stop.patience(False):
-        model.load()
-    plan.check(chosen, model.kind)
-    _say_what_stays(model.kind, asked)
+def _one(clip: Clip, opened: Source, model: Model, asked: Asked, output: Output, outcome: Outcome, stop: Stop) -> None:
     record = {"request": model.request.record(), "weights": model.weights()}
-    whole = {**record, "input": clip.version(), "clip": asked.record() | {"formats": list(chosen)}}
+    whole = {**record, "input": clip.version(), "clip": asked.record()}
     if output.resume and (done := is_whole(clip, model.task, whole)) is not None:
         outcome.skipped += 1
         outcome.problems += [done] if done else []
         return
     if not output.overwrite:
-        targets = [clip.film(model.task)] if plan.FILM in chosen else []
+        targets = [clip.film(model.task)] if plan.FILM in asked.formats else []
         if line := strange(clip.job, clip.job.sidecar(model.task), targets):
             raise ValueError(line)
     seen = Outcome()
     with _work(clip.work(model.task), {**record, "input": whole["input"]}, output.resume) as work:
-        how = How(asked.smooth, batch_size=_at_once(model), answers=work)
+        how = How(asked.smooth, batch_size=_at_once(model, clip.pixels), answers=work)
         with _network(model) as network, Progress(opened.count or 0, seen, noun="frame") as progress:
             damage = _write(Video(opened, network, how), clip, model, asked, output, whole, seen, progress, stop)
     outcome.done += 1
@@ -143,10 +152,11 @@ def _work(folder: Path, about: dict[str, Any], resume: bool) -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _at_once(model: Model) -> int:
-    """Frames that are asked for together: a batch for each of the copies, and of the streams on each."""
+def _at_once(model: Model, pixels: int) -> int:
+    """Frames that are asked for together: a batch for each of the copies, and of the streams on each, as far as memory allows."""
     copies = model.copies * model.streams(threads())
-    return batching.limits(model, copies).most * copies
+    wanted = batching.limits(model, copies).most * copies
+    return max(1, min(wanted, _PIXELS // max(pixels, 1)))
 
 
 @contextmanager
