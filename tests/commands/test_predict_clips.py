@@ -363,7 +363,7 @@ def test_what_concerns_all_clips_ends_the_run_in_one_line(
 ) -> None:
     source = films.film(tmp_path / "a.mp4", frames(2))
     code, _, err = call("predict", source, "-o", tmp_path / "o", "-m", "mini/normals", "-t", "depth")
-    assert code == 2 and "does normals, not depth" in err and err.count("genpercept: error") == 1
+    assert code == 2 and "is a model for normals, not depth" in err and err.count("genpercept: error") == 1
     code, _, err = call("predict", source, "-o", tmp_path / "o", "--format", "mp4,mask")
     assert code == 2 and "format mask cannot hold depth_affine" in err
     for package, said in (("av", "films need PyAV"), ("cv2", "clips need OpenCV")):

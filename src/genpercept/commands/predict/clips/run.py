@@ -153,7 +153,7 @@ def _work(folder: Path, about: dict[str, Any], resume: bool) -> Iterator[Path]:
 
 
 def _at_once(model: Model, pixels: int) -> int:
-    """Frames that are asked for together: a batch for each of the copies, and of the streams on each, as far as memory allows."""
+    """Frames that are asked for together: a batch for each of the copies, and of the streams on each, if memory allows."""
     copies = model.copies * model.streams(threads())
     wanted = batching.limits(model, copies).most * copies
     return max(1, min(wanted, _PIXELS // max(pixels, 1)))
