@@ -105,7 +105,7 @@ class Flow:
         forth = sampled(self._find(old.grey, new.grey), back)
         miss = ((back + forth) ** 2).sum(-1)
         size = (back**2).sum(-1) + (forth**2).sum(-1)
-        seen = (miss < _MISS + _MISS_SHARE * size) & _inside(back) & alike(old, new, back)
+        seen = _even((miss < _MISS + _MISS_SHARE * size) & alike(old, new, back)) & _inside(back)
         return Motion(back, seen, 0.5 * float(np.abs(old.histogram - new.histogram).sum()))
 
     def _find(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -116,10 +116,15 @@ class Flow:
 
 
 def alike(old: Look, new: Look, back: np.ndarray) -> np.ndarray:
-    """(h, w) bool: where colours agree, but for what changed all over the picture, as exposure does."""
+    """(h, w) bool: where colours agree, but for a sensor's noise and what changed all over the picture, as exposure does."""
     change = new.rgb.astype(np.float32) - sampled(old.rgb.astype(np.float32), back)
     change -= np.median(change.reshape(-1, 3), axis=0)
-    return np.abs(change).mean(-1) < _COLOUR
+    return np.abs(opencv().blur(change, (3, 3))).mean(-1) < _COLOUR
+
+
+def _even(seen: np.ndarray) -> np.ndarray:
+    """What most of the 5 x 5 pixels around say: single ones that stand out are noise, and would show as dots."""
+    return opencv().medianBlur(seen.astype(np.uint8), 5) > 0
 
 
 def sampled(values: np.ndarray, by: np.ndarray) -> np.ndarray:

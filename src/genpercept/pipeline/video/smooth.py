@@ -74,7 +74,8 @@ class Flicker:
 
 
 def _full(weight: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """(h, w) -> (H, W); a full-size pixel has no more weight than the small ones around it."""
+    """(h, w) -> (H, W), without steps; beside what has no weight a pixel has none, either."""
     cv2 = opencv()
     lowest = cv2.erode(weight, np.ones((3, 3), np.uint8))
-    return cv2.resize(lowest, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR)
+    even = np.minimum(cv2.blur(lowest, (3, 3)), lowest)
+    return cv2.resize(even, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR)
