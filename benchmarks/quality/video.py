@@ -3,7 +3,7 @@
     python benchmarks/quality/video.py                     # writes video.md and video.png beside it
     python benchmarks/quality/video.py --frames 12 --out - # a look
 
-mini/depth on ten clips of 48 rendered frames with exact depth, cameras that turn, walk, zoom and sway, and on two photographs
+mini/depth on ten clips of 32 rendered frames with exact depth, cameras that turn, walk, zoom and sway, and on two photographs
 under a moving window. Three forms of each: the network's answers; aligned, on one range; aligned and smoothed by 0.8.
 
 - flicker: by how much a pixel changes from a frame to the next along the true motion (rendered) or DIS flow (photographs), in
@@ -56,7 +56,7 @@ class Figures:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--frames", type=int, default=48)
+    parser.add_argument("--frames", type=int, default=32)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
     args = parser.parse_args(argv)
     with ThreadPoolExecutor(2) as pool:

@@ -1,8 +1,9 @@
-"""Frames of a shot on one scale and shift: robust lines from each frame's values to those of a key frame of the shot.
+"""Frames of a shot on one scale and shift: robust lines from each frame's values to those of the frame before.
 
-Each frame's depth is right up to a scale and a shift of its own. Fitted to its neighbour alone, every frame would hand on its
-error to all that follow. So it is fitted to a key frame, along the motion since then, for as long as half of the picture
-has been in sight all the time; then it becomes the key frame itself. A shot of a resting camera has one.
+Each frame's depth is right up to a scale and a shift of its own. A line's scale is the ratio of the values' spreads over the
+pixels that both frames show, found along the motion. In a chain of ratios what a frame's error adds, the next one takes away
+again; chains of least squares shrink to nothing, and lines to a key frame that lasts hand its error on to all that follow
+(benchmarks/quality/video_drift.md).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from genpercept.pipeline.video.motion import Look, Motion, alike, opencv, shrunk, still
+from genpercept.pipeline.video.motion import Motion, opencv, shrunk
 
 _ROUNDS = 12  # of reweighting; a line moves by less than 1e-6 after five to ten
 _HUBER, _TUKEY = 1.345, 6.0  # in standard deviations of the errors: from where they weigh less, and nothing
@@ -19,7 +20,6 @@ _POINTS = 20_000  # of a fit
 _LEAST = 200  # seen points for a line, or, of small pictures, a fiftieth of them
 _LEAST_SHARE = 0.02
 _FACTOR = 4.0  # scales further off than that from the frame's before are no change of scale but a wrong fit
-_RENEW = 0.5  # share of the picture still seen from the key frame, below which a new one is taken
 _BLUR = 1.5  # pixels: sampling along a flow blurs, and what is not blurred alike has another spread
 
 
@@ -78,51 +78,36 @@ def _median_slope(x: np.ndarray, y: np.ndarray) -> float | None:
 
 
 class Aligner:
-    """The line of each frame of a shot, in the units of the shot's first frame."""
+    """The line of each frame of a shot, in the units of the shot's first frame. One for each shot."""
 
     def __init__(self) -> None:
         self._line = Line()
-        self._key: tuple[Look, np.ndarray, np.ndarray] | None = None  # its look, values and where they are valid
-        self._before: tuple[Look, np.ndarray, np.ndarray] | None = None  # the frame before, likewise
-        self._path = still((1, 1))  # from the frame before back to the key frame
-        self.keys = 0
+        self._before: tuple[np.ndarray, np.ndarray] | None = (
+            None  # the frame before: its values, and where they are known
+        )
 
-    def begin(self) -> None:
-        """Another shot."""
-        self.__init__()
+    def add(self, values: np.ndarray, valid: np.ndarray | None, motion: Motion | None) -> Line:
+        """values (H, W) of a frame, finite; valid (H, W) or None; motion: back to the frame before, None of a shot's first.
 
-    def add(self, look: Look, values: np.ndarray, valid: np.ndarray | None, motion: Motion | None) -> Line:
-        """values (H, W) of a frame, finite; valid (H, W) or None; motion: back to the frame before, None of a shot's first."""
+        Where too little of the frame before is in sight, or its line is out of all bounds, that one's line holds on.
+        """
         small, known = _blurred(shrunk(values)), _blurred(shrunk(known_part(values, valid).astype(np.float32))) > 0.99
-        if self._key is None or self._before is None or motion is None:
-            self._renew(look, small, known)
-            return self._line
-        path = motion.then(self._path)
-        path = Motion(path.back, path.seen & alike(self._key[0], look, path.back))
-        found = self._fitted(self._key, path, small, known) or self._fitted(self._before, motion, small, known)
-        if found is not None and self._line.scale / _FACTOR < found.scale < self._line.scale * _FACTOR:
-            self._line = found
-        self._path = path
-        self._before = look, self._line(small), known
-        if path.explained < _RENEW:
-            self._renew(look, small, known)
+        if motion is not None and self._before is not None:
+            found = _fitted(small, known, self._before, motion)
+            if found is not None and self._line.scale / _FACTOR < found.scale < self._line.scale * _FACTOR:
+                self._line = found
+        self._before = self._line(small), known
         return self._line
 
-    def _renew(self, look: Look, small: np.ndarray, known: np.ndarray) -> None:
-        self._key = self._before = (look, self._line(small), known)
-        self._path = still(small.shape)
-        self.keys += 1
 
-    def _fitted(
-        self, earlier: tuple[Look, np.ndarray, np.ndarray], motion: Motion, small: np.ndarray, known: np.ndarray
-    ) -> Line | None:
-        """From this frame's values to those of an earlier one, where both are known; None where that is too little."""
-        there = motion.seen & known & (motion.warp(earlier[2].astype(np.float32)) > 0.99)
-        places = np.flatnonzero(there)
-        if len(places) < min(_LEAST, small.size // 50) or len(places) < _LEAST_SHARE * small.size:
-            return None
-        places = places[:: max(1, len(places) // _POINTS)]
-        return fit(small.ravel()[places], motion.warp(earlier[1]).ravel()[places])
+def _fitted(small: np.ndarray, known: np.ndarray, before: tuple[np.ndarray, np.ndarray], motion: Motion) -> Line | None:
+    """From a frame's values to those of the frame before, where both are known; None where that is too little."""
+    there = motion.seen & known & (motion.warp(before[1].astype(np.float32)) > 0.99)
+    places = np.flatnonzero(there)
+    if len(places) < min(_LEAST, small.size // 50) or len(places) < _LEAST_SHARE * small.size:
+        return None
+    places = places[:: max(1, len(places) // _POINTS)]
+    return fit(small.ravel()[places], motion.warp(before[0]).ravel()[places])
 
 
 def known_part(values: np.ndarray, valid: np.ndarray | None) -> np.ndarray:

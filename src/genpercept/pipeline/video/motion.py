@@ -81,16 +81,6 @@ class Motion:
         """Values of the earlier frame (h, w[, C]) where this frame's pixels were."""
         return sampled(earlier, self.back)
 
-    def then(self, earlier: Motion) -> Motion:
-        """Back over two steps: this one, and `earlier` from where it ends."""
-        path = self.back + self.warp(earlier.back)
-        return Motion(path, self.seen & (self.warp(earlier.seen.astype(np.float32)) > 0.5), self.colours)
-
-
-def still(shape: tuple[int, ...]) -> Motion:
-    """No motion, all seen."""
-    return Motion(np.zeros((*shape[:2], 2), np.float32), np.ones(shape[:2], bool))
-
 
 class Flow:
     """Motion between small copies. One for each thread: OpenCV's object keeps buffers."""

@@ -230,11 +230,11 @@ class Tracker:
         motion = None if self._before is None else self._flow.between(self._before, look)
         if motion is None or motion.is_cut:
             motion, self._shot = None, self._shot + 1
-            self._aligner.begin()
+            self._aligner = Aligner()
         self._before = look
         line = Line()
         if self.aligns(prediction):
-            line = self._aligner.add(look, _finite(prediction.values), prediction.valid, motion)
+            line = self._aligner.add(_finite(prediction.values), prediction.valid, motion)
         return Step(self._shot, line, motion)
 
 
