@@ -3,9 +3,9 @@
     python benchmarks/quality/video_drift.py    # writes video_drift.md beside it
 
 A window of 96 x 128 pixels wanders over a picture for 200 frames; its values are a smooth map, right up to a scale of 0.5 to
-0.8 and a shift, with smooth noise of their own in each frame. "Clips" is what clips are aligned by: each frame fitted to the one
-before, by a line with errors on both sides. Two other ways: by least squares; and by the same line, but to key frames, along
-the motion since then, each of which lasts while half of it is in sight.
+0.8 and a shift, with smooth noise of their own in each frame. "Clips" is what clips are aligned by: each frame fitted to the
+one before, by a line with errors on both sides. Two other ways: by least squares; and by the same line, but to key frames,
+along the motion since then, each of which lasts while half of it is in sight.
 
 How far the scale is off in the last 20 frames: the root mean square, over four shots, of the mean logarithm of the found scale
 times the true one, over its value in the first five frames. 0.1 is a tenth of the scale.
