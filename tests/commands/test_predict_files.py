@@ -148,10 +148,12 @@ def test_pictures_that_are_not_read_are_named(tmp_path: Path, red: Red, capsys: 
         (tmp_path / "in" / name).write_bytes(b"x")
     (tmp_path / "in/gone.png").symlink_to("nowhere.png")
     assert run([tmp_path / "in"], tmp_path / "o", load=red.load) == 0
-    line = said(capsys, "skipped")
-    assert "genpercept: 4 files skipped: IMG_1.DNG, clip.MOV, gone.png, v.mp4 (these are read: jpg" in line
+    said_of = capsys.readouterr().err
+    assert "genpercept: 2 files skipped: IMG_1.DNG, gone.png (these are read: jpg" in said_of
+    assert "genpercept: 2 files skipped: clip.MOV, v.mp4; films are predicted when they are named" in said_of
     assert run([f"{tmp_path}/in/*"], tmp_path / "o", load=red.load) == 0
-    assert "IMG_1.DNG, clip.MOV, v.mp4" in said(capsys, "skipped")
+    said_of = capsys.readouterr().err
+    assert "skipped: IMG_1.DNG (" in said_of and "clip.MOV, v.mp4; films" in said_of
 
 
 def test_a_tree_is_mirrored(tmp_path: Path, red: Red, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ whom. Scenes: the synthetic world's test split. It takes about a minute on one c
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +28,8 @@ from genpercept.imaging.mesh import CUT
 ROOT = Path(__file__).resolve().parents[2]
 HEIGHT, GAP, WHITE = 240, 8, (255, 255, 255)
 SCENES = 64  # of the test split, out of which those with people and defects are chosen
-OTHERS = ("segmentation", "dis", "matting", "pose", "anomaly", "sharpness", "refined")
+OTHERS = ("segmentation", "dis", "matting", "pose", "anomaly", "sharpness", "refined", "video")
+CLIP = "room, forward"  # of benchmarks/_clips.py
 PERSON = (60.0, 10.0, 350.0, 500.0)  # the astronaut's box: x, y, width, height
 
 Picture = np.ndarray | Image.Image
@@ -105,6 +107,22 @@ class Maker:
         labels = ["photograph", *pipes]
         chosen = (self.photos["temple"], self.photos["flower"])
         return column([row(p, *(pipe(p).colourise() for pipe in pipes.values()), labels=labels) for p in chosen])
+
+    def video(self) -> Image.Image:
+        """Frames of a rendered clip; its depth frame by frame; aligned and smoothed."""
+        sys.path.insert(0, str(ROOT))
+        from benchmarks._clips import render
+        from genpercept.imaging.colour import painted
+
+        pipe = genpercept.load("mini/depth")
+        images = list(render(CLIP, 24).images)
+        places = range(0, 24, 6)
+        shown = [np.concatenate([images[i] for i in places], 1)]
+        for how in ({"align": False}, {"smooth": 0.8}):
+            values = [p.values for p in pipe.video(images, batch_size=8, **how)]
+            shown.append(np.concatenate([painted(values[i], "depth_affine") for i in places], 1))
+        labels = ("film", "frame by frame", "steadied")
+        return column([row(picture, labels=[label]) for picture, label in zip(shown, labels, strict=True)])
 
     def segmentation(self) -> Image.Image:
         """A scene and a photograph with the colours of the classes that are seen."""

@@ -209,6 +209,7 @@ def extras() -> str:
         "openvino": "`export --to openvino`, and to run it",
         "matting": "cut-outs (`--format cutout`)",
         "plot": "the charts of studies",
+        "video": "films: `predict clip.mp4`, `pipe.video`",
         "serve": "`genpercept serve`",
         "app": "`genpercept app`",
         "docs": "this site (`make docs`)",

@@ -11,6 +11,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "synthetic": ("numba", "skimage"),
     "train": ("accelerate", "peft", "tensorboard"),
     "demo": ("sklearn",),
+    "video": ("av", "cv2"),
     "evaluate": ("py_sod_metrics", "pycocotools", "cv2"),
     "matting": ("pymatting",),
     "mesh": ("trimesh",),

@@ -107,6 +107,16 @@ class Kind:
         return self.layout == "map" and len(self.axes) == 2 and not self.ids
 
     @property
+    def steadies(self) -> bool:
+        """Whether neighbouring frames of a clip may be mixed: a quantity or a direction per pixel, and no names of things."""
+        return self.layout == "map" and not self.ids
+
+    @property
+    def is_affine(self) -> bool:
+        """Whether each image's values have a scale and a shift of their own, which frames of one shot must come to share."""
+        return self.merge == "affine"
+
+    @property
     def painter(self) -> Painter | None:
         """Its own, or that of its layout; None for maps of two or more than three channels without one."""
         if self.paint is not None:

@@ -75,6 +75,15 @@ def _of_arrays(source: Any) -> np.ndarray:
     raise ValueError(f"an image of type {type(source).__name__}: give a path, a PIL image, an array or a tensor")
 
 
+def size_of(path: Path) -> tuple[int, int] | None:
+    """(W, H) as a file's header says; None where Pillow does not read it. Orientation is not applied."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+
+
 def read_many(
     source: Source | list[Any] | tuple[Any, ...],
 ) -> tuple[list[tuple[np.ndarray, Camera | None]], bool]:

@@ -17,9 +17,10 @@ from genpercept.core.files import read_json, temporary, to_json
 from genpercept.imaging.write import FORMATS, Digest
 
 UNCERTAINTY = "_uncertainty.npy"
+FILM = ".mp4"
 CLAIM = ".unfinished"  # the end of its name, which begins with a dot
 _BEGINS, _ENDS = '{"kind": "', "}\n"  # of a claim's text
-_SUFFIXES = tuple(sorted({*(f.suffix for f in FORMATS.values()), UNCERTAINTY}, key=len, reverse=True))
+_SUFFIXES = tuple(sorted({*(f.suffix for f in FORMATS.values()), UNCERTAINTY, FILM}, key=len, reverse=True))
 
 
 def read(path: Path) -> dict[str, Any] | None:

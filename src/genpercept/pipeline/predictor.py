@@ -6,7 +6,7 @@ Nothing here needs torch but what a paradigm or another package's task asks for.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, cast
@@ -106,6 +106,38 @@ class Predictor(ABC):
                 if isinstance(self._task, JudgingTask):
                     prediction.meta |= self._task.judge(prediction)
         return predictions[0] if single else predictions
+
+    def video(
+        self,
+        source: Any,
+        *,
+        smooth: float = 0.0,
+        align: bool = True,
+        live: bool = False,
+        rate: float | None = None,
+        batch_size: int = 1,
+        **options: Any,
+    ) -> Iterator[Prediction]:
+        """Predict a clip frame by frame: a generator of Predictions in the frames' order, in memory that does not grow.
+
+        source: a film's path (extra `genpercept[video]`); a folder of images, sorted by name, or a list of images, each as for
+        a call; with `live` any iterator of images. Each meta has frame (from 0), time in seconds, shot (from 0) and, of depth
+        and disparity, the scale and the shift that brought the frame to its shot's one range (align=False: left alone).
+        smooth: weight of the frame before along the motion, 0 to below 1; 0.8 is a good one. live: each frame at once, on a
+        range that grows; else a shot's frames come when its end has been seen. rate: frames a second, where the source does
+        not say [25]. options: as for a call. ValueError for what is no clip, and behind the last frame of a film that is cut
+        off; ImportError without PyAV or OpenCV.
+        """
+        from genpercept.pipeline.video.sources import clip_of
+        from genpercept.pipeline.video.stream import How, Video
+
+        how = How(smooth, align, 1 if live else batch_size, live)
+        clip = clip_of(source, rate, live)
+
+        def predict(images: list[np.ndarray]) -> list[Prediction]:
+            return self(images, batch_size=how.batch_size, **options)
+
+        return iter(Video(clip, predict, how))
 
     def _regions(self, images: Sequence[np.ndarray], boxes: Sequence[np.ndarray | None]) -> list[list[Region]] | None:
         """The parts that a task on regions looks at, by image; None for other tasks, which have no use for boxes."""

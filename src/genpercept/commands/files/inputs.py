@@ -13,17 +13,19 @@ from functools import lru_cache
 from pathlib import Path
 
 from genpercept.core.texts import listed
-from genpercept.imaging import sidecars
+from genpercept.imaging import sidecars, video
 from genpercept.imaging.read import SUFFIXES, shown
 
-# Pictures and films that are not read: who has some in a folder wants to know that they were left out.
+# Pictures that are not read, and films, which are where they are named: who has some in a folder wants to know that they were
+# left out.
 _PICTURES = (
     *(".heic", ".heif", ".hif", ".avif", ".jxl", ".jxr", ".jfif", ".jpe", ".j2k", ".jpx", ".jpc", ".qoi"),
     *(".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".orf", ".rw2"),
     *(".raf", ".pef", ".srw", ".raw", ".3fr", ".iiq", ".x3f", ".erf", ".kdc"),
     *(".hdr", ".exr", ".pfm", ".dds", ".psd", ".psb", ".xcf", ".svg", ".eps", ".ai", ".pdf", ".ico", ".icns"),
     *(".pcx", ".sgi", ".fits", ".fit", ".dcm", ".nii", ".czi", ".svs", ".ndpi"),
-    *(".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv", ".3gp", ".insv"),
+    *video.SUFFIXES,
+    ".insv",
 )
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 
@@ -47,15 +49,24 @@ class Found:
         notes = []
         if self.results:
             notes.append(f"{_count(self.results)} skipped: results of an earlier run")
-        if self.unread:
+        films = [path for path in self.unread if video.is_film(path)]
+        if others := [path for path in self.unread if not video.is_film(path)]:
             kinds = " ".join(suffix[1:] for suffix in SUFFIXES)
-            names = listed([shown(Path(path.name)) for path in self.unread], 8)
-            notes.append(f"{_count(self.unread)} skipped: {names} (these are read: {kinds})")
+            notes.append(f"{_count(others)} skipped: {_names(others)} (these are read: {kinds})")
+        if films:
+            pattern = f"'{shown(films[0].with_name('*' + films[0].suffix))}'"
+            notes.append(
+                f"{_count(films)} skipped: {_names(films)}; films are predicted when they are named: {pattern}"
+            )
         return notes
 
 
 def _count(files: Sequence[Path]) -> str:
     return "1 file" if len(files) == 1 else f"{len(files):,} files"
+
+
+def _names(files: Sequence[Path]) -> str:
+    return listed([shown(Path(path.name)) for path in files], 8)
 
 
 def gather(inputs: Iterable[str | Path], *, recursive: bool = False) -> Found:
@@ -143,6 +154,8 @@ def _expand(path: Path, given: str, recursive: bool) -> tuple[list[Path], list[P
             return found, unread, f"{first}{more}; change its permissions"
         kinds = " ".join(s[1:] for s in SUFFIXES)
         deeper = "" if recursive or found else _deeper(path)
+        if films := [film for film in unread if video.is_film(film)]:
+            deeper = f"; its films are predicted when they are named, as by '{name}/*{films[0].suffix}'"
         problem = f"{name}: a folder without images ({kinds}); name another, or a pattern such as '*/*.jpg'{deeper}"
         return found, unread, "" if found else problem
     if _URL.match(given) and not path.exists():

@@ -161,7 +161,12 @@ def refusal(job: Job, task: str, formats: Iterable[str], *, uncertain: bool = Fa
     targets = [job.target(task, name) for name in formats]
     if uncertain:
         targets.append(sidecar.with_name(job.base(task).name + sidecars.UNCERTAINTY))
-    targets.append(sidecar)
+    return strange(job, sidecar, targets)
+
+
+def strange(job: Job, sidecar: Path, targets: Iterable[Path]) -> str:
+    """As `refusal`, of a sidecar and the files that it is to name."""
+    targets = [*targets, sidecar]
     there = [path for path in targets if os.path.lexists(path)]
     if not there:
         return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -10,8 +11,24 @@ import rich_click as click
 
 from genpercept.commands import shared_options as shared
 
-_SPACE, _POSES, _SHARPNESS = "Depth in space", "Poses", "Sharpness"
+_SPACE, _POSES, _SHARPNESS, VIDEOS = "Depth in space", "Poses", "Sharpness", "Videos"
 OVERLAP = 0.25  # of pipeline.tiles.plan, which brings numpy: no help should wait for it
+_STRENGTH = "0.8"  # of pipeline.video.smooth, whose arithmetic no help should wait for
+
+
+class _Command(click.RichCommand):
+    """`--smooth` with or without its number: an input behind it is none."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        given = list(args)
+        for place, word in enumerate(given[: given.index("--")] if "--" in given else given):
+            following = given[place + 1 : place + 2]
+            if word == "--smooth" and not (following and _NUMBER.fullmatch(following[0])):
+                given[place] = f"--smooth={_STRENGTH}"
+        return super().parse_args(ctx, given)
+
+
+_NUMBER = re.compile(r"[+-]?[0-9]*\.?[0-9]+")
 
 
 @click.command(
@@ -21,7 +38,9 @@ OVERLAP = 0.25  # of pipeline.tiles.plan, which brings numpy: no help should wai
         "genpercept predict 'shots/**/*.jpg' -o results -t matting --format cutout --resume",
         "genpercept predict photos/ -o results -m prs-eth/marigold-depth-v1-1 --steps 4 --ensemble-size 5",
         "genpercept predict photo.jpg -o room.glb --fit measured.csv --show",
-    )
+        "genpercept predict clip.mp4 -o results --smooth --side-by-side",
+    ),
+    cls=_Command,
 )
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @shared.model(help="Embedded name, folder or hub id.  [default: mini/depth]")
@@ -40,7 +59,7 @@ OVERLAP = 0.25  # of pipeline.tiles.plan, which brings numpy: no help should wai
     metavar="LIST",
     shell_complete=shared.complete_formats,
     help="Of png (16 bits), color, npy, npz, exr; depth: ply, points, mesh, glb; masks: mask, cutout; poses: coco; anomaly: "
-    "overlay.  [default: png,color; poses: coco,color; anomaly: overlay, too]",
+    "overlay; films: mp4, too.  [default: png,color; poses: coco,color; anomaly: overlay, too; films: mp4]",
 )
 @shared.processing_resolution()
 @shared.steps()
@@ -159,7 +178,23 @@ OVERLAP = 0.25  # of pipeline.tiles.plan, which brings numpy: no help should wai
 )
 @shared.vae_tiling()
 @shared.strips(help="--specialised, its codec in strips: less memory for large images, no seams.")
-@shared.resume(help="Skip images whose results are there and whole.")
+@click.option(
+    "--video",
+    panel=VIDEOS,
+    is_flag=True,
+    help="Take each folder or pattern of images as the frames of one clip, by name.",
+)
+@click.option("--fps", panel=VIDEOS, type=float, metavar="N", help="Frames a second of such a clip.  [default: 25]")
+@click.option(
+    "--smooth",
+    panel=VIDEOS,
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.0,
+    metavar="[W]",
+    help=f"Steady each pixel along its motion; W from 0 to below 1 is the past's weight, {_STRENGTH} unless given.",
+)
+@click.option("--side-by-side", panel=VIDEOS, is_flag=True, help="The film beside its colours, in one picture.")
+@shared.resume(help="Skip images whose results are there and whole; go on within a clip.")
 @shared.max_pixels()
 @click.option(
     "--overwrite",
@@ -182,22 +217,27 @@ def predict(
     vae_slicing: bool,
     vae_tiling: bool,
     show: bool,
+    video: bool,
+    fps: float | None,
+    smooth: float,
+    side_by_side: bool,
     **request: Any,
 ) -> int:
     """Predict images: files, folders, patterns such as 'photos/**/*.jpg', or - for stdin. Under `accelerate launch`: by several
-    processes.
+    processes. Films, frame by frame, become a film, DIR/<stem>_<task>.mp4.
 
     Ctrl-C finishes what is in hand; twice, it leaves at once. Exit code 0 when all went well, 1 when some images failed (they
     are listed at the end), 2 when none could be done.
     """
     if out is None and not show:
         raise click.UsageError("Missing option '--out' / '-o'.")
-    from genpercept.commands.predict.run import Machine, Request, run, run_and_show
+    from genpercept.commands.predict.run import Asked, Machine, Request, run, run_and_show
 
     names = None if formats is None else [name.strip().lower() for name in formats.split(",") if name.strip()]
     machine = Machine(device, batch_size, offload, vae_slicing, vae_tiling)
     how: dict[str, Any] = {"formats": names, "machine": machine, "resume": resume, "engine": engine}
     how |= {"recursive": recursive, "overwrite": overwrite, "debug": "--debug" in sys.argv}
+    how["clips"] = Asked(video, fps, smooth, side_by_side)
     if show or out is None:
         return run_and_show(inputs, out, Request(**request), **how)
     return run(inputs, out, Request(**request), **how)

@@ -16,8 +16,9 @@ class Progress:
 
     _EVERY = 5.0  # seconds between lines where there is no terminal
 
-    def __init__(self, total: int, outcome: Outcome, quiet: bool = False) -> None:
+    def __init__(self, total: int, outcome: Outcome, quiet: bool = False, noun: str = "image") -> None:
         self._total, self._outcome, self._quiet = total, outcome, quiet or said.quiet()
+        self._noun = noun
         self._bar: Any = None
 
     def __enter__(self) -> Progress:
@@ -48,21 +49,23 @@ class Progress:
         now = time.monotonic()
         rate = self._outcome.done / max(now - self._start, 1e-9)
         if self._bar is not None:
-            self._bar.update(self._task, completed=seen, rate=f"{rate:.2f} images/s")
+            self._bar.update(self._task, completed=seen, rate=f"{rate:.2f} {self._noun}s/s")
         elif now - self._last >= self._EVERY and seen < self._total and not self._quiet:
             self._last = now
             left = (self._total - seen) * (now - self._start) / max(seen, 1)
-            say(f"{seen}/{self._total} images, {rate:.2f} images/s, {left / 60:.0f} min {left % 60:02.0f} s left")
+            say(
+                f"{seen}/{self._total} {self._noun}s, {rate:.2f} {self._noun}s/s, {left / 60:.0f} min {left % 60:02.0f} s left"
+            )
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._bar is not None:
             self._bar.stop()
         if kind is None and (self._outcome.done or self._outcome.skipped) and not self._quiet:
             seconds = time.monotonic() - self._start
-            images = "1 image" if self._outcome.done == 1 else f"{self._outcome.done} images"
+            images = f"1 {self._noun}" if self._outcome.done == 1 else f"{self._outcome.done} {self._noun}s"
             parts = [f"{images} predicted in {seconds:.1f} s"]
             if self._outcome.done:
-                parts.append(f"{self._outcome.done / max(seconds, 1e-9):.2f} images/s")
+                parts.append(f"{self._outcome.done / max(seconds, 1e-9):.2f} {self._noun}s/s")
             parts += [f"{self._outcome.skipped} done before"] if self._outcome.skipped else []
             parts += [f"{self._outcome.failures} failed"] if self._outcome.failures else []
             say(", ".join(parts))

@@ -17,6 +17,8 @@ from genpercept.commands.files import fitted
 from genpercept.commands.files.inputs import gather, name_results
 from genpercept.commands.files.results import Job, Output, lost, lost_line, prepare_folder
 from genpercept.commands.predict import ends, local, processes, space
+from genpercept.commands.predict.clips import plan
+from genpercept.commands.predict.clips.plan import Asked, Clip
 from genpercept.commands.predict.ends import End
 from genpercept.commands.predict.model import Model
 from genpercept.commands.predict.progress import Progress, complain
@@ -28,8 +30,9 @@ from genpercept.core.names import choose
 from genpercept.core.said import say
 from genpercept.imaging import sidecars, write
 from genpercept.imaging.read import shown
+from genpercept.imaging.video import is_film
 
-__all__ = ["Machine", "Outcome", "Pipeline", "Progress", "Request", "run", "run_and_show", "write"]
+__all__ = ["Asked", "Machine", "Outcome", "Pipeline", "Progress", "Request", "run", "run_and_show", "write"]
 
 _INTERRUPTED = 128  # exit codes from here on are signals'
 _SHOWN = "genpercept-show-"  # folders of what is shown and not kept
@@ -49,6 +52,7 @@ def run(
     overwrite: bool = False,
     debug: bool = False,
     seen: Seen | None = None,
+    clips: Asked | None = None,
 ) -> int:
     """Predict files, folders and patterns into `out`/<name>_<task>.<ext>. The exit code: Outcome's, or 130 on Ctrl-C.
 
@@ -61,22 +65,23 @@ def run(
     write, or wrote for another image, is not replaced, unless `overwrite`. `resume` skips images whose files are whole and
     were made from the same file by the same request and weights. engine "ray": by the workers of a Ray cluster. Started by
     accelerate or torchrun, each process does its share. Either way `out`/manifest.jsonl says what is done. Of a folder with
-    a model per category (fit.json) each image has that of the category in whose folder it lies. debug: tracebacks of images'
-    errors. seen: is given each image's name, prediction and pixels. `load` stands in for genpercept.load.
-
-    What goes wrong with one image is told at the end, in a line; Ctrl-C once finishes what is in hand, and twice leaves. Raises
-    ValueError for what concerns all images: folders, formats, model, device, another run in the same folder.
+    a model per category (fit.json) each image has that of the category in whose folder it lies. debug: tracebacks of errors.
+    seen: is given each image's name, prediction and pixels. clips: of films (`clips.run`). `load` stands in for
+    genpercept.load. What goes wrong with one image is told at the end, in a line; Ctrl-C once finishes what is in hand, and
+    twice leaves. Raises ValueError for what concerns all: folders, formats, model, device, another run in the folder.
     """
     request, machine = request or Request(), machine or Machine()
-    chosen = check(request, machine, formats)
+    stills, of_clips = plan.formats(formats)
+    chosen = check(request, machine, stills or None if of_clips else stills)
     choose("engine", engine, ENGINES)
     if load is None and not Path(request.model_name).expanduser().is_file():  # an exported graph is a file
         hub.here(request.model_name, request.subfolder)
     outcome, places = Outcome(), _Places()
-    how = Output(out, chosen, resume, overwrite, debug, seen)
+    asked = replace(clips or Asked(), formats=of_clips)
+    how = Output(out, stills and chosen, resume, overwrite, debug, seen)
     with Stop(places.clean) as stop, _scratch(inputs, out) as places.scratch:
         try:
-            jobs = _all(inputs, how, request, machine, engine, load, recursive, outcome, places, stop)
+            jobs = _all(inputs, how, request, machine, asked, engine, load, recursive, outcome, places, stop)
         except KeyboardInterrupt:
             complain(
                 f"genpercept: interrupted; {outcome.done} images are done and whole, --resume continues with the rest"
@@ -169,6 +174,7 @@ def _all(
     how: Output,
     request: Request,
     machine: Machine,
+    asked: Asked,
     engine: str,
     load: Callable[..., Pipeline] | None,
     recursive: bool,
@@ -177,22 +183,27 @@ def _all(
     stop: Stop,
 ) -> list[Job]:
     """What there was to do; it has been done, or has failed, as `outcome` says."""
-    end = ends.of(how.out, how.formats, places.scratch)
-    jobs = _jobs(inputs, end, recursive, outcome, places)
+    end = plan.end(how.out, asked) or ends.of(how.out, how.formats, places.scratch)
+    jobs, clips = _jobs(inputs, end, recursive, asked, outcome, places)
     request = space.located(request, len(jobs))
-    if len(jobs) > 1 and (end.file or end.stdout):
-        raise ValueError(f"--out {how.out}: one file for {len(jobs)} images: name a folder")
+    if len(jobs) + len(clips) > 1 and (end.file or end.stdout):
+        raise ValueError(f"--out {how.out}: one file for {len(jobs) + len(clips)} images: name a folder")
+    plan.refuse(jobs, clips, asked, request, end, how, engine == "ray" or processes.several())
     if (end.stdout or any(job.given for job in jobs)) and (processes.several() or engine == "ray"):
         raise ValueError("-: stdin and stdout are one process's: leave out --engine ray, accelerate and torchrun")
     output = replace(how, out=end.folder, formats=end.formats)
-    with _held(jobs, end, places):
-        for asked, part in _by_model(jobs, request, outcome):
-            model = Model(asked, processes.own_device(machine), load)
+    with _held([*jobs, *(clip.job for clip in clips)], end, places):
+        for its, part in _by_model(jobs, request, outcome) if jobs or not clips else ():
+            model = Model(its, processes.own_device(machine), load)
             _predict(part, model, output, outcome, engine, stop)
             if end.stdout and outcome.done:
                 ends.to_stdout(part[0], model.task)
             del model  # before the next one
-    return jobs
+        if clips:
+            from genpercept.commands.predict.clips.run import predict
+
+            predict(clips, Model(request, machine, load), asked, output, outcome, stop)
+    return [*jobs, *(clip.job for clip in clips)]
 
 
 @contextmanager
@@ -225,26 +236,36 @@ class _Places:
                     path.unlink()
 
 
-def _jobs(inputs: Sequence[str | Path], end: End, recursive: bool, outcome: Outcome, places: _Places) -> list[Job]:
+def _jobs(
+    inputs: Sequence[str | Path], end: End, recursive: bool, asked: Asked, outcome: Outcome, places: _Places
+) -> tuple[list[Job], list[Clip]]:
     """What is to be predicted, with folders that are ready for it; says what is left out, and notes what is wrong."""
-    found = gather([given for given in inputs if str(given) != ends.STREAM], recursive=recursive)
+    files = [given for given in inputs if str(given) != ends.STREAM]
+    if asked.together:
+        clips = plan.together(inputs, asked, end)
+        places.out, places.folders = end.folder, [end.folder]
+        prepare_folder(end.folder, files)
+        return [], clips
+    found = gather(files, recursive=recursive)
     outcome.problems = found.problems
     if processes.first():
         for note in found.notes:
             say(f"genpercept: {note}")
     names = name_results(found.files, found.root)
-    jobs = [end.job(file, name) for file, name in zip(found.files, names, strict=True)]
+    named = list(zip(found.files, names, strict=True))
+    jobs = [end.job(file, name) for file, name in named if not is_film(file)]
+    clips = [Clip(end.job(file, name)) for file, name in named if is_film(file)]
     if (piped := ends.stdin(inputs, places.scratch)) is not None:
         if piped.name in map(str.casefold, names):
             raise ValueError(f"-: its results would be called as those of {piped.name}: predict it into another folder")
         jobs.append(end.job(piped, piped.name, ends.STREAM))
     places.out = end.folder
-    if jobs:
+    if everything := [*jobs, *(clip.job for clip in clips)]:
         folders = () if end.file or end.stdout else inputs
-        places.folders = list(dict.fromkeys((end.folder, *(job.stem.parent for job in jobs))))
+        places.folders = list(dict.fromkeys((end.folder, *(job.stem.parent for job in everything))))
         for folder in places.folders:
             prepare_folder(folder, folders)
-    return jobs
+    return jobs, clips
 
 
 @contextmanager

@@ -36,11 +36,10 @@ from genpercept.commands.serve.limits import (
     Unknown,
 )
 from genpercept.commands.serve.scheduling import Lane, Scheduler, Waiting
+from genpercept.commands.serve.space import placed
 from genpercept.core.devices import out_of_memory
 from genpercept.core.names import hint
 from genpercept.core.texts import one_line
-from genpercept.imaging import known
-from genpercept.imaging.camera import Camera
 from genpercept.imaging.kinds import KINDS
 from genpercept.imaging.prediction import Prediction
 from genpercept.tasks import TASKS
@@ -314,7 +313,7 @@ class Engine:
         ticket.hold(len(data) + image.nbytes + prediction.values.nbytes)
         traced = {"request": lane.model.asking(**asked.computed).request.record() | {"model": name}}
         prediction.meta |= traced | {"weights": lane.model.weights()}
-        return _in_space(prediction, image, camera, asked), image, seconds
+        return placed(prediction, (image.shape[0], image.shape[1]), camera, asked), image, seconds
 
     def _padded(self, lane: Lane, image: np.ndarray, asked: Asked) -> tuple[int, int] | None:
         """The size at which the network sees the image. TooLarge where it would see more than is allowed."""
@@ -391,18 +390,3 @@ class Engine:
     def _busy(self) -> Busy:
         held = f"{self.in_hand} requests of {self.bytes // 2**20} MiB are in hand"
         return Busy(f"{held}: try again later", self.in_hand * self._seconds / 2)
-
-
-def _in_space(prediction: Prediction, image: np.ndarray, camera: Camera | None, asked: Asked) -> Prediction:
-    """With its camera, and in metres where distances are known. Unacceptable where these tell no scale and shift."""
-    size = (image.shape[0], image.shape[1])
-    if asked.fov is not None:
-        camera = Camera.of_fov(asked.fov, size)
-    if camera is not None:
-        prediction.meta["camera"] = camera.to_meta()
-    if asked.known is None:
-        return prediction
-    try:
-        return prediction.fit(known.of_text(asked.known, size, what="known"))
-    except ValueError as error:
-        raise Unacceptable(one_line(error)) from None

@@ -1,0 +1,1 @@
+"""Films, and images as the frames of a clip, under `genpercept predict`."""
