@@ -70,6 +70,16 @@ def test_colours_survive_out_and_in_at_both_matrices(tmp_path: Path) -> None:
         assert np.abs(np.array(inner) - np.array(COLOURS)).max() <= 6, size
 
 
+def test_the_same_frames_give_the_same_bytes(tmp_path: Path) -> None:
+    frames, found = films.panned(films.textured(0, (96, 260)), 24, (96, 128)), set()
+    for i in range(6):
+        with Writer(tmp_path / f"{i}.mp4", Fraction(25), Fraction(1, 25)) as out:
+            for k, image in enumerate(frames):
+                out.write(image, Fraction(k, 25))
+        found.add((tmp_path / f"{i}.mp4").read_bytes())
+    assert len(found) == 1
+
+
 def test_odd_edges_are_padded_by_what_is_beside_them(tmp_path: Path) -> None:
     image = quarters((48, 64))[:47, :63]
     with Writer(tmp_path / "odd.mp4", Fraction(25), Fraction(1, 25)) as out:
