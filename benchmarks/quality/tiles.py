@@ -38,7 +38,7 @@ from genpercept.metrics._depth import figures
 from genpercept.pipeline.refine import edges, matte
 from genpercept.pipeline.tiles import run as in_tiles
 from genpercept.pipeline.tiles.join import Canvas
-from genpercept.pipeline.tiles.plan import Place
+from genpercept.pipeline.tiles.plan import Place, Plan
 
 SIZE = (1536, 2048)
 FAR, FACTORS = 25.0, (1.05, 1.15, 1.25)
@@ -75,8 +75,16 @@ def scene(index: int, cache: Path | None) -> Scene:
 class Feathered(Canvas):
     """Weighted means of the fitted tiles' values."""
 
-    def __init__(self, plan: Any, whole_CHW: np.ndarray, *, slopes: bool = True) -> None:
-        super().__init__(plan, whole_CHW, slopes=False)
+    def __init__(self, plan: Plan, whole_CHW: np.ndarray) -> None:
+        super().__init__(plan, whole_CHW)
+        self._sum[...] = 0
+
+    def add(self, place: Place, tile_CHW: np.ndarray) -> None:
+        weight = self._plan.rows.centres[place.row][:, None] * self._plan.columns.centres[place.column]
+        self._sum[:, place.rows, place.columns] += weight * tile_CHW
+
+    def joined(self) -> np.ndarray:
+        return self._sum
 
 
 class SideBySide(Feathered):
@@ -151,7 +159,7 @@ def judge(task: str, scenes: Sequence[Scene], batch_size: int) -> dict[str, dict
     """Way -> mean figures over the scenes, with the seam error and CPU seconds of an image."""
     pipe = genpercept.load(f"mini/{task}", device="cpu")
     ways = {name: (options, Canvas) for name, options in OPTIONS.items()}
-    if JUDGES[task] is depth_figures:
+    if JUDGES[task] in (depth_figures, classes_figures):
         ways |= {
             "tiles 512, feathered": ({"tiles": 512}, Feathered),
             "tiles 512, side by side": ({"tiles": 512}, SideBySide),

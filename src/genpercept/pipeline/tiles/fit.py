@@ -1,8 +1,9 @@
 """A tile's answer brought to the whole picture's: by least squares, as far as the kind of answer leaves it open.
 
-A network that sees a part of a scene does not know how far away it is, or where the camera looked: depth comes at a scale and a
-shift of its own, and normals turned, since it takes the part's middle for the middle of the picture. Both answers are averaged
-to the pixels of the whole's own pass before they are compared, so that the tile's sharper edges do not count as errors.
+A network that sees a part of a scene does not know how far away it is: depth comes at a scale and a shift of its own. Both
+answers are averaged to the pixels of the whole's own pass before they are compared, so that the tile's sharper edges do not
+count as errors. Which kinds are fitted, and how, was measured (benchmarks/quality/tiles.md): a rotation of normals, which a
+network might owe to a part that is not in the middle, brought nothing, so that they are taken as they are.
 """
 
 from __future__ import annotations
@@ -22,14 +23,9 @@ Fit = Callable[
 ]  # (tile (C, h, w), whole (C, h, w), pixels to average) -> tile
 
 
-def of(kind: Kind) -> Fit | None:
-    """What brings tiles of this kind to the whole; None: they are joined as they are, by their scores.
-
-    Class ids are decoded from scores, which have no scale of their own to be fitted.
-    """
-    if kind.merge is None:
-        return None
-    return together if kind.gray else _FITS[kind.merge]
+def of(kind: Kind) -> Fit:
+    """What brings tiles of this kind to the whole. Scores of classes, and the colours that stand for them, as one quantity."""
+    return together if kind.gray or kind.merge is None else _FITS[kind.merge]
 
 
 def together(tile_CHW: np.ndarray, whole_CHW: np.ndarray, pixels: int) -> np.ndarray:
@@ -46,19 +42,12 @@ def by_channel(tile_CHW: np.ndarray, whole_CHW: np.ndarray, pixels: int) -> np.n
     return np.concatenate([together(t[None], w[None], pixels) for t, w in zip(tile_CHW, whole_CHW, strict=True)])
 
 
-def turned(tile_3HW: np.ndarray, whole_3HW: np.ndarray, pixels: int) -> np.ndarray:
-    """Rotated by what brings the tile's directions nearest to the whole's (Kabsch 1976, Wahba's problem), robustly."""
-    t, w = (averaged(x, pixels).reshape(3, -1).astype(np.float64) for x in (tile_3HW, whole_3HW))
-    weight = np.ones(t.shape[1])
-    rotation = np.eye(3)
-    for _ in range(_ROUNDS):
-        u, _, v = np.linalg.svd((w * weight) @ t.T)
-        rotation = u @ np.diag([1, 1, np.sign(np.linalg.det(u @ v)) or 1.0]) @ v
-        weight = huber(np.linalg.norm(rotation @ t - w, axis=0))
-    return np.einsum("ij,jhw->ihw", rotation.astype(np.float32), tile_3HW)
+def as_it_is(tile_CHW: np.ndarray, whole_CHW: np.ndarray, pixels: int) -> np.ndarray:
+    """Nothing is left open."""
+    return tile_CHW
 
 
-_FITS: dict[MergeRule, Fit] = {"affine": together, "mean": by_channel, "channels": by_channel, "unit vectors": turned}
+_FITS: dict[MergeRule, Fit] = {"affine": together, "mean": by_channel, "channels": by_channel, "unit vectors": as_it_is}
 
 
 def line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:

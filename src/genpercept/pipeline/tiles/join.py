@@ -10,47 +10,38 @@ from __future__ import annotations
 
 import numpy as np
 
-from genpercept.pipeline.tiles.plan import Axis, Place, Plan
+from genpercept.pipeline.tiles.plan import Place, Plan
 
 WAVE = 0.5  # wave length, in edges of a tile, above which the whole decides: see benchmarks/quality/tiles.md
 
 
 class Canvas:
-    """Where tiles (C, h, w) are put, one after the other, over the whole's answer (C, H, W), which it may overwrite.
+    """Where tiles (C, h, w) are put, one after the other, over the whole's answer (C, H, W)."""
 
-    slopes: join them in the gradient domain; else, by weighted means of their values.
-    """
-
-    def __init__(self, plan: Plan, whole_CHW: np.ndarray, *, slopes: bool = True, wave: float = WAVE) -> None:
-        self._plan, self._slopes = plan, slopes
-        self._pull = (2 * np.pi / (wave * max(plan.rows.tile, plan.columns.tile))) ** 2
+    def __init__(self, plan: Plan, whole_CHW: np.ndarray, *, wave: float = WAVE) -> None:
+        self._plan = plan
+        self._pull = np.float32((2 * np.pi / (wave * max(plan.rows.tile, plan.columns.tile))) ** 2)
         self._sum = np.zeros_like(whole_CHW)
-        if slopes:
-            self._abutting(whole_CHW)
-            self._sum += np.float32(self._pull) * whole_CHW
+        self._abutting(whole_CHW)
+        self._sum += self._pull * whole_CHW
 
     def add(self, place: Place, tile_CHW: np.ndarray) -> None:
         """A tile that has been fitted to the whole."""
         rows, columns = self._plan.rows, self._plan.columns
         y, x = rows.centres[place.row][:, None], columns.centres[place.column]
-        target = self._sum[:, place.rows, place.columns]
-        if not self._slopes:
-            target += y * x * tile_CHW
-            return
         across = y * columns.between[place.column] * np.diff(tile_CHW, axis=2)
         down = rows.between[place.row][:, None] * x * np.diff(tile_CHW, axis=1)
-        _add_slopes(target, across, down)
+        _add_slopes(self._sum[:, place.rows, place.columns], across, down)
 
     def joined(self) -> np.ndarray:
         """The map (C, H, W) float32; the canvas is used up."""
-        if not self._slopes:
-            return self._sum
         from scipy import fft
 
         for channel in self._sum:
             transformed = fft.dctn(channel, type=2, norm="ortho", overwrite_x=True)
-            for rows, stiffness in zip(transformed, _frequencies(len(channel)), strict=True):
-                rows /= stiffness + _frequencies(channel.shape[1]) + np.float32(self._pull)
+            across = _frequencies(channel.shape[1]) + self._pull
+            for row, stiffness in zip(transformed, _frequencies(len(channel)), strict=True):
+                row /= stiffness + across
             channel[...] = fft.idctn(transformed, type=2, norm="ortho", overwrite_x=True)
         return self._sum
 
@@ -89,11 +80,7 @@ def seam_error(map_CHW: np.ndarray, plan: Plan, stride: int) -> float | None:
             if 2 <= at <= of.length - 2:
                 before, here, after = (steps.take(at - 1 + d, axis) for d in (-1, 0, 1))
                 jump = float(np.abs(here - (before + after) / 2).mean())
-                (at_seams if _near_seam(of, at) else inside).append(jump)
+                (at_seams if at in of.seams else inside).append(jump)
     if not at_seams or not inside or not any(inside):
         return None
     return float(np.mean(at_seams) / np.mean(inside))
-
-
-def _near_seam(of: Axis, at: int) -> bool:
-    return at in of.seams

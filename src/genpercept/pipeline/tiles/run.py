@@ -3,7 +3,8 @@
 Raw maps are joined, before a task makes values of them, so that what a task does once per image (stretching to its minimum and
 maximum, choosing the likeliest class, thresholds) it does once, at the image's size. What "raw" is, by kind: of painted maps
 of one quantity (depth, disparity, masks, mattes, defects) the quantity itself, to which a scale and a shift belong; of normals
-directions; of classes scores, or colours, whose distances to the classes' colours are scores that are linear in them.
+directions; of classes scores, or colours, whose distances to the classes' colours are scores that are linear in them. Classes
+need the whole most: scores of tiles that were only blended were right at 50 pixels of 100 where the whole's were at 75.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def _joined(
     """A canvas for each run, with all tiles on it. Tiles share batches; no more of them are in memory at once."""
     coarse = max(1, round(plan.geometry.resized[0] / geometry.resized[0]))
     fitted = fit.of(kind)
-    canvases = [Canvas(plan, level, slopes=fitted is not None) for level in levels]
+    canvases = [Canvas(plan, level) for level in levels]
     for places in _batches(plan, run.batch_size):
         x = arrays.space(image).concatenate([image[..., p.rows, p.columns] for p in places])
         windows = [Window(plan.geometry.padded, (p.rows.start, p.columns.start)) for p in places]
@@ -73,7 +74,7 @@ def _joined(
             for canvas, level, answer in zip(canvases, levels, raw[i * run.members :], strict=False):
                 tile = _one_quantity(arrays.to_numpy(answer), kind)
                 part = level[:, place.rows, place.columns]
-                canvas.add(place, tile if fitted is None else fitted(tile, part, coarse))
+                canvas.add(place, fitted(tile, part, coarse))
     return canvases
 
 
