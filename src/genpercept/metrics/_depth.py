@@ -158,7 +158,7 @@ class DepthPlugin(MetricPlugin[DepthMetric]):
         if len(kinds) > 1:
             raise ValueError(f"predictions of different kinds in one set: {', '.join(sorted(kinds))}")
         spaces = {_SPACES[distance] for kind in kinds if (distance := KINDS[kind].distance)} - {self.space}
-        return {**{"space": space for space in spaces}, **options}
+        return {**({"space": spaces.pop()} if spaces else {}), **options}
 
     def panels(
         self, prediction: Prediction, truth: Mapping[str, Any], image: np.ndarray, metric: DepthMetric, name: str

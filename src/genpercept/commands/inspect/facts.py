@@ -265,9 +265,7 @@ def _public(folder: Path, report: Report, given: Given) -> None:
         _family(folder, report, given)
 
 
-def _unet_problem(
-    unet: Path, config: dict[str, Any], found: dict[str, Header], headless: bool, backbone: str
-) -> str:
+def _unet_problem(unet: Path, config: dict[str, Any], found: dict[str, Header], headless: bool, backbone: str) -> str:
     try:
         plain = {k: v for k, v in config.items() if k != "_class_name"}
         stored = {k: h.shape for k, h in found.items()}

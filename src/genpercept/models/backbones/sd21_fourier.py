@@ -90,15 +90,16 @@ def image_of(re: Tensor, im: Tensor, width: int) -> Tensor:
 
 def _waves(size: int, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Cosines and sines (size, count) of `count` frequencies over `size` places, orthonormal; zeros are exact."""
-    turn = torch.outer(torch.arange(size, device=device), torch.arange(count, device=device)) % size
-    angle = turn.float() * (2 * math.pi / size)
-    sine = torch.where(turn * 2 % size == 0, 0.0, angle.sin())
-    return angle.cos() / size**0.5, sine / size**0.5
+    places, whole = torch.arange(size, device=device), torch.scalar_tensor(size, dtype=torch.int64, device=device)
+    turn = (places[:, None] * torch.arange(count, device=device)) % whole  # a tensor: graphs know no other size yet
+    angle = turn.float() * (2 * math.pi / whole)
+    sine = torch.where(turn * 2 % whole == 0, 0.0, angle.sin())
+    return angle.cos() / whole.sqrt(), sine / whole.sqrt()
 
 
 def _is_real(size: int, count: int, device: torch.device) -> Tensor:
     """(count,) bool: the frequencies that are their own mirror image."""
-    return torch.arange(count, device=device) * 2 % size == 0
+    return torch.arange(count, device=device) * 2 % torch.scalar_tensor(size, dtype=torch.int64, device=device) == 0
 
 
 def _full_precision(device: str) -> contextlib.AbstractContextManager[object]:
@@ -108,7 +109,7 @@ def _full_precision(device: str) -> contextlib.AbstractContextManager[object]:
 
 class SD21Fourier(BackbonePlugin):
     name = "sd21_fourier"
-    class_name = "UNet2DConditionModel"  # as DepthMaster's own code calls its class; diffusers' would leave the block out
+    class_name = "UNet2DConditionModel"  # as DepthMaster's code calls its own class, which is not diffusers'
     input = "latent"
     folder = "unet"
     foldable = True

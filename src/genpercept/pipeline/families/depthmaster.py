@@ -15,6 +15,7 @@ from genpercept.pipeline.families._from_base import Base
 from genpercept.pipeline.families._headers import Layout
 
 TIMESTEP = 1
+TASK_OPTIONS = {"root": True}
 BLOCK = "fftblock."  # begins the names of the block's tensors
 
 
@@ -39,7 +40,7 @@ class DepthMaster(UNetFamily):
         }
         settings: dict[str, Any] = {
             "paradigm_options": {"timestep": TIMESTEP, "prediction_type": "sample"},
-            "task_options": {"root": True},
+            "task_options": TASK_OPTIONS,
             "decided": decided,
         }
         if (stated := layout.index.get("default_processing_resolution")) is not None:
