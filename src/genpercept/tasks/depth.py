@@ -40,8 +40,11 @@ def normalise(depth_HW: Tensor, valid_HW: Tensor, invalid: str = "published") ->
 @dataclass(frozen=True)
 class Depth(AffineTask):
     name = "depth"
-    kind = "depth_affine"
     metric = "depth"
+
+    @property
+    def kind(self) -> str:
+        return "depth_affine"
 
     def normalise(self, depth_HW: Tensor, valid_HW: Tensor) -> Tensor:
         return normalise(depth_HW, valid_HW, self.invalid)

@@ -18,7 +18,7 @@ from genpercept.models.codecs import CODECS, ends
 from genpercept.models.heads import HEADS
 from genpercept.models.paradigms import PARADIGMS
 from genpercept.pipeline import base_model, loading
-from genpercept.pipeline.families import FAMILIES, Candidate, _from_base, _headers
+from genpercept.pipeline.families import FAMILIES, _from_base, _headers
 from genpercept.pipeline.manifest import has_manifest, is_as_saved, needed_parts, part_path, read_manifest
 from genpercept.tasks import TASKS
 
@@ -195,7 +195,7 @@ def _is_base(folder: Path) -> bool:
     name = str(read_json(folder / "model_index.json").get("_class_name"))
     if not name.startswith(("StableDiffusion", "DiffusionPipeline", "PixArt")) or _trained(folder):
         return False
-    return _sure(folder) is None
+    return loading.told(folder) is None
 
 
 def _trained(folder: Path) -> bool:
@@ -203,15 +203,6 @@ def _trained(folder: Path) -> bool:
     path = folder / "unet" / "config.json"
     config = read_json(path) if path.is_file() else {}
     return config.get("in_channels", 4) not in (4, 9) or config.get("projection_class_embeddings_input_dim") == 4
-
-
-def _sure(folder: Path, *, allow_pickle: bool = False) -> Candidate | None:
-    """The family that the tensors' names and shapes leave no doubt of; None for several, none, and what cannot be read."""
-    try:
-        sure = [c for c in loading.candidates(folder, allow_pickle=allow_pickle) if c.sure]
-    except ValueError:
-        return None
-    return sure[0] if len(sure) == 1 else None
 
 
 def _base(folder: Path, report: Report, given: Given) -> None:
@@ -251,7 +242,7 @@ def _public(folder: Path, report: Report, given: Given) -> None:
     report.parts.append(part)
     headless = bool(found) and not any(name in found for name in _headers.OUTPUT)
     if not part.problem:
-        sure = _sure(folder, allow_pickle=given.allow_pickle)
+        sure = loading.told(folder, allow_pickle=given.allow_pickle)
         part.problem = _unet_problem(unet, config, found, headless, sure.backbone if sure else "sd21")
     part.details = _unet_details(config)
     if headless:

@@ -13,7 +13,7 @@ from torch import nn
 
 from genpercept.checkpoints import parts
 from genpercept.models.backbones import BACKBONES
-from genpercept.pipeline.families import Candidate
+from genpercept.pipeline.families._candidate import Candidate
 from genpercept.pipeline.families._from_base import Base, check, find_base, lacking, load_vae, prompt, refuse_untouched
 from genpercept.pipeline.families._headers import Layout, read_layout
 from genpercept.pipeline.pipeline import GenPerceptPipeline
