@@ -14,6 +14,7 @@ a seed; weights and biases are then enlarged, so that every branch counts in the
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 import shutil
 import sys
@@ -141,9 +142,10 @@ def told(forward: Callable[..., Any], timestep: int, x: torch.Tensor, _: int, **
 def main() -> None:
     stand_in()
     sys.path.insert(0, sys.argv[1])
-    from depthmaster import DepthMasterPipeline
-    from depthmaster.modules import unet_2d_condition_s2 as theirs
     from diffusers import UNet2DConditionModel
+
+    DepthMasterPipeline: Any = importlib.import_module("depthmaster").DepthMasterPipeline
+    theirs: Any = importlib.import_module("depthmaster.modules.unet_2d_condition_s2")
 
     torch.manual_seed(20250115)
     block = theirs.BlockFE(dim=64)
@@ -184,7 +186,8 @@ def main() -> None:
     pipe.unet = stock.eval()
     found["answer_wide_stock"] = run(found["image_wide"], 0)
     wrong["block left out"] = float(np.abs(found["answer_wide_stock"] - found["answer_wide"]).max())
-    np.savez_compressed(HERE / "answers.npz", **found)
+    save: Any = np.savez_compressed
+    save(HERE / "answers.npz", **found)
     facts = {
         "parameters of BlockFE(1280)": sum(p.numel() for p in theirs.BlockFE.func().parameters()),
         "parameters of BlockFE(64)": sum(p.numel() for p in block.parameters()),
