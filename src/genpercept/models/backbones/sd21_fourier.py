@@ -104,7 +104,9 @@ def _is_real(size: int, count: int, device: torch.device) -> Tensor:
 
 def _full_precision(device: str) -> contextlib.AbstractContextManager[object]:
     """Without autocast, which would compute the transforms in half precision."""
-    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else contextlib.nullcontext()
+    known = torch.amp.is_autocast_available(device)  # which it is not on the meta device
+    half = known and torch.is_autocast_enabled(device)
+    return torch.autocast(device, enabled=False) if half else contextlib.nullcontext()
 
 
 class SD21Fourier(BackbonePlugin):
