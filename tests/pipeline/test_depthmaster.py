@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -20,9 +21,11 @@ from safetensors.torch import load_file
 import genpercept
 from genpercept import GenPerceptPipeline, Prediction
 from genpercept.commands.cli import cli
+from genpercept.commands.inspect.facts import Given, look
 from genpercept.core.values import Features
 from genpercept.models.backbones import as_backbone
 from genpercept.models.backbones.sd21_fourier import FourierBlock
+from genpercept.training.networks.slim_unet import slim_unet
 from tests.support.depthmaster import ANSWERS, BLOCK, FACTS, WEIGHTS, checkpoint, edit
 from tests.support.paths import SD_TINY
 
@@ -164,6 +167,34 @@ def test_its_tensors_tell_it(pipe: GenPerceptPipeline, folder: Path) -> None:
     assert pipe.resolution == 768 and "fftblock" in pipe.meta["decided"]["family"]
     with pytest.raises(ValueError, match=r"'depthmaster' has no depth of this kind .*choose disparity"):
         load(folder, task="depth")
+
+
+def test_inspect_says_what_it_is_whatever_its_index_calls_it(tmp_path: Path) -> None:
+    """Its own code loads the folder by diffusers' classes first, so that an index may name a stock pipeline."""
+    folder = checkpoint(tmp_path / "m")
+    for name in ("DepthMasterPipeline", "StableDiffusionPipeline"):
+        (folder / "model_index.json").write_text(json.dumps({"_class_name": name}))
+        report = look(str(folder), folder, Given())
+        assert report.loads and report.kind == "public checkpoint", report
+        assert (report.facts["family"], report.facts["task"]) == ("depthmaster", "disparity")
+        assert load(folder).meta["family"] == "depthmaster"
+    edit(folder, lambda t: t.pop(f"{BLOCK}norm.bias"))
+    report = look(str(folder), folder, Given())
+    assert not report.loads and "missing fftblock.norm.bias" in report.problems[0]
+
+
+def test_its_repository_is_known_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint(tmp_path / "m")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(tmp_path / "m"))
+    pipe = load(Path("zysong212/DepthMaster"))
+    assert pipe.task == "disparity" and "published" in pipe.meta["decided"]["family"]
+    with pytest.raises(ValueError, match="is published for disparity, not depth"):
+        load(Path("zysong212/DepthMaster"), task="depth")
+
+
+def test_what_makes_it_smaller_would_drop_its_block(pipe: GenPerceptPipeline) -> None:
+    with pytest.raises(ValueError, match="a U-Net with a block behind its middle cannot lose others"):
+        slim_unet(pipe.unet, blocks=1)
 
 
 def test_an_index_says_the_resolution(tmp_path: Path) -> None:
