@@ -52,8 +52,8 @@ class Case:
 
 
 def starts(root: Path) -> dict[str, Path]:
-    """A folder for each kind, whole: a predictor of ours, a GenPercept U-Net, an 8-channel one, a base, an adapter."""
-    made = {name: root / name for name in ("ours", "dpt", "v2", "marigold", "base", "lora", "mini")}
+    """A folder for each kind, whole: a predictor of ours, a GenPercept U-Net, an 8-channel one, a base, an adapter, ..."""
+    made = {name: root / name for name in ("ours", "dpt", "v2", "marigold", "base", "lora", "mini", "depthmaster")}
     pipe = GenPerceptPipeline.from_base(BASE, "depth", resolution=0)
     pipe.save_pretrained(made["ours"])
     head = parts.load_part(HEADS.find("dpt"), GOLDEN / "dpt_head_identity")
@@ -67,6 +67,9 @@ def starts(root: Path) -> dict[str, Path]:
     adapters.add_lora(pipe.unet, 4)
     adapters.save_lora(pipe.unet, made["lora"])
     shutil.copytree(hub.embedded_root(), made["mini"])
+    shutil.copytree(BASE, made["depthmaster"], ignore=shutil.ignore_patterns("scheduler", "model_index.json"))
+    block = load_file(GOLDEN / "depthmaster" / "block.safetensors")
+    change(made["depthmaster"] / "unet" / WEIGHTS, lambda t: t.update({f"fftblock.{k}": v for k, v in block.items()}))
     return made
 
 
@@ -267,6 +270,30 @@ def cases() -> Iterator[Case]:
         tensors(f"m/depth/unet/{WEIGHTS}", lambda t: t.update({"conv_in.weight": torch.zeros(4, 4, 3, 3)})),
         {},
         "m/depth",
+    )
+    block = f"m/unet/{WEIGHTS}"
+    yield Case(
+        "DepthMaster: a layer of its block is missing",
+        "depthmaster",
+        tensors(block, lambda t: [t.pop(f"fftblock.conv_f4.{k}") for k in ("weight", "bias")]),
+    )
+    yield Case(
+        "DepthMaster loaded as GenPercept, which would drop its block",
+        "depthmaster",
+        lambda work: None,
+        {"family": "genpercept", "task": "disparity"},
+    )
+    yield Case(
+        "DepthMaster: its block is gone",
+        "depthmaster",
+        tensors(block, lambda t: [t.pop(name) for name in list(t) if name.startswith("fftblock.")]),
+        {"family": "depthmaster", "task": "disparity"},
+    )
+    yield Case(
+        "DepthMaster, which predicts roots of disparity, asked for depth",
+        "depthmaster",
+        lambda work: None,
+        {"task": "depth"},
     )
 
 

@@ -244,6 +244,19 @@ def test_marigold_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(seen) == peer.steps and answer.prediction.shape == (1, 1, 32, 32)  # runs share a batch
 
 
+def test_depthmaster_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the embedded base's sizes, by modules of ours, block and all."""
+    monkeypatch.setattr(peers, "configurations", lambda shape, codec: build.configurations("mini", codec))
+    peer = peers.find("depthmaster")
+    row = peers.measure(peer, MINI, QUICK)
+    assert row["network"]["runs"] == 1 and row["tflops"] > 0
+    model, seen = peer.build().eval(), []
+    model.unet.bottleneck.register_forward_hook(lambda *_: seen.append(1))
+    with torch.inference_mode():
+        assert model(torch.rand(1, 3, 32, 32)).predicted_depth.shape == (1, 32, 32)
+    assert seen == [1]
+
+
 def test_unknown_peers_are_refused() -> None:
     with pytest.raises(ValueError, match="did you mean 'dpt-large'"):
         peers.chosen(["dpt-larg"])

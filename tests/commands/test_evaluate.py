@@ -29,6 +29,7 @@ from genpercept.commands.evaluate.scoring import Rules, Scorer, Source
 from genpercept.commands.evaluate.sets import SetSpec
 from genpercept.core.values import Sample
 from genpercept.data import DATASETS
+from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import METRICS
 from genpercept.pipeline.loading import load
 from genpercept.pipeline.pipeline import GenPerceptPipeline
@@ -299,6 +300,21 @@ def test_without_predictions_kept_a_finished_set_is_not_done_again(
     assert len(list(out.glob("predictions/*/*.npz"))) == 3  # of the pictures
     _, again = evaluated(folder, out, keep=False, resume=True)
     assert len(calls) == COUNT and timeless(again) == timeless(first)
+
+
+@pytest.mark.parametrize("ending", ["npz", "npy"])
+def test_predictions_in_files_are_aligned_by_their_own_kind(folder: Path, tmp_path: Path, ending: str) -> None:
+    """Roots of disparity are not disparities: what the file says, or the one beside it, decides."""
+    found = {}
+    for kind, of in (("disparity_affine", lambda d: 1 / d), ("root_disparity_affine", lambda d: 1 / np.sqrt(d))):
+        for path in (folder / "depth").glob("*.npy"):
+            values = (of(np.load(path)) * 0.5).astype(np.float32)
+            target = tmp_path / kind / f"{path.stem}_disparity.{ending}"
+            target.parent.mkdir(exist_ok=True)
+            Prediction(values, kind).save(target, [ending])
+        _, (result,) = evaluated(folder, tmp_path / f"out_{kind}", models=[], files=[str(tmp_path / kind)])
+        found[kind] = result["figures"]["abs_rel"]
+    assert max(found.values()) < 1e-5, found
 
 
 def test_a_foreign_folder_is_left_alone(folder: Path, tmp_path: Path) -> None:

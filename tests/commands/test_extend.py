@@ -295,6 +295,19 @@ def test_the_demo_ensembles_and_arrays(home: Home) -> None:
 
 
 @pytest.mark.usefixtures("walk")
+def test_a_family_of_the_package_runs_its_checkpoint_as_it_says(home: Home) -> None:
+    meta = json.loads((home.folder / "inked" / "a_depth.json").read_text())["meta"]
+    assert (meta["family"], meta["task"], meta["decided"]["prompt"]) == ("inkwell", "depth", "empty, not padded")
+    options = meta["paradigm_options"]
+    assert (options["timestep"], options["prediction_type"]) == (500, "sample")
+    ask = "import genpercept; print(genpercept.load('inkwell', device='cpu').meta['family'])"
+    assert home.python("-c", ask).strip() == "inkwell"
+    predict = ("genpercept", "predict", "pictures/images", "--model", "inkwell", "--out", "nowhere")
+    ((code, said),) = home.run(predict, packages=False)
+    assert code == 2 and "could be a stock text-to-image model" in said and said.count("\n") == 1
+
+
+@pytest.mark.usefixtures("walk")
 def test_without_the_package_its_model_says_what_is_missing(home: Home) -> None:
     predict = ("genpercept", "predict", "pictures/images", "--model", "run/model", "--out", "nowhere")
     train = ("genpercept", "train", "albedo.toml", "--dry-run")

@@ -330,3 +330,18 @@ def test_near_is_red_and_far_is_blue_whatever_the_metres() -> None:
     values = np.linspace(3, 80, 100).reshape(10, 10)
     picture = np.asarray(Prediction(values, "depth_metric").colourise()).astype(int)
     assert picture[0, 0, 0] > 120 > picture[0, 0, 2] and picture[-1, -1, 2] > 120 > picture[-1, -1, 0]
+
+
+def test_the_root_of_an_inverse_depth() -> None:
+    """1 / sqrt(metres) = scale * value + shift, found again with wrong points among the known ones."""
+    rng = np.random.default_rng(0)
+    values = rng.uniform(0, 1, 200)
+    metres = 1 / (0.3 * values + 0.2) ** 2
+    wrong = metres.copy()
+    wrong[:60] *= rng.uniform(2, 3, 60)
+    found = metric.fit(values, wrong, "root of inverse depth")
+    assert found.scale == pytest.approx(0.3, rel=1e-6) and found.shift == pytest.approx(0.2, rel=1e-6)
+    np.testing.assert_allclose(found.metres(values), metres, rtol=1e-5)
+    slope = (found.metres(np.array([0.5 + 1e-3])) - found.metres(np.array([0.5 - 1e-3]))) / 2e-3
+    spread = found.spread(np.array([1.0], np.float32), found.metres(np.array([0.5])))
+    np.testing.assert_allclose(spread, abs(slope), rtol=1e-3)

@@ -156,8 +156,9 @@ def test_ply_projects_back_to_its_pixels(tmp_path: Path) -> None:
         p.save(tmp_path / "y.ply", fov=180)
 
 
-def test_disparity_near_is_near(tmp_path: Path) -> None:
-    Prediction(np.array([[0.0, 1.0]]), "disparity_affine").save(tmp_path / "x", ["ply"])
+@pytest.mark.parametrize("kind", ["disparity_affine", "root_disparity_affine"])
+def test_disparity_near_is_near(kind: str, tmp_path: Path) -> None:
+    Prediction(np.array([[0.0, 1.0]]), kind).save(tmp_path / "x", ["ply"])
     points = np.frombuffer((tmp_path / "x.ply").read_bytes().partition(b"end_header\n")[2], "<f4,<f4,<f4,u1,u1,u1")
     assert -points["f2"][1] < -points["f2"][0]
 

@@ -188,6 +188,27 @@ def test_disparity_is_aligned_in_disparity_and_compared_as_depth():
     assert score("disparity", -disparity[1:], gt[1:], max_depth=10)["abs_rel"] > 0.1
 
 
+def test_the_root_of_disparity_is_aligned_as_depthmasters_evaluation_aligns_it():
+    """Least squares against sqrt(1 / truth) where the prediction is above 0; squared, at least 1e-3, inverted."""
+    rng = np.random.default_rng(4)
+    gt = rng.uniform(1, 40, (12, 12))
+    pred = np.sqrt(1 / gt) * 0.7 - 0.05 + rng.normal(0, 0.02, gt.shape)
+    pred[0, 0] = -0.1
+    seen = pred > 0
+    (scale, shift), *_ = np.linalg.lstsq(np.stack([pred[seen], np.ones(seen.sum())], -1), np.sqrt(1 / gt[seen]))
+    depth = 1 / np.maximum((scale * pred + shift) ** 2, 1e-3)
+    want = np.abs(depth - gt) / gt
+    assert score("disparity", pred, gt, space="root_disparity")["abs_rel"] == pytest.approx(want.mean(), rel=1e-6)
+    says = SimpleNamespace(values=pred, kind="root_disparity_affine")
+    for name in ("depth", "disparity"):
+        assert score(name, says, gt)["abs_rel"] == pytest.approx(want.mean(), rel=1e-6)
+    exact = SimpleNamespace(values=np.sqrt(1 / gt) * 3 + 1, kind="root_disparity_affine")
+    assert score("depth", exact, gt)["abs_rel"] < 1e-6
+    assert score("depth", exact.values, gt, space="disparity")["abs_rel"] > 0.01  # the wrong space is told apart
+    with pytest.raises(ValueError, match="different kinds"):
+        score("disparity", [says, SimpleNamespace(values=1 / gt, kind="disparity_affine")], [gt, gt])
+
+
 def test_predictions_say_what_they_are():
     gt = np.random.default_rng(1).uniform(1, 9, (12, 12))
     depth = SimpleNamespace(values=gt.astype(np.float32), kind="depth_affine")

@@ -18,6 +18,7 @@ from genpercept.checkpoints import parts
 from genpercept.commands.inspect.facts import Given, look
 from genpercept.models.backbones import BACKBONES, clip, dinov2, pixart_alpha, sd21
 from genpercept.models.backbones._blocks import choose
+from genpercept.models.backbones.sd21_fourier import FourierBlock, image_of, spectrum
 from genpercept.models.codecs import CODECS
 from genpercept.models.heads import HEADS, REASSEMBLE, neck_config
 from genpercept.pipeline import base_model
@@ -43,6 +44,7 @@ TINY: list[tuple[str, dict[str, Any]]] = [
     ("sd21", UNET),
     ("sd21", SDXL),
     ("sd21_controlnet", UNET),
+    ("sd21_fourier", UNET),
     ("pixart_alpha", PIXART),
     ("pixart_alpha", PIXART | {"use_additional_conditions": True, "out_channels": 4}),
     ("pixart_alpha", PIXART | {"pyramid_blocks": [0, 1, 2, 3]}),
@@ -198,6 +200,7 @@ def test_clip_tower_and_its_projection_are_what_open_clip_counts() -> None:
     [
         ("sd21", sd21.SD15_CONFIG, 859_520_964),
         ("sd21", sd21.SD21_CONFIG, 865_910_724),
+        ("sd21_fourier", sd21.SD21_CONFIG, 865_910_724 + 78_654_720),  # the block: counted from DepthMaster's own class
         ("sd21", sd21.SDXL_CONFIG, 2_567_463_684),
         ("pixart_alpha", pixart_alpha.PIXART_512_CONFIG, 610_856_096),
         ("pixart_alpha", pixart_alpha.PIXART_1024_CONFIG, 611_349_152),
@@ -211,6 +214,53 @@ def test_full_size_has_the_published_number_of_parameters(name: str, config: dic
     with torch.device("meta"):
         net = BACKBONES.find(name).build(config)
     assert sum(p.numel() for p in net.parameters()) == count
+
+
+# ---- the Fourier block -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (3, 1), (2, 2), (4, 6), (7, 5), (9, 12), (16, 11), (20, 18)])
+def test_the_transforms_are_torchs(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, *size)
+    want = torch.fft.rfft2(x, norm="ortho")
+    re, im = spectrum(x)
+    torch.testing.assert_close(re, want.real, atol=2e-6, rtol=0)
+    torch.testing.assert_close(im, want.imag, atol=2e-6, rtol=0)
+    torch.testing.assert_close(image_of(re, im, size[1]), x, atol=2e-6, rtol=0)
+    a, b = torch.randn_like(re), torch.randn_like(re)  # of no map: what mirrors itself loses its imaginary part
+    back = torch.fft.irfft2(torch.complex(a, b), s=size, norm="ortho")
+    torch.testing.assert_close(image_of(a, b, size[1]), back, atol=4e-6, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (4, 6), (20, 18)])
+def test_angles_of_real_frequencies_do_not_hang_on_rounding(size: tuple[int, int]) -> None:
+    """+pi where they are negative: torch's FFT gives now +pi, now -pi, from 18 rows on."""
+    torch.manual_seed(0)
+    re, im = spectrum(torch.randn(1, 64, *size))
+    h, w = size
+    for row in {0, h // 2} if h % 2 == 0 else {0}:
+        for column in {0, w // 2} if w % 2 == 0 else {0}:
+            angle = torch.atan2(im[..., row, column], re[..., row, column])
+            assert {round(float(value), 3) for value in angle.unique()} == {0.0, 3.142}
+
+
+def test_gradients_of_the_fourier_block_are_finite_and_right() -> None:
+    torch.manual_seed(0)
+    block = FourierBlock(8)
+    flat = torch.zeros(1, 8, 4, 4, requires_grad=True)  # all frequencies but one are 0
+    block(flat).sum().backward()
+    grads = [flat.grad, *(p.grad for p in block.parameters())]
+    assert all(g is not None and bool(torch.isfinite(g).all()) for g in grads)
+    x = torch.randn(1, 2, 5, 7, requires_grad=True)
+    a, b = torch.randn(2, 1, 2, 5, 4)
+    theirs, (re, im) = torch.fft.rfft2(x, norm="ortho"), spectrum(x)
+    b[..., 0, 0] = 0  # of a frequency that is real
+    want, found = (torch.autograd.grad((u * a + v * b).sum(), x)[0] for u, v in ((theirs.real, theirs.imag), (re, im)))
+    torch.testing.assert_close(found, want, atol=1e-5, rtol=0)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = block(torch.ones(1, 8, 4, 4))
+    assert half.dtype == torch.bfloat16 and bool(torch.isfinite(half).all())
 
 
 @pytest.mark.parametrize(

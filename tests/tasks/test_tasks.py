@@ -13,7 +13,7 @@ import torch
 from genpercept.core.values import Geometry, Sample
 from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import METRICS
-from genpercept.tasks import TASKS, ArrayTask, JudgingTask, PostProcessedTask, _keypoints, depth
+from genpercept.tasks import TASKS, ArrayTask, JudgingTask, PostProcessedTask, _affine, _keypoints
 from genpercept.tasks._task import on_host, packed, unpacked
 from genpercept.tasks.disparity import normalise
 from tests.support.paths import GOLDEN
@@ -445,5 +445,32 @@ def test_quantiles_of_depth_are_torch_s() -> None:
             torch.rand(n).mul(9).round(),
             torch.rand(n).masked_fill(torch.rand(n) < 0.3, torch.inf),
         ):
-            expected = torch.quantile(values, torch.tensor(depth.QUANTILES))
-            assert torch.equal(depth.quantiles(values).nan_to_num(-1), expected.nan_to_num(-1))
+            expected = torch.quantile(values, torch.tensor(_affine.QUANTILES))
+            assert torch.equal(_affine.quantiles(values).nan_to_num(-1), expected.nan_to_num(-1))
+
+
+# ---- the root of disparity -----------------------------------------------------------------------------------------------
+
+
+def test_the_root_of_disparity_is_a_kind_of_its_own() -> None:
+    task: Any = TASKS.find("disparity")
+    root = task.with_options(root=True)
+    assert (task.kind, root.kind) == ("disparity_affine", "root_disparity_affine")
+    assert task.metric_options() == {} and root.metric_options() == {"space": "root_disparity"}
+    with pytest.raises(ValueError, match="root='yes'"):
+        task.with_options(root="yes")
+
+
+def test_labels_of_the_root_are_those_of_depthmasters_training() -> None:
+    """sqrt(1 / depth), 2 % and 98 % quantiles of the valid pixels to [-1, 1], clipped; what is missing is far."""
+    rng = np.random.default_rng(3)
+    metres = torch.from_numpy(rng.uniform(0.5, 80, (20, 30)).astype(np.float32))
+    valid = torch.from_numpy(rng.random((20, 30)) < 0.9)
+    found = normalise(metres, valid, root=True)
+    root = np.sqrt(1 / metres.numpy()[valid.numpy()])
+    low, high = np.quantile(root, (0.02, 0.98))
+    np.testing.assert_allclose(found[valid], np.clip((root - low) / (high - low) * 2 - 1, -1, 1), atol=1e-5)
+    assert (found[~valid] == -1).all() and float(found.max()) == 1
+    assert (normalise(metres * 0 + 2, valid, root=True)[valid] == 0).all()
+    nothing = torch.zeros_like(valid)
+    assert (normalise(metres, nothing, "near", root=True) == 1).all()

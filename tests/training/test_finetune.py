@@ -21,6 +21,7 @@ from genpercept.training.optim.build import build
 from genpercept.training.recipe_samples import HeldOut, Loader
 from genpercept.training.run.held_out import OpenSet
 from genpercept.training.stages.finetune import FinetuneStage
+from tests.support.depthmaster import checkpoint
 from tests.support.paths import SD_TINY
 from tests.support.planes import planes
 
@@ -172,6 +173,26 @@ def test_training_goes_on_from_a_trained_head(data: Path, tmp_path: Path) -> Non
     again = open_stage(data, model=DPT | {"base": str(tmp_path / "model")}, loss={"mse": 1.0})
     for name, value in cast(Any, stage.parts.head_module).state_dict().items():
         assert torch.equal(value, cast(Any, again.parts.head_module).state_dict()[name])
+
+
+def test_a_public_checkpoint_with_a_block_of_its_own_is_trained_further(data: Path, tmp_path: Path) -> None:
+    """DepthMaster's: the block learns with the rest, on roots of disparity, and is saved; nothing drops it."""
+    public = genpercept.load(checkpoint(tmp_path / "public"), device="cpu")
+    public.save_pretrained(tmp_path / "dm")
+    settings = {"task": "disparity", "task_options": {"root": True}}
+    settings |= {"paradigm_options": {"timestep": 1, "prediction_type": "sample"}}
+    stage = open_stage(data, model={"base": str(tmp_path / "dm")}, **settings)
+    _, changed = step(stage)
+    block = {name for name in stage.net.state_dict() if "fftblock." in name}
+    assert len(block) == 16 and block <= changed and parts_of(changed) == {"denoiser"}
+    figures, _ = stage.validate(2)
+    assert np.isfinite(figures["abs_rel"])
+    stage.net.eval()
+    stage.save(tmp_path / "model")
+    pipe = genpercept.load(tmp_path / "model", device="cpu")
+    assert pipe.info["backbone"] == "sd21_fourier" and pipe.task_plugin.kind == "root_disparity_affine"
+    trained = stage.net.state_dict()
+    assert all(torch.equal(t, trained[f"unet.{name}"]) for name, t in pipe.unet.state_dict().items())
 
 
 def test_random_prompts(data: Path) -> None:

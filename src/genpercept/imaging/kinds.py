@@ -19,7 +19,7 @@ from genpercept.imaging.painters import Painter
 
 Layout = Literal["map", "stack", "points"]
 MergeRule = Literal["affine", "mean", "unit vectors", "channels"]
-Distance = Literal["depth", "inverse depth"]
+Distance = Literal["depth", "inverse depth", "root of inverse depth"]
 METRIC = "depth_metric"  # what a fit to known distances gives
 Refinement = Literal["edges", "vectors", "matte"]
 
@@ -166,6 +166,15 @@ KINDS: Table[Kind] = Table(
         paint=painters.metres,
         distance="depth",
         unit="m",
+    ),
+    Kind(
+        "root_disparity_affine",
+        "square root of inverse depth up to scale and shift, 1 near, 0 far",
+        limits=(0, 1),
+        paint=painters.disparity,
+        merge="affine",
+        distance="root of inverse depth",
+        refine="edges",
     ),
     Kind(
         "normals",

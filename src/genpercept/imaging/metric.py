@@ -2,6 +2,7 @@
 
     depth:          metres     = scale * value + shift
     inverse depth:  1 / metres = scale * value + shift          (scale > 0)
+    its root:       1 / sqrt(metres) = scale * value + shift
 
 RANSAC (Fischler & Bolles 1981): lines through two known points each are tried, and the one that leaves the least counts.
 What it leaves at a point is its error, as a share of the true value (so that a metre at 20 m is as bad as 10 cm at 2 m), or
@@ -20,6 +21,7 @@ import numpy as np
 
 from genpercept.imaging.kinds import Distance
 
+_EXPONENTS: dict[Distance, float] = {"depth": 1.0, "inverse depth": -1.0, "root of inverse depth": -0.5}  # of metres
 INLIER = 0.25  # the largest relative error of an inlier
 FARTHEST = 10_000.0  # metres; what would be farther, or behind the camera, is not valid
 _TRIALS = 2000
@@ -52,17 +54,18 @@ class Fit:
         """Values of any shape -> metres, float32; NaN where that is behind the camera, or farther than FARTHEST."""
         line = self.scale * np.asarray(values, np.float64) + self.shift
         with np.errstate(divide="ignore", invalid="ignore"):
-            z = 1 / line if self.distance == "inverse depth" else line
+            z = np.where(line > 0, line, np.nan) ** (1 / _EXPONENTS[self.distance])
             return np.where((z > 0) & (z <= FARTHEST), z, np.nan).astype(np.float32)
 
     def spread(self, uncertainty: np.ndarray, metres: np.ndarray) -> np.ndarray:
         """The spread of values (H, W) -> that of their metres, to first order; 0 where those are unknown."""
-        slope = self.scale * (np.square(metres) if self.distance == "inverse depth" else 1.0)
+        exponent = _EXPONENTS[self.distance]
+        slope = abs(self.scale / exponent) * metres ** (1 - exponent)
         return np.nan_to_num(uncertainty * slope).astype(np.float32)
 
     def to_meta(self) -> dict[str, Any]:
         """As plain values, for a Prediction's meta and a sidecar."""
-        left = "1 / metres" if self.distance == "inverse depth" else "metres"
+        left = {"depth": "metres", "inverse depth": "1 / metres"}.get(self.distance, "1 / sqrt(metres)")
         return {
             "rule": f"{left} = {self.scale:.9g} * value + {self.shift:.9g}",
             "scale": self.scale,
@@ -95,15 +98,17 @@ def fit(values: np.ndarray, metres: np.ndarray, distance: Distance, *, threshold
         raise ValueError(f"inlier threshold {threshold:g}: a share of the distance, between 0 and 1")
     x, z = np.asarray(values, np.float64), np.asarray(metres, np.float64)
     _check(x, z)
-    y = 1 / z if distance == "inverse depth" else z
-    scale, shift = _consensus(x, y, threshold, seed)
-    inside = np.abs(scale * x + shift - y) <= threshold * y
+    exponent = _EXPONENTS[distance]
+    y = z**exponent
+    relative = threshold * abs(exponent)  # of y: what `threshold` is of metres
+    scale, shift = _consensus(x, y, relative, seed)
+    inside = np.abs(scale * x + shift - y) <= relative * y
     for _ in range(_ROUNDS):
         better = _least_squares(x[inside], y[inside])
         if better is None:
             break
         scale, shift = better
-        before, inside = inside, np.abs(scale * x + shift - y) <= threshold * y
+        before, inside = inside, np.abs(scale * x + shift - y) <= relative * y
         if inside.sum() < 2 or (inside == before).all():
             inside = before if inside.sum() < 2 else inside
             break
@@ -114,7 +119,7 @@ def least_squares(values: np.ndarray, metres: np.ndarray, distance: Distance) ->
     """The same by least squares of relative errors over all points, wrong ones too. ValueError as `fit` has it."""
     x, z = np.asarray(values, np.float64), np.asarray(metres, np.float64)
     _check(x, z)
-    found = _least_squares(x, 1 / z if distance == "inverse depth" else z)
+    found = _least_squares(x, z ** _EXPONENTS[distance])
     if found is None:
         raise ValueError(_AGAINST)
     return _told(x, z, np.ones(len(x), bool), Fit(*found, distance, len(x), len(x), np.inf, 0, 0, 0))

@@ -16,9 +16,14 @@ from genpercept.imaging.encode import Result, kept
 from genpercept.imaging.kinds import KINDS, Distance
 
 _NEAR = 0.25
+_NEAR_ROOT = 0.5  # of roots: as near a farthest point
 _ASSUMED: dict[Distance, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
     "depth": (lambda value: value + _NEAR, f"{_NEAR} + value"),
     "inverse depth": (lambda value: 1 / (value.clip(0) + _NEAR), f"1 / ({_NEAR} + value)"),
+    "root of inverse depth": (
+        lambda value: 1 / (value.clip(0) + _NEAR_ROOT) ** 2,
+        f"1 / ({_NEAR_ROOT} + value)^2",
+    ),
 }
 
 

@@ -208,6 +208,19 @@ def candidates(folder: Path, *, allow_pickle: bool = False) -> list[Candidate]:
     return [candidate for candidate in found if candidate]
 
 
+def told(folder: Path, *, allow_pickle: bool = False) -> Candidate | None:
+    """The family of which a folder leaves no doubt; None for none, for several, and for a folder that cannot be read."""
+    try:
+        return _sure(candidates(folder, allow_pickle=allow_pickle))
+    except ValueError:
+        return None
+
+
+def _sure(found: list[Candidate]) -> Candidate | None:
+    sure = [candidate for candidate in found if candidate.sure]
+    return sure[0] if len(sure) == 1 else None
+
+
 def _families() -> list[Family]:
     return [FAMILIES.find(name) for name in FAMILIES.names()]
 
@@ -221,8 +234,8 @@ def _only(
     where: dict[str, Any],
 ) -> Candidate:
     """The one that is sure, or a ValueError that names what the checkpoint could be."""
-    if len(found) == 1 and found[0].sure:
-        return found[0]
+    if sure := _sure(found):
+        return sure
     if not found:
         if base is None:
             read_manifest(folder)  # which says of a stock model what it is

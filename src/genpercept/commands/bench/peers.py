@@ -1,4 +1,6 @@
-"""Public depth networks of diffusers and transformers, with random weights at their published sizes: speed needs no training.
+"""Public depth networks with random weights at their published sizes: speed needs no training.
+
+They are diffusers' and transformers' own, but for those that neither has, which are ours.
 
 Configurations are written out from each project's published files; parameters are counted and compared with what it says.
 Timed is the network alone on an image already resized (by us: their image processors need torchvision) and on the device;
@@ -10,6 +12,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -21,6 +24,8 @@ from genpercept.commands.bench.clock import timed
 from genpercept.commands.bench.setting import Effort, Setting
 from genpercept.core import dtypes
 from genpercept.core.names import hint
+from genpercept.models.backbones import BACKBONES
+from genpercept.models.codecs import CODECS
 from genpercept.pipeline.specialise.compiled import Compiled, Graphed, Pools
 
 _TOKENS = 2  # of the empty prompt, not padded
@@ -183,8 +188,30 @@ def _depth_pro(peer: Peer) -> nn.Module:
     return DepthProForDepthEstimation(config)
 
 
+class _InLatents(nn.Module):
+    """Encoder, denoiser and decoder as one network in one step, from pixels in [-1, 1] to a map."""
+
+    def __init__(self, unet: Any, vae: Any) -> None:
+        super().__init__()
+        self.unet, self.vae = unet, vae
+
+    def forward(self, image: Tensor) -> Any:
+        width, factor = self.unet.context_width, self.vae.config.scaling_factor
+        latent = self.vae.encode(image).latent_dist.mean * factor
+        found = self.unet.forward_features(latent, image.new_ones(1), image.new_zeros(1, _TOKENS, width))
+        return SimpleNamespace(predicted_depth=self.vae.decode(found.require_latent() / factor).sample.mean(1))
+
+
+def _depthmaster(peer: Peer) -> nn.Module:
+    """Stable Diffusion 2's U-Net with a Fourier block, and its autoencoder; its step, timestep 1, by our own modules."""
+    configs = configurations("sd21", "kl")
+    unet = BACKBONES.find("sd21_fourier").build(configs["unet"])
+    return _InLatents(unet, CODECS.find("kl").build(configs["vae"]))
+
+
 _BUILDERS: dict[str, Callable[[Peer], Any]] = {
     "marigold": _marigold,
+    "depthmaster": _depthmaster,
     "depth-anything": _depth_anything,
     "dpt": _dpt,
     "zoedepth": _zoedepth,
@@ -198,6 +225,7 @@ PEERS: tuple[Peer, ...] = (
     Peer("marigold-4", "marigold", *_MARIGOLD, steps=4),
     Peer("marigold-10", "marigold", *_MARIGOLD, steps=10),
     Peer("marigold-10x10", "marigold", *_MARIGOLD, steps=10, members=10),
+    Peer("depthmaster", "depthmaster", 1_028_219_307, 1028.2, "counted from its public code, with its autoencoder"),
     Peer("depth-anything-v2-small", "depth-anything", 24_785_089, 24.8, _ANYTHING, edge=518),
     Peer("depth-anything-v2-base", "depth-anything", 97_470_785, 97.5, _ANYTHING, edge=518),
     Peer("depth-anything-v2-large", "depth-anything", 335_315_649, 335.3, _ANYTHING, edge=518),

@@ -181,4 +181,6 @@ def _stored_prompt(path: Path, width: int) -> Tensor:
         raise ValueError(f"{path}: an array of {list(values.shape)}, but the U-Net reads text of (tokens, {width})")
     if not np.isfinite(values).all():
         raise ValueError(f"{path}: NaN or infinite values; copy it again")
-    return torch.from_numpy(np.asarray(values, np.float32)).reshape(1, -1, width)
+    return torch.from_numpy(np.array(values, np.float32)).reshape(
+        1, -1, width
+    )  # a copy: what is mapped cannot be written

@@ -1,4 +1,4 @@
-"""What the family's own code loads: GenPercept's, Marigold's, E2E-FT's or Lotus's layout. Weights keep their bits."""
+"""What a family's own code loads: the layout of GenPercept, Marigold, E2E-FT, Lotus or DepthMaster. Weights keep their bits."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from genpercept.models import text
 from genpercept.models.backbones import as_backbone
 from genpercept.models.codecs import CODECS
 from genpercept.pipeline.families import _marigold_index as marigold
+from genpercept.pipeline.families import depthmaster
 from genpercept.pipeline.families._family import LEFT_UP_VIEWER, OWN
 from genpercept.pipeline.families._from_base import SCALING_FACTOR
 from genpercept.pipeline.families._headers import OUTPUT
 from genpercept.pipeline.families.genpercept import DECODER, HEAD
+from genpercept.tasks import TASKS
 
 
 class Diffusers:
@@ -36,6 +38,8 @@ class Diffusers:
 def _write(source: Source, work: Path) -> str:
     """The family's own layout, chosen by how the model is run. Returns what was written, in words."""
     info, pipe = source.pipe.info, source.pipe
+    if (info["backbone"], info["codec"], info["head"]) == (depthmaster.PLUGIN.backbone, "kl", "vae"):
+        return _depthmaster(source, work)
     if (info["backbone"], info["codec"]) != ("sd21", "kl"):
         raise source.refuse(f"no public layout has backbone {info['backbone']!r} with codec {info['codec']!r}")
     if info["paradigm"] == "one_step" and info["head"] in ("vae", "dpt"):
@@ -140,11 +144,37 @@ def _lotus(source: Source, work: Path, class_name: str) -> str:
     return f"Lotus: a full folder for its {class_name}"
 
 
-def _full_folder(source: Source, work: Path, name: str, settings: dict[str, Any], options: dict[str, Any]) -> None:
-    """Every part of a diffusers pipeline; tokenizer and text encoder are the base's, byte by byte."""
+def _depthmaster(source: Source, work: Path) -> str:
+    """A full folder without a scheduler. Its code fixes the step, the prompt, the scale and what the answer is."""
+    info, options = source.pipe.info, source.pipe.paradigm().options
+    fixed = {"timestep": depthmaster.TIMESTEP, "prediction_type": "sample"}
+    if info["paradigm"] != "one_step" or {key: options[key] for key in fixed} != fixed:
+        raise source.refuse(
+            f"DepthMaster's code runs one step with {fixed}; this model's is {info['paradigm']}, {options}"
+        )
+    wanted = TASKS.find(depthmaster.PLUGIN.tasks[0]).with_options(**depthmaster.TASK_OPTIONS)
+    if source.pipe.task_plugin != wanted:
+        raise source.refuse("DepthMaster's code gives the root of disparity alone, without further options")
+    _check_scaling(source)
+    _check_prompt(source, pad=False)
+    settings = {"scale_invariant": True, "shift_invariant": True}
+    settings |= {"default_processing_resolution": source.pipe.resolution}
+    _full_folder(source, work, "DepthMasterPipeline", settings, None)
+    return "DepthMaster: a full folder for its DepthMasterPipeline"
+
+
+def _full_folder(
+    source: Source, work: Path, name: str, settings: dict[str, Any], options: dict[str, Any] | None
+) -> None:
+    """Every part of a diffusers pipeline; tokenizer and text encoder are the base's, byte by byte.
+
+    options: of the paradigm, for the scheduler; None: there is none.
+    """
     base = source.need_base("its layout has a text encoder, which is its base's")
-    scheduler = _scheduler(options)
-    scheduler.save_pretrained(work / "scheduler")
+    if options is not None:
+        scheduler = _scheduler(options)
+        scheduler.save_pretrained(work / "scheduler")
+        settings = settings | {"scheduler": ["diffusers", type(scheduler).__name__]}
     for part, module in (("unet", source.pipe.unet), ("vae", source.vae)):
         pretrained(module).save_pretrained(work / part)
     for part in ("text_encoder", "tokenizer"):
@@ -153,7 +183,6 @@ def _full_folder(source: Source, work: Path, name: str, settings: dict[str, Any]
         "_class_name": name,
         "_diffusers_version": diffusers.__version__,
         **settings,
-        "scheduler": ["diffusers", type(scheduler).__name__],
         "text_encoder": ["transformers", "CLIPTextModel"],
         "tokenizer": ["transformers", "CLIPTokenizer"],
         "unet": ["diffusers", "UNet2DConditionModel"],
