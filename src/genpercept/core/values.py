@@ -41,7 +41,9 @@ class PublicSize:
 
     def of(self, height: float, width: float) -> Size:
         """The network's size for an image of these edges, which need not be integers yet."""
-        h, w = (max(self.multiple, round(max(1, int(edge)) / self.multiple) * self.multiple) for edge in (height, width))
+        h, w = (
+            max(self.multiple, round(max(1, int(edge)) / self.multiple) * self.multiple) for edge in (height, width)
+        )
         return h, w
 
     def resize(self, image_BCHW: Tensor, size: Size) -> Tensor:
@@ -61,8 +63,10 @@ class Geometry:
     original: Size
     resized: Size
     padded: Size
-    mode: str = "fit"  # "fit" (ours) or "official" (sized as the public code does, which `public` describes; no padding)
-    public: PublicSize = PublicSize()  # noqa: RUF009  # frozen
+    mode: str = (
+        "fit"  # "fit" (ours) or "official" (sized as the public code does, which `public` describes; no padding)
+    )
+    public: PublicSize = PublicSize()  # frozen
 
     @classmethod
     def plan(
@@ -71,7 +75,7 @@ class Geometry:
         resolution: int | None,
         stride: int,
         mode: str = "fit",
-        public: PublicSize = PublicSize(),  # noqa: B008  # frozen
+        public: PublicSize = PublicSize(),  # frozen
     ) -> Geometry:
         """Longest edge to `resolution` pixels (None or 0: native size), then up to a multiple of `stride`.
 
