@@ -65,8 +65,8 @@ class Predictor(ABC):
         image: path, PIL image, array (H, W[, C]) uint8 or float in [0, 1], tensor (3, H, W) in [0, 1].
         processing_resolution: longest edge in pixels the network sees; None is the model's own, 0 the image's.
         resize_mode "official": sizes as the public code has them. num_inference_steps: None is the model's own.
-        ensemble_size: runs from different noise that are merged, which fills `uncertainty`; ensembling_kwargs as diffusers has them
-        (reduction, ...), not for one run. generator: its seed keys the noise, by run, so that an image gets the same
+        ensemble_size: runs from different noise that are merged, which fills `uncertainty`; ensembling_kwargs as
+        diffusers has them (reduction, ...), not for one run. generator: its seed keys the noise, by run, so that an image gets the same
         answer wherever it stands; a list of them, one for each image, gives each its own noise. latents (images x
         ensemble_size, 4, h, w; 4 channels for each label image), run by run within image by image: the noise to start
         from instead. Images of one padded size, and runs, share batches of up to batch_size. boxes, for tasks on
