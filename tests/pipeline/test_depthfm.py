@@ -1,7 +1,7 @@
 """DepthFM's checkpoint: answers of its own code, its two ways of attention, what is asked of a base, and what is refused.
 
-tests/golden/depthfm holds a tiny checkpoint in its layout and what its own code (github.com/CompVis/depth-fm at da632c8) answers:
-torch 2.13.0 on a CPU in float32, diffusers 0.29.2, torchdiffeq 0.2.5.
+tests/golden/depthfm holds a tiny checkpoint in its layout and what its own code (github.com/CompVis/depth-fm at da632c8)
+answers: torch 2.13.0 on a CPU in float32, diffusers 0.29.2, torchdiffeq 0.2.5.
 """
 
 from __future__ import annotations
@@ -36,9 +36,19 @@ FILE, BASE = ROOT / "depthfm-v1.ckpt", ROOT / "base"
 WAYS = ("plain", "rescaled")
 # of the published file, by a project that prints them
 FULL_SIZE: dict[str, Any] = {
-    **{"image_size": 32, "in_channels": 8, "out_channels": 4, "model_channels": 320, "num_heads": 8},
-    **{"attention_resolutions": [4, 2, 1], "num_res_blocks": 2, "channel_mult": [1, 2, 4, 4], "transformer_depth": 1},
-    **{"use_spatial_transformer": True, "use_linear_in_transformer": True, "context_dim": 1024, "legacy": False},
+    "image_size": 32,
+    "in_channels": 8,
+    "out_channels": 4,
+    "model_channels": 320,
+    "num_heads": 8,
+    "attention_resolutions": [4, 2, 1],
+    "num_res_blocks": 2,
+    "channel_mult": [1, 2, 4, 4],
+    "transformer_depth": 1,
+    "use_spatial_transformer": True,
+    "use_linear_in_transformer": True,
+    "context_dim": 1024,
+    "legacy": False,
 }
 
 
@@ -487,7 +497,7 @@ def test_damage_is_named(edit: Callable[[dict[str, Any]], object], message: str,
 
 def test_a_cut_file(tmp_path: Path) -> None:
     (tmp_path / "depthfm.ckpt").write_bytes(FILE.read_bytes()[:100_000])
-    with pytest.raises(ValueError, match="not a readable pickle|refused"):
+    with pytest.raises(ValueError, match=r"not a readable pickle|refused"):
         load(tmp_path / "depthfm.ckpt")
 
 

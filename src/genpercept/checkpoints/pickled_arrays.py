@@ -19,6 +19,7 @@ from torch import Tensor
 
 _CODES = ("f2", "f4", "f8")
 _ORDERS = ("<", "=", "|", ">")
+_MOST_AXES = 8
 _ONE_AT_A_TIME = Lock()  # what torch allows, it allows for all threads
 
 
@@ -53,8 +54,8 @@ class Array:
         if not isinstance(state, tuple) or len(state) != 5:
             _refuse("an array without its shape, type and bytes")
         _, shape, dtype, columns_first, data = state
-        edges = shape if isinstance(shape, tuple) else (None,)
-        whole = all(type(edge) is int and edge >= 0 for edge in edges) and len(edges) <= 8
+        edges = [edge for edge in shape if type(edge) is int and edge >= 0] if isinstance(shape, tuple) else []
+        whole = isinstance(shape, tuple) and len(edges) == len(shape) <= _MOST_AXES
         if not whole or type(dtype) is not Dtype or not isinstance(data, bytes | bytearray):
             _refuse("an array without its shape, type and bytes")
         kind = np.dtype(dtype.order + dtype.code)

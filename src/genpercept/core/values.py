@@ -46,8 +46,10 @@ class PublicSize:
         )
         return h, w
 
-    def resize(self, image_BCHW: Tensor, size: Size) -> Tensor:
+    def resize(self, image_BCHW: Map, size: Size) -> Map:
         """An image in [0, 1] at this size, its values rounded to 8 bits."""
+        if isinstance(image_BCHW, np.ndarray):  # what is rounded wants torch's own sums, or Pillow's
+            return self.resize(torch.from_numpy(image_BCHW), size).numpy()
         if self.pillow:
             return resampling.by_pillow(image_BCHW, size, self.pillow)
         return (arrays.floats(resize(image_BCHW, size)) * 255).round() / 255
@@ -98,8 +100,6 @@ class Geometry:
 
     def apply(self, image_BCHW: Map) -> Map:
         """Image (B, C, *original) in [0, 1] -> (B, C, *padded), antialiased bilinear, replicated at the padding."""
-        if self.mode == "official" and isinstance(image_BCHW, np.ndarray):  # what is rounded wants torch's own sums
-            return self.apply(torch.from_numpy(image_BCHW)).numpy()
         if self.mode == "official":
             return image_BCHW if self.resized == self.original else self.public.resize(image_BCHW, self.resized)
         x, (h, w) = resize(image_BCHW, self.resized), self.resized

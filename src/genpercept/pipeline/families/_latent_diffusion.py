@@ -35,7 +35,7 @@ def config_of(path: Path, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
     Heads are in no tensor's shape: they have to be stated, as a number that is the same on every level.
     """
-    given = _DEFAULTS | {k: list(v) if isinstance(v, tuple) else v for k, v in arguments.items()}
+    given: dict[str, Any] = _DEFAULTS | {k: list(v) if isinstance(v, tuple) else v for k, v in arguments.items()}
     if absent := [key for key in _ARGUMENTS if key not in given]:
         raise ValueError(f"{path}: its arguments of the U-Net lack {', '.join(absent)}; copy or download it again")
     for key, hint_ in _ARGUMENTS.items():
