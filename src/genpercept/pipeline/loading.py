@@ -45,8 +45,7 @@ def load(
     quantised: str | None = None,
 ) -> GenPerceptPipeline:
     """A ready predictor: an embedded model ("mini/depth"), a folder, a hub id, or a public checkpoint of a known family, which
-    may be a file; or a file that `genpercept export` wrote for ONNX Runtime (.onnx) or OpenVINO (.xml), or the folder it lies
-    in.
+    may be a file; or a file that `genpercept export` wrote for ONNX Runtime (.onnx) or OpenVINO (.xml), or its folder.
 
     base: the model that a public checkpoint was trained from, for what it does not bring; None: GENPERCEPT_BASE names it.
     family: the checkpoint's layout, where its files don't tell, with its choices ("depthfm,attention=rescaled"); task: what
