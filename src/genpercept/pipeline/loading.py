@@ -230,8 +230,8 @@ def _only(
     if len(found) == 1 and found[0].sure:
         return found[0]
     if not found:
-        if folder.is_file():
-            raise ValueError(f"{name}: {hub.file_advice(folder)}")
+        if (file := weights.lone_file(folder)) is not None:
+            raise ValueError(f"{file}: {hub.file_advice(file)}")
         if base is None:
             read_manifest(folder)  # which says of a stock model what it is
         raise ValueError(
