@@ -334,7 +334,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"x\.safetensors: is a file of weights without a config\.json"):
         load(tmp_path / "x.safetensors")
     assert inspect(tmp_path / "x.safetensors").problems
-    with pytest.raises(ValueError, match="no genpercept.json, model_index.json or config.json in it"):
+    with pytest.raises(ValueError, match=r"no genpercept\.json, model_index\.json or config\.json in it"):
         load(tmp_path)  # two files
     (tmp_path / "other.ckpt").unlink()
     with pytest.raises(ValueError, match=r"x\.safetensors: is a file of weights without a config\.json"):
