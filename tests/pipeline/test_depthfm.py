@@ -456,7 +456,7 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "heads of Stable Diffusion 2": (
         arguments(num_heads=-1, num_head_channels=8),
-        r"num_heads is -1: must be an integer|num_head_channels=8, which is not known",
+        r"num_heads is -1: must be an integer|num_head_channels=8 changes the U-Net",
     ),
     "heads not said": (lambda c: c["ldm_hparams"].pop("num_heads"), "lack num_heads"),
     "heads that do not divide": (arguments(num_heads=7), "with num_heads 7: each must be a multiple"),
@@ -467,7 +467,7 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "wide": (arguments(model_channels=3200), "does not fit its weights|do not fit"),
     "other attention": (arguments(use_spatial_transformer=False), "use_spatial_transformer is False, which is not run"),
-    "unknown argument": (arguments(use_scale_shift_norm=True), "use_scale_shift_norm=True, which is not known here"),
+    "unknown argument": (arguments(use_scale_shift_norm=True), "use_scale_shift_norm=True changes the U-Net into one"),
     "one tensor less": (
         lambda c: c["state_dict"].pop("time_embed.0.bias"),
         r"do not fit its ldm_hparams: missing time_embedding\.linear_1\.bias",

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from genpercept.checkpoints import schema
-from genpercept.core.names import hint
 from genpercept.core.texts import listed
 
 # Arguments that say what the network is: their types. Those without a default have to be there
@@ -38,15 +37,14 @@ def config_of(path: Path, arguments: Mapping[str, Any]) -> dict[str, Any]:
     given: dict[str, Any] = _DEFAULTS | {k: list(v) if isinstance(v, tuple) else v for k, v in arguments.items()}
     if absent := [key for key in _ARGUMENTS if key not in given]:
         raise ValueError(f"{path}: its arguments of the U-Net lack {', '.join(absent)}; copy or download it again")
-    for key, hint_ in _ARGUMENTS.items():
-        schema.check(path, key, given[key], hint_)
+    for key, hint in _ARGUMENTS.items():
+        schema.check(path, key, given[key], hint)
     for key, value in given.items():
         if key in _FIXED and value is not _FIXED[key]:
             raise ValueError(f"{path}: {key} is {value!r}, which is not run here: only {_FIXED[key]!r} is")
         if key not in (*_ARGUMENTS, *_FIXED, *_TOLD) and value not in (None, False, -1, 0):
-            known = hint(key, [*_ARGUMENTS, *_FIXED])
             raise ValueError(
-                f"{path}: its arguments of the U-Net say {key}={value!r}, which is not known here: {known}"
+                f"{path}: {key}={value!r} changes the U-Net into one that is not run here; download it again"
             )
     levels = [given["model_channels"] * times for times in given["channel_mult"]]
     heads = given["num_heads"]
