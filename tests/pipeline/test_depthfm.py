@@ -468,6 +468,11 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "wide": (arguments(model_channels=3200), "does not fit its weights|do not fit"),
     "other attention": (arguments(use_spatial_transformer=False), "use_spatial_transformer is False, which is not run"),
     "unknown argument": (arguments(use_scale_shift_norm=True), "use_scale_shift_norm=True changes the U-Net into one"),
+    "an argument that is a tensor": (
+        arguments(channel_mult=torch.ones(2)),
+        "its argument 'channel_mult' .* no plain value",
+    ),
+    "a name of two lines": (lambda c: c["state_dict"].update({"a\nb": torch.ones(1)}), r"no tensor by name: 'a\\nb'"),
     "one tensor less": (
         lambda c: c["state_dict"].pop("time_embed.0.bias"),
         r"do not fit its ldm_hparams: missing time_embedding\.linear_1\.bias",
@@ -487,7 +492,7 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "NaN": (lambda c: c["state_dict"]["out.2.bias"].fill_(torch.nan), r"NaN or infinite values in conv_out\.bias"),
     "no tensor": (
         lambda c: c["state_dict"].update({"out.2.bias": 3}),
-        r"state_dict holds what is no tensor|not a plain tensor",
+        r"state_dict holds what is no tensor by name|not a plain tensor",
     ),
 }
 
