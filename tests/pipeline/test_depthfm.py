@@ -298,6 +298,45 @@ def test_full_size() -> None:
     assert sum(p.numel() for p in unet.parameters()) == 865_922_244 and len(unet.state_dict()) == 686
     assert sum(p.numel() for p in vae.parameters()) == 83_653_863
     assert {m.heads for n, m in unet.named_modules() if n.endswith(("attn1", "attn2"))} == {8}
+    theirs = names_of_latent_diffusion(FULL_SIZE)
+    assert set(names_of(FILE, theirs, config).values()) == unet.state_dict().keys() and len(theirs) == 686
+
+
+def names_of_latent_diffusion(arguments: dict[str, Any]) -> list[str]:
+    """Names of the tensors of latent diffusion's U-Net, by its blocks: residual block, transformer, and what changes the size."""
+    both = ("weight", "bias")
+    layers = [
+        f"{n}.{b}" for n in ("in_layers.0", "in_layers.2", "emb_layers.1", "out_layers.0", "out_layers.3") for b in both
+    ]
+    block = "transformer_blocks.0."
+    attention = [f"{n}.{b}" for n in ("norm", "proj_in", "proj_out") for b in both]
+    inner = ("norm1", "norm2", "norm3", "ff.net.0.proj", "ff.net.2", "attn1.to_out.0", "attn2.to_out.0")
+    attention += [f"{block}{n}.{b}" for n in inner for b in both]
+    attention += [f"{block}attn{i}.to_{x}.weight" for i in (1, 2) for x in "qkv"]
+    skip = [f"skip_connection.{b}" for b in both]
+    found = [f"{n}.{b}" for n in ("time_embed.0", "time_embed.2", "input_blocks.0.0", "out.0", "out.2") for b in both]
+    times, count = arguments["channel_mult"], arguments["num_res_blocks"]
+    attends = [2**i in arguments["attention_resolutions"] for i in range(len(times))]
+    number, before = 1, 1
+    for level, width in enumerate(times):
+        for _ in range(count):
+            inside = layers + (skip if width != before else [])
+            found += [f"input_blocks.{number}.0.{n}" for n in inside]
+            found += [f"input_blocks.{number}.1.{n}" for n in attention if attends[level]]
+            number, before = number + 1, width
+        if level + 1 < len(times):
+            found += [f"input_blocks.{number}.0.op.{b}" for b in both]
+            number += 1
+    found += [f"middle_block.{i}.{n}" for i in (0, 2) for n in layers] + [f"middle_block.1.{n}" for n in attention]
+    number = 0
+    for level in reversed(range(len(times))):
+        for i in range(count + 1):
+            found += [f"output_blocks.{number}.0.{n}" for n in layers + skip]
+            found += [f"output_blocks.{number}.1.{n}" for n in attention if attends[level]]
+            if level and i == count:
+                found += [f"output_blocks.{number}.{1 + attends[level]}.conv.{b}" for b in both]
+            number += 1
+    return found
 
 
 # ---- recognised, inspected ---------------------------------------------------------------------------------------------
