@@ -303,7 +303,7 @@ def test_full_size() -> None:
 
 
 def names_of_latent_diffusion(arguments: dict[str, Any]) -> list[str]:
-    """Names of the tensors of latent diffusion's U-Net, by its blocks: residual block, transformer, and what changes the size."""
+    """Names of the tensors of latent diffusion's U-Net: residual blocks, transformers, and what changes the size."""
     both = ("weight", "bias")
     layers = [
         f"{n}.{b}" for n in ("in_layers.0", "in_layers.2", "emb_layers.1", "out_layers.0", "out_layers.3") for b in both
