@@ -1,10 +1,11 @@
 """Public depth networks with random weights at their published sizes: speed needs no training.
 
-They are diffusers' and transformers' own, but for those that neither has, which are ours.
+They are diffusers' and transformers' own, but for those that neither has, which are ours; DepthFM's are diffusers' networks,
+sampled by our paradigm.
 
 Configurations are written out from each project's published files; parameters are counted and compared with what it says.
 Timed is the network alone on an image already resized (by us: their image processors need torchvision) and on the device;
-Marigold's is its whole pipeline, since denoising and merging are its own code.
+Marigold's is its whole pipeline, since denoising and merging are its own code, and DepthFM's goes from the image to log-depth.
 """
 
 from __future__ import annotations
@@ -24,11 +25,15 @@ from genpercept.commands.bench.clock import timed
 from genpercept.commands.bench.setting import Effort, Setting
 from genpercept.core import dtypes
 from genpercept.core.names import hint
+from genpercept.core.rng import Rng
+from genpercept.core.values import Features
 from genpercept.models.backbones import BACKBONES
 from genpercept.models.codecs import CODECS
+from genpercept.models.paradigms import PARADIGMS
 from genpercept.pipeline.specialise.compiled import Compiled, Graphed, Pools
 
 _TOKENS = 2  # of the empty prompt, not padded
+_PADDED_TOKENS = 77
 _TRAIN_STEPS = 1000
 
 
@@ -36,7 +41,8 @@ _TRAIN_STEPS = 1000
 class Peer:
     """parameters: counted from the configuration here; published: what `source` says, in millions.
 
-    edge: of the square its network sees; None: the edge asked for. steps, members: of Marigold.
+    edge: of the square its network sees; None: the edge asked for. steps, members: of those that take several; 0
+    for those of one pass.
     """
 
     name: str
@@ -89,6 +95,42 @@ def _marigold(peer: Peer) -> Any:
     pipe.empty_text_embedding = torch.zeros(1, _TOKENS, configs["unet"]["cross_attention_dim"], device="cpu")
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+class _Flow(nn.Module):
+    """DepthFM: encoder, a few steps of the U-Net for each of several starts, decoder, and the mean of what it gives."""
+
+    vae_scale_factor = 8
+    unet: Any  # diffusers' networks, whose calls have no types
+    vae: Any
+
+    def __init__(self, unet: Any, vae: Any, width: int) -> None:
+        super().__init__()
+        self.unet, self.vae = unet, vae
+        self.empty_text_embedding = torch.zeros(1, _PADDED_TOKENS, width, device="cpu")
+
+    def forward(self, image: Tensor, num_inference_steps: int, ensemble_size: int, **_: Any) -> Tensor:
+        """image (1, 3, H, W) -> log-depth (1, 1, H, W)."""
+        scale = self.vae.config.scaling_factor
+        prompt = self.empty_text_embedding.to(image).expand(ensemble_size, -1, -1)
+
+        def denoise(x: Tensor, t: Tensor) -> Features:
+            return Features(self.unet(x.to(image.dtype), t, prompt).sample)
+
+        z_x = (self.vae.encode(image * 2 - 1).latent_dist.mode() * scale).repeat(ensemble_size, 1, 1, 1)
+        rng = Rng(0, 0, range(ensemble_size))
+        found = PARADIGMS.find("flow_matching").predict(denoise, z_x, num_inference_steps, rng).require_latent()
+        return self.vae.decode((found / scale).to(image.dtype)).sample.mean((0, 1), keepdim=True)
+
+
+def _depthfm(peer: Peer) -> nn.Module:
+    """DepthFM: Stable Diffusion 2's U-Net on 8 channels with 8 heads on every level, 1.5's autoencoder, a stored prompt."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
+    configs = configurations("sd21", "kl")
+    unet = configs["unet"] | {"in_channels": 2 * configs["vae"]["latent_channels"], "attention_head_dim": 8}
+    vae = AutoencoderKL.from_config(configs["vae"])
+    return _Flow(UNet2DConditionModel.from_config(unet), vae, unet["cross_attention_dim"])
 
 
 _DINOV2 = {"depth-anything-v2-small": (384, 12, 6), "depth-anything-v2-base": (768, 12, 12)}
@@ -212,6 +254,7 @@ def _depthmaster(peer: Peer) -> nn.Module:
 _BUILDERS: dict[str, Callable[[Peer], Any]] = {
     "marigold": _marigold,
     "depthmaster": _depthmaster,
+    "depthfm": _depthfm,
     "depth-anything": _depth_anything,
     "dpt": _dpt,
     "zoedepth": _zoedepth,
@@ -219,6 +262,7 @@ _BUILDERS: dict[str, Callable[[Peer], Any]] = {
 }
 
 _MARIGOLD = (949_576_107, 949.6, "Stable Diffusion 2's U-Net, 4 more input channels, and its autoencoder")
+_DEPTHFM = (*_MARIGOLD[:2], "arguments in its checkpoint, and Stable Diffusion 1.5's autoencoder")
 _ANYTHING = "README of Depth Anything V2"
 PEERS: tuple[Peer, ...] = (
     Peer("marigold-1", "marigold", *_MARIGOLD, steps=1),
@@ -226,6 +270,8 @@ PEERS: tuple[Peer, ...] = (
     Peer("marigold-10", "marigold", *_MARIGOLD, steps=10),
     Peer("marigold-10x10", "marigold", *_MARIGOLD, steps=10, members=10),
     Peer("depthmaster", "depthmaster", 1_028_219_307, 1028.2, "counted from its public code, with its autoencoder"),
+    Peer("depthfm-2", "depthfm", *_DEPTHFM, steps=2),
+    Peer("depthfm-2x4", "depthfm", *_DEPTHFM, steps=2, members=4),
     Peer("depth-anything-v2-small", "depth-anything", 24_785_089, 24.8, _ANYTHING, edge=518),
     Peer("depth-anything-v2-base", "depth-anything", 97_470_785, 97.5, _ANYTHING, edge=518),
     Peer("depth-anything-v2-large", "depth-anything", 335_315_649, 335.3, _ANYTHING, edge=518),
@@ -261,11 +307,11 @@ def count_parameters(built: Any) -> int:
 
 
 def tflops(peer: Peer, resolution: int) -> float:
-    """Of one image, counted on the meta device; Marigold's is encoder + steps x members x U-Net + members x decoder."""
+    """Of one image, counted on the meta device; of several steps encoder + steps x members x U-Net + members x decoder."""
     with torch.device("meta"):
         built = peer.build()
     edge = peer.sees(resolution)
-    if peer.family != "marigold":
+    if not peer.steps:
         found: flops.Count = {}
         with torch.inference_mode(), flops.counted(found):
             built.eval()(torch.empty(1, 3, edge, edge, device="meta"))
@@ -320,9 +366,9 @@ def measure(peer: Peer, of: Setting, effort: Effort, way: Way = Way()) -> dict[s
     if isinstance(built, nn.Module):
         built.eval()
     model: Any = built.to(dtype)
-    networks = [model.unet, model.vae.encoder, model.vae.decoder] if peer.family == "marigold" else [_Depth(model)]
+    networks = [model.unet, model.vae.encoder, model.vae.decoder] if peer.steps else [_Depth(model)]
     graphed = way.quicken(networks)
-    if peer.family != "marigold":
+    if not peer.steps:
         model = networks[0]
     edge = peer.sees(of.resolution)
     image = torch.rand(1, 3, edge, edge, generator=torch.Generator().manual_seed(0)).to(of.device)
@@ -352,7 +398,7 @@ class _Depth(nn.Module):
 
 
 def _call(peer: Peer, model: Any, image: Tensor, dtype: torch.dtype) -> Callable[[], Any]:
-    if peer.family != "marigold":
+    if not peer.steps:
         normalised = ((image - 0.5) / 0.5).to(dtype)
         return lambda: model(normalised)
     return lambda: model(

@@ -28,6 +28,7 @@ class Request:
     fov: degrees, None: by EXIF, or 60. fit: a file or folder of known distances (genpercept.imaging.known), fit_scale:
     metres for each unit of it. mesh_vertices: of a mesh at most.
     tiles, overlap, refine: as the pipeline's call has them.
+    resize_mode: as the pipeline's call has it. noise: a .npy file, (runs, 4, h, w): what to start from in place of the seed's.
     """
 
     model: str | None = None
@@ -59,6 +60,8 @@ class Request:
     tiles: int | Literal["auto"] | None = None
     overlap: float = OVERLAP
     refine: bool = False
+    resize_mode: str = "fit"
+    noise: str | None = None
 
     @property
     def model_name(self) -> str:
@@ -68,7 +71,7 @@ class Request:
         """For the sidecar: as plain values, the model spelt out."""
         plain = Request()
         later = ["flip_test", "boxes", "detector", "box_score", "allow_pickle"]  # unknown to older sidecars
-        later += ["specialised", "encoder", "decoder", "strips", "revision", "variant", "tf32"]
+        later += ["specialised", "encoder", "decoder", "strips", "revision", "variant", "tf32", "resize_mode", "noise"]
         later += ["fit", "fit_scale", "mesh_vertices", "tiles", "overlap", "refine"]
         kept = {k: v for k, v in asdict(self).items() if k not in later or v != getattr(plain, k)}
         # older sidecars have 60 where nobody said anything

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import AttentionProcessor, AttnProcessor2_0
 from diffusers.models.unets.unet_2d_blocks import CrossAttnUpBlock2D, UpBlock2D
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from genpercept.checkpoints.schema import check_arguments
 from genpercept.core.values import Features
 from genpercept.models.backbones import BackbonePlugin
+from genpercept.models.backbones import _self_attention as self_attention
 from genpercept.models.backbones._saved import SavedAsParent
 from genpercept.models.backbones._widen import widen_convolution
 
@@ -67,6 +69,12 @@ class SD21UNet(SavedAsParent, UNet2DConditionModel):
 
     parent_name = UNet2DConditionModel.__name__
     patch = 1
+
+    def set_attn_processor(self, processor: AttentionProcessor | dict[str, AttentionProcessor]) -> None:
+        """As the parent's; a single one is used in the way that the network's self-attention is computed."""
+        way = getattr(self.config, self_attention.KEY, self_attention.PLAIN)
+        one_for_all = not isinstance(processor, dict)
+        super().set_attn_processor(self_attention.processors(self, way, processor) if one_for_all else processor)
 
     @property
     def in_channels(self) -> int:
@@ -205,9 +213,20 @@ class SD21(BackbonePlugin):
 
     def check(self, config: dict, path: Path) -> None:
         check_arguments(path, config, UNet2DConditionModel)
+        if (way := config.get(self_attention.KEY, self_attention.PLAIN)) not in self_attention.WAYS:
+            known = ", ".join(self_attention.WAYS)
+            raise ValueError(
+                f"{path}: {self_attention.KEY} is {way!r}: must be one of {known}; copy or download it again"
+            )
 
     def build(self, config: dict) -> nn.Module:
-        return cast(nn.Module, SD21UNet.from_config(config))
+        """config: of UNet2DConditionModel, and how self-attention is computed."""
+        way = config.get(self_attention.KEY, self_attention.PLAIN)
+        unet = cast(SD21UNet, SD21UNet.from_config({k: v for k, v in config.items() if k != self_attention.KEY}))
+        if way != self_attention.PLAIN:
+            unet.register_to_config(**{self_attention.KEY: way})
+            unet.set_attn_processor(AttnProcessor2_0())
+        return unet
 
     def adapt(self, module: nn.Module, channels: int) -> nn.Module:
         """The first convolution is widened where it must be."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 
@@ -28,8 +28,20 @@ class Candidate:
 
 
 class Family(Protocol):
+    """`folder`, below, is a checkpoint's folder, or the file that it is all in (checkpoints.weights.lone_file)."""
+
     name: str
     published: Mapping[str, str]  # repositories of the hub ("owner/name", or with "/subfolder") and their tasks
+    base: str  # the model that gives what its checkpoints lack, in words
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Choices that its checkpoints leave open, with their values; most families have none."""
+        ...
+
+    def with_options(self, **options: Any) -> Self:
+        """The family with these choices made. ValueError for an unknown one, or for a value that it cannot have."""
+        ...
 
     def recognise(self, folder: Path, *, allow_pickle: bool = False) -> Candidate | None:
         """What the folder is, if it can be of this family. Reads configs and headers, no weights."""
@@ -41,6 +53,12 @@ class Family(Protocol):
 
     def lacking(self, folder: Path, *, allow_pickle: bool = False) -> list[str]:
         """Parts that the folder does not hold and a base must give."""
+        ...
+
+    def problems(
+        self, folder: Path, base: str | None = None, there: Path | None = None, *, allow_pickle: bool = False
+    ) -> list[str]:
+        """Why `load` would refuse the checkpoint, alone or with the base that lies in `there`, as far as headers tell."""
         ...
 
     def load(

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from genpercept.checkpoints import parts
+from genpercept.checkpoints import parts, weights
+from genpercept.core.options import Options
 from genpercept.models.backbones import BACKBONES
 from genpercept.pipeline.families._candidate import Candidate
 from genpercept.pipeline.families._from_base import Base, check, find_base, lacking, load_vae, prompt, refuse_untouched
@@ -23,14 +24,17 @@ LEFT_UP_VIEWER = [[-1, 0, 0], [0, 1, 0], [0, 0, 1]]  # takes x left, y up, z tow
 OWN = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
 
 
-class UNetFamily(ABC):
-    """Subclasses say how their checkpoints look, and how they are run."""
+@dataclass(frozen=True)
+class UNetFamily(Options, ABC):
+    """Subclasses say how their checkpoints look, and how they are run. Fields, where one has any, are choices left open."""
 
-    name: str
-    published: Mapping[str, str]
+    name: ClassVar[str]
+    published: ClassVar[Mapping[str, str]]
+    noun = "family"
+    base: ClassVar[str] = "Stable Diffusion 2.1"
     tasks: ClassVar[tuple[str, ...]] = LOOK_ALIKE
-    resolution = 768
-    backbone = "sd21"
+    resolution: ClassVar[int] = 768
+    backbone: ClassVar[str] = "sd21"
 
     @abstractmethod
     def candidate(self, layout: Layout) -> Candidate | None:
@@ -41,31 +45,42 @@ class UNetFamily(ABC):
         """Of from_parts: paradigm and its options, task_options, ..., and `decided`: what was concluded from what."""
 
     def recognise(self, folder: Path, *, allow_pickle: bool = False) -> Candidate | None:
-        return self.candidate(read_layout(folder, allow_pickle=allow_pickle))
+        return None if weights.lone_file(folder) else self.candidate(self.layout(folder, allow_pickle=allow_pickle))
 
     def beside(self, folder: Path) -> tuple[str, ...]:
         return ()
 
     def lacking(self, folder: Path, *, allow_pickle: bool = False) -> list[str]:
-        return lacking(read_layout(folder, allow_pickle=allow_pickle))
+        return lacking(self.layout(folder, allow_pickle=allow_pickle))
+
+    def problems(
+        self, folder: Path, base: str | None = None, there: Path | None = None, *, allow_pickle: bool = False
+    ) -> list[str]:
+        try:
+            layout = self.layout(folder, allow_pickle=allow_pickle)
+            if base is not None and there is not None:
+                self.check(layout, Base(base, there), allow_pickle=allow_pickle)
+        except ValueError as error:
+            return [str(error)]
+        return []
 
     def load(
         self, folder: Path, base: str | Path | None, task: str, torch_dtype: torch.dtype | None, where: dict[str, Any]
     ) -> GenPerceptPipeline:
         """ValueError when the folder holds no U-Net of this family, lacks a part, or holds the base's own weights (noise)."""
         pickle = bool(where.get("allow_pickle"))
-        layout = read_layout(folder, allow_pickle=pickle)
+        layout = self.layout(folder, allow_pickle=pickle)
         self.refuse_strange(layout, task)
         trained = self.trained(layout)
         origin = find_base(base, where)
-        check(layout, origin, allow_pickle=pickle)
+        self.check(layout, origin, allow_pickle=pickle)
         if origin is not None and trained == [layout.unet]:
-            refuse_untouched(layout, origin, allow_pickle=pickle)
+            self.refuse_untouched(layout, origin, allow_pickle=pickle)
         settings = self.settings(layout, origin, task)
         unet = self.load_unet(layout, origin, torch_dtype, allow_pickle=pickle)
         head = self.load_head(layout, unet, torch_dtype, allow_pickle=pickle)
         vae = self.load_vae(layout, origin, torch_dtype, allow_pickle=pickle)
-        embedding = prompt(layout, origin, pad=self.pads(layout), allow_pickle=pickle)
+        embedding = self.prompt(layout, origin, allow_pickle=pickle)
         info: dict[str, Any] = {
             "family": self.name,
             "prompt": "",
@@ -75,13 +90,30 @@ class UNetFamily(ABC):
             "resolution": self.resolution,
             "backbone": self.backbone,
         }
-        info |= ({"base": origin.name} if origin else {}) | settings
+        info |= ({"base": origin.name} if origin else {}) | ({"family_options": self.options} if self.options else {})
+        info |= settings
         name, module = head or (None, None)
         return GenPerceptPipeline.from_parts(
             unet=unet, vae=vae, prompt_embeds=embedding, task=task, head=name, head_module=module, **info
         )
 
     # ---- what a family may do in its own way -----------------------------------------------------------------------
+
+    def layout(self, folder: Path, *, allow_pickle: bool = False) -> Layout:
+        """What lies in the folder, or file. ValueError where that is no such checkpoint, or a damaged one."""
+        return read_layout(folder, allow_pickle=allow_pickle)
+
+    def check(self, layout: Layout, base: Base | None, *, allow_pickle: bool = False) -> None:
+        """ValueError, naming both sides, where the checkpoint and the base do not belong together."""
+        check(layout, base, allow_pickle=allow_pickle)
+
+    def refuse_untouched(self, layout: Layout, base: Base, *, allow_pickle: bool = False) -> None:
+        """ValueError when the U-Net is that of its base, which was never trained to predict anything."""
+        refuse_untouched(layout, base, allow_pickle=allow_pickle)
+
+    def prompt(self, layout: Layout, base: Base | None, *, allow_pickle: bool = False) -> Tensor:
+        """The empty prompt's embedding, (1, tokens, width)."""
+        return prompt(layout, base, pad=self.pads(layout), allow_pickle=allow_pickle)
 
     def trained(self, layout: Layout) -> list[Path]:
         """Folders of the weights that were trained, the U-Net's first. ValueError where one is not there."""
