@@ -61,8 +61,8 @@ from genpercept.commands import shared_options as shared
 def bench(**options: Any) -> int:
     """Measure how fast a model is here, stage by stage, and how much memory it takes.
 
-    Each setting runs in a process of its own. PEER: marigold-1, marigold-4, marigold-10, marigold-10x10,
-    depth-anything-v2-small, -base, -large, dpt-large, zoedepth-nyu, depth-pro; the paper's own table is added.
+    Each setting runs in a process of its own. PEER: marigold-1, marigold-4, marigold-10, marigold-10x10, depthfm-2,
+    depthfm-2x4, depth-anything-v2-small, -base, -large, dpt-large, zoedepth-nyu, depth-pro; the paper's own table is added.
     Exit code 0 when all was measured, 1 when some was not, 2 when nothing was.
     """
     from genpercept.commands.bench.run import main
