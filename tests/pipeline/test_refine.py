@@ -119,6 +119,21 @@ def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @PYMATTING
+def test_what_is_unknown_of_a_large_photograph_is_solved_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    image, alpha = spiked(120)
+    coarse = coarse_of(alpha, SCALE)
+    solved: list[int] = []
+    plain = matte.solved
+    monkeypatch.setattr(
+        matte, "solved", lambda i, a, unknown: solved.append(int(unknown.sum())) or plain(i, a, unknown)
+    )
+    monkeypatch.setattr(matte, "_MOST", 2000)
+    found = matte.refine(coarse, image, SCALE)
+    assert 0 < sum(solved) <= 2500 and found.shape == alpha.shape
+    assert np.abs(found - alpha).sum() < 0.7 * np.abs(coarse - alpha).sum()
+
+
+@PYMATTING
 @pytest.mark.parametrize("size", [(1, 1), (2, 9), (3, 3), (17, 40)])
 def test_mattes_of_any_size(size: tuple[int, int]) -> None:
     draw = np.random.default_rng(0)

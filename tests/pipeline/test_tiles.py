@@ -101,7 +101,7 @@ def test_a_scale_and_a_shift_are_found_beside_outliers() -> None:
 
 
 def test_every_kind_that_is_a_map_can_be_joined() -> None:
-    """What a tile's answer says in another measure than the whole's is brought to it, where the kind has no measure of its own."""
+    """What a tile says in another measure than the whole is brought to it, but for directions, which have but one."""
     whole = smooth((48, 48)).transpose(2, 0, 1) * 2 - 1
     for name, kind in KINDS.items():
         if kind.layout == "points":

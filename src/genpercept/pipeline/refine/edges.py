@@ -50,9 +50,9 @@ def enlarged(values_HWC: np.ndarray, image_HWC: np.ndarray, scale: float, valid_
     seen = sizes(size, scale)
     at = np.ix_(*(_centres(n, small) for n, small in zip(size, seen[0], strict=True)))
     found, weight = np.where(known[..., None], values_HWC, 0)[at].astype(np.float32), known[at].astype(np.float32)
-    guide = _shrunk(image_HWC, seen[0])
+    guide = shrunk(image_HWC, seen[0])
     for larger in seen[1:]:
-        finer = _shrunk(image_HWC, larger)
+        finer = shrunk(image_HWC, larger)
         found, weight = doubled(found, weight, guide, finer)
         guide = finer
     return np.where((known & (weight > 0))[..., None], found, values_HWC) if len(seen) > 1 else values_HWC
@@ -137,7 +137,7 @@ def _centres(length: int, small: int) -> np.ndarray:
     return ((np.arange(small) + 0.5) * length / small).astype(np.intp)
 
 
-def _shrunk(image_HWC: np.ndarray, size: Size) -> np.ndarray:
+def shrunk(image_HWC: np.ndarray, size: Size) -> np.ndarray:
     """Antialiased, (h, w, 3) float32 in [0, 1]."""
     own = (image_HWC.shape[0], image_HWC.shape[1])
     planes = Geometry(own, size, size).apply_pixels(image_HWC)

@@ -3,7 +3,8 @@
 Pixels that the coarse matte is sure of, away from its edge, stay foreground and background. Between them the alpha is what the
 image's colours say: in a window of 3 x 3 pixels it is a linear function of them. PyMatting has the matting Laplacian; the
 system is solved block by block, in which the coarse matte counts a little everywhere, so that blocks agree with each other, and
-so that one without any sure pixel has an answer. Memory is that of a block, whatever the size of the photograph.
+so that one without any sure pixel has an answer. Memory is that of a block, whatever the size of the photograph. Time is about
+that of half a million unknown pixels at most: more are solved in a smaller picture, which `edges` brings up again.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ from typing import Any
 import numpy as np
 
 from genpercept.core import extras
+from genpercept.core.resampling import resize
 from genpercept.imaging import pymatting_parts
+from genpercept.pipeline.refine import edges
 from genpercept.pipeline.tiles.plan import Axis
 
 SURE = 0.1  # from 0 and from 1: what the coarse matte takes for background and for foreground
 BAND = 1.0  # width of the unknown on each side of an edge, in pixels that the network saw
 _LEAST_BAND = 2  # pixels of the image
 _BLOCK, _SHARED = 448, 0.25  # edge of a block, in pixels, and the share of it that it has in common with the next one
+_MOST = 2**19  # unknown pixels that are solved
 _PRIOR = 1e-3  # weight of the coarse matte beside the Laplacian
 _EPSILON = 1e-6  # of the Laplacian: how far colours may be from a line
 _ITERATIONS, _TOLERANCE = 200, 1e-4
@@ -42,15 +46,30 @@ def refine(alpha_HW: np.ndarray, image_HWC: np.ndarray, scale: float, valid_HW: 
     alpha = np.clip(alpha_HW, 0, 1).astype(np.float32)
     if min(alpha.shape) < 3:
         return alpha  # no window fits in
-    unknown = ~known(alpha, max(_LEAST_BAND, round(BAND * scale)))
-    rows, columns = (Axis.of(length, _BLOCK, 1, _SHARED) for length in alpha.shape)
-    out = np.zeros_like(alpha)
+    unknown = _unknown(alpha, scale)
+    factor = max(1.0, float(unknown.sum() / _MOST) ** 0.5)
+    if factor == 1:
+        return np.where(unknown, _in_blocks(alpha, image_HWC, unknown), np.rint(alpha))
+    size = (max(3, round(alpha.shape[0] / factor)), max(3, round(alpha.shape[1] / factor)))
+    small = resize(alpha[None, None], size)[0, 0]
+    small = _in_blocks(small, edges.shrunk(image_HWC, size), _unknown(small, scale / factor))
+    large = edges.refine(resize(small[None, None], alpha.shape)[0, 0], image_HWC, factor)
+    return np.where(unknown, large.clip(0, 1), np.rint(alpha))
+
+
+def _in_blocks(alpha_HW: np.ndarray, image_HWC: np.ndarray, unknown_HW: np.ndarray) -> np.ndarray:
+    rows, columns = (Axis.of(length, _BLOCK, 1, _SHARED) for length in alpha_HW.shape)
+    out = np.zeros_like(alpha_HW)
     for i, top in enumerate(rows.starts):
         for j, left in enumerate(columns.starts):
             part = slice(top, top + rows.tile), slice(left, left + columns.tile)
-            block = solved(image_HWC[part], alpha[part], unknown[part])
+            block = solved(image_HWC[part], alpha_HW[part], unknown_HW[part])
             out[part] += rows.centres[i][:, None] * columns.centres[j] * block
-    return np.where(unknown, out.clip(0, 1), np.rint(alpha))
+    return out.clip(0, 1)
+
+
+def _unknown(alpha_HW: np.ndarray, scale: float) -> np.ndarray:
+    return ~known(alpha_HW, max(_LEAST_BAND, round(BAND * scale)))
 
 
 def known(alpha_HW: np.ndarray, width: int) -> np.ndarray:
