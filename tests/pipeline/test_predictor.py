@@ -111,7 +111,8 @@ def test_people_in_their_boxes(flip_test: bool) -> None:
     wanted = pipe([image, image], boxes=[boxes, None], flip_test=flip_test)
     for a, b in zip(wanted, graph([image, image], boxes=[boxes, None], flip_test=flip_test), strict=True):
         assert a.meta["boxes"] == b.meta["boxes"]
-        np.testing.assert_allclose(b.values, a.values, atol=1e-3)
+        # pixels: where random weights leave a heatmap nearly flat, its peak moves with its rounding
+        np.testing.assert_allclose(b.values, a.values, atol=2e-2)
         np.testing.assert_allclose(b.raw, a.raw, rtol=0, atol=1e-4)
     with pytest.raises(ValueError, match="lies outside of the image"):
         graph(image, boxes=[[500, 500, 10, 10]])

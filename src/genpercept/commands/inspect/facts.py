@@ -68,9 +68,11 @@ def _predictor(folder: Path, report: Report, given: Given) -> None:
         except ValueError as error:
             report.parts.append(Part(name, entry["path"], problem=str(error)))
             continue
-        part, headers[name] = _part(folder, name, entry["path"], given, None if known else plugin_of(name, info))
+        changed = _sha256(where, given) != entry["sha256"]
+        plugin = None if known and not changed else plugin_of(name, info)  # which names the tensor that does not fit
+        part, headers[name] = _part(folder, name, entry["path"], given, plugin)
         report.parts.append(part)
-        if not part.problem and _sha256(where, given) != entry["sha256"]:
+        if changed and not part.problem:
             part.problem = f"{folder / entry['path']}: its SHA-256 is not the one of {MANIFEST}: changed or damaged"
     try:
         if not known and not any(part.problem for part in report.parts):
