@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
 import genpercept
 from benchmarks._page import made
-from benchmarks.robustness import damaged_depthfm
+from benchmarks.robustness import _damaged_depthfm
 from genpercept import GenPerceptPipeline
 from genpercept.checkpoints import hub, parts
 from genpercept.models import adapters
@@ -67,7 +67,7 @@ def starts(root: Path) -> dict[str, Path]:
     shutil.copytree(GOLDEN / "marigold-unet8", made["marigold"])
     shutil.copytree(BASE, made["base"])
     shutil.copytree(GOLDEN / "depthfm" / "base" / "vae", made["depthfm"] / "vae")
-    shutil.copy(GOLDEN / "depthfm" / damaged_depthfm.FILE, made["depthfm"])
+    shutil.copy(GOLDEN / "depthfm" / _damaged_depthfm.FILE, made["depthfm"])
     adapters.add_lora(pipe.unet, 4)
     adapters.save_lora(pipe.unet, made["lora"])
     shutil.copytree(hub.embedded_root(), made["mini"])
@@ -299,7 +299,7 @@ def cases() -> Iterator[Case]:
         lambda work: None,
         {"task": "depth"},
     )
-    for title, damage in damaged_depthfm.cases():
+    for title, damage in _damaged_depthfm.cases():
         yield Case(title, "depthfm", damage, {"allow_pickle": True})
     yield Case("DepthFM: not allowed to be read", "depthfm", lambda work: None)
 

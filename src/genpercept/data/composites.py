@@ -20,8 +20,8 @@ from genpercept.core import arrays
 from genpercept.core.resampling import resize
 from genpercept.core.rng import generator
 from genpercept.core.values import Sample, planes
-from genpercept.data import synthetic
 from genpercept.data._files import About, FileDataset
+from genpercept.data._scenes import DOMAINS, SPLITS, render
 from genpercept.imaging.read import SUFFIXES, read, shown
 
 _SPLIT_CODE = {"train": 21, "val": 22, "test": 23}
@@ -60,7 +60,7 @@ class Composites(FileDataset):
         licence="of your photographs",
         layout=("ROOT/**/*.jpg, .png, ...: photographs without labels; one of 20 is for val, and one for test",),
         provides=("mask", "alpha"),
-        splits=synthetic.SPLITS,
+        splits=SPLITS,
         protocols={"dis": "", "matting": "p3m"},
         extra="synthetic",
     )
@@ -76,8 +76,8 @@ class Composites(FileDataset):
         size: Any = self.size
         if not isinstance(size, Sequence) or len(size) != 2 or not all(isinstance(n, int) and n >= 16 for n in size):
             raise ValueError(f"composites: size {self.size!r}: give height and width, both at least 16 pixels")
-        if self.domain not in synthetic.DOMAINS:
-            raise ValueError(f"composites: domain {self.domain!r}: choose one of {', '.join(synthetic.DOMAINS)}")
+        if self.domain not in DOMAINS:
+            raise ValueError(f"composites: domain {self.domain!r}: choose one of {', '.join(DOMAINS)}")
         for name, least in (("count", 1), ("most", 1), ("seed", 0)):
             value: Any = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
@@ -117,7 +117,7 @@ class Composites(FileDataset):
         size = (max(16, round(self.size[0] * scale)), max(16, round(self.size[1] * scale)))
         number = entry.index * self.most + layer
         for _ in range(_TRIES):
-            scene = synthetic.render([number], self.domain, entry.split, size, entry.seed)
+            scene = render([number], self.domain, entry.split, size, entry.seed)
             matte = scene.alpha[0].astype(np.float32)
             places = _places(matte, self.size) if _LEAST <= float(matte.mean()) <= _MOST else None
             if places is not None:

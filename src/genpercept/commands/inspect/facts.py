@@ -356,7 +356,7 @@ def _vae_details(config: dict[str, Any]) -> str:
 def _sha256(path: Path, given: Given) -> str:
     try:
         return sha256(path, allow_pickle=given.allow_pickle)
-    except OSError:
+    except (OSError, ValueError):  # of a pickle that is not allowed, too: the part's problem says so
         return hashlib.sha256(b"").hexdigest()
 
 

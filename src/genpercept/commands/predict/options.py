@@ -120,9 +120,7 @@ _NUMBER = re.compile(r"[+-]?[0-9]*\.?[0-9]+")
     metavar="N",
     help="Of a mesh at most.",
 )
-@click.option(
-    "--show", panel=_SPACE, is_flag=True, help="Then show depth in space, in a browser, until Ctrl-C (viser)."
-)
+@shared.show(panel=_SPACE, help="Then show depth in space, in a browser, until Ctrl-C (viser).")
 @shared.flip_test()
 @click.option(
     "--tiles",
