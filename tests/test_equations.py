@@ -252,3 +252,35 @@ def test_multires_noise_has_unit_deviation_and_more_at_low_frequencies() -> None
     blocks = [torch.nn.functional.avg_pool2d(x, 8).std() for x in (white, smooth)]
     assert blocks[1] > 3 * blocks[0]
     torch.testing.assert_close(eq.multires_noise(white, [], 0.9), white / white.std())
+
+
+# ---- flow matching ---------------------------------------------------------------------------------------------------
+
+
+def test_cosine_alpha_bar() -> None:
+    """Values of DepthFM's own code at 100, 200, 400, 700 and 1000 of 1000 steps."""
+    want = [0.9755252435136, 0.9045031805694, 0.6545022724581, 0.2061057064193, 3.7494e-33]
+    found = [float(eq.cosine_alpha_bar(step / 1000)) for step in (100, 200, 400, 700, 1000)]
+    assert found == pytest.approx(want, rel=1e-4, abs=1e-12)
+    assert float(eq.cosine_alpha_bar(0)) == pytest.approx(1, abs=1e-9)
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 2**31), t=st.floats(0, 0.999))
+def test_the_straight_path_leads_to_its_end(seed: int, t: float) -> None:
+    z_0, z_1 = torch.randn(2, 3, 4, 5, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    at = torch.tensor([t, 0.0, 1.0], dtype=torch.float64)
+    z_t, v = eq.flow_path(z_0, z_1, at), eq.flow_velocity(z_0, z_1)
+    assert torch.equal(z_t[1], z_0[1]) and torch.equal(z_t[2], z_1[2])
+    torch.testing.assert_close(eq.flow_end(z_t, v, at), z_1)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 61, 100])
+def test_euler_on_the_straight_path(steps: int) -> None:
+    times = eq.euler_times(steps)
+    assert times.dtype == torch.float32 and len(times) == steps and float(times[-1]) < 1
+    z, v = torch.zeros(2, 1), torch.ones(2, 1)
+    for t in times:
+        torch.testing.assert_close(z, t.expand(2, 1), rtol=0, atol=1e-5)
+        z = eq.euler_step(z, v, steps)
+    torch.testing.assert_close(z, v, rtol=0, atol=1e-5)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from genpercept.core.values import Geometry, resize
+from genpercept.core.values import Geometry, PublicSize, resize
 
 sizes = st.integers(1, 70)
 
@@ -34,6 +36,48 @@ def test_geometry_sizes(h: int, w: int, resolution: int | None, stride: int, mod
             assert abs(g.resized[0] * w - g.resized[1] * h) <= max(h, w) / 2 + 1e-9 or 1 in g.resized
     else:
         assert g.resized == (h, w)
+
+
+MULTIPLE = PublicSize(multiple=64, pillow="bilinear")
+
+
+@pytest.mark.parametrize(
+    ("size", "resolution", "wanted"),
+    [
+        ((100, 150), 0, (128, 128)),
+        ((100, 150), 64, (64, 64)),
+        ((64, 128), None, (64, 128)),
+        ((96, 160), None, (128, 128)),  # halves go to the even multiple
+        ((33, 700), None, (64, 704)),
+        ((1, 700), None, (64, 704)),  # at least one
+        ((480, 640), 768, (576, 768)),
+        ((471, 640), 768, (576, 768)),  # 565.2
+    ],
+)
+def test_public_sizes_are_rounded_to_a_multiple(
+    size: tuple[int, int], resolution: int | None, wanted: tuple[int, int]
+) -> None:
+    g = Geometry.plan(size, resolution, 8, "official", MULTIPLE)
+    assert (g.resized, g.padded) == (wanted, wanted)
+    assert Geometry.plan(size, resolution, 8, "fit", MULTIPLE) == Geometry.plan(size, resolution, 8)
+
+
+@pytest.mark.parametrize("name", ["bilinear", "bicubic"])
+def test_public_code_resizes_by_pillow(name: str) -> None:
+    """Its sums are of integers: not what torch gives. Bytes, floats and arrays alike."""
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 75, 3), np.uint8)
+    g = Geometry.plan((50, 75), 0, 8, "official", PublicSize(64, name))
+    wanted = np.asarray(Image.fromarray(pixels).resize((64, 64), Image.Resampling[name.upper()]), np.float32) / 255
+    for image in (pixels, pixels.astype(np.float32) / 255):
+        np.testing.assert_array_equal(g.apply_pixels(image)[0].transpose(1, 2, 0), wanted)
+        np.testing.assert_array_equal(g.apply_array(image)[0].permute(1, 2, 0).numpy(), wanted)
+    assert np.abs(resize(torch.from_numpy(pixels / 255.0).permute(2, 0, 1)[None], (64, 64)).numpy() - wanted.transpose(2, 0, 1)).max() > 1e-3  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [{"multiple": 0}, {"multiple": 64.0}, {"pillow": "lanczos9"}])
+def test_a_public_size_is_checked(options: dict) -> None:
+    with pytest.raises(ValueError, match="must be an integer|choose"):
+        PublicSize(**options)
 
 
 @settings(max_examples=60, deadline=None)

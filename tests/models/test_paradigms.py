@@ -14,7 +14,7 @@ from genpercept.core.rng import Rng
 from genpercept.core.values import Features
 from genpercept.models.paradigms import PARADIGMS
 
-NAMES = ["deterministic_multi_step", "direct", "one_step", "stochastic_multi_step"]
+NAMES = ["deterministic_multi_step", "direct", "flow_matching", "one_step", "stochastic_multi_step"]
 MULTI_STEP = ["deterministic_multi_step", "stochastic_multi_step"]
 
 
@@ -55,6 +55,9 @@ def test_options_survive_json_and_do_not_touch_the_default(name: str) -> None:
         ("one_step", {"timestep": True}, "integer from 0 to 999"),
         ("one_step", {"random_timestep": "no"}, "true or false"),
         ("direct", {"timestep": -1}, "integer from 0 to 999"),
+        ("flow_matching", {"noising_step": 1001}, "integer from 0 to 1000"),
+        ("flow_matching", {"noising_step": 0.4}, "integer from 0 to 1000"),
+        ("flow_matching", {"betas": (0.1, 0.2)}, "no option 'betas': choose one of noising_step"),
         ("deterministic_multi_step", {"betas": (0.1,)}, "two numbers"),
         ("deterministic_multi_step", {"betas": (0.2, 0.1)}, "0 < beta_start <= beta_end <= 1"),
         ("deterministic_multi_step", {"betas": (0.2, float("nan"))}, "0 < beta_start <= beta_end <= 1"),
@@ -78,7 +81,8 @@ def test_wrong_options_say_what_to_do(name: str, options: dict[str, Any], messag
 
 def test_default_steps() -> None:
     steps = {name: PARADIGMS.find(name).default_steps for name in NAMES}
-    assert steps == {"deterministic_multi_step": 10, "direct": 1, "one_step": 1, "stochastic_multi_step": 10}
+    several = {"deterministic_multi_step": 10, "flow_matching": 2, "stochastic_multi_step": 10}
+    assert steps == {"direct": 1, "one_step": 1, **several}
     assert PARADIGMS.find("stochastic_multi_step").with_options(sampler="lcm").default_steps == 4
 
 
@@ -96,7 +100,8 @@ def test_a_training_batch_is_its_samples(name: str) -> None:
     for i, part in enumerate(together):
         torch.testing.assert_close(part, torch.cat([pair[i] for pair in alone]))
     x, t, target = together
-    assert x.shape[1] == paradigm.input_channels(4) and t.dtype == torch.int64 and target.shape == z_y.shape
+    assert x.shape[1] == paradigm.input_channels(4) and target.shape == z_y.shape
+    assert t.dtype == (torch.float32 if name == "flow_matching" else torch.int64)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -179,6 +184,24 @@ def test_training_pairs_are_the_papers_table() -> None:
     assert torch.equal(x[:, :4], z_x)
     torch.testing.assert_close(x[:, 4:], a.sqrt() * z_y + (1 - a).sqrt() * eps)
     torch.testing.assert_close(target, a.sqrt() * eps - (1 - a).sqrt() * z_y)
+
+
+def test_flow_matching_pairs_are_on_the_straight_path() -> None:
+    """From the noised image to the label, at times from 0 to 1; the clean image stands behind the state."""
+    z_x, z_y = latents(2)
+    rng = Rng(3, 1, [0, 1, 2])
+    flow = PARADIGMS.find("flow_matching")
+    x, t, velocity = flow.training_pair(z_x, z_y, rng)
+    start = 0.654502**0.5 * z_x + (1 - 0.654502) ** 0.5 * rng.normal(z_x.shape[1:])
+    torch.testing.assert_close(velocity, z_y - start, rtol=0, atol=1e-5)
+    torch.testing.assert_close(x[:, :4], start + t[:, None, None, None] * (z_y - start), rtol=0, atol=1e-5)
+    assert torch.equal(x[:, 4:], z_x)
+    times = torch.cat([flow.training_pair(z_x, z_y, Rng(0, step, [0, 1, 2]))[1] for step in range(1000)])
+    assert 0 <= float(times.min()) < 0.01 and 0.99 < float(times.max()) < 1
+    assert abs(float(times.mean()) - 0.5) < 0.02
+    plain = flow.with_options(noising_step=0)
+    assert not plain.stochastic and flow.stochastic
+    assert torch.equal(plain.training_pair(z_x, z_y, rng)[2], z_y - z_x)
 
 
 def test_one_step_timesteps_in_training() -> None:
@@ -270,6 +293,27 @@ def test_stochastic_sampling_is_a_loop_over_diffusers(spacing: str, kind: str, s
     torch.testing.assert_close(got, z_t, rtol=1e-3, atol=1e-3 * float(z_t.abs().max()))
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3, 10, 61])
+def test_flow_matching_is_eulers_method(steps: int) -> None:
+    """n calls at 0, 1/n, ...; at the right velocity any number of steps ends at the label, of a curved flow more end nearer."""
+    z_x, z_y = latents(6)
+    noise = latents(7)[0]
+    flow, seen = PARADIGMS.find("flow_matching"), []
+    start = eq.diffuse(z_x, noise, eq.cosine_alpha_bar(0.4))
+
+    def straight(x: Tensor, t: Tensor) -> Features:
+        seen.append(t)
+        assert torch.equal(x[:, 4:], z_x) and t.dtype == torch.float32 and t.shape == (3,)
+        torch.testing.assert_close(x[:, :4], eq.flow_path(start, z_y, t), rtol=0, atol=1e-4)
+        return Features(z_y - start)
+
+    end = flow.predict(straight, z_x, steps, latents=noise).require_latent()
+    torch.testing.assert_close(end, z_y, rtol=0, atol=1e-4)
+    assert [round(float(t[0]) * steps) for t in seen] == list(range(steps)) and float(seen[-1][0]) < 1
+    growing = flow.predict(lambda x, t: Features(x[:, :4]), z_x, steps, latents=noise).require_latent()
+    torch.testing.assert_close(growing, start * (1 + 1 / steps) ** steps, rtol=1e-4, atol=1e-4)
+
+
 def test_lcm_sampling_adds_noise_between_its_steps_only() -> None:
     z_x, _ = latents(7)
     lcm = PARADIGMS.find("stochastic_multi_step").with_options(sampler="lcm", prediction_type="sample")
@@ -288,10 +332,13 @@ def test_lcm_sampling_adds_noise_between_its_steps_only() -> None:
     assert not torch.allclose(seen[1][1] / seen[1][1].std(), seen[2][1] / seen[2][1].std(), atol=0.1)
 
 
-@pytest.mark.parametrize("options", [{}, {"sampler": "lcm"}])
-def test_an_inference_batch_is_its_samples(options: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("stochastic_multi_step", {}), ("stochastic_multi_step", {"sampler": "lcm"}), ("flow_matching", {})],
+)
+def test_an_inference_batch_is_its_samples(name: str, options: dict[str, Any]) -> None:
     z_x, _ = latents(8)
-    paradigm = PARADIGMS.find("stochastic_multi_step").with_options(**options)
+    paradigm = PARADIGMS.find(name).with_options(**options)
     together = paradigm.predict(toy, z_x, 4, Rng(1, 0, [0, 1, 2])).require_latent()
     alone = [paradigm.predict(toy, z_x[i : i + 1], 4, Rng(1, 0, [i])).require_latent() for i in range(3)]
     torch.testing.assert_close(together, torch.cat(alone))
@@ -308,6 +355,9 @@ def test_an_inference_batch_is_its_samples(options: dict[str, Any]) -> None:
         ("deterministic_multi_step", {"steps_offset": 600}, 2, "beyond 999"),
         ("stochastic_multi_step", {"sampler": "lcm"}, 51, "takes 1 to original_inference_steps=50"),
         ("stochastic_multi_step", {}, 4, "starts from noise: pass rng or latents"),
+        ("flow_matching", {}, 0, "between 1 and 1000"),
+        ("flow_matching", {}, 1001, "between 1 and 1000"),
+        ("flow_matching", {}, 2, "noises the image's latent that it starts from: pass rng or latents"),
     ],
 )
 def test_impossible_steps_are_refused(name: str, options: dict[str, Any], steps: int, message: str) -> None:

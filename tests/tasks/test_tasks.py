@@ -13,7 +13,7 @@ import torch
 from genpercept.core.values import Geometry, Sample
 from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import METRICS
-from genpercept.tasks import TASKS, ArrayTask, JudgingTask, PostProcessedTask, _keypoints, depth
+from genpercept.tasks import TASKS, ArrayTask, JudgingTask, MergingTask, PostProcessedTask, _keypoints, depth
 from genpercept.tasks._task import on_host, packed, unpacked
 from genpercept.tasks.disparity import normalise
 from tests.support.paths import GOLDEN
@@ -127,6 +127,7 @@ def test_an_answer_leaves_a_gpu_in_one_piece_and_keeps_its_bits() -> None:
     [
         *((name, {}) for name in TASKS.names()),
         ("depth", {"clip": "channels", "stretch": True}),
+        ("depth", {"log": True}),
         ("normals", {"clip": False}),
         ("dis", {"minmax": False, "threshold": 0.5}),
         ("matting", {"postprocess": False}),
@@ -160,6 +161,46 @@ def test_affine_maps_are_stretched_over_their_own_image(name: str) -> None:
     np.testing.assert_allclose(values, (inner - inner.min()) / (inner.max() - inner.min()), atol=1e-6)
     np.testing.assert_allclose(task.decode(raw * 1e4 - 7, geometry).values, values, atol=1e-5)
     assert not task.decode(torch.full((1, 1, 16, 24), 5.0), geometry).values.any()
+
+
+def test_logarithms_of_depth_are_not_clipped() -> None:
+    """exp of the channels' mean, by the image's own minimum and maximum, without its padding."""
+    task, geometry = TASKS.find("depth").with_options(log=True), Geometry((13, 20), (13, 20), (16, 24))
+    raw = 2 * torch.randn(1, 3, 16, 24, generator=torch.Generator().manual_seed(0))
+    raw[..., 13:, :], raw[..., 20:] = 99.0, -99.0
+    depth = np.exp(raw[0, :, :13, :20].numpy().astype(np.float64).mean(0))
+    np.testing.assert_allclose(
+        task.decode(raw, geometry).values, (depth - depth.min()) / (depth.max() - depth.min()), atol=1e-6
+    )
+
+
+def test_runs_of_logarithms_are_averaged_before_exp() -> None:
+    task, geometry = TASKS.find("depth").with_options(log=True), Geometry((13, 20), (13, 20), (16, 24))
+    assert isinstance(task, MergingTask)
+    runs = torch.randn(3, 3, 16, 24, generator=torch.Generator().manual_seed(0))
+    merged = task.merge_runs(runs, geometry)
+    assert merged is not None and merged.uncertainty is not None
+    logs = runs[..., :13, :20].numpy().astype(np.float64).mean(1)
+    depth = np.exp(logs.mean(0))
+    unit = depth.max() - depth.min()
+    np.testing.assert_allclose(merged.values, (depth - depth.min()) / unit, atol=1e-6)
+    np.testing.assert_allclose(merged.uncertainty, np.exp(logs).std(0, ddof=1) / unit, atol=1e-6)
+    assert TASKS.find("depth").merge_runs(runs, geometry) is None
+
+
+def test_labels_of_logarithms() -> None:
+    """2 and 98 % of the logarithm to -1 and 1; a missing depth is near, the sky is far."""
+    s = sample()
+    assert s.depth is not None
+    target = TASKS.find("depth").with_options(log=True).encode(s)
+    valid = target.valid[0, 0]
+    logs = s.depth[valid].double().log()
+    low, high = logs.quantile(0.02), logs.quantile(0.98)
+    want = ((logs - low) / (high - low) * 2 - 1).clamp(-1, 1).float()
+    torch.testing.assert_close(target.map[0, 0][valid], want, rtol=0, atol=1e-5)
+    assert target.map[0, 0, 0, :3].tolist() == [-1, -1, 1]
+    with pytest.raises(ValueError, match="logarithms are not clipped"):
+        TASKS.find("depth").with_options(log=True, clip="channels")
 
 
 @pytest.mark.parametrize("name", AFFINE)

@@ -12,15 +12,19 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 
 from genpercept.core import arrays
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from genpercept.core.arrays import Map
 
 Size = tuple[int, int]  # height, width
 
+PILLOW = ("bilinear", "bicubic")  # filters that public code resizes photographs with
 _STRIP = 2**18  # values of a strip: they fit into a processor's cache
 _ROWS = 32  # of a strip at most: the matrices of more are mostly zeros
 
@@ -34,6 +38,16 @@ def resize(x_BCHW: Map, size: Size) -> Map:
     if size[1] == 1 and size[0] != 1:  # torch 2.13 repeats the first row when the result is one pixel wide
         return resize(x_BCHW.mT, (1, size[0])).mT
     return F.interpolate(x_BCHW, size, mode="bilinear", align_corners=False, antialias=True)
+
+
+def by_pillow(image_BCHW: Tensor, size: Size, name: str) -> Tensor:
+    """Images (B, 3, H, W) in [0, 1] as Pillow resizes their 8-bit pixels with the filter of this name, its own sums."""
+    from PIL import Image
+
+    pixels = (image_BCHW * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+    kernel = Image.Resampling[name.upper()]
+    resized = np.stack([np.asarray(Image.fromarray(each).resize(size[::-1], kernel)) for each in pixels])
+    return torch.from_numpy(resized).permute(0, 3, 1, 2).to(image_BCHW) / 255
 
 
 @lru_cache(64)

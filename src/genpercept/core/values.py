@@ -15,12 +15,40 @@ from torch import Tensor
 
 from genpercept.core import arrays, resampling
 from genpercept.core.labels import BESIDE, LABELS
+from genpercept.core.options import check_choice, check_integer
 from genpercept.core.resampling import Size, resize
 
 if TYPE_CHECKING:
     from genpercept.core.arrays import Map
 
-__all__ = ["Features", "Geometry", "Region", "Sample", "Size", "Target", "planes", "resize", "to_tensor"]
+__all__ = ["Features", "Geometry", "PublicSize", "Region", "Sample", "Size", "Target", "planes", "resize", "to_tensor"]
+
+
+@dataclass(frozen=True)
+class PublicSize:
+    """How the public code of a model's family sizes an image, which is what mode "official" follows.
+
+    Edges are truncated to integers, then rounded to a multiple of `multiple` pixels, half to even, at least one of it (1: not
+    rounded). pillow: the filter of Pillow's that resizes 8-bit pixels; "": torch's antialiased bilinear, rounded to 8 bits.
+    """
+
+    multiple: int = 1
+    pillow: str = ""
+
+    def __post_init__(self) -> None:
+        check_integer("multiple", self.multiple, 1, 4096)
+        check_choice("pillow", self.pillow, ("", *resampling.PILLOW))
+
+    def of(self, height: float, width: float) -> Size:
+        """The network's size for an image of these edges, which need not be integers yet."""
+        h, w = (max(self.multiple, round(max(1, int(edge)) / self.multiple) * self.multiple) for edge in (height, width))
+        return h, w
+
+    def resize(self, image_BCHW: Tensor, size: Size) -> Tensor:
+        """An image in [0, 1] at this size, its values rounded to 8 bits."""
+        if self.pillow:
+            return resampling.by_pillow(image_BCHW, size, self.pillow)
+        return (arrays.floats(resize(image_BCHW, size)) * 255).round() / 255
 
 
 @dataclass(frozen=True)
@@ -33,10 +61,18 @@ class Geometry:
     original: Size
     resized: Size
     padded: Size
-    mode: str = "fit"  # "fit" (ours) or "official" (sizes truncated, 8-bit rounding, as the public code)
+    mode: str = "fit"  # "fit" (ours) or "official" (sized as the public code does, which `public` describes; no padding)
+    public: PublicSize = PublicSize()  # noqa: RUF009  # frozen
 
     @classmethod
-    def plan(cls, size: Size, resolution: int | None, stride: int, mode: str = "fit") -> Geometry:
+    def plan(
+        cls,
+        size: Size,
+        resolution: int | None,
+        stride: int,
+        mode: str = "fit",
+        public: PublicSize = PublicSize(),  # noqa: B008  # frozen
+    ) -> Geometry:
         """Longest edge to `resolution` pixels (None or 0: native size), then up to a multiple of `stride`.
 
         Raises ValueError for an empty image, a negative resolution or an unknown mode.
@@ -48,13 +84,11 @@ class Geometry:
             raise ValueError(f"processing resolution {resolution}: must be positive, or 0 for the image's own size")
         if mode not in ("fit", "official"):
             raise ValueError(f"resize mode {mode!r}: choose 'fit' or 'official'")
-        resized = (h, w)
-        if resolution:
-            scale = resolution / max(h, w)
-            to_int = int if mode == "official" else round
-            resized = (max(1, to_int(h * scale)), max(1, to_int(w * scale)))
+        scale = resolution / max(h, w) if resolution else 1
         if mode == "official":
-            return cls((h, w), resized, resized, mode)
+            resized = public.of(h * scale, w * scale)
+            return cls((h, w), resized, resized, mode, public)
+        resized = (max(1, round(h * scale)), max(1, round(w * scale))) if resolution else (h, w)
         up = [-(-edge // stride) * stride for edge in resized]
         return cls((h, w), resized, (up[0], up[1]), mode)
 
@@ -62,10 +96,9 @@ class Geometry:
         """Image (B, C, *original) in [0, 1] -> (B, C, *padded), antialiased bilinear, replicated at the padding."""
         if self.mode == "official" and isinstance(image_BCHW, np.ndarray):  # what is rounded wants torch's own sums
             return self.apply(torch.from_numpy(image_BCHW)).numpy()
-        x = resize(image_BCHW, self.resized)
-        if self.mode == "official" and self.resized != self.original:
-            x = (x * 255).round() / 255
-        h, w = self.resized
+        if self.mode == "official":
+            return image_BCHW if self.resized == self.original else self.public.resize(image_BCHW, self.resized)
+        x, (h, w) = resize(image_BCHW, self.resized), self.resized
         return arrays.pad(x, 0, self.padded[1] - w, 0, self.padded[0] - h, edge=True)
 
     def apply_pixels(self, image_HWC: Map) -> Map:

@@ -16,7 +16,7 @@ from genpercept.imaging.prediction import Prediction
 from genpercept.models.codecs import Codec
 from genpercept.models.paradigms import Paradigm
 from genpercept.pipeline import ensemble
-from genpercept.tasks import Task
+from genpercept.tasks import MergingTask, Task
 
 IDENTITY_AXES = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
 
@@ -95,10 +95,14 @@ def decode(task: Task, raw_MCHW: Any, geometry: Geometry, options: dict[str, Any
     """One run's raw map, an array or a tensor, -> its Prediction; several, tensors, -> their merged one, with its uncertainty.
 
     Maps are merged at the size the network saw, without its padding, then resized. What has no such map (class ids,
-    keypoints) is decoded from the mean of the raw maps.
+    keypoints) is decoded from the mean of the raw maps; a MergingTask may do it in its own way.
     """
     if len(raw_MCHW) == 1:
         return task.decode(raw_MCHW, geometry)
+    if isinstance(task, MergingTask) and (merged_by_task := task.merge_runs(raw_MCHW, geometry)) is not None:
+        if options:
+            raise ValueError(f"ensembling_kwargs={options}: this model's runs are averaged, without options; leave it out")
+        return merged_by_task
     kind, mean = KINDS.find(task.kind), raw_MCHW.mean(0, keepdim=True)
     if kind.merge is None:
         return task.decode(mean, geometry)

@@ -15,6 +15,7 @@ from genpercept.core.files import write_json
 from genpercept.core.names import choose
 from genpercept.core.registry import Registry
 from genpercept.core.texts import one_line
+from genpercept.core.values import PublicSize
 from genpercept.models.backbones import BACKBONES
 from genpercept.models.codecs import CODECS
 from genpercept.models.heads import HEADS
@@ -104,6 +105,7 @@ def check_settings(path: Path, info: Mapping[str, Any]) -> None:
         if not isinstance(info.get(key) or "", str) or len(info.get(key) or "") > _LONGEST:
             raise _wrong(path, key, info[key], f"a text of at most {_LONGEST} letters")
     _check_axes(path, info.get("axes"))
+    _check_size(path, info.get("official_size"))
     for kind, known in _NAMED.items():
         _known(kind, info[kind], known, path)
     for kind in ("task", "paradigm"):
@@ -116,6 +118,14 @@ def _check_axes(path: Path, axes: Any) -> None:
     whole = all(isinstance(row, list) and len(row) == 3 and all(_is_part(x) for x in row) for row in rows)
     if axes is not None and not whole:
         raise _wrong(path, "axes", axes, "three lists of three numbers from -1 to 1, or null")
+
+
+def _check_size(path: Path, rule: Any) -> None:
+    """ValueError for what is no rule of sizes."""
+    try:
+        PublicSize(**(rule or {}))
+    except _ODD as error:
+        raise ValueError(f"{path}: official_size: {one_line(error, 200)}; copy or save the model again") from None
 
 
 def _is_part(value: Any) -> bool:

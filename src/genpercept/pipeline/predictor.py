@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from genpercept.core import arrays
-from genpercept.core.values import Geometry, Region
+from genpercept.core.values import Geometry, PublicSize, Region
 from genpercept.imaging.prediction import Prediction
 from genpercept.imaging.read import read_many
 from genpercept.models.paradigms import Paradigm
@@ -38,6 +38,7 @@ class Predictor(ABC):
         self.info = info
         self.task = str(info["task"])
         self.resolution = int(info["resolution"])
+        self.official_size = PublicSize(**(info.get("official_size") or {}))
         self._task = TASKS.find(self.task).with_options(**(info.get("task_options") or {}))
 
     # ---- inference -------------------------------------------------------------------------------------------------
@@ -63,7 +64,7 @@ class Predictor(ABC):
 
         image: path, PIL image, array (H, W[, C]) uint8 or float in [0, 1], tensor (3, H, W) in [0, 1].
         processing_resolution: longest edge in pixels the network sees; None is the model's own, 0 the image's.
-        resize_mode "official" follows the public code. num_inference_steps: None is the model's own. ensemble_size:
+        resize_mode "official" sizes images as the public code does. num_inference_steps: None is the model's own. ensemble_size:
         runs from different noise that are merged, which fills `uncertainty`; ensembling_kwargs as diffusers has them
         (reduction, ...), not for one run. generator: its seed keys the noise, by run, so that an image gets the same
         answer wherever it stands; a list of them, one for each image, gives each its own noise. latents (images x
@@ -121,7 +122,7 @@ class Predictor(ABC):
         """Images of any sizes, (H, W, 3) as `read` gives them or (1, 3, H, W) in [0, 1], -> their predictions; those of one
         padded size share batches.
         """
-        geometries = [Geometry.plan(call.size_of(x), resolution, self.stride, resize_mode) for x in images]
+        geometries = [self.geometry(call.size_of(x), resolution, resize_mode) for x in images]
         start = None if latents is None else self._start(latents, geometries, run)
         predictions: dict[int, Prediction] = {}
         for batch in call.batches([g.padded for g in geometries], run.batch_size):
@@ -175,6 +176,11 @@ class Predictor(ABC):
     @abstractmethod
     def stride(self) -> int:
         """Pixels of which padded sizes are multiples."""
+
+    def geometry(self, size: tuple[int, int], resolution: int | None = None, resize_mode: str = "fit") -> Geometry:
+        """How an image of this size, (H, W), comes to the network; resolution: None is the model's own, 0 the image's."""
+        longest = self.resolution if resolution is None else resolution
+        return Geometry.plan(size, longest, self.stride, resize_mode, self.official_size)
 
     def default_steps(self, chosen: Paradigm) -> int:
         """Steps of inference where none are asked for: the model's own number, which it states for its own paradigm alone."""

@@ -25,6 +25,7 @@ __all__ = [
     "ArrayTask",
     "ClassTask",
     "JudgingTask",
+    "MergingTask",
     "PostProcessedTask",
     "PreparedTask",
     "RegionTask",
@@ -148,6 +149,15 @@ class JudgingTask(Protocol):
 
     def fitted(self, good: Sequence[Prediction], image_rate: float, pixel_rate: float) -> Self:
         """The task with thresholds that at most these shares of good images, and of their pixels, are above."""
+        ...
+
+
+@runtime_checkable
+class MergingTask(Protocol):
+    """A task that may merge runs itself, where they have to be merged before they are maps of its kind."""
+
+    def merge_runs(self, raw_MCHW: Tensor, geometry: Geometry) -> Prediction | None:
+        """One Prediction out of several runs' raw maps, with its uncertainty; None: by the rule of its kind."""
         ...
 
 
