@@ -19,7 +19,7 @@ from genpercept.imaging.painters import Painter
 
 Layout = Literal["map", "stack", "points"]
 MergeRule = Literal["affine", "mean", "unit vectors", "channels"]
-Distance = Literal["depth", "inverse depth"]
+Distance = Literal["depth", "inverse depth", "root of inverse depth"]
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,14 @@ KINDS: Table[Kind] = Table(
         paint=painters.disparity,
         merge="affine",
         distance="inverse depth",
+    ),
+    Kind(
+        "root_disparity_affine",
+        "square root of inverse depth up to scale and shift, 1 near, 0 far",
+        limits=(0, 1),
+        paint=painters.disparity,
+        merge="affine",
+        distance="root of inverse depth",
     ),
     Kind(
         "normals",

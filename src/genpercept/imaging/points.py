@@ -13,9 +13,14 @@ from genpercept.imaging.kinds import KINDS, Distance
 
 # An affine depth does not say where the camera is; without a distance the nearest points would fall into its centre.
 _NEAR = 0.25
+_NEAR_ROOT = 0.5  # of roots: as near a farthest point
 _DISTANCE: dict[Distance | None, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
     "depth": (lambda value: value + _NEAR, f"{_NEAR} + value"),
     "inverse depth": (lambda value: 1 / (value.clip(0) + _NEAR), f"1 / ({_NEAR} + value)"),
+    "root of inverse depth": (
+        lambda value: 1 / (value.clip(0) + _NEAR_ROOT) ** 2,
+        f"1 / ({_NEAR_ROOT} + value)^2",
+    ),
 }
 
 

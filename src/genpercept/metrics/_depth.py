@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from genpercept.core.label_rules import NO_DEPTH
 from genpercept.core.notes import note
 from genpercept.imaging.colour import colourise
 from genpercept.imaging.encode import value_words
+from genpercept.imaging.kinds import KINDS, Distance
 from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import _affine, _arrays, _files, _panels
 from genpercept.metrics._arrays import BoolArray, FloatArray
@@ -22,6 +23,12 @@ from genpercept.metrics._protocols import DEPTH_PROTOCOLS, DepthProtocol, crop_m
 
 KEYS = ("abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "delta1", "delta2", "delta3", "i_rmse", "silog")
 _MIN_DISPARITY = 1e-3  # 1 / m; an aligned disparity at or below 0 has no depth
+# The space in which a prediction is aligned, by how the values of its kind tell the distance
+_SPACES: dict[Distance, str] = {
+    "depth": "depth",
+    "inverse depth": "disparity",
+    "root of inverse depth": "root_disparity",
+}
 _RELATIVE = 0.3  # of the true depth: errors that are as bright as a picture's get
 
 
@@ -39,7 +46,7 @@ class DepthMetric(Averaged):
         self.protocol = protocol
 
     def update(self, pred: Any, gt: Any, valid: Any = None, name: str = "") -> dict[str, float]:
-        """Add one image: pred (H, W) depth or disparity, gt (H, W) metres, valid (H, W) bool. Returns its figures."""
+        """Add one image: pred (H, W) depth, disparity or its root, gt (H, W) metres, valid (H, W) bool. Returns its figures."""
         name = _arrays.unique_name(name, self.rows)
         depth, truth, mask = self.aligned(pred, gt, valid, name)
         if not mask.any():
@@ -60,8 +67,9 @@ class DepthMetric(Averaged):
             return np.full_like(truth, np.nan), truth, mask
         scale, shift = fit(rule, values, truth, mask, name)
         depth = scale * values + shift
-        if rule.space == "disparity":
-            depth = 1 / np.maximum(depth, _MIN_DISPARITY)
+        if rule.space != "depth":
+            disparity = depth**2 if rule.space == "root_disparity" else depth
+            depth = 1 / np.maximum(disparity, _MIN_DISPARITY)
         return np.maximum(np.clip(depth, rule.min_depth, rule.max_depth), 1e-6), truth, mask
 
 
@@ -86,11 +94,13 @@ def fit(rule: DepthProtocol, values: FloatArray, truth: FloatArray, mask: BoolAr
     """(scale, shift) of the protocol's alignment, in its space."""
     columns = _affine.width_subsample(truth.shape[:2], rule.max_res)
     values, truth, mask = values[:, columns], truth[:, columns], mask[:, columns]
-    if rule.space == "disparity":
+    if rule.space != "depth":
         mask = mask & (values > 0)  # such pixels do not guide the fit, yet they are evaluated
         if not mask.any():
             return 0.0, 0.0
-        return _affine.fit(rule.align, values[mask], 1 / truth[mask], name)
+        disparity = 1 / truth[mask]
+        target = np.sqrt(disparity) if rule.space == "root_disparity" else disparity
+        return _affine.fit(rule.align, values[mask], target, name)
     return _affine.fit(rule.align, values[mask], truth[mask], name)
 
 
@@ -116,7 +126,7 @@ def figures(p: FloatArray, g: FloatArray) -> dict[str, float]:
 
 
 class DepthPlugin(MetricPlugin[DepthMetric]):
-    """What scoring depth and scoring disparity have in common. Subclasses say in which `space` predictions are."""
+    """What scoring depth and scoring disparity have in common. Subclasses say in which `space` arrays of numbers are."""
 
     space: str
     metric = DepthMetric
@@ -142,6 +152,13 @@ class DepthPlugin(MetricPlugin[DepthMetric]):
     def __call__(self, *, protocol: str | None = None, **options: Any) -> DepthMetric:
         options = {"space": self.space, **options}  # no named protocol says it
         return DepthMetric(resolve(DEPTH_PROTOCOLS, DepthProtocol(), protocol, options))
+
+    def options_for(self, kinds: Collection[str], options: Mapping[str, Any]) -> dict[str, Any]:
+        """A prediction is aligned in the space of its kind. ValueError for several kinds, which no one space fits."""
+        if len(kinds) > 1:
+            raise ValueError(f"predictions of different kinds in one set: {', '.join(sorted(kinds))}")
+        spaces = {_SPACES[distance] for kind in kinds if (distance := KINDS[kind].distance)} - {self.space}
+        return {**{"space": space for space in spaces}, **options}
 
     def panels(
         self, prediction: Prediction, truth: Mapping[str, Any], image: np.ndarray, metric: DepthMetric, name: str

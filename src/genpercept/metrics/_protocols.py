@@ -17,7 +17,7 @@ from genpercept.metrics._arrays import BoolArray, label
 
 P = TypeVar("P")
 
-SPACES = ("depth", "disparity")
+SPACES = ("depth", "disparity", "root_disparity")
 CROPS = ("eigen", "garg", "nyu_eigen", "kitti_eigen", "kitti_garg", "kitti_eigen_native", "kitti_garg_native", "none")
 
 _KITTI_BENCHMARK = (352, 1216)  # height, width
@@ -31,7 +31,7 @@ class DepthProtocol:
     """How depth is compared. Lengths in metres.
 
     align: least_squares, ransac, median, none. space: what the prediction is and where it is aligned; an aligned
-    disparity is floored at 1e-3 and inverted. min_depth, max_depth: predictions are clipped to them, and ground truth
+    disparity is floored at 1e-3 and inverted, an aligned root of one squared before (DepthMaster's evaluation). min_depth, max_depth: predictions are clipped to them, and ground truth
     counts strictly between them unless `mask_only`, where the given mask alone decides (DIODE). crop: see `crop_mask`.
     max_res: longest edge for the fit alone (ETH3D: 1024), as the public code subsamples it.
     """

@@ -221,8 +221,8 @@ def _only(
     where: dict[str, Any],
 ) -> Candidate:
     """The one that is sure, or a ValueError that names what the checkpoint could be."""
-    if len(found) == 1 and found[0].sure:
-        return found[0]
+    if len(sure := [candidate for candidate in found if candidate.sure]) == 1:
+        return sure[0]
     if not found:
         if base is None:
             read_manifest(folder)  # which says of a stock model what it is

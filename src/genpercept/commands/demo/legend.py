@@ -14,7 +14,7 @@ from genpercept.metrics import Scale
 
 _STOPS = 33  # of a bar's gradient
 _LEAST = 0.02  # of the pixels, from where on a class is named
-_ENDS = {"depth": ("near", "far"), "inverse depth": ("far", "near")}
+_ENDS = {"depth": ("near", "far")}  # of other kinds of distance it is the other way round
 _SPHERE = 64  # pixels
 
 
@@ -54,7 +54,7 @@ def of(prediction: Prediction) -> Legend:
     if not row.gray:
         return None
     if row.distance is not None:
-        low, high = _ENDS[row.distance]
+        low, high = _ENDS.get(row.distance, ("far", "near"))
     else:
         low, high = (
             ("usual", "strange") if row.scores else ("background", "foreground") if row.foreground else ("0", "1")

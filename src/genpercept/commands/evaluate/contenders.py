@@ -18,6 +18,7 @@ from genpercept.commands.files import fitted
 from genpercept.core.names import hint
 from genpercept.core.values import Sample
 from genpercept.imaging.prediction import Prediction
+from genpercept.metrics import METRICS, options_for
 from genpercept.tasks import JudgingTask, Task
 
 _PLACE = "{category}"
@@ -229,7 +230,9 @@ class Files:
         paths = stored.joined(self.found, self.folder, data)
         first = next(path for path in paths if path is not None)
         made = cell.started(self.name, data, task, done=stored.post_processing(first))
-        with Scorer(cell.rules_of(task, data), how.workers, how.skip_bad) as scorer:
+        rules = cell.rules_of(task, data)
+        options = options_for(METRICS.find(task.metric), {stored.kind_of(first) or task.kind}, rules.metric_options)
+        with Scorer(replace(rules, metric_options=options), how.workers, how.skip_bad) as scorer:
             for i, (entry, name, path) in enumerate(zip(data.entries, data.names, paths, strict=True)):
                 if path is None:
                     scorer.skip(name, stored.missing(self.folder, name))

@@ -7,7 +7,7 @@ do not say which (MVTec AD has a 000 in every folder, KITTI and ScanNet a frame 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, cast
 
@@ -89,11 +89,20 @@ def with_classes(task: Task, data: EvalSet) -> Task:
 
 def post_processing(path: Path) -> str:
     """What the program that made a prediction says it did to it, in the file or beside it; "" where nothing is said."""
+    return _said(path, lambda found: found["meta"]["post_processing"])
+
+
+def kind_of(path: Path) -> str:
+    """The kind of a prediction, by the file itself or the one beside it; "" where nothing is said."""
+    return _said(path, lambda found: found["kind"])
+
+
+def _said(path: Path, what: Callable[[dict[str, Any]], Any]) -> str:
     try:
-        meta = (
-            Prediction.load(path).meta if path.suffix == ".npz" else files.read_json(path.with_suffix(".json"))["meta"]
-        )
-        return str(meta.get("post_processing", ""))
+        if path.suffix == ".npz":
+            found = Prediction.load(path)
+            return str(what({"kind": found.kind, "meta": found.meta}))
+        return str(what(files.read_json(path.with_suffix(".json"))))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return ""  # some other program's
 

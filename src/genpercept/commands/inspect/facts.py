@@ -18,7 +18,7 @@ from genpercept.models.codecs import CODECS, ends
 from genpercept.models.heads import HEADS
 from genpercept.models.paradigms import PARADIGMS
 from genpercept.pipeline import base_model, loading
-from genpercept.pipeline.families import FAMILIES, _from_base, _headers
+from genpercept.pipeline.families import FAMILIES, Candidate, _from_base, _headers
 from genpercept.pipeline.manifest import has_manifest, is_as_saved, needed_parts, part_path, read_manifest
 from genpercept.tasks import TASKS
 
@@ -193,7 +193,9 @@ def _is_base(folder: Path) -> bool:
     if not (folder / "model_index.json").is_file():
         return False
     name = str(read_json(folder / "model_index.json").get("_class_name"))
-    return name.startswith(("StableDiffusion", "DiffusionPipeline", "PixArt")) and not _trained(folder)
+    if not name.startswith(("StableDiffusion", "DiffusionPipeline", "PixArt")) or _trained(folder):
+        return False
+    return _sure(folder) is None
 
 
 def _trained(folder: Path) -> bool:
@@ -201,6 +203,15 @@ def _trained(folder: Path) -> bool:
     path = folder / "unet" / "config.json"
     config = read_json(path) if path.is_file() else {}
     return config.get("in_channels", 4) not in (4, 9) or config.get("projection_class_embeddings_input_dim") == 4
+
+
+def _sure(folder: Path, *, allow_pickle: bool = False) -> Candidate | None:
+    """The family that the tensors' names and shapes leave no doubt of; None for several, none, and what cannot be read."""
+    try:
+        sure = [c for c in loading.candidates(folder, allow_pickle=allow_pickle) if c.sure]
+    except ValueError:
+        return None
+    return sure[0] if len(sure) == 1 else None
 
 
 def _base(folder: Path, report: Report, given: Given) -> None:
@@ -220,7 +231,7 @@ def _base(folder: Path, report: Report, given: Given) -> None:
 
 
 def _public(folder: Path, report: Report, given: Given) -> None:
-    """What GenPercept, Marigold, E2E-FT and Lotus publish: a U-Net folder, a run's folder, or a full one."""
+    """What the families' projects publish: a U-Net folder, a run's folder, or a full one."""
     unet = folder / "unet" if (folder / "unet").is_dir() else folder
     if not (unet / "config.json").is_file():
         raise no_model_in(folder)
@@ -240,7 +251,8 @@ def _public(folder: Path, report: Report, given: Given) -> None:
     report.parts.append(part)
     headless = bool(found) and not any(name in found for name in _headers.OUTPUT)
     if not part.problem:
-        part.problem = _unet_problem(unet, config, found, headless)
+        sure = _sure(folder, allow_pickle=given.allow_pickle)
+        part.problem = _unet_problem(unet, config, found, headless, sure.backbone if sure else "sd21")
     part.details = _unet_details(config)
     if headless:
         _add_head(folder, unet, report, given)
@@ -253,11 +265,13 @@ def _public(folder: Path, report: Report, given: Given) -> None:
         _family(folder, report, given)
 
 
-def _unet_problem(unet: Path, config: dict[str, Any], found: dict[str, Header], headless: bool) -> str:
+def _unet_problem(
+    unet: Path, config: dict[str, Any], found: dict[str, Header], headless: bool, backbone: str
+) -> str:
     try:
         plain = {k: v for k, v in config.items() if k != "_class_name"}
         stored = {k: h.shape for k, h in found.items()}
-        module = checkpoint.skeleton(BACKBONES.find("sd21"), unet, plain, stored)
+        module = checkpoint.skeleton(BACKBONES.find(backbone), unet, plain, stored)
         needed = {k: tuple(v.shape) for k, v in module.state_dict().items()}
         if headless:
             needed = {k: s for k, s in needed.items() if not k.startswith(("conv_norm_out.", "conv_out."))}
@@ -286,6 +300,7 @@ def _add_head(folder: Path, unet: Path, report: Report, given: Given) -> None:
 def _family(folder: Path, report: Report, given: Given) -> None:
     """Family and task where the files decide them, by the rules that load has; else what load would ask for."""
     found = loading.candidates(folder, allow_pickle=given.allow_pickle)
+    found = [c for c in found if c.sure] or found
     report.facts["family"] = " or ".join(c.family for c in found) or "none known here"
     report.facts["told by"] = "; ".join(dict.fromkeys(c.why for c in found))
     report.facts["task"] = " or ".join(dict.fromkeys(t for c in found for t in c.tasks))

@@ -18,7 +18,7 @@ from genpercept.commands import shared_options as shared
 @click.option("--skeleton", type=shared.PATH, metavar="S", help="DIS: skeleton of the ground truth, or folder.")
 @shared.protocol(metavar="NAME", help="A named protocol, such as nyu, kitti or dim; options override it.")
 @click.option("--align", metavar="HOW", help="Depth: least_squares, ransac, median, none.")
-@click.option("--space", metavar="SPACE", help="Where depth is aligned: depth or disparity.")
+@click.option("--space", metavar="SPACE", help="Where depth is aligned: depth, disparity or root_disparity.")
 @click.option("--min-depth", type=float, metavar="M", help="Metres.")
 @click.option("--max-depth", type=float, metavar="M", help="Metres.")
 @click.option("--crop", metavar="NAME", help="Evaluation crop, such as nyu_eigen or kitti_garg.")

@@ -48,6 +48,7 @@ class BackbonePlugin(PartPlugin, Protocol):
     controlled: str = ""  # name of the backbone that is this one with a ControlNet beside it, where there is one
     # Whether its modules can be told behind which blocks to read, by choose_blocks(numbers)
     chooses_blocks: bool = False
+    foldable: bool = False  # whether specialising can make constants of its timestep and its prompt
 
     def recognise(self, config: dict) -> bool:
         """Whether a config.json is of a base's module that this plugin takes."""

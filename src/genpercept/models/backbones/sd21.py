@@ -55,6 +55,7 @@ SDXL_CONFIG: dict[str, Any] = {
 }
 _TIME_IDS = 6  # numbers that an SDXL-shaped U-Net is told: original size, corner of the crop, target size
 _PIXELS_PER_CELL = 8  # of the codec they were counted with
+BOTTLENECK = "fftblock"  # name of a submodule between the middle and the up blocks, as DepthMaster's files have it
 
 
 class SD21UNet(SavedAsParent, UNet2DConditionModel):
@@ -75,6 +76,15 @@ class SD21UNet(SavedAsParent, UNet2DConditionModel):
     def context_width(self) -> int:
         width = self.config["cross_attention_dim"]
         return int(width[0] if isinstance(width, list | tuple) else width)
+
+    @property
+    def bottleneck(self) -> nn.Module | None:
+        """What a backbone such as sd21_fourier has put between the middle and the up blocks, a map -> a map of its shape."""
+        return self._modules.get(BOTTLENECK)
+
+    def add_bottleneck(self, block: nn.Module) -> None:
+        """Let `block` run there from now on, and be saved with the rest."""
+        self.add_module(BOTTLENECK, block)
 
     @property
     def empty_prompt(self) -> Tensor | None:
@@ -98,6 +108,12 @@ class SD21UNet(SavedAsParent, UNet2DConditionModel):
         if self.conv_norm_out is not None:
             yield from self.conv_norm_out.parameters()
         yield from self.conv_out.parameters()
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The parent's. ValueError where there is a bottleneck, which the parent would leave out without a word."""
+        if self.bottleneck is not None:
+            raise ValueError(f"{BOTTLENECK} is no part of diffusers' forward, which leaves it out: call forward_features")
+        return super().forward(*args, **kwargs)
 
     @apply_forward_hook  # so that model CPU offload brings the weights in, as it does for `forward`
     def forward_features(
@@ -137,6 +153,8 @@ class SD21UNet(SavedAsParent, UNet2DConditionModel):
         if residuals:
             skips = tuple(skip + extra for skip, extra in zip(skips, residuals[:-1], strict=True))
             h = h + residuals[-1]
+        if self.bottleneck is not None:
+            h = self.bottleneck(h)
         pyramid: list[Tensor] = []
         for block in self.up_blocks:
             n = len(cast(UpBlock2D | CrossAttnUpBlock2D, block).resnets)
@@ -178,6 +196,7 @@ class SD21(BackbonePlugin):
     input = "latent"
     folder = "unet"
     controlled = "sd21_controlnet"
+    foldable = True
 
     def recognise(self, config: dict) -> bool:
         return config.get("_class_name") == self.class_name

@@ -18,12 +18,14 @@ class Candidate:
     """A family that a folder could be of. tasks: what it could be for; one, where the folder says it.
 
     sure: no other family, and no model that predicts nothing, looks the same. why: what it was told by, for people.
+    backbone: the plugin that takes its network.
     """
 
     family: str
     tasks: tuple[str, ...]
     why: str
     sure: bool
+    backbone: str = "sd21"
 
 
 class Family(Protocol):

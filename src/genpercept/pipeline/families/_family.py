@@ -30,6 +30,7 @@ class UNetFamily(ABC):
     published: Mapping[str, str]
     tasks: ClassVar[tuple[str, ...]] = LOOK_ALIKE
     resolution = 768
+    backbone = "sd21"
 
     @abstractmethod
     def candidate(self, layout: Layout) -> Candidate | None:
@@ -72,6 +73,7 @@ class UNetFamily(ABC):
             "model": str(self.called(layout)),
             "model_sha256": hash_of(trained, allow_pickle=pickle),
             "resolution": self.resolution,
+            "backbone": self.backbone,
         }
         info |= ({"base": origin.name} if origin else {}) | settings
         name, module = head or (None, None)
@@ -96,7 +98,7 @@ class UNetFamily(ABC):
     def load_unet(
         self, layout: Layout, base: Base | None, dtype: torch.dtype | None, *, allow_pickle: bool
     ) -> nn.Module:
-        return parts.load_part(BACKBONES.find("sd21"), layout.unet, dtype, allow_pickle=allow_pickle)
+        return parts.load_part(BACKBONES.find(self.backbone), layout.unet, dtype, allow_pickle=allow_pickle)
 
     def load_head(
         self, layout: Layout, unet: nn.Module, dtype: torch.dtype | None, *, allow_pickle: bool

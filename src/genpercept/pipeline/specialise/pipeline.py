@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from genpercept.core import dtypes
 from genpercept.core.options import check_choice, check_flag
+from genpercept.models.backbones import BACKBONES
 from genpercept.models.codecs import CODECS
 from genpercept.models.heads import HEADS
 from genpercept.models.paradigms import Paradigm
@@ -85,7 +86,7 @@ def specialise(
     """A pipeline that answers as `pipe` does (1e-5 in float32), quicker, over the same weights; `pipe` stays as it is.
 
     Arguments as `Settings` has them; dtype None: the pipeline's own. A specialised pipeline is specialised anew, for its
-    present prompt. ValueError for what cannot be: paradigms of several steps or from noise, backbones other than sd21,
+    present prompt. ValueError for what cannot be: paradigms of several steps or from noise, backbones that are not `foldable`,
     adapters that are not merged, offloaded models, tiled codecs.
     """
     name = dtypes.torch_name(dtype or pipe.unet_dtype)
@@ -253,8 +254,9 @@ class SpecialisedPipeline(GenPerceptPipeline):
 
 def check_parts(unet: nn.Module, vae: nn.Module | None, head: nn.Module | None, info: dict[str, Any]) -> None:
     """ValueError for parts that cannot be specialised, or were changed in a way that the folded copies would not see."""
-    if info["backbone"] != "sd21":
-        raise ValueError(f"backbone {info['backbone']!r} cannot be specialised, only 'sd21'; use the plain pipeline")
+    if not BACKBONES.find(info["backbone"]).foldable:
+        known = ", ".join(name for name in BACKBONES.names() if BACKBONES.find(name).foldable)
+        raise ValueError(f"backbone {info['backbone']!r} cannot be specialised, only {known}; use the plain pipeline")
     if getattr(unet, "peft_config", None):
         raise ValueError(
             "the denoiser has a LoRA adapter: merge it first (genpercept.models.adapters.merged_copy), then specialise"

@@ -66,6 +66,8 @@ def slim_unet(
         raise ValueError(
             f'distil.part "denoiser": a {type(unet).__name__} cannot lose blocks, only a UNet2DConditionModel'
         )
+    if unet.bottleneck is not None:
+        raise ValueError('distil.part "denoiser": a U-Net with a block behind its middle cannot lose others, yet')
     whole = config_of(unet)
     config = slim_config(whole, blocks, levels, middle, without_attention)
     device = next(unet.parameters()).device
