@@ -1,0 +1,116 @@
+"""What a denoiser reads in the place of a prompt: the image itself, as CLIP embeds it (GeoWizard v1). One token an image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from genpercept.checkpoints.parts import PartPlugin, read_json, write_config
+from genpercept.checkpoints.schema import check, check_arguments, known
+from genpercept.core.modules import config_of
+from genpercept.core.resampling import Size
+
+FOLDER = "image_encoder"  # of a model, as diffusers' layouts call it
+PROCESSOR = "preprocessor_config.json"  # in feature_extractor/
+_WEIGHTS = "model.safetensors"
+# ViT-L/14 with its projection to the common space of 768: 303,966,208 parameters.
+VIT_L_CONFIG: dict[str, Any] = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "image_size": 224,
+    "patch_size": 14,
+    "projection_dim": 768,
+    "hidden_act": "quick_gelu",
+}
+
+
+class ImageEncoder(CLIPVisionModelWithProjection):
+    """transformers' module, saved as such."""
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+        """config.json and model.safetensors, as transformers reads them as the parent's class."""
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        config = config_of(self) | {"architectures": [CLIPVisionModelWithProjection.__name__]}
+        write_config(folder / "config.json", config, sort_keys=True)
+        state = {name: t.detach().cpu().contiguous() for name, t in self.state_dict().items()}
+        save_file(state, folder / _WEIGHTS)
+
+
+class ClipImage(PartPlugin):
+    name = "clip_image"
+    class_name = CLIPVisionModelWithProjection.__name__
+
+    def check(self, config: dict, path: Path) -> None:
+        check_arguments(path, config, CLIPVisionConfig)
+
+    def build(self, config: dict) -> nn.Module:
+        net = ImageEncoder(CLIPVisionConfig(**known(config, CLIPVisionConfig)))
+        places = cast(Any, net.vision_model.embeddings)
+        # what files do not hold must not stay on the meta device
+        numbers = torch.arange(places.num_positions, device="cpu").expand(1, -1)
+        places.register_buffer("position_ids", numbers, persistent=False)
+        return net
+
+    def skip(self, tensor: str) -> bool:
+        """The indices that older files hold."""
+        return tensor.endswith(".position_ids")
+
+
+PLUGIN = ClipImage()
+
+
+def settings(path: Path) -> dict[str, Any]:
+    """How an image is prepared, {"size": [h, w], "mean": 3 numbers, "std": 3 numbers}, of a feature extractor's settings.
+
+    ValueError, with the key, for a file without them.
+    """
+    config = read_json(path)
+    crop = config.get("crop_size")
+    found = {"size": [crop, crop] if isinstance(crop, int) else None, "mean": config.get("image_mean")}
+    if isinstance(crop, dict):
+        found["size"] = [crop.get("height"), crop.get("width")]
+    return checked(path, found | {"std": config.get("image_std")})
+
+
+def checked(path: Path, found: Mapping[str, Any]) -> dict[str, Any]:
+    """`settings` that the file `path` states. ValueError for those that no image could be prepared by."""
+    kinds = {"size": (list[int], 2, (1, 4096)), "mean": (list[float], 3, (-10, 10)), "std": (list[float], 3, (1e-6, 10))}
+    for key, (hint, count, (low, high)) in kinds.items():
+        value = found.get(key)
+        check(path, key, value, hint)
+        if len(cast(list, value)) != count or not all(low <= each <= high for each in cast(list, value)):
+            raise ValueError(
+                f"{path}: {key} is {str(value)[:60]}: must be {count} numbers from {low:g} to {high:g}, as CLIP's image "
+                "processor has them; copy or download it again"
+            )
+    return {key: found[key] for key in kinds}
+
+
+def embed(
+    encoder: nn.Module, image_BCHW: Tensor, sizes: Sequence[Size], size: Size, mean: Sequence[float], std: Sequence[float]
+) -> Tensor:
+    """Images (B, 3, H, W) in [0, 1] -> one token each, (B, 1, width): CLIP's projected embedding, in the encoder's dtype.
+
+    sizes: height and width of each without its padding; none: it has none. The whole image is brought to `size`, its aspect not
+    kept, bicubic with antialiasing and without rounding, as GeoWizard's code does, which leaves the processor's own crop out.
+    """
+    weights = next(encoder.parameters())
+    parts = [image_BCHW[i : i + 1, :, :h, :w] for i, (h, w) in enumerate(sizes)] or [image_BCHW]
+    pixels = torch.cat([_resized(part.float(), (size[0], size[1])) for part in parts])
+    middle, spread = (pixels.new_tensor(list(values)).view(1, 3, 1, 1) for values in (mean, std))
+    found: Any = encoder(((pixels - middle) / spread).to(weights.device, weights.dtype))
+    return cast(Tensor, found.image_embeds)[:, None]
+
+
+def _resized(image_BCHW: Tensor, size: Size) -> Tensor:
+    return F.interpolate(image_BCHW, size, mode="bicubic", align_corners=False, antialias=True)
