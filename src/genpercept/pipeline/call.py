@@ -25,7 +25,7 @@ IDENTITY_AXES = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
 class Run:
     """How an image is predicted: `members` runs of `steps` steps each, merged; mirrored ones beside them with flip_test.
 
-    seeds: of the noise, by image. Empty: 0 for all.
+    seeds: of the noise, by image. Empty: 0 for all. sizes: of the images without their padding; empty: they have none.
     """
 
     paradigm: Paradigm
@@ -34,6 +34,7 @@ class Run:
     members: int = 1
     batch_size: int = 1
     flip_test: bool = False
+    sizes: Sequence[tuple[int, int]] = ()
 
     def by_image(self, latents: Tensor, geometries: Sequence[Geometry], codec: Codec) -> Tensor:
         """`latents` of all runs -> (images, runs, C, h, w). ValueError where their shape is not the images'."""
@@ -106,12 +107,12 @@ def decode(task: Task, raw_MCHW: Any, geometry: Geometry, options: dict[str, Any
     kind, mean = KINDS.find(task.kind), raw_MCHW.mean(0, keepdim=True)
     if kind.merge is None:
         return task.decode(mean, geometry)
-    seen = Geometry(geometry.resized, geometry.resized, geometry.padded, geometry.mode)
+    seen = geometry.seen(raw_MCHW)
     runs = [task.decode(raw, seen) for raw in raw_MCHW.split(1)]
     arrays = [torch.from_numpy(run.values) for run in runs]
     maps = torch.stack([x.permute(2, 0, 1) if x.ndim == 3 else x[None] for x in arrays])
     merged, spread = ensemble.merge(kind.name, maps, **options)
-    values = ensemble.settle(kind.name, resize(merged[None], geometry.original)[0])
+    values = ensemble.settle(kind.name, geometry.back(merged[None])[0])
     uncertainty = resize(spread.reshape(1, -1, *spread.shape[-2:]), geometry.original)[0].clamp_min(0)
     return Prediction(
         values=(values.permute(1, 2, 0) if len(kind.axes) == 3 else values[0]).numpy(),

@@ -8,8 +8,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from copy import copy
 from dataclasses import replace
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from genpercept.imaging.read import read_many
 from genpercept.models.paradigms import Paradigm
 from genpercept.pipeline import call, pairing
 from genpercept.pipeline.call import Run
+from genpercept.pipeline.joint import Tape, asked, by_task, info_for, tasks_of
 from genpercept.tasks import TASKS, JudgingTask, RegionTask, Task
 
 
@@ -32,6 +34,7 @@ class Predictor(ABC):
     """
 
     one_at_a_time: ClassVar[bool] = False
+    _tape: Tape | None = None  # of one call of `joint`
 
     def _describe(self, info: dict[str, Any]) -> None:
         """What is predicted, and at which size: for __init__."""
@@ -78,6 +81,8 @@ class Predictor(ABC):
         chosen = self.paradigm(paradigm, **paradigm_options)
         steps = self.default_steps(chosen) if num_inference_steps is None else num_inference_steps
         call.check_runs(chosen, ensemble_size, latents, ensembling_kwargs)
+        if ensemble_size > 1:
+            ensembling_kwargs = {**(self.info.get("ensembling") or {}), **(ensembling_kwargs or {})}
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: must be at least 1")
         resolution = self.resolution if processing_resolution is None else processing_resolution
@@ -101,6 +106,33 @@ class Predictor(ABC):
                 if isinstance(self._task, JudgingTask):
                     prediction.meta |= self._task.judge(prediction)
         return predictions[0] if single else predictions
+
+    def joint(self, image: Any, tasks: Sequence[str] = (), **options: Any) -> Any:
+        """Of several tasks at the price of one run: {task: Prediction}, or a list of these for a list of images.
+
+        tasks: of `self.tasks`, all if none are named. Each is what `self.answering(task)(image, **options)` gives, to the bit.
+        ValueError for a task that the model does not answer.
+        """
+        tape, found, single = Tape(), dict[str, Any](), not isinstance(image, list | tuple)
+        for task in asked(tasks, self.info):
+            view = copy(self.answering(task))
+            view._tape = tape
+            tape.rewind()
+            found[task] = view(image, **options)
+        return by_task(found, single)
+
+    def answering(self, task: str) -> Self:
+        """The same model, over the same parts, asked for another of the tasks that it answers at once. ValueError for others."""
+        if task == self.task:
+            return self
+        other = copy(self)
+        other._describe(info_for(self.info, task))
+        return other
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """All that the network answers at once; `task`, one of them, is what a call gives."""
+        return tasks_of(self.info)
 
     def _regions(self, images: Sequence[np.ndarray], boxes: Sequence[np.ndarray | None]) -> list[list[Region]] | None:
         """The parts that a task on regions looks at, by image; None for other tasks, which have no use for boxes."""
@@ -130,7 +162,7 @@ class Predictor(ABC):
             xp = arrays.space(inputs[0])
             x = xp.concatenate(inputs)
             noise = None if start is None else start[batch].flatten(0, 1)
-            its = replace(run, seeds=[run.seeds[i] for i in batch])
+            its = replace(run, seeds=[run.seeds[i] for i in batch], sizes=[geometries[i].resized for i in batch])
             raw = self._forward(x, its, noise)
             if run.flip_test:
                 mirrored = self._forward(xp.flip(x, (-1,)), its, None if noise is None else noise.flip(-1))

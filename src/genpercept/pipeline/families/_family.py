@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from genpercept.checkpoints import parts
+from genpercept.core.names import hint
 from genpercept.models.backbones import BACKBONES
 from genpercept.pipeline.families import Candidate
 from genpercept.pipeline.families._from_base import Base, check, find_base, lacking, load_vae, prompt, refuse_untouched
@@ -29,6 +30,7 @@ class UNetFamily(ABC):
     name: str
     published: Mapping[str, str]
     tasks: ClassVar[tuple[str, ...]] = LOOK_ALIKE
+    options: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # how a checkpoint may be run, by name: values, the usual one first
     resolution = 768
     backbone = "sd21"
 
@@ -50,22 +52,29 @@ class UNetFamily(ABC):
         return lacking(read_layout(folder, allow_pickle=allow_pickle))
 
     def load(
-        self, folder: Path, base: str | Path | None, task: str, torch_dtype: torch.dtype | None, where: dict[str, Any]
+        self,
+        folder: Path,
+        base: str | Path | None,
+        task: str,
+        torch_dtype: torch.dtype | None,
+        where: dict[str, Any],
+        options: Mapping[str, str] = {},  # noqa: B006  # read alone
     ) -> GenPerceptPipeline:
         """ValueError when the folder holds no U-Net of this family, lacks a part, or holds the base's own weights (noise)."""
         pickle = bool(where.get("allow_pickle"))
-        layout = read_layout(folder, allow_pickle=pickle)
+        layout = replace(read_layout(folder, allow_pickle=pickle), options=self.chosen(options))
         self.refuse_strange(layout, task)
         trained = self.trained(layout)
         origin = find_base(base, where)
-        check(layout, origin, allow_pickle=pickle)
+        self.check(layout, origin, allow_pickle=pickle)
         if origin is not None and trained == [layout.unet]:
             refuse_untouched(layout, origin, allow_pickle=pickle)
         settings = self.settings(layout, origin, task)
         unet = self.load_unet(layout, origin, torch_dtype, allow_pickle=pickle)
         head = self.load_head(layout, unet, torch_dtype, allow_pickle=pickle)
         vae = self.load_vae(layout, origin, torch_dtype, allow_pickle=pickle)
-        embedding = prompt(layout, origin, pad=self.pads(layout), allow_pickle=pickle)
+        embedding = self.load_prompt(layout, origin, allow_pickle=pickle)
+        encoder = self.load_image_encoder(layout, torch_dtype, allow_pickle=pickle)
         info: dict[str, Any] = {
             "family": self.name,
             "prompt": "",
@@ -78,7 +87,13 @@ class UNetFamily(ABC):
         info |= ({"base": origin.name} if origin else {}) | settings
         name, module = head or (None, None)
         return GenPerceptPipeline.from_parts(
-            unet=unet, vae=vae, prompt_embeds=embedding, task=task, head=name, head_module=module, **info
+            unet=unet,
+            vae=vae,
+            prompt_embeds=embedding,
+            head=name,
+            head_module=module,
+            image_encoder_module=encoder,
+            **{"task": task} | info,
         )
 
     # ---- what a family may do in its own way -----------------------------------------------------------------------
@@ -90,6 +105,30 @@ class UNetFamily(ABC):
     def called(self, layout: Layout) -> Path:
         """The folder by which predictions call the model."""
         return layout.root
+
+    def chosen(self, options: Mapping[str, str]) -> dict[str, str]:
+        """Every option with its value. ValueError, with what there is, for an unknown one."""
+        for name, value in options.items():
+            if name not in self.options:
+                known = ", ".join(self.options) or "it has none"
+                raise ValueError(f"family {self.name!r} has no option {name!r}: {hint(name, list(self.options)) or known}")
+            if value not in self.options[name]:
+                raise ValueError(f"option {name}={value!r}: choose {', '.join(self.options[name])}")
+        return {name: options.get(name, values[0]) for name, values in self.options.items()}
+
+    def check(self, layout: Layout, base: Base | None, *, allow_pickle: bool) -> None:
+        """ValueError, naming both sides, where the checkpoint, its VAE and its base do not belong together."""
+        check(layout, base, allow_pickle=allow_pickle)
+
+    def load_prompt(self, layout: Layout, base: Base | None, *, allow_pickle: bool) -> Tensor:
+        """What the U-Net's cross-attention reads, (1, tokens, width); no tokens beside an image encoder."""
+        return prompt(layout, base, pad=self.pads(layout), allow_pickle=allow_pickle)
+
+    def load_image_encoder(
+        self, layout: Layout, dtype: torch.dtype | None, *, allow_pickle: bool
+    ) -> nn.Module | None:
+        """What embeds the image in the prompt's place; None for a prompt."""
+        return None
 
     def pads(self, layout: Layout) -> bool:
         """Whether the empty prompt is padded to the tokenizer's full length."""

@@ -30,7 +30,8 @@ class Layout:
     """root holds all of the checkpoint, `unet` its U-Net (one folder, or two).
 
     places: folders in which it brings further parts of a pipeline, none where the U-Net alone was pointed at. index and
-    scheduler: the contents of model_index.json and scheduler_config.json, empty without them.
+    scheduler: the contents of model_index.json and scheduler_config.json, empty without them. options: of the family, all of
+    them, as the caller chose; none before they are known.
     """
 
     root: Path
@@ -40,6 +41,7 @@ class Layout:
     places: tuple[Path, ...] = ()
     index: dict[str, Any] = field(default_factory=dict)
     scheduler: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, str] = field(default_factory=dict)
 
     @property
     def pipeline(self) -> str:
@@ -63,7 +65,7 @@ class Layout:
 
     @property
     def class_width(self) -> int:
-        """Of the class labels that a projection embeds (Lotus), 0 without one."""
+        """Of the class labels that a projection embeds (Lotus, GeoWizard), 0 without one."""
         return self._edge("class_embedding.linear_1.weight", 1, "") if self.has_class_embedding else 0
 
     @property
