@@ -51,11 +51,15 @@ def resolve(
     local_files_only: bool = False,
     token: str | bool | None = None,
     allow_pickle: bool = False,
+    lone_files: bool = False,
 ) -> Path:
     """The local folder behind an embedded name, a folder or a hub id ("owner/name"), downloading where it must.
 
-    allow_pickle: download .bin files too. ValueError in one line: what was looked for, where, and how to pass a folder.
+    allow_pickle: download .bin files too. lone_files: a checkpoint may be one file, which is returned. ValueError in one
+    line: what was looked for, where, and how to pass a folder.
     """
+    if lone_files and not subfolder and (file := Path(name).expanduser()).is_file() and weights.lone_file(file):
+        return file
     if (found := here(name, subfolder)) is not None:
         return found
     where = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}
@@ -71,7 +75,7 @@ def here(name: str | Path, subfolder: str | None = None) -> Path | None:
     if text.startswith(f"{EMBEDDED}/"):
         return _descend(_embedded(text), subfolder)
     if folder.exists():
-        raise ValueError(f"{text}: {_file_advice(folder)}")
+        raise ValueError(f"{text}: {file_advice(folder)}")
     if text.count("/") != 1 or text.startswith((".", "/", "~")):
         raise ValueError(
             f"{text}: no such folder; pass a model folder, a hub id (owner/name) or one of {', '.join(embedded_names())}"
@@ -79,8 +83,8 @@ def here(name: str | Path, subfolder: str | None = None) -> Path | None:
     return None
 
 
-def _file_advice(path: Path) -> str:
-    """What to pass in place of a file."""
+def file_advice(path: Path) -> str:
+    """What a file is that is no model, and what to pass in its place."""
     if path.suffix not in (weights.SUFFIX, *weights.PICKLE_SUFFIXES):
         return "is a file; a model is a folder (with genpercept.json), an embedded name or a hub id"
     if (path.parent / "config.json").is_file():

@@ -239,8 +239,13 @@ def skeleton(
         ) from None
 
 
-def check_shapes(where: Path, expected: dict[str, tuple[int, ...]], stored: dict[str, tuple[int, ...]]) -> None:
-    """ValueError naming every kind of difference between what a module needs and what a file holds."""
+def check_shapes(
+    where: Path,
+    expected: dict[str, tuple[int, ...]],
+    stored: dict[str, tuple[int, ...]],
+    settings: str = "its config.json",
+) -> None:
+    """ValueError naming every kind of difference between what a module needs and what a file holds. settings: who needs it."""
     problems = []
     if missing := sorted(expected.keys() - stored.keys()):
         problems.append(f"missing {listed(missing)}")
@@ -250,7 +255,7 @@ def check_shapes(where: Path, expected: dict[str, tuple[int, ...]], stored: dict
     if wrong:
         problems.append(f"misshaped {listed([f'{k} is {list(stored[k])}, needs {list(expected[k])}' for k in wrong])}")
     if problems:
-        raise ValueError(f"{where}: the weights do not fit its config.json: {'; '.join(problems)}; nothing was loaded")
+        raise ValueError(f"{where}: the weights do not fit {settings}: {'; '.join(problems)}; nothing was loaded")
 
 
 def check_finite(where: Path, tensors: dict[str, Tensor]) -> None:

@@ -27,6 +27,7 @@ INDEX = 4 << 20  # bytes of an index at most
 _VARIANT = r"[A-Za-z0-9_]+(?:-[A-Za-z0-9_]+)*"
 _SHARD = re.compile(r"-\d{4,}-of-\d{4,}")
 _STATE = re.compile(r"optimi[sz]er|scheduler|scaler|random_states|training_args|rng_state")  # a trainer's own
+_OF_MODELS = ("genpercept.json", "model_index.json", "config.json", "unet", "transformer")
 _wanted: ContextVar[str | None] = ContextVar("variant_wanted", default=None)
 
 
@@ -60,11 +61,15 @@ def wanted_variant() -> str | None:
 
 
 def weight_files(folder: Path, *, allow_pickle: bool = False) -> list[Path]:
-    """The weight files of one part: a single file, or the shards of an index. ValueError when there are none.
+    """The weight files of one part: a single file, or the shards of an index; of a file itself, it. ValueError for none.
 
     Within `variant`, those of it; where it has none, and else, the plain ones, or the only variant that there is; several are a
     ValueError that names them. allow_pickle: where there are no safetensors, pickles too.
     """
+    if folder.is_file():
+        if is_pickle(folder) and not allow_pickle:
+            raise pickle_refused(folder.parent, folder.name)
+        return [folder]
     names = sorted(p.name for p in folder.glob("*") if p.is_file())
     entry = choose(names, _wanted.get(), str(folder))
     if entry is None:
@@ -74,6 +79,20 @@ def weight_files(folder: Path, *, allow_pickle: bool = False) -> list[Path]:
     if entry is None:
         raise ValueError(f"{folder}: no weights: expected {_expected(folder)}; copy or download the folder again")
     return _shards(folder, entry) if entry.is_index else [folder / entry.name]
+
+
+def lone_file(path: Path) -> Path | None:
+    """The file of a checkpoint that is one file: `path`, or the only weights in a folder without any config. Else None."""
+    if path.is_file():
+        return path if _is_weights(path) and not (path.parent / "config.json").is_file() else None
+    if any((path / name).exists() for name in _OF_MODELS):
+        return None
+    files = [each for each in sorted(path.glob("*")) if _is_weights(each) and each.is_file()]
+    return files[0] if len(files) == 1 else None
+
+
+def _is_weights(path: Path) -> bool:
+    return path.suffix in (SUFFIX, *PICKLE_SUFFIXES)
 
 
 def choose(names: Iterable[str], wanted: str | None, where: str, suffix: str = SUFFIX) -> Entry | None:

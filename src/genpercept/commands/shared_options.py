@@ -195,7 +195,7 @@ _allow_pickle = _shared(
 
 def model_source(
     base: str = "The base model that a public checkpoint was fine-tuned from.",
-    family: str = "Layout of a public checkpoint, such as genpercept.",
+    family: str = "Layout of a public checkpoint, such as genpercept; its choices: NAME,K=V.",
     task: str = "Task, where the model does not say; alone: the embedded mini/T.",
 ) -> Callable[[F], F]:
     """--subfolder, --revision, --variant, --base, --family, --task, --allow-pickle: how a model is read.

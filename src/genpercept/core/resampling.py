@@ -47,7 +47,8 @@ def by_pillow(image_BCHW: Tensor, size: Size, name: str) -> Tensor:
 
     pixels = (image_BCHW * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
     kernel = Image.Resampling[name.upper()]
-    resized = np.stack([np.asarray(Image.fromarray(each).resize(size[::-1], kernel)) for each in pixels])
+    height, width = size
+    resized = np.stack([np.asarray(Image.fromarray(each).resize((width, height), kernel)) for each in pixels])
     return torch.from_numpy(resized).permute(0, 3, 1, 2).to(image_BCHW) / 255
 
 

@@ -45,11 +45,15 @@ class PublicSize:
 
     def of(self, height: float, width: float) -> Size:
         """The network's size for an image of these edges, which need not be integers yet."""
-        h, w = (max(self.multiple, round(max(1, int(edge)) / self.multiple) * self.multiple) for edge in (height, width))
+        h, w = (
+            max(self.multiple, round(max(1, int(edge)) / self.multiple) * self.multiple) for edge in (height, width)
+        )
         return h, w
 
-    def resize(self, image_BCHW: Tensor, size: Size) -> Tensor:
+    def resize(self, image_BCHW: Map, size: Size) -> Map:
         """An image in [0, 1] at this size, its values rounded to 8 bits."""
+        if isinstance(image_BCHW, np.ndarray):  # what is rounded wants torch's own sums, or Pillow's
+            return self.resize(torch.from_numpy(image_BCHW), size).numpy()
         if self.pillow:
             return resampling.by_pillow(image_BCHW, size, self.pillow)
         return (arrays.floats(resize(image_BCHW, size)) * 255).round() / 255
@@ -65,8 +69,10 @@ class Geometry:
     original: Size
     resized: Size
     padded: Size
-    mode: str = "fit"  # "fit" (ours) or "official" (sized as the public code does, which `public` describes; no padding)
-    public: PublicSize = PublicSize()  # noqa: RUF009  # frozen
+    mode: str = (
+        "fit"  # "fit" (ours) or "official" (sized as the public code does, which `public` describes; no padding)
+    )
+    public: PublicSize = PublicSize()  # frozen
 
     @classmethod
     def plan(
@@ -75,7 +81,7 @@ class Geometry:
         resolution: int | None,
         stride: int,
         mode: str = "fit",
-        public: PublicSize = PublicSize(),  # noqa: B008  # frozen
+        public: PublicSize = PublicSize(),  # frozen
     ) -> Geometry:
         """Longest edge to `resolution` pixels (None or 0: native size), then up to a multiple of `stride`.
 
@@ -98,8 +104,6 @@ class Geometry:
 
     def apply(self, image_BCHW: Map) -> Map:
         """Image (B, C, *original) in [0, 1] -> (B, C, *padded), antialiased bilinear, replicated at the padding."""
-        if self.mode == "official" and isinstance(image_BCHW, np.ndarray):  # what is rounded wants torch's own sums
-            return self.apply(torch.from_numpy(image_BCHW)).numpy()
         if self.mode == "official":
             return image_BCHW if self.resized == self.original else self.public.resize(image_BCHW, self.resized)
         x, (h, w) = resize(image_BCHW, self.resized), self.resized

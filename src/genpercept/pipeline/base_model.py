@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,6 +156,15 @@ def read_base(folder: Path, *, allow_pickle: bool = False) -> Base:
         plugins,
         tuple(dict.fromkeys(problems)),
     )
+
+
+def problems_of(folder: Path, needed: Sequence[str], *, allow_pickle: bool = False) -> tuple[str, ...]:
+    """What is wrong with a base of which these parts are needed. Of one that gives its autoencoder that alone is read."""
+    if list(needed) != ["vae"]:
+        return read_base(folder, allow_pickle=allow_pickle).problems
+    read, found = weights(folder / "vae", allow_pickle=allow_pickle)
+    problem = read.problem or problem_of(CODECS.find("kl"), folder / "vae", found)
+    return (problem,) if problem else ()
 
 
 def _text_problem(folder: Path, allow_pickle: bool) -> list[str]:

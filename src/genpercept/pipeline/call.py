@@ -102,7 +102,9 @@ def decode(task: Task, raw_MCHW: Any, geometry: Geometry, options: dict[str, Any
         return task.decode(raw_MCHW, geometry)
     if isinstance(task, MergingTask) and (merged_by_task := task.merge_runs(raw_MCHW, geometry)) is not None:
         if options:
-            raise ValueError(f"ensembling_kwargs={options}: this model's runs are averaged, without options; leave it out")
+            raise ValueError(
+                f"ensembling_kwargs={options}: this model's runs are averaged, without options; leave it out"
+            )
         return merged_by_task
     kind, mean = KINDS.find(task.kind), raw_MCHW.mean(0, keepdim=True)
     if kind.merge is None:

@@ -14,7 +14,7 @@ from genpercept.core import dtypes
 from genpercept.core.devices import pick_device
 from genpercept.pipeline import base_model, exported, graphs
 from genpercept.pipeline import quantised as quantising
-from genpercept.pipeline.families import FAMILIES, Candidate, Family
+from genpercept.pipeline.families import FAMILIES, Candidate, Family, asked, choices
 from genpercept.pipeline.families._family import looks
 from genpercept.pipeline.families._from_base import find_base, refuse_untouched, without_revision
 from genpercept.pipeline.families._headers import read_layout
@@ -45,12 +45,14 @@ def load(
     quantised: str | None = None,
 ) -> GenPerceptPipeline:
     """A ready predictor: an embedded model ("mini/depth"), a folder, a hub id, or a public checkpoint of a known family; or
-    a file that `genpercept export` wrote for ONNX Runtime (.onnx) or OpenVINO (.xml), or the folder it lies in.
+    a file that `genpercept export` wrote for ONNX Runtime (.onnx) or OpenVINO (.xml), or the folder it lies in. A family's
+    checkpoint may be a file of weights (DepthFM's).
 
     base: the text-to-image model that a public checkpoint was trained from, for what it does not bring itself; None:
-    GENPERCEPT_BASE names it. family: the checkpoint's layout, where its files don't tell; task: what the model is for, where
-    they don't tell that (the U-Nets of depth and normals look alike), checked where they do. What was concluded, and from what,
-    is in `meta["decided"]`. float32 unless torch_dtype, one of torch's types or its name. device None: the fastest there is.
+    GENPERCEPT_BASE names it. family: the checkpoint's layout, where its files don't tell, with choices that it leaves open
+    ("depthfm,attention=rescaled"); task: what the model is for, where they don't tell that (the U-Nets of depth and normals
+    look alike), checked where they do. What was concluded, and from what, is in `meta["decided"]`.
+    float32 unless torch_dtype, one of torch's types or its name. device None: the fastest there is.
     specialised: True for the quicker pipeline of `genpercept.specialise`, False for the plain one, None: as it was saved.
     encoder, decoder: another codec for one end or both, as `pipe.with_codec` takes it: the folder or hub id of a codec, or a
     model whose codec is taken. quantised: "int8wo" (weights) or "int8dq" (activations, too) of linear layers in int8, by
@@ -66,7 +68,7 @@ def load(
         return _check_asked(_graph(file, torch_dtype, str(device or "auto")), name, family, task)
     torch_dtype = dtypes.to_torch(torch_dtype) if isinstance(torch_dtype, str) else torch_dtype
     with weights.variant(variant):
-        folder = hub.resolve(name, subfolder=subfolder, **where)
+        folder = hub.resolve(name, subfolder=subfolder, lone_files=True, **where)
         weights.check_variant(folder, variant)
         if has_manifest(folder):  # ours: whole, so that a base gives nothing
             pipe = GenPerceptPipeline.from_pretrained(folder, torch_dtype=torch_dtype, allow_pickle=allow_pickle)
@@ -104,7 +106,7 @@ def _public(
     if subfolder:  # a repository of which only this folder was brought
         for part in choice.layout.beside(folder):
             hub.resolve(name, subfolder=str(PurePosixPath(subfolder).with_name(part)), **where)
-    given = base or _base_for(name, choice.layout.lacking(folder, allow_pickle=bool(where.get("allow_pickle"))))
+    given = base or _base_for(name, choice.layout, folder, bool(where.get("allow_pickle")))
     pipe = choice.layout.load(folder, given, choice.task, torch_dtype, where)
     pipe.info["decided"] = choice.reasons | pipe.info.get("decided", {})
     return pipe
@@ -140,15 +142,21 @@ def _check_names(task: str | None, family: str | None, quantised: str | None, sp
     if task is not None:
         TASKS.find(task)
     if family is not None:
-        FAMILIES.find(family)
+        asked(family)
 
 
 def _check_asked(
     pipe: GenPerceptPipeline, name: str | Path, family: str | None, task: str | None
 ) -> GenPerceptPipeline:
-    """The pipeline. ValueError where it is of another family or task."""
-    if family not in (None, pipe.info.get("family")):
+    """The pipeline. ValueError where it is of another family, made with other choices of it, or for another task."""
+    if family is not None and asked(family).name != pipe.info.get("family"):
         raise ValueError(f"{name}: is of family {pipe.info.get('family')}, not {family}: leave the family out")
+    made = pipe.info.get("family_options") or {}
+    for key, value in choices(family or "").items():
+        if made.get(key) != value:
+            raise ValueError(
+                f"{name}: was saved with {key} {made.get(key)!r}: load the checkpoint that it was saved from"
+            )
     if task not in (None, pipe.task):
         raise ValueError(f"{name}: is a model for {pipe.task}, not {task}: leave the task out, or choose another model")
     return pipe
@@ -182,9 +190,9 @@ def choose(
                 if task not in (None, stated):
                     raise ValueError(f"{published}: is published for {stated}, not {task}: leave the task out")
                 return Choice(layout, stated, {"family": reason, "task": reason})
-    asked = {"task": "as asked for"} if task else {}
+    said = {"task": "as asked for"} if task else {}
     if family is not None:
-        layout = FAMILIES.find(family)
+        layout = asked(family)
         found = layout.recognise(folder, allow_pickle=pickle)
         tasks = found.tasks if found else ()
         reasons = {"family": "as asked for"}
@@ -199,7 +207,7 @@ def choose(
         raise ValueError(
             f"{name}: a public checkpoint of family {layout.name!r} does not say what it predicts: pass task= ({options})"
         )
-    return Choice(layout, task, reasons | asked)
+    return Choice(layout, task, reasons | said)
 
 
 def candidates(folder: Path, *, allow_pickle: bool = False) -> list[Candidate]:
@@ -224,6 +232,8 @@ def _only(
     if len(sure := [candidate for candidate in found if candidate.sure]) == 1:
         return sure[0]
     if not found:
+        if folder.is_file():
+            raise ValueError(f"{name}: {hub.file_advice(folder)}")
         if base is None:
             read_manifest(folder)  # which says of a stock model what it is
         raise ValueError(
@@ -242,13 +252,14 @@ def _only(
     )
 
 
-def _base_for(name: str | Path, lacking: list[str]) -> str | None:
+def _base_for(name: str | Path, family: Family, folder: Path, allow_pickle: bool) -> str | None:
     """The base that the environment names, for a checkpoint that lacks parts. ValueError where it names none."""
+    lacking = family.lacking(folder, allow_pickle=allow_pickle)
     if not lacking:
         return None
     if base := os.environ.get(base_model.VARIABLE):
         return base
     raise ValueError(
         f"{name}: a public checkpoint without {' and '.join(lacking)}, which come from its base: pass base= "
-        f"(a Stable Diffusion 2.1 folder or hub id), or set {base_model.VARIABLE}"
+        f"(a {family.base} folder or hub id), or set {base_model.VARIABLE}"
     )

@@ -37,6 +37,7 @@ SEAL = "sha256"  # key of the hash over all else
 _TYPES: dict[str, Any] = {
     "format": int,
     "family": str,
+    "family_options": dict,
     "variant": str,
     **dict.fromkeys(_NAMED, str),
     "task_options": dict,

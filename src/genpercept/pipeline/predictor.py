@@ -67,16 +67,16 @@ class Predictor(ABC):
 
         image: path, PIL image, array (H, W[, C]) uint8 or float in [0, 1], tensor (3, H, W) in [0, 1].
         processing_resolution: longest edge in pixels the network sees; None is the model's own, 0 the image's.
-        resize_mode "official" sizes images as the public code does. num_inference_steps: None is the model's own. ensemble_size:
-        runs from different noise that are merged, which fills `uncertainty`; ensembling_kwargs as diffusers has them
-        (reduction, ...), not for one run. generator: its seed keys the noise, by run, so that an image gets the same
-        answer wherever it stands; a list of them, one for each image, gives each its own noise. latents (images x
-        ensemble_size, 4, h, w; 4 channels for each label image), run by run within image by image: the noise to start
-        from instead. Images of one padded size, and runs, share batches of up to batch_size. boxes, for tasks on
-        regions (pose): (N, 4) x, y, width, height in pixels, or (N, 5) with a score; a list of such arrays for a list
-        of images; None: the whole image. flip_test: the mean of the raw maps of the image and of its mirror image, at
-        twice the time. paradigm and further keywords (betas=, spacing=, ...): another paradigm than the model's, and
-        its options. ValueError says which argument is wrong.
+        resize_mode "official": sizes as the public code has them. num_inference_steps: None is the model's own.
+        ensemble_size: runs from different noise that are merged, which fills `uncertainty`; ensembling_kwargs as
+        diffusers has them (reduction, ...), not for one run. generator: its seed keys the noise, by run, so that an
+        image gets the same answer wherever it stands; a list of them, one for each image, gives each its own noise.
+        latents (images x ensemble_size, 4, h, w; 4 channels for each label image), run by run within image by image:
+        the noise to start from instead. Images of one padded size, and runs, share batches of up to batch_size. boxes,
+        for tasks on regions (pose): (N, 4) x, y, width, height in pixels, or (N, 5) with a score; a list of such
+        arrays for a list of images; None: the whole image. flip_test: the mean of the raw maps of the image and of its
+        mirror image, at twice the time. paradigm and further keywords (betas=, spacing=, ...): another paradigm than
+        the model's, and its options. ValueError says which argument is wrong.
         """
         chosen = self.paradigm(paradigm, **paradigm_options)
         steps = self.default_steps(chosen) if num_inference_steps is None else num_inference_steps

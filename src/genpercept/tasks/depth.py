@@ -50,8 +50,8 @@ def normalise(depth_HW: Tensor, valid_HW: Tensor, invalid: str = "published") ->
 
 @dataclass(frozen=True)
 class Depth(AffineTask):
-    """log: the network's values are logarithms of depth, of any range (DepthFM): labels are the depth's logarithm, and an answer
-    is exp of the channels' mean, not clipped, stretched to [0, 1]; runs are averaged as logarithms.
+    """log: the network's values are logarithms of depth, of any range (DepthFM): labels are the depth's logarithm, and an
+    answer is exp of the channels' mean, not clipped, stretched to [0, 1]; runs are averaged as logarithms.
     """
 
     log: bool = False
@@ -79,8 +79,8 @@ class Depth(AffineTask):
         return Prediction(values, self.kind, raw=raw_CHW)
 
     def merge_runs(self, raw_MCHW: Tensor, geometry: Geometry) -> Prediction | None:
-        """With `log`: the mean of the runs' logarithms, as one run's. uncertainty: standard deviation of their depth, in units of
-        the answer. Without: None.
+        """With `log`: the mean of the runs' logarithms, as one run's. uncertainty: standard deviation of their depth, in
+        units of the answer. Without: None.
         """
         if not self.log:
             return None

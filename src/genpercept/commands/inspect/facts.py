@@ -5,20 +5,21 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from genpercept.checkpoints import hub, schema
 from genpercept.checkpoints import parts as checkpoint
 from genpercept.checkpoints.parts import MANIFEST, Header, PartPlugin, no_model_in, read_json, sha256
+from genpercept.checkpoints.weights import lone_file
+from genpercept.commands.inspect.report import Given, Part, Report
 from genpercept.core.registry import Registry
 from genpercept.models.backbones import BACKBONES
 from genpercept.models.codecs import CODECS, ends
 from genpercept.models.heads import HEADS
 from genpercept.models.paradigms import PARADIGMS
 from genpercept.pipeline import base_model, loading
-from genpercept.pipeline.families import FAMILIES, Candidate, _from_base, _headers
+from genpercept.pipeline.families import FAMILIES, Candidate, Family, _headers, asked
 from genpercept.pipeline.manifest import has_manifest, is_as_saved, needed_parts, part_path, read_manifest
 from genpercept.tasks import TASKS
 
@@ -29,54 +30,6 @@ _TOLD = (  # of a manifest
     *("resolution", "axes", "prompt", "base", "licence"),
 )
 _FORK = "CustomUNet2DConditionModel"  # GenPercept's own U-Net class: the same tensors
-
-
-@dataclass
-class Part:
-    """One part. details: the shapes that decide what it goes with."""
-
-    name: str
-    path: str
-    parameters: int = 0
-    dtypes: tuple[str, ...] = ()
-    bytes: int = 0
-    details: str = ""
-    problem: str = ""
-
-
-@dataclass
-class Report:
-    """What a model is. needs: what must be passed with it; problems: why it would not load even then."""
-
-    model: str
-    folder: str
-    kind: str = ""
-    facts: dict[str, Any] = field(default_factory=dict)
-    parts: list[Part] = field(default_factory=list)
-    needs: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-
-    @property
-    def loads(self) -> bool:
-        """Whether genpercept.load would take it as it was named, as far as headers tell."""
-        return (
-            self.kind in ("predictor", "public checkpoint", "exported graph") and not self.problems and not self.needs
-        )
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {**asdict(self), "loads": self.loads}
-
-
-@dataclass(frozen=True)
-class Given:
-    """What the user says beside the folder."""
-
-    base: str | None = None
-    family: str | None = None
-    task: str | None = None
-    allow_pickle: bool = False
-    subfolder: str | None = None
 
 
 def look(model: str, folder: Path, given: Given) -> Report:
@@ -231,7 +184,10 @@ def _base(folder: Path, report: Report, given: Given) -> None:
 
 
 def _public(folder: Path, report: Report, given: Given) -> None:
-    """What the families' projects publish: a U-Net folder, a run's folder, or a full one."""
+    """What families publish: a U-Net folder, a run's folder, a full one, or one file."""
+    if (file := lone_file(folder)) is not None:
+        _one_file(folder, file, report, given)
+        return
     unet = folder / "unet" if (folder / "unet").is_dir() else folder
     if not (unet / "config.json").is_file():
         raise no_model_in(folder)
@@ -263,6 +219,23 @@ def _public(folder: Path, report: Report, given: Given) -> None:
         report.parts.append(_part(folder, "vae", "vae", given, CODECS.find("kl"))[0])
     if not part.problem:
         _family(folder, report, given)
+
+
+def _one_file(folder: Path, file: Path, report: Report, given: Given) -> None:
+    """A checkpoint that is one file, and what may lie beside it."""
+    report.kind = "public checkpoint"
+    part, _ = _part(folder, "unet", "." if folder == file else file.name, given, None)
+    report.parts.append(part)
+    if (folder / "vae").is_dir():
+        report.parts.append(_part(folder, "vae", "vae", given, CODECS.find("kl"))[0])
+    if part.problem:
+        return
+    if not loading.candidates(folder, allow_pickle=given.allow_pickle):
+        report.problems.append(f"{file}: {hub.file_advice(file)}")
+        return
+    _family(folder, report, given)
+    if (name := report.facts["family"]) in FAMILIES:
+        report.problems += FAMILIES.find(name).problems(folder, allow_pickle=given.allow_pickle)
 
 
 def _unet_problem(
@@ -304,7 +277,8 @@ def _family(folder: Path, report: Report, given: Given) -> None:
     report.facts["family"] = " or ".join(c.family for c in found) or "none known here"
     report.facts["told by"] = "; ".join(dict.fromkeys(c.why for c in found))
     report.facts["task"] = " or ".join(dict.fromkeys(t for c in found for t in c.tasks))
-    if found and given.family not in (None, *(c.family for c in found)):
+    named = None if given.family is None else asked(given.family).name
+    if found and named not in (None, *(c.family for c in found)):
         report.problems.append(f"{folder}: could be {report.facts['family']}, not {given.family}: leave --family out")
         return
     where = {"allow_pickle": given.allow_pickle}
@@ -314,19 +288,17 @@ def _family(folder: Path, report: Report, given: Given) -> None:
         (report.needs if found else report.problems).append(str(error))
     else:
         report.facts |= {"family": choice.layout.name, "task": choice.task}
-    for name in dict.fromkeys([given.family, *(c.family for c in found)]):
+    for name in dict.fromkeys([named, *(c.family for c in found)]):
         if name and (lacking := FAMILIES.find(name).lacking(folder, allow_pickle=given.allow_pickle)):
-            _needs_base(folder, lacking, report, given)
+            _needs_base(folder, FAMILIES.find(name), lacking, report, given)
             return
 
 
-def _needs_base(folder: Path, lacking: list[str], report: Report, given: Given) -> None:
+def _needs_base(folder: Path, family: Family, lacking: list[str], report: Report, given: Given) -> None:
     """The base that gives what is lacking: the one named, the variable's, or a line that asks for one."""
     base = given.base or os.environ.get(base_model.VARIABLE)
     if not base:
-        report.needs.append(
-            f"--base B (or {base_model.VARIABLE}) for {' and '.join(lacking)}: what it was trained from"
-        )
+        report.needs.append(f"--base B (or {base_model.VARIABLE}) for {' and '.join(lacking)}: {family.base}")
         return
     report.facts["base"] = f"{base} (by {'--base' if given.base else base_model.VARIABLE})"
     there = base_model.local(base)
@@ -334,9 +306,8 @@ def _needs_base(folder: Path, lacking: list[str], report: Report, given: Given) 
         report.needs.append(f"the base {base}, which is not here: it would be downloaded from {hub.endpoint()}")
         return
     try:
-        report.problems += base_model.read_base(there, allow_pickle=given.allow_pickle).problems
-        layout = _headers.read_layout(folder, allow_pickle=given.allow_pickle)
-        _from_base.check(layout, _from_base.Base(base, there), allow_pickle=given.allow_pickle)
+        report.problems += base_model.problems_of(there, lacking, allow_pickle=given.allow_pickle)
+        report.problems += family.problems(folder, base, there, allow_pickle=given.allow_pickle)
     except ValueError as error:
         report.problems.append(str(error))
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from genpercept.checkpoints import hub, weights
 from genpercept.commands import terminal
-from genpercept.commands.inspect.facts import Given, Part, Report, look
+from genpercept.commands.inspect.facts import look
+from genpercept.commands.inspect.report import Given, Part, Report
 from genpercept.core import said
 from genpercept.pipeline import graphs
 
@@ -32,7 +33,7 @@ def inspect(
     if (file := graphs.find(Path(model) / (subfolder or ""))) is not None:
         return _graph(str(model), file)
     with weights.variant(variant):
-        folder = hub.resolve(model, subfolder=subfolder, revision=revision, allow_pickle=allow_pickle)
+        folder = hub.resolve(model, subfolder=subfolder, revision=revision, allow_pickle=allow_pickle, lone_files=True)
         weights.check_variant(folder, variant)
         given = Given(None if base is None else str(base), family, task, allow_pickle, subfolder)
         return look(str(model), folder, given)

@@ -18,6 +18,7 @@ from genpercept.commands.predict.request import Machine, Pipeline, Request
 from genpercept.core import dtypes, said
 from genpercept.core.devices import allow_tf32, pick_device
 from genpercept.core.said import say
+from genpercept.core.texts import one_line
 from genpercept.imaging.boxes import read_boxes
 from genpercept.imaging.prediction import Prediction
 from genpercept.models.detectors import DETECTORS, Detector
@@ -41,6 +42,24 @@ def genpercept_load(model: str, **options: Any) -> Pipeline:
     return load(model, **options)
 
 
+def read_noise(path: Path) -> torch.Tensor:
+    """A .npy file of floats, (runs, C, h, w). ValueError for what is none."""
+    try:
+        values = np.load(path.expanduser(), allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(
+            f"--noise {path}: not a readable .npy file ({one_line(error)}); save it with numpy.save"
+        ) from None
+    if not isinstance(values, np.ndarray) or values.ndim != 4 or not np.issubdtype(values.dtype, np.floating):
+        found = f"{values.dtype} {list(values.shape)}" if isinstance(values, np.ndarray) else "several arrays"
+        raise ValueError(
+            f"--noise {path}: holds {found}: it must be floats (runs, channels, height, width) of the latents"
+        )
+    if not np.isfinite(values).all():
+        raise ValueError(f"--noise {path}: holds NaN or infinite values")
+    return torch.from_numpy(values.astype(np.float32))
+
+
 class Model:
     """`load` stands in for genpercept.load."""
 
@@ -48,6 +67,7 @@ class Model:
         self.request, self.machine, self._load = request, machine, load or genpercept_load
         self._pipes: list[Pipeline] = []
         self._people = None if request.boxes is None else read_boxes(Path(request.boxes), request.box_score)
+        self._noise = None if request.noise is None else read_noise(Path(request.noise))
         self._detector: Detector | None = None
         self._detecting = threading.Lock()
         self._weights: dict[str, str] | None = None
@@ -108,13 +128,11 @@ class Model:
 
     def padded(self, size: tuple[int, int]) -> tuple[int, int] | None:
         """The size at which the network sees an image of `size`; None where the pipeline does not say, or cuts out parts."""
-        from genpercept.core.values import Geometry
-
         pipe: Any = self.load()
         if not hasattr(pipe, "stride") or self.in_parts:
             return None
         asked = self.request.processing_resolution
-        return Geometry.plan(size, pipe.resolution if asked is None else asked, pipe.stride).padded
+        return pipe.geometry(size, asked, self.request.resize_mode).padded
 
     @property
     def in_parts(self) -> bool:
@@ -143,6 +161,10 @@ class Model:
             options["generator"] = torch.Generator().manual_seed(request.seed)
         if request.flip_test:
             options["flip_test"] = True
+        if request.resize_mode != Request().resize_mode:
+            options["resize_mode"] = request.resize_mode
+        if self._noise is not None:
+            options["latents"] = self._noise.repeat(len(images), 1, 1, 1)
         if self._people is not None:
             options["boxes"] = [self._people.of(path) for path in paths]
         self.load()

@@ -22,6 +22,7 @@ class Request:
     boxes: a JSON file of people's boxes (genpercept.imaging.boxes); detector: "yolos" or "yolos=MODEL", which finds them;
     box_score: least score of either's. flip_test: mean with the mirror image's. specialised, encoder, decoder,
     revision, variant: as genpercept.load has them. strips: of genpercept.specialise. tf32: of float32 on NVIDIA's GPUs.
+    resize_mode: as the pipeline's call has it. noise: a .npy file, (runs, 4, h, w): what to start from in place of the seed's.
     """
 
     model: str | None = None
@@ -47,6 +48,8 @@ class Request:
     revision: str | None = None
     variant: str | None = None
     tf32: bool = False
+    resize_mode: str = "fit"
+    noise: str | None = None
 
     @property
     def model_name(self) -> str:
@@ -56,7 +59,7 @@ class Request:
         """For the sidecar: as plain values, the model spelt out."""
         plain = Request()
         later = ["flip_test", "boxes", "detector", "box_score", "allow_pickle"]  # unknown to older sidecars
-        later += ["specialised", "encoder", "decoder", "strips", "revision", "variant", "tf32"]
+        later += ["specialised", "encoder", "decoder", "strips", "revision", "variant", "tf32", "resize_mode", "noise"]
         kept = {k: v for k, v in asdict(self).items() if k not in later or v != getattr(plain, k)}
         return {**kept, "model": self.model_name}
 

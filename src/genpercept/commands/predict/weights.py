@@ -16,19 +16,21 @@ from genpercept.checkpoints import hub, parts
 from genpercept.checkpoints.weights import PICKLE_SUFFIXES, SUFFIX, weight_files
 from genpercept.commands.predict.request import Request
 from genpercept.imaging.write import digest_of
+from genpercept.pipeline import graphs
 
 _BASE = "GENPERCEPT_BASE"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def identity(request: Request, *, check: bool) -> dict[str, str]:
-    """{"model", "base", "encoder", "decoder", "detector", "boxes": SHA-256}, of what is asked for and lies on this machine.
+    """{"model", "base", "encoder", "decoder", "detector", "noise", "boxes": SHA-256}, of what is asked for and lies here.
 
     check: read the weights that genpercept.json names, since nobody is going to load them.
     """
     model = _located(request.model_name, request.subfolder)
     own = model is not None and (model / parts.MANIFEST).is_file()
-    base = None if own or model is None or model.is_file() else request.base or os.environ.get(_BASE)
+    complete = model is None or own or graphs.find(model) is not None
+    base = None if complete else request.base or os.environ.get(_BASE)
     found = {"model": _hash(model, check)}
     for role, name in (("base", base), ("encoder", request.encoder), ("decoder", request.decoder)):
         # a denoiser that the model has itself is not taken of the base, and is most of it
@@ -36,6 +38,8 @@ def identity(request: Request, *, check: bool) -> dict[str, str]:
         found[role] = None if name is None else _hash(_located(name), check, without)
     if request.detector and "=" in request.detector:
         found["detector"] = _hash(_located(request.detector.partition("=")[2]), check)
+    if request.noise:
+        found["noise"] = _hash(Path(request.noise).expanduser(), check)
     if request.boxes:
         found["boxes"] = _hash(Path(request.boxes).expanduser(), check)
     return {role: sha256 for role, sha256 in found.items() if sha256 is not None}

@@ -7,11 +7,13 @@ from typing import Any, cast
 
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import AttentionProcessor
 from diffusers.models.unets.unet_2d_blocks import CrossAttnUpBlock2D, UpBlock2D
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 from genpercept.core.values import Features
+from genpercept.models.backbones import _self_attention as self_attention
 from genpercept.models.backbones._saved import SavedAsParent
 
 # Stable Diffusion 2.1 (768, v-prediction): 865,910,724 parameters.
@@ -63,6 +65,12 @@ class SD21UNet(SavedAsParent, UNet2DConditionModel):
 
     parent_name = UNet2DConditionModel.__name__
     patch = 1
+
+    def set_attn_processor(self, processor: AttentionProcessor | dict[str, AttentionProcessor]) -> None:
+        """As the parent's; a single one is used in the way that the network's self-attention is computed."""
+        way = getattr(self.config, self_attention.KEY, self_attention.PLAIN)
+        one_for_all = not isinstance(processor, dict)
+        super().set_attn_processor(self_attention.processors(self, way, processor) if one_for_all else processor)
 
     @property
     def in_channels(self) -> int:

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import cast
 
 from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import nn
 
 from genpercept.checkpoints.schema import check_arguments
 from genpercept.models.backbones import BackbonePlugin
+from genpercept.models.backbones import _self_attention as self_attention
 from genpercept.models.backbones._unet import BOTTLENECK, SD15_CONFIG, SD21_CONFIG, SDXL_CONFIG, SD21UNet
 from genpercept.models.backbones._widen import widen_convolution
 
@@ -37,9 +39,20 @@ class SD21(BackbonePlugin):
 
     def check(self, config: dict, path: Path) -> None:
         check_arguments(path, config, UNet2DConditionModel)
+        if (way := config.get(self_attention.KEY, self_attention.PLAIN)) not in self_attention.WAYS:
+            known = ", ".join(self_attention.WAYS)
+            raise ValueError(
+                f"{path}: {self_attention.KEY} is {way!r}: must be one of {known}; copy or download it again"
+            )
 
     def build(self, config: dict) -> nn.Module:
-        return cast(nn.Module, SD21UNet.from_config(config))
+        """config: of UNet2DConditionModel, and how self-attention is computed."""
+        way = config.get(self_attention.KEY, self_attention.PLAIN)
+        unet = cast(SD21UNet, SD21UNet.from_config({k: v for k, v in config.items() if k != self_attention.KEY}))
+        if way != self_attention.PLAIN:
+            unet.register_to_config(**{self_attention.KEY: way})
+            unet.set_attn_processor(AttnProcessor2_0())
+        return unet
 
     def adapt(self, module: nn.Module, channels: int) -> nn.Module:
         """The first convolution is widened where it must be."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 
@@ -29,8 +30,20 @@ class Candidate:
 
 
 class Family(Protocol):
+    """`folder`, below, is a checkpoint's folder, or the file that it is all in (checkpoints.weights.lone_file)."""
+
     name: str
     published: Mapping[str, str]  # repositories of the hub ("owner/name", or with "/subfolder") and their tasks
+    base: str  # the model that gives what its checkpoints lack, in words
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Choices that its checkpoints leave open, with their values; most families have none."""
+        ...
+
+    def with_options(self, **options: Any) -> Self:
+        """The family with these choices made. ValueError for an unknown one, or for a value that it cannot have."""
+        ...
 
     def recognise(self, folder: Path, *, allow_pickle: bool = False) -> Candidate | None:
         """What the folder is, if it can be of this family. Reads configs and headers, no weights."""
@@ -44,6 +57,12 @@ class Family(Protocol):
         """Parts that the folder does not hold and a base must give."""
         ...
 
+    def problems(
+        self, folder: Path, base: str | None = None, there: Path | None = None, *, allow_pickle: bool = False
+    ) -> list[str]:
+        """Why `load` would refuse the checkpoint, alone or with the base that lies in `there`, as far as headers tell."""
+        ...
+
     def load(
         self, folder: Path, base: str | Path | None, task: str, torch_dtype: torch.dtype | None, where: dict[str, Any]
     ) -> GenPerceptPipeline:
@@ -53,3 +72,25 @@ class Family(Protocol):
 
 FAMILIES = Registry[Family](__name__, "family", "genpercept.families", Family)
 find = FAMILIES.find
+
+
+def asked(text: str) -> Family:
+    """The family of this name, or of a name with choices: "depthfm,attention=rescaled". ValueError for what there is not."""
+    name, *rest = text.split(",")
+    return FAMILIES.find(name.strip()).with_options(**choices(text)) if rest else FAMILIES.find(name.strip())
+
+
+def choices(text: str) -> dict[str, Any]:
+    """The choices in a family's name; {} for a plain one. Numbers, true, false and null are JSON's, all else is text."""
+    found: dict[str, Any] = {}
+    for item in text.split(",")[1:]:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise ValueError(
+                f"family {text!r}: {item!r} is no choice: write NAME,KEY=VALUE, such as depthfm,attention=plain"
+            )
+        try:
+            found[key.strip()] = json.loads(value)
+        except ValueError:
+            found[key.strip()] = value.strip()
+    return found

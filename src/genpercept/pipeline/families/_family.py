@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from genpercept.checkpoints import parts
-from genpercept.core.names import hint
+from genpercept.checkpoints import parts, weights
+from genpercept.core.options import Options
 from genpercept.models.backbones import BACKBONES
 from genpercept.pipeline.families import Candidate
 from genpercept.pipeline.families._from_base import Base, check, find_base, lacking, load_vae, prompt, refuse_untouched
@@ -24,15 +24,17 @@ LEFT_UP_VIEWER = [[-1, 0, 0], [0, 1, 0], [0, 0, 1]]  # takes x left, y up, z tow
 OWN = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
 
 
-class UNetFamily(ABC):
-    """Subclasses say how their checkpoints look, and how they are run."""
+@dataclass(frozen=True)
+class UNetFamily(Options, ABC):
+    """Subclasses say how their checkpoints look, and how they are run. Fields, where one has any, are choices left open."""
 
-    name: str
-    published: Mapping[str, str]
+    name: ClassVar[str]
+    published: ClassVar[Mapping[str, str]]
+    noun = "family"
+    base: ClassVar[str] = "Stable Diffusion 2.1"
     tasks: ClassVar[tuple[str, ...]] = LOOK_ALIKE
-    options: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # how a checkpoint may be run, by name: values, the usual one first
-    resolution = 768
-    backbone = "sd21"
+    resolution: ClassVar[int] = 768
+    backbone: ClassVar[str] = "sd21"
 
     @abstractmethod
     def candidate(self, layout: Layout) -> Candidate | None:
@@ -43,37 +45,42 @@ class UNetFamily(ABC):
         """Of from_parts: paradigm and its options, task_options, ..., and `decided`: what was concluded from what."""
 
     def recognise(self, folder: Path, *, allow_pickle: bool = False) -> Candidate | None:
-        return self.candidate(read_layout(folder, allow_pickle=allow_pickle))
+        return None if weights.lone_file(folder) else self.candidate(self.layout(folder, allow_pickle=allow_pickle))
 
     def beside(self, folder: Path) -> tuple[str, ...]:
         return ()
 
     def lacking(self, folder: Path, *, allow_pickle: bool = False) -> list[str]:
-        return lacking(read_layout(folder, allow_pickle=allow_pickle))
+        return lacking(self.layout(folder, allow_pickle=allow_pickle))
+
+    def problems(
+        self, folder: Path, base: str | None = None, there: Path | None = None, *, allow_pickle: bool = False
+    ) -> list[str]:
+        try:
+            layout = self.layout(folder, allow_pickle=allow_pickle)
+            if base is not None and there is not None:
+                self.check(layout, Base(base, there), allow_pickle=allow_pickle)
+        except ValueError as error:
+            return [str(error)]
+        return []
 
     def load(
-        self,
-        folder: Path,
-        base: str | Path | None,
-        task: str,
-        torch_dtype: torch.dtype | None,
-        where: dict[str, Any],
-        options: Mapping[str, str] = {},  # noqa: B006  # read alone
+        self, folder: Path, base: str | Path | None, task: str, torch_dtype: torch.dtype | None, where: dict[str, Any]
     ) -> GenPerceptPipeline:
         """ValueError when the folder holds no U-Net of this family, lacks a part, or holds the base's own weights (noise)."""
         pickle = bool(where.get("allow_pickle"))
-        layout = replace(read_layout(folder, allow_pickle=pickle), options=self.chosen(options))
+        layout = self.layout(folder, allow_pickle=pickle)
         self.refuse_strange(layout, task)
         trained = self.trained(layout)
         origin = find_base(base, where)
         self.check(layout, origin, allow_pickle=pickle)
         if origin is not None and trained == [layout.unet]:
-            refuse_untouched(layout, origin, allow_pickle=pickle)
+            self.refuse_untouched(layout, origin, allow_pickle=pickle)
         settings = self.settings(layout, origin, task)
         unet = self.load_unet(layout, origin, torch_dtype, allow_pickle=pickle)
         head = self.load_head(layout, unet, torch_dtype, allow_pickle=pickle)
         vae = self.load_vae(layout, origin, torch_dtype, allow_pickle=pickle)
-        embedding = self.load_prompt(layout, origin, allow_pickle=pickle)
+        embedding = self.prompt(layout, origin, allow_pickle=pickle)
         encoder = self.load_image_encoder(layout, torch_dtype, allow_pickle=pickle)
         info: dict[str, Any] = {
             "family": self.name,
@@ -84,7 +91,8 @@ class UNetFamily(ABC):
             "resolution": self.resolution,
             "backbone": self.backbone,
         }
-        info |= ({"base": origin.name} if origin else {}) | settings
+        info |= ({"base": origin.name} if origin else {}) | ({"family_options": self.options} if self.options else {})
+        info |= settings
         name, module = head or (None, None)
         return GenPerceptPipeline.from_parts(
             unet=unet,
@@ -98,6 +106,22 @@ class UNetFamily(ABC):
 
     # ---- what a family may do in its own way -----------------------------------------------------------------------
 
+    def layout(self, folder: Path, *, allow_pickle: bool = False) -> Layout:
+        """What lies in the folder, or file. ValueError where that is no such checkpoint, or a damaged one."""
+        return read_layout(folder, allow_pickle=allow_pickle)
+
+    def check(self, layout: Layout, base: Base | None, *, allow_pickle: bool = False) -> None:
+        """ValueError, naming both sides, where the checkpoint and the base do not belong together."""
+        check(layout, base, allow_pickle=allow_pickle)
+
+    def refuse_untouched(self, layout: Layout, base: Base, *, allow_pickle: bool = False) -> None:
+        """ValueError when the U-Net is that of its base, which was never trained to predict anything."""
+        refuse_untouched(layout, base, allow_pickle=allow_pickle)
+
+    def prompt(self, layout: Layout, base: Base | None, *, allow_pickle: bool = False) -> Tensor:
+        """The empty prompt's embedding, (1, tokens, width)."""
+        return prompt(layout, base, pad=self.pads(layout), allow_pickle=allow_pickle)
+
     def trained(self, layout: Layout) -> list[Path]:
         """Folders of the weights that were trained, the U-Net's first. ValueError where one is not there."""
         return [layout.unet]
@@ -105,24 +129,6 @@ class UNetFamily(ABC):
     def called(self, layout: Layout) -> Path:
         """The folder by which predictions call the model."""
         return layout.root
-
-    def chosen(self, options: Mapping[str, str]) -> dict[str, str]:
-        """Every option with its value. ValueError, with what there is, for an unknown one."""
-        for name, value in options.items():
-            if name not in self.options:
-                known = ", ".join(self.options) or "it has none"
-                raise ValueError(f"family {self.name!r} has no option {name!r}: {hint(name, list(self.options)) or known}")
-            if value not in self.options[name]:
-                raise ValueError(f"option {name}={value!r}: choose {', '.join(self.options[name])}")
-        return {name: options.get(name, values[0]) for name, values in self.options.items()}
-
-    def check(self, layout: Layout, base: Base | None, *, allow_pickle: bool) -> None:
-        """ValueError, naming both sides, where the checkpoint, its VAE and its base do not belong together."""
-        check(layout, base, allow_pickle=allow_pickle)
-
-    def load_prompt(self, layout: Layout, base: Base | None, *, allow_pickle: bool) -> Tensor:
-        """What the U-Net's cross-attention reads, (1, tokens, width); no tokens beside an image encoder."""
-        return prompt(layout, base, pad=self.pads(layout), allow_pickle=allow_pickle)
 
     def load_image_encoder(
         self, layout: Layout, dtype: torch.dtype | None, *, allow_pickle: bool

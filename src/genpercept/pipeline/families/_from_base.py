@@ -69,11 +69,11 @@ def check(layout: Layout, base: Base | None, *, allow_pickle: bool = False) -> N
     """ValueError, naming both sides, where the checkpoint's U-Net, its VAE and the base do not belong together."""
     if base is not None:
         _check_base(layout, base)
-    check_latents(layout, base)
+    check_vae(layout, base)
 
 
-def check_latents(layout: Layout, base: Base | None) -> None:
-    """`check` of the checkpoint's U-Net against its VAE, or its base's, alone."""
+def check_vae(layout: Layout, base: Base | None) -> None:
+    """ValueError where the U-Net does not go with the autoencoder that the checkpoint, or else its base, has."""
     source = layout.part("vae") or _of_base(layout, base, "vae")
     vae = parts.read_json(source / "config.json")
     KL.check(vae, source / "config.json")

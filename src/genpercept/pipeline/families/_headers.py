@@ -30,8 +30,7 @@ class Layout:
     """root holds all of the checkpoint, `unet` its U-Net (one folder, or two).
 
     places: folders in which it brings further parts of a pipeline, none where the U-Net alone was pointed at. index and
-    scheduler: the contents of model_index.json and scheduler_config.json, empty without them. options: of the family, all of
-    them, as the caller chose; none before they are known.
+    scheduler: the contents of model_index.json and scheduler_config.json, empty without them.
     """
 
     root: Path
@@ -41,7 +40,6 @@ class Layout:
     places: tuple[Path, ...] = ()
     index: dict[str, Any] = field(default_factory=dict)
     scheduler: dict[str, Any] = field(default_factory=dict)
-    options: dict[str, str] = field(default_factory=dict)
 
     @property
     def pipeline(self) -> str:
