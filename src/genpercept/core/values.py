@@ -145,6 +145,11 @@ class Geometry:
         return Geometry((h, w), (h, w), self.padded, self.mode)
 
     @property
+    def keeps_values(self) -> bool:
+        """Whether what `invert` gives are values of the map and no mixtures of them."""
+        return self.public.back == resampling.NEAREST if self._own_way_back else self.resized == self.original
+
+    @property
     def _own_way_back(self) -> bool:
         return self.mode == "official" and self.public.back != ""
 

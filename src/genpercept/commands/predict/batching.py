@@ -37,7 +37,7 @@ class Item:
     version: dict[str, Any] = field(default_factory=dict)
 
 
-Done = tuple[Item, Prediction]
+Done = tuple[Item, Prediction | dict[str, Prediction]]  # by task, where several are asked for
 Failed = tuple[Item, Exception]
 
 

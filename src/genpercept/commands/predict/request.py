@@ -21,7 +21,7 @@ class Request:
 
     boxes: a JSON file of people's boxes (genpercept.imaging.boxes); detector: "yolos" or "yolos=MODEL", which finds them;
     box_score: least score of either's. flip_test: mean with the mirror image's. specialised, encoder, decoder,
-    revision, variant: as genpercept.load has them. strips: of genpercept.specialise. tf32: of float32 on NVIDIA's GPUs.
+    revision, variant: as genpercept.load has them. task: or several, with commas, for a model that answers them at once. strips: of genpercept.specialise. tf32: of float32 on NVIDIA's GPUs.
     resize_mode: as the pipeline's call has it. noise: a .npy file, (runs, 4, h, w): what to start from in place of the seed's.
     """
 
@@ -50,6 +50,11 @@ class Request:
     tf32: bool = False
     resize_mode: str = "fit"
     noise: str | None = None
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Those that are named, each once."""
+        return tuple(dict.fromkeys(name.strip() for name in (self.task or "").split(",") if name.strip()))
 
     @property
     def model_name(self) -> str:
@@ -138,8 +143,11 @@ def check(request: Request, machine: Machine, formats: Iterable[str] | None) -> 
         raise ValueError(f"{flag}: a specialised model cannot do that: leave it out, or {way}")
     if not 0 <= request.box_score <= 1:
         raise ValueError(f"box score {request.box_score:g}: must lie between 0 and 1")
-    if request.task is not None and request.task not in TASKS:
-        TASKS.find(request.task)  # which says what there is
+    for name in request.tasks:
+        if name not in TASKS:
+            TASKS.find(name)  # which says what there is
+    if len(request.tasks) > 1 and request.model is None:
+        raise ValueError(f"--task {request.task}: no embedded model answers several tasks at once: name one by --model")
     if request.task is not None and request.model is None:
         hub.embedded_for(request.task)
     dtypes.check(request.dtype)

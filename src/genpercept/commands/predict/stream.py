@@ -64,9 +64,8 @@ class Stream:
     ) -> None:
         self._jobs, self._model, self._outcome, self._progress = jobs, model, outcome, progress
         self._output, self._inputs, self._on_end = output, (*jobs, *inputs), on_end
-        self._formats, self._stop = output.formats, stop or Stop()
-        if self._formats is None and (task := model.task_named) is not None:  # what is refused needs no model
-            self._formats = write.default_formats(TASKS.find(task).kind)
+        self._stop = stop or Stop()
+        self._formats = self._formats_of(model.tasks_named)  # by task: what is refused needs no model
         self._left = iter(jobs)
         self._more = bool(jobs)
         self._reading: deque[tuple[Job, Future[_Read]]] = deque()
@@ -141,8 +140,10 @@ class Stream:
         with self._stop.patience(False):  # a download may take long
             model.load()
         self._total = threads()
-        self._formats = write.check_formats(self._formats or write.default_formats(model.kind), model.kind)
-        protect_inputs(self._inputs, model.task, self._formats)
+        self._formats = self._formats_of(model.tasks)
+        for task, formats in self._formats.items():
+            write.check_formats(formats, TASKS.find(task).kind)
+            protect_inputs(self._inputs, task, formats)
         each = max(1, self._total // model.copies) if model.on_cpu else self._total
         self._copy_streams = min(model.streams(each), len(self._jobs))
         self._threads = max(1, each // self._copy_streams)
@@ -208,10 +209,10 @@ class Stream:
             self._alone = False
             done, failed = future.result()
             self._outcome.predicted += len(done)
-            for item, prediction in done:
-                raw = 0 if prediction.raw is None else prediction.raw.nbytes
-                size = item.image.nbytes + prediction.values.nbytes + raw
-                self._writing.append((item.job, size, writers.submit(self._save, item, prediction)))
+            for item, found in done:
+                by_task = found if isinstance(found, dict) else {self._model.task: found}
+                size = item.image.nbytes + sum(map(_bytes, by_task.values()))
+                self._writing.append((item.job, size, writers.submit(self._save, item, by_task)))
             for item, error in failed:
                 self._fail(item.job, error)
         for error in self._count_written():
@@ -242,33 +243,43 @@ class Stream:
 
     def _check_free(self, job: Job) -> None:
         """ValueError where the image's results would take the place of files that are not its own."""
-        if self._output.overwrite or self._formats is None:
-            return
-        uncertain = self._model.request.ensemble_size > 1 and "npz" not in self._formats
-        if line := refusal(job, self._model.task, self._formats, uncertain=uncertain):
-            raise ValueError(line)
+        for task, formats in self._formats.items() if not self._output.overwrite else ():
+            uncertain = self._model.request.ensemble_size > 1 and "npz" not in formats
+            if line := refusal(job, task, formats, uncertain=uncertain):
+                raise ValueError(line)
+
+    def _formats_of(self, tasks: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """The formats of each task's results: as asked for, or those of its kind."""
+        return {task: self._output.formats or write.default_formats(TASKS.find(task).kind) for task in tasks}
 
     def _read(self, job: Job) -> _Read:
         """The image, and which version of its file this is."""
-        if self._model.task_named is not None:
-            self._check_free(job)
+        self._check_free(job)
         version: dict[str, Any] = {}
         with suppress(OSError):  # reading says it better
             version = source(job)
         return read(job.path), version
 
-    def _save(self, item: Item, prediction: Prediction) -> None:
+    def _save(self, item: Item, predictions: dict[str, Prediction]) -> None:
         self._check_free(item.job)  # once more: it has taken a while
+        for task, prediction in predictions.items():
+            self._save_one(item, task, prediction)
+
+    def _save_one(self, item: Item, task: str, prediction: Prediction) -> None:
         model, job = self._model, item.job
         traced = {"input": item.version, "request": model.request.record(), "weights": model.weights()}
-        names = {name: job.file for name in self._formats or () if job.file}
+        names = {name: job.file for name in self._formats[task] if job.file}
         told = copy.copy(prediction)  # not `replace`, which would look through all values once more
         told.meta = {**prediction.meta, **traced}
         told.save(
-            job.sidecar(model.task),  # with a suffix of ours, dots in names stay
-            self._formats,
+            job.sidecar(task),  # with a suffix of ours, dots in names stay
+            self._formats[task],
             image=item.image,
             fov=model.request.fov,
             name=job.name,
             names=names,
         )
+
+
+def _bytes(prediction: Prediction) -> int:
+    return prediction.values.nbytes + (0 if prediction.raw is None else prediction.raw.nbytes)

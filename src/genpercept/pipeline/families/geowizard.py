@@ -42,7 +42,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
         "official_size": _OFFICIAL | {"back": "bicubic"},
     },
     "normals": {
-        "task_options": {"clip": False},
+        "task_options": {"clip": False, "soften": 1e-5},
         "axes": VIEW,
         "ensembling": {"reduction": "member"},
         "official_size": _OFFICIAL | {"back": "nearest"},
