@@ -84,7 +84,9 @@ def assert_right(found: dict[str, Prediction], answers: dict[str, np.ndarray], k
     assert depth < DEPTH and normals < NORMALS, (key, depth, normals)
 
 
-def run(pipe: GenPerceptPipeline, answers: dict[str, np.ndarray], x: str = "a", noise: str = "a", **options: Any) -> Any:
+def run(
+    pipe: GenPerceptPipeline, answers: dict[str, np.ndarray], x: str = "a", noise: str = "a", **options: Any
+) -> Any:
     start = tensor(answers, f"noise_{noise}")
     options = {"processing_resolution": 0, "num_inference_steps": 2} | options
     return pipe.joint(answers[f"image_{x}"], latents=start, **options)
@@ -124,7 +126,8 @@ def test_whatever_computes_attention_rows_stay_joined(how: str, answers: dict[st
     else:
         unet.set_default_attn_processor()
     x, t, context, which, out, apart = (
-        tensor(answers, f"unet_v1_{key}").to(unet.dtype) for key in ("x", "t", "context", "class", "out", "out_no_joint")
+        tensor(answers, f"unet_v1_{key}").to(unet.dtype)
+        for key in ("x", "t", "context", "class", "out", "out_no_joint")
     )
     with torch.inference_mode():
         found = unet(x, t, context, class_labels=which).sample
@@ -167,9 +170,7 @@ def test_full_size() -> None:
     assert sum(isinstance(m, sd21_joint.JointAttention) for m in v1.modules()) == 16
 
 
-def test_class_labels_and_context(
-    load: Callable[..., GenPerceptPipeline], answers: dict[str, np.ndarray]
-) -> None:
+def test_class_labels_and_context(load: Callable[..., GenPerceptPipeline], answers: dict[str, np.ndarray]) -> None:
     for version in VERSIONS:
         for domain in ("indoor", "outdoor", "object"):
             pipe = load(version, domain)
@@ -229,7 +230,8 @@ def test_ensembles(version: str, load: Callable[..., GenPerceptPipeline], answer
     members = answers[f"members_normal_{version}"].transpose(0, 2, 3, 1)
     wrong = [np.abs(found["normals"].values * LEFT - member).max() for member in members]
     assert sorted(wrong)[0] < NORMALS < sorted(wrong)[1]
-    mixed = run(load(version), answers, noise="ens3_a", ensemble_size=3, tasks=("normals",), ensembling_kwargs={"reduction": "mean"})  # fmt: skip
+    how = {"ensemble_size": 3, "tasks": ("normals",), "ensembling_kwargs": {"reduction": "mean"}}
+    mixed = run(load(version), answers, noise="ens3_a", **how)
     assert np.abs(mixed["normals"].values * LEFT - answers[f"normal_{key}"]).max() > 0.05
 
 
@@ -271,7 +273,12 @@ def test_one_pass_gives_both(
     """To the bit what each gives alone, for lists, batches and mirror images, too, at the price of one run."""
     pipe = load("v1")
     images = [answers["image_a"], answers["image_b"], answers["image_a"][:, ::-1].copy()]
-    options: dict[str, Any] = {"processing_resolution": 64, "num_inference_steps": 2, "batch_size": 2, "flip_test": True}
+    options: dict[str, Any] = {
+        "processing_resolution": 64,
+        "num_inference_steps": 2,
+        "batch_size": 2,
+        "flip_test": True,
+    }
     options["generator"] = torch.Generator().manual_seed(7)
     alone = {task: pipe.answering(task)(images, **options) for task in pipe.tasks}
     calls: list[int] = []
@@ -299,7 +306,11 @@ def test_one_pass_gives_both(
 def test_a_batch_is_its_images(load: Callable[..., GenPerceptPipeline], answers: dict[str, np.ndarray]) -> None:
     """Each image is told of itself, and starts from its own noise, once for both rows."""
     pipe = load("v1", "outdoor")
-    images = [answers["image_a"], answers["image_a"][::-1].copy(), answers["image_a"].transpose(0, 1, 2)[:, ::-1].copy()]
+    images = [
+        answers["image_a"],
+        answers["image_a"][::-1].copy(),
+        answers["image_a"].transpose(0, 1, 2)[:, ::-1].copy(),
+    ]
     options: dict[str, Any] = {"processing_resolution": 0, "num_inference_steps": 2, "ensemble_size": 2}
     together = pipe.joint(images, batch_size=4, **options)
     for image, found in zip(images, together, strict=True):
@@ -336,12 +347,16 @@ def test_saved_and_loaded_again(
     pipe.save_pretrained(tmp_path / "m")
     again = genpercept.load(tmp_path / "m", device="cpu")
     assert (again.task, again.tasks) == ("normals", ("depth", "normals"))
-    assert again.meta["decided"]["domain"].startswith("outdoor") and again.info["family_options"] == {"domain": "outdoor"}
+    assert again.meta["decided"]["domain"].startswith("outdoor") and again.info["family_options"] == {
+        "domain": "outdoor"
+    }
     one, two = run(pipe, answers), run(again, answers)
     assert all(np.array_equal(one[task].values, two[task].values) for task in pipe.tasks)
     depth = genpercept.load(tmp_path / "m", task="depth", device="cpu")
     assert depth.task == "depth"
-    called = depth(answers["image_a"], latents=tensor(answers, "noise_a"), processing_resolution=0, num_inference_steps=2)
+    called = depth(
+        answers["image_a"], latents=tensor(answers, "noise_a"), processing_resolution=0, num_inference_steps=2
+    )
     assert np.array_equal(called.values, one["depth"].values)
     with pytest.raises(ValueError, match="is a model for depth and normals, not matting"):
         genpercept.load(tmp_path / "m", task="matting", device="cpu")
@@ -431,7 +446,10 @@ def _marigold(root: Path) -> None:
         (_stock, "no checkpoint of family 'geowizard': a U-Net with 4 input channels"),
         (_marigold, "no checkpoint of family 'geowizard': a U-Net with 8 input channels"),
         (lambda r: _drop(r / "unet" / WEIGHTS, "class_embedding"), "no checkpoint of family 'geowizard'"),
-        (lambda r: _drop(r / "unet" / WEIGHTS, "mid_block.attentions.0.transformer_blocks.0.attn1"), "missing mid_block"),
+        (
+            lambda r: _drop(r / "unet" / WEIGHTS, "mid_block.attentions.0.transformer_blocks.0.attn1"),
+            "missing mid_block",
+        ),
         (lambda r: _nan(r / "unet" / WEIGHTS), "NaN or infinite values in class_embedding"),
         (lambda r: shutil.rmtree(r / "image_encoder"), "has no image_encoder/ beside unet/"),
         (lambda r: shutil.rmtree(r / "feature_extractor"), "has no feature_extractor/ beside unet/"),
@@ -457,7 +475,12 @@ def test_a_text_encoder_of_another_width_is_refused(base: Path, tmp_path: Path) 
     shutil.copytree(ROOT / "unet_v2", tmp_path / "unet_v2")
     other = tmp_path / "base"
     shutil.copytree(base, other, ignore=shutil.ignore_patterns("text_encoder"))
-    sizes: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes: dict[str, Any] = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
     CLIPTextModel(CLIPTextConfig(**sizes, vocab_size=514)).save_pretrained(other / "text_encoder")
     with pytest.raises(ValueError, match="cross-attention reads text of width 32"):
         genpercept.load(tmp_path / "unet_v2", base=other, task="depth", device="cpu")
@@ -512,11 +535,21 @@ def test_both_tasks_on_the_command_line(call: Call, files: Path, answers: dict[s
     assert (files / "out" / "a_normals.png").is_file()
 
 
-def test_the_command_line_gives_the_public_answers(call: Call, files: Path, base: Path, answers: dict[str, np.ndarray]) -> None:
+def test_the_command_line_gives_the_public_answers(
+    call: Call, files: Path, base: Path, answers: dict[str, np.ndarray]
+) -> None:
     """v2, its domain, its base, official sizes, and an ensemble."""
     common = ("-o", files / "out", "-m", ROOT / "unet_v2", "--base", base, "-t", "depth,normals", "--steps", "2")
     common += ("--format", "npz", "--device", "cpu")
-    words = ("predict", files / "b.png", "--family", "geowizard,domain=object", "--noise", files / "b_res64.npy", *common)
+    words = (
+        "predict",
+        files / "b.png",
+        "--family",
+        "geowizard,domain=object",
+        "--noise",
+        files / "b_res64.npy",
+        *common,
+    )
     code, _, err = call(*words, "--processing-resolution", "64", "--resize-mode", "official")
     assert code == 0, err
     assert_right(stored(files / "out", "b"), answers, "v2_object_steps2_b_res64")

@@ -67,10 +67,11 @@ def back(map_BCHW: Map, size: Size, name: str) -> Map:
     else:
         from PIL import Image
 
-        kernel = Image.Resampling[name.upper()]
+        kernel, (height, width) = Image.Resampling[name.upper()], size
         planes = x.reshape(-1, h, w).astype(np.float32)
-        resized = [np.asarray(Image.fromarray(each).resize(size[::-1], kernel)).clip(each.min(), each.max()) for each in planes]
-        found = np.stack(resized).reshape(*x.shape[:-2], *size)
+        resized = [np.asarray(Image.fromarray(each).resize((width, height), kernel)) for each in planes]
+        found = np.stack([to.clip(of.min(), of.max()) for to, of in zip(resized, planes, strict=True)])
+        found = found.reshape(*x.shape[:-2], *size)
     return arrays.like(map_BCHW, np.ascontiguousarray(found))
 
 

@@ -158,7 +158,8 @@ class Geometry:
         h, w = self.resized
         cropped = arrays.floats(map_CHW[..., :h, :w])
         if self._own_way_back:
-            return iter([(slice(0, self.original[0]), self.invert(cropped[None])[0])])
+            whole: Any = self.invert(cropped[None])[0]
+            return iter([(slice(0, self.original[0]), whole)])
         return resampling.strips(cropped if isinstance(cropped, np.ndarray) else cropped.cpu(), self.original)
 
 

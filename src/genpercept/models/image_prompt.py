@@ -33,7 +33,11 @@ def settings(path: Path) -> dict[str, Any]:
 
 def checked(path: Path, found: Mapping[str, Any]) -> dict[str, Any]:
     """`settings` that the file `path` states. ValueError for those that no image could be prepared by."""
-    kinds = {"size": (list[int], 2, (1, 4096)), "mean": (list[float], 3, (-10, 10)), "std": (list[float], 3, (1e-6, 10))}
+    kinds = {
+        "size": (list[int], 2, (1, 4096)),
+        "mean": (list[float], 3, (-10, 10)),
+        "std": (list[float], 3, (1e-6, 10)),
+    }
     for key, (hint, count, (low, high)) in kinds.items():
         value = found.get(key)
         check(path, key, value, hint)
@@ -46,7 +50,12 @@ def checked(path: Path, found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def embed(
-    encoder: nn.Module, image_BCHW: Tensor, sizes: Sequence[Size], size: Size, mean: Sequence[float], std: Sequence[float]
+    encoder: nn.Module,
+    image_BCHW: Tensor,
+    sizes: Sequence[Size],
+    size: Size,
+    mean: Sequence[float],
+    std: Sequence[float],
 ) -> Tensor:
     """Images (B, 3, H, W) in [0, 1] -> one token each, (B, 1, width): CLIP's projected embedding, in the encoder's dtype.
 

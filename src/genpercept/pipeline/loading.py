@@ -148,7 +148,7 @@ def _check_names(task: str | None, family: str | None, quantised: str | None, sp
 def _check_asked(
     pipe: GenPerceptPipeline, name: str | Path, family: str | None, task: str | None
 ) -> GenPerceptPipeline:
-    """The pipeline, asked for the task. ValueError where it is of another family, made with other choices, or has no such task."""
+    """The pipeline, asked for the task. ValueError for one of another family, with other choices, or without such a task."""
     if family is not None and asked(family).name != pipe.info.get("family"):
         raise ValueError(f"{name}: is of family {pipe.info.get('family')}, not {family}: leave the family out")
     made = pipe.info.get("family_options") or {}

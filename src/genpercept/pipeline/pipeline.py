@@ -136,7 +136,7 @@ class GenPerceptPipeline(Predictor, DiffusionPipeline):
             yield replace(features, image=image[images]) if wants_latent else features
 
     def _prompt_of(self, image_BCHW: Tensor, run: Run) -> Tensor:
-        """What the denoiser's cross-attention reads: the prompt (1, tokens, width), or of each image its own token (B, 1, width)."""
+        """What cross-attention reads: the prompt (1, tokens, width), or of each image its own token (B, 1, width)."""
         if self.image_encoder is None:
             return self.prompt_embeds
         return image_prompt.embed(self.image_encoder, image_BCHW, run.sizes, **self.info["image_encoder"])

@@ -122,7 +122,7 @@ class Predictor(ABC):
         return by_task(found, single)
 
     def answering(self, task: str) -> Self:
-        """The same model, over the same parts, asked for another of the tasks that it answers at once. ValueError for others."""
+        """The same model, over the same parts, asked for another of the tasks that it answers. ValueError for others."""
         if task == self.task:
             return self
         other = copy(self)

@@ -27,8 +27,8 @@ _TOWARDS_VIEWER = np.array([0, 0, 1], np.float32)[:, None, None]
 
 @dataclass(frozen=True)
 class Normals(TaskOptions):
-    """clip: decoded channels to [-1, 1] before they become unit vectors; E2E-FT's code does not. soften: what is added to the
-    length that vectors are divided by, so that short ones stay shorter than 1 unless they are resized; GeoWizard's code adds 1e-5.
+    """clip: decoded channels to [-1, 1] before they become unit vectors; E2E-FT's code does not. soften: what is added to
+    the length that vectors are divided by, so that short ones stay shorter than 1 unless they are resized (GeoWizard: 1e-5).
     """
 
     clip: bool = True

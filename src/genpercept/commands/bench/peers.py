@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from genpercept.commands.bench import flops, machine
 from genpercept.commands.bench.build import configurations
 from genpercept.commands.bench.clock import timed
+from genpercept.commands.bench.joint_peer import JointPeer
 from genpercept.commands.bench.setting import Effort, Setting
 from genpercept.core import dtypes
 from genpercept.core.names import hint
@@ -84,6 +85,11 @@ def _marigold(peer: Peer) -> Any:
     pipe.empty_text_embedding = torch.zeros(1, _TOKENS, configs["unet"]["cross_attention_dim"], device="cpu")
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def _geowizard(peer: Peer) -> nn.Module:
+    """GeoWizard v1: both rows of a joint U-Net, told of the image by CLIP's embedding."""
+    return JointPeer(configurations("sd21", "kl")["vae"])
 
 
 _DINOV2 = {"depth-anything-v2-small": (384, 12, 6), "depth-anything-v2-base": (768, 12, 12)}
@@ -185,6 +191,7 @@ def _depth_pro(peer: Peer) -> nn.Module:
 
 _BUILDERS: dict[str, Callable[[Peer], Any]] = {
     "marigold": _marigold,
+    "geowizard": _geowizard,
     "depth-anything": _depth_anything,
     "dpt": _dpt,
     "zoedepth": _zoedepth,
@@ -192,12 +199,20 @@ _BUILDERS: dict[str, Callable[[Peer], Any]] = {
 }
 
 _MARIGOLD = (949_576_107, 949.6, "Stable Diffusion 2's U-Net, 4 more input channels, and its autoencoder")
+_GEOWIZARD = (
+    1_248_806_315,
+    1248.8,
+    "its training code's configuration, counted; autoencoder and CLIP's ViT-L/14 with it",
+)
 _ANYTHING = "README of Depth Anything V2"
 PEERS: tuple[Peer, ...] = (
     Peer("marigold-1", "marigold", *_MARIGOLD, steps=1),
     Peer("marigold-4", "marigold", *_MARIGOLD, steps=4),
     Peer("marigold-10", "marigold", *_MARIGOLD, steps=10),
     Peer("marigold-10x10", "marigold", *_MARIGOLD, steps=10, members=10),
+    Peer("geowizard-1", "geowizard", *_GEOWIZARD, steps=1),
+    Peer("geowizard-10", "geowizard", *_GEOWIZARD, steps=10),
+    Peer("geowizard-10x10", "geowizard", *_GEOWIZARD, steps=10, members=10),
     Peer("depth-anything-v2-small", "depth-anything", 24_785_089, 24.8, _ANYTHING, edge=518),
     Peer("depth-anything-v2-base", "depth-anything", 97_470_785, 97.5, _ANYTHING, edge=518),
     Peer("depth-anything-v2-large", "depth-anything", 335_315_649, 335.3, _ANYTHING, edge=518),
@@ -228,6 +243,8 @@ def chosen(names: Sequence[str]) -> list[str]:
 
 
 def count_parameters(built: Any) -> int:
+    if isinstance(built, nn.Module):  # which is all of its parts
+        return sum(p.numel() for p in built.parameters())
     parts = (built.unet, built.vae) if hasattr(built, "unet") else (built,)
     return sum(p.numel() for part in parts for p in part.parameters())
 
@@ -237,11 +254,13 @@ def tflops(peer: Peer, resolution: int) -> float:
     with torch.device("meta"):
         built = peer.build()
     edge = peer.sees(resolution)
-    if peer.family != "marigold":
+    if not peer.steps:
         found: flops.Count = {}
         with torch.inference_mode(), flops.counted(found):
             built.eval()(torch.empty(1, 3, edge, edge, device="meta"))
         return found["total"]
+    if isinstance(built, JointPeer):
+        return built.tflops(edge, peer.steps, peer.members)
     encoder, unet, decoder = {}, {}, {}
     cells, channels = edge // built.vae_scale_factor, built.vae.config.latent_channels
     latent = torch.empty(1, 2 * channels, cells, cells, device="meta")
@@ -292,9 +311,9 @@ def measure(peer: Peer, of: Setting, effort: Effort, way: Way = Way()) -> dict[s
     if isinstance(built, nn.Module):
         built.eval()
     model: Any = built.to(dtype)
-    networks = [model.unet, model.vae.encoder, model.vae.decoder] if peer.family == "marigold" else [_Depth(model)]
+    networks = [model.unet, model.vae.encoder, model.vae.decoder] if peer.steps else [_Depth(model)]
     graphed = way.quicken(networks)
-    if peer.family != "marigold":
+    if not peer.steps:
         model = networks[0]
     edge = peer.sees(of.resolution)
     image = torch.rand(1, 3, edge, edge, generator=torch.Generator().manual_seed(0)).to(of.device)
@@ -324,7 +343,7 @@ class _Depth(nn.Module):
 
 
 def _call(peer: Peer, model: Any, image: Tensor, dtype: torch.dtype) -> Callable[[], Any]:
-    if peer.family != "marigold":
+    if not peer.steps:
         normalised = ((image - 0.5) / 0.5).to(dtype)
         return lambda: model(normalised)
     return lambda: model(

@@ -243,9 +243,7 @@ def _one_file(folder: Path, file: Path, report: Report, given: Given) -> None:
         report.problems += FAMILIES.find(name).problems(folder, allow_pickle=given.allow_pickle)
 
 
-def _unet_problem(
-    unet: Path, config: dict[str, Any], found: dict[str, Header], headless: bool, backbone: str
-) -> str:
+def _unet_problem(unet: Path, config: dict[str, Any], found: dict[str, Header], headless: bool, backbone: str) -> str:
     try:
         plain = {k: v for k, v in config.items() if k != "_class_name"}
         stored = {k: h.shape for k, h in found.items()}

@@ -208,7 +208,9 @@ class Model:
             allow_tf32(request.tf32)
         if machine.offload and device == "cpu":
             raise ValueError("--offload moves parts off an accelerator, and here is only the CPU: leave it out")
-        task = None if request.model is None else next(iter(request.tasks), None)  # an embedded model's name has said it
+        task = (
+            None if request.model is None else next(iter(request.tasks), None)
+        )  # an embedded model's name has said it
         names = {"base": request.base, "family": request.family, "subfolder": request.subfolder, "task": task}
         names |= {"specialised": None if request.strips else request.specialised}  # not twice: see _in_strips
         names |= {"encoder": request.encoder, "decoder": request.decoder}

@@ -21,7 +21,8 @@ class Request:
 
     boxes: a JSON file of people's boxes (genpercept.imaging.boxes); detector: "yolos" or "yolos=MODEL", which finds them;
     box_score: least score of either's. flip_test: mean with the mirror image's. specialised, encoder, decoder,
-    revision, variant: as genpercept.load has them. task: or several, with commas, for a model that answers them at once. strips: of genpercept.specialise. tf32: of float32 on NVIDIA's GPUs.
+    revision, variant: as genpercept.load has them. strips: of genpercept.specialise. tf32: of float32 on NVIDIA's GPUs.
+    task: or several, with commas, for a model that answers them at once.
     resize_mode: as the pipeline's call has it. noise: a .npy file, (runs, 4, h, w): what to start from in place of the seed's.
     """
 

@@ -116,7 +116,9 @@ class SD21UNet(SavedAsParent, UNet2DConditionModel):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The parent's. ValueError where there is a bottleneck, which the parent would leave out without a word."""
         if self.bottleneck is not None:
-            raise ValueError(f"{BOTTLENECK} is no part of diffusers' forward, which leaves it out: call forward_features")
+            raise ValueError(
+                f"{BOTTLENECK} is no part of diffusers' forward, which leaves it out: call forward_features"
+            )
         return super().forward(*args, **kwargs)
 
     @apply_forward_hook  # so that model CPU offload brings the weights in, as it does for `forward`

@@ -108,7 +108,9 @@ def _full_precision(device: str) -> contextlib.AbstractContextManager[object]:
 
 class SD21Fourier(BackbonePlugin):
     name = "sd21_fourier"
-    class_name = "UNet2DConditionModel"  # as DepthMaster's own code calls its class; diffusers' would leave the block out
+    class_name = (
+        "UNet2DConditionModel"  # as DepthMaster's own code calls its class; diffusers' would leave the block out
+    )
     input = "latent"
     folder = "unet"
     foldable = True

@@ -1,4 +1,4 @@
-"""Stable Diffusion's U-Net on several rows of one image that see each other: joint depth and normals (GeoWizard, Fu et al. 2024).
+"""Stable Diffusion's U-Net on rows of one image that see each other: joint depth and normals (GeoWizard, Fu et al. 2024).
 
 Each row denoises the map of one task beside the same image. In every self-attention the tokens of all rows of an image are
 joined; what tells the rows apart is a class embedding. The rows of a batch of B images are the first task's of all of them,

@@ -83,6 +83,7 @@ class UNetFamily(Options, ABC):
         embedding = self.prompt(layout, origin, allow_pickle=pickle)
         encoder = self.load_image_encoder(layout, torch_dtype, allow_pickle=pickle)
         info: dict[str, Any] = {
+            "task": task,
             "family": self.name,
             "prompt": "",
             "prompt_tokens": int(embedding.shape[1]),
@@ -101,7 +102,7 @@ class UNetFamily(Options, ABC):
             head=name,
             head_module=module,
             image_encoder_module=encoder,
-            **{"task": task} | info,
+            **info,
         )
 
     # ---- what a family may do in its own way -----------------------------------------------------------------------
@@ -130,9 +131,7 @@ class UNetFamily(Options, ABC):
         """The folder by which predictions call the model."""
         return layout.root
 
-    def load_image_encoder(
-        self, layout: Layout, dtype: torch.dtype | None, *, allow_pickle: bool
-    ) -> nn.Module | None:
+    def load_image_encoder(self, layout: Layout, dtype: torch.dtype | None, *, allow_pickle: bool) -> nn.Module | None:
         """What embeds the image in the prompt's place; None for a prompt."""
         return None
 

@@ -165,7 +165,7 @@ def load_vae(layout: Layout, base: Base | None, dtype: torch.dtype | None, *, al
 
 
 def prompt(layout: Layout, base: Base | None, words: str = "", *, pad: bool, allow_pickle: bool = False) -> Tensor:
-    """A prompt's embedding, the empty one's unless `words`, (1, tokens, width), by the checkpoint's own text encoder or its base's."""
+    """The embedding of `words`, (1, tokens, width), by the checkpoint's own text encoder or its base's."""
     if not words and (stored := layout.part(EMPTY_TEXT)):
         return _stored_prompt(stored, layout.text_width)
     source = layout.part(*_TEXT) or _of_base(layout, base, "text_encoder").parent

@@ -31,7 +31,10 @@ DOMAINS = ("indoor", "outdoor", "object")
 FOLDER_V2 = "unet_v2"  # in the release's repository
 VIEW = [[1, 0, 0], [0, -1, 0], [0, 0, -1]]  # takes x right, y down, z into the picture to our axes
 _BOTH = ("depth", "normals")
-_WIDTHS = {10: "v1", 4: "v2"}  # of the class labels: a pair for the row, and in v1 a triple for the domain, sines and cosines
+_WIDTHS = {
+    10: "v1",
+    4: "v2",
+}  # of the class labels: a pair for the row, and in v1 a triple for the domain, sines and cosines
 _ROWS = ((0, 1), (1, 0))  # depth's, normals'
 _EXTRACTOR = "feature_extractor"
 _OFFICIAL = {"pillow": "bicubic"}
@@ -102,9 +105,7 @@ class GeoWizard(UNetFamily):
             return torch.zeros(1, 0, layout.text_width)
         return prompt(layout, base, self._words, pad=False, allow_pickle=allow_pickle)
 
-    def load_image_encoder(
-        self, layout: Layout, dtype: torch.dtype | None, *, allow_pickle: bool
-    ) -> nn.Module | None:
+    def load_image_encoder(self, layout: Layout, dtype: torch.dtype | None, *, allow_pickle: bool) -> nn.Module | None:
         folder = layout.part(image_prompt.FOLDER)
         if not _is_v1(layout) or folder is None:
             return None
