@@ -2,7 +2,8 @@
 
 D starts from the image alone, G from noise beside it. A class embedding switches between predicting and restoring the
 image; the labels here are the former's. GeoWizard v2's U-Net has the shapes of G's: only names tell them apart. The public
-code draws from the VAE's posterior; here it is its mean, so that D gives one answer. Normals: trained on x left, y up, z towards the viewer (its loaders negate Hypersim's x).
+code draws from the VAE's posterior; here it is its mean, so that D gives one answer. Normals: trained on x left, y up, z
+towards the viewer (its loaders negate Hypersim's x).
 """
 
 from __future__ import annotations
