@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -50,7 +50,7 @@ class ClipImage(PartPlugin):
 
     def build(self, config: dict) -> nn.Module:
         net = ImageEncoder(CLIPVisionConfig(**known(config, CLIPVisionConfig)))
-        places = cast(Any, net.vision_model.embeddings)
+        places: Any = net.vision_model.embeddings
         # what files do not hold must not stay on the meta device
         numbers = torch.arange(places.num_positions, device="cpu").expand(1, -1)
         places.register_buffer("position_ids", numbers, persistent=False)

@@ -132,7 +132,7 @@ class SD21Joint(BackbonePlugin):
     def build(self, config: dict) -> nn.Module:
         if config.get("class_embed_type") != "projection":
             raise ValueError("a U-Net of joint rows has a class embedding, class_embed_type 'projection'")
-        return cast(nn.Module, cast(Any, JointUNet.from_config(config)).join())
+        return cast(JointUNet, JointUNet.from_config(config)).join()
 
     def adapt(self, module: nn.Module, channels: int) -> nn.Module:
         """ValueError for another number of channels: which rows would be new, nothing says."""

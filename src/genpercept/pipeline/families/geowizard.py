@@ -125,7 +125,7 @@ class GeoWizard(UNetFamily):
         version = _WIDTHS[layout.class_width]
         decided = {
             "version": f"{version}: class labels of {layout.class_width} numbers",
-            "domain": f"{self.domain}: as asked for, or, where nothing was, {DOMAINS[0]}",
+            "domain": self.domain + (" where no other is asked for" if self.domain == DOMAINS[0] else ""),
             "scheduler": f"DDIM {options['spacing']}, {options['prediction_type']}: {source}",
             "axes": "normals: x right, y down, z into the picture (GeoWizard's training data): y and z negated",
             "context": "the image, by CLIP" if version == "v1" else f"the words {self._words!r}, not padded",
