@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
 import genpercept
 from benchmarks._page import made
+from benchmarks.robustness import damaged_depthfm
 from genpercept import GenPerceptPipeline
 from genpercept.checkpoints import hub, parts
 from genpercept.models import adapters
@@ -53,7 +54,7 @@ class Case:
 
 def starts(root: Path) -> dict[str, Path]:
     """A folder for each kind, whole: a predictor of ours, a GenPercept U-Net, an 8-channel one, a base, an adapter."""
-    made = {name: root / name for name in ("ours", "dpt", "v2", "marigold", "base", "lora", "mini")}
+    made = {name: root / name for name in ("ours", "dpt", "v2", "marigold", "base", "lora", "mini", "depthfm")}
     pipe = GenPerceptPipeline.from_base(BASE, "depth", resolution=0)
     pipe.save_pretrained(made["ours"])
     head = parts.load_part(HEADS.find("dpt"), GOLDEN / "dpt_head_identity")
@@ -64,6 +65,8 @@ def starts(root: Path) -> dict[str, Path]:
     change(made["v2"] / WEIGHTS, lambda t: t["conv_out.bias"].add_(0.1))
     shutil.copytree(GOLDEN / "marigold-unet8", made["marigold"])
     shutil.copytree(BASE, made["base"])
+    shutil.copytree(GOLDEN / "depthfm" / "base" / "vae", made["depthfm"] / "vae")
+    shutil.copy(GOLDEN / "depthfm" / damaged_depthfm.FILE, made["depthfm"])
     adapters.add_lora(pipe.unet, 4)
     adapters.save_lora(pipe.unet, made["lora"])
     shutil.copytree(hub.embedded_root(), made["mini"])
@@ -268,6 +271,9 @@ def cases() -> Iterator[Case]:
         {},
         "m/depth",
     )
+    for title, damage in damaged_depthfm.cases():
+        yield Case(title, "depthfm", damage, {"allow_pickle": True})
+    yield Case("DepthFM: not allowed to be read", "depthfm", lambda work: None)
 
 
 def five_channels(work: Path) -> None:

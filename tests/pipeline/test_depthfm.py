@@ -298,6 +298,45 @@ def test_full_size() -> None:
     assert sum(p.numel() for p in unet.parameters()) == 865_922_244 and len(unet.state_dict()) == 686
     assert sum(p.numel() for p in vae.parameters()) == 83_653_863
     assert {m.heads for n, m in unet.named_modules() if n.endswith(("attn1", "attn2"))} == {8}
+    theirs = names_of_latent_diffusion(FULL_SIZE)
+    assert set(names_of(FILE, theirs, config).values()) == unet.state_dict().keys() and len(theirs) == 686
+
+
+def names_of_latent_diffusion(arguments: dict[str, Any]) -> list[str]:
+    """Names of the tensors of latent diffusion's U-Net: residual blocks, transformers, and what changes the size."""
+    both = ("weight", "bias")
+    layers = [
+        f"{n}.{b}" for n in ("in_layers.0", "in_layers.2", "emb_layers.1", "out_layers.0", "out_layers.3") for b in both
+    ]
+    block = "transformer_blocks.0."
+    attention = [f"{n}.{b}" for n in ("norm", "proj_in", "proj_out") for b in both]
+    inner = ("norm1", "norm2", "norm3", "ff.net.0.proj", "ff.net.2", "attn1.to_out.0", "attn2.to_out.0")
+    attention += [f"{block}{n}.{b}" for n in inner for b in both]
+    attention += [f"{block}attn{i}.to_{x}.weight" for i in (1, 2) for x in "qkv"]
+    skip = [f"skip_connection.{b}" for b in both]
+    found = [f"{n}.{b}" for n in ("time_embed.0", "time_embed.2", "input_blocks.0.0", "out.0", "out.2") for b in both]
+    times, count = arguments["channel_mult"], arguments["num_res_blocks"]
+    attends = [2**i in arguments["attention_resolutions"] for i in range(len(times))]
+    number, before = 1, 1
+    for level, width in enumerate(times):
+        for _ in range(count):
+            inside = layers + (skip if width != before else [])
+            found += [f"input_blocks.{number}.0.{n}" for n in inside]
+            found += [f"input_blocks.{number}.1.{n}" for n in attention if attends[level]]
+            number, before = number + 1, width
+        if level + 1 < len(times):
+            found += [f"input_blocks.{number}.0.op.{b}" for b in both]
+            number += 1
+    found += [f"middle_block.{i}.{n}" for i in (0, 2) for n in layers] + [f"middle_block.1.{n}" for n in attention]
+    number = 0
+    for level in reversed(range(len(times))):
+        for i in range(count + 1):
+            found += [f"output_blocks.{number}.0.{n}" for n in layers + skip]
+            found += [f"output_blocks.{number}.1.{n}" for n in attention if attends[level]]
+            if level and i == count:
+                found += [f"output_blocks.{number}.{1 + attends[level]}.conv.{b}" for b in both]
+            number += 1
+    return found
 
 
 # ---- recognised, inspected ---------------------------------------------------------------------------------------------
@@ -334,6 +373,11 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"x\.safetensors: is a file of weights without a config\.json"):
         load(tmp_path / "x.safetensors")
     assert inspect(tmp_path / "x.safetensors").problems
+    with pytest.raises(ValueError, match=r"no genpercept\.json, model_index\.json or config\.json in it"):
+        load(tmp_path)  # two files
+    (tmp_path / "other.ckpt").unlink()
+    with pytest.raises(ValueError, match=r"x\.safetensors: is a file of weights without a config\.json"):
+        load(tmp_path)
     with pytest.raises(ValueError, match="no checkpoint of family 'depthfm', which is one file"):
         load(SD_TINY, family="depthfm", task="depth")
     with pytest.raises(ValueError, match="has no normals of this kind"):
@@ -451,7 +495,7 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "heads of Stable Diffusion 2": (
         arguments(num_heads=-1, num_head_channels=8),
-        r"num_heads is -1: must be an integer|num_head_channels=8, which is not known",
+        r"num_heads is -1: must be an integer|num_head_channels=8 changes the U-Net",
     ),
     "heads not said": (lambda c: c["ldm_hparams"].pop("num_heads"), "lack num_heads"),
     "heads that do not divide": (arguments(num_heads=7), "with num_heads 7: each must be a multiple"),
@@ -462,7 +506,12 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "wide": (arguments(model_channels=3200), "does not fit its weights|do not fit"),
     "other attention": (arguments(use_spatial_transformer=False), "use_spatial_transformer is False, which is not run"),
-    "unknown argument": (arguments(use_scale_shift_norm=True), "use_scale_shift_norm=True, which is not known here"),
+    "unknown argument": (arguments(use_scale_shift_norm=True), "use_scale_shift_norm=True changes the U-Net into one"),
+    "an argument that is a tensor": (
+        arguments(channel_mult=torch.ones(2)),
+        "its argument 'channel_mult' .* no plain value",
+    ),
+    "a name of two lines": (lambda c: c["state_dict"].update({"a\nb": torch.ones(1)}), r"no tensor by name: 'a\\nb'"),
     "one tensor less": (
         lambda c: c["state_dict"].pop("time_embed.0.bias"),
         r"do not fit its ldm_hparams: missing time_embedding\.linear_1\.bias",
@@ -482,7 +531,7 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "NaN": (lambda c: c["state_dict"]["out.2.bias"].fill_(torch.nan), r"NaN or infinite values in conv_out\.bias"),
     "no tensor": (
         lambda c: c["state_dict"].update({"out.2.bias": 3}),
-        r"state_dict holds what is no tensor|not a plain tensor",
+        r"state_dict holds what is no tensor by name|not a plain tensor",
     ),
 }
 

@@ -85,6 +85,12 @@ CASES: list[tuple[str, dict[str, Any], set[str]]] = [
         {"paradigm": "stochastic_multi_step", "loss": {"latent": 1.0, "mse": 1.0}},
         {"denoiser"},
     ),
+    ("flow matching", {"paradigm": "flow_matching", **LATENT}, {"denoiser"}),
+    (
+        "flow matching of log-depth, pixel losses",
+        {"paradigm": "flow_matching", "task_options": {"log": True}, "loss": {"latent": 1.0, "mse": 1.0}},
+        {"denoiser"},
+    ),
     (
         "gaussian, scratch",
         {"paradigm": "stochastic_multi_step", **LATENT, "learn": {"denoiser": "scratch"}},

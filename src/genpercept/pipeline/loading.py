@@ -44,21 +44,19 @@ def load(
     decoder: str | Path | None = None,
     quantised: str | None = None,
 ) -> GenPerceptPipeline:
-    """A ready predictor: an embedded model ("mini/depth"), a folder, a hub id, or a public checkpoint of a known family; or
-    a file that `genpercept export` wrote for ONNX Runtime (.onnx) or OpenVINO (.xml), or the folder it lies in. A family's
-    checkpoint may be a file of weights (DepthFM's).
+    """A ready predictor: an embedded model ("mini/depth"), a folder, a hub id, or a public checkpoint of a known family, which
+    may be a file; or a file that `genpercept export` wrote for ONNX Runtime (.onnx) or OpenVINO (.xml), or its folder.
 
-    base: the text-to-image model that a public checkpoint was trained from, for what it does not bring itself; None:
-    GENPERCEPT_BASE names it. family: the checkpoint's layout, where its files don't tell, with choices that it leaves open
-    ("depthfm,attention=rescaled"); task: what the model is for, where they don't tell that (the U-Nets of depth and normals
-    look alike), checked where they do. What was concluded, and from what, is in `meta["decided"]`.
-    float32 unless torch_dtype, one of torch's types or its name. device None: the fastest there is.
-    specialised: True for the quicker pipeline of `genpercept.specialise`, False for the plain one, None: as it was saved.
-    encoder, decoder: another codec for one end or both, as `pipe.with_codec` takes it: the folder or hub id of a codec, or a
-    model whose codec is taken. quantised: "int8wo" (weights) or "int8dq" (activations, too) of linear layers in int8, by
-    torchao, the extra of that name; a plain pipeline then, which cannot be saved (benchmarks/speed/quantised.py).
-    revision: branch, tag or commit of a hub repository. variant: "fp16" or other weights, where parts have several; None: the
-    plain ones, or the only ones. allow_pickle: .bin and .ckpt too, tensors only. ValueError, in one line, for misfits.
+    base: the model that a public checkpoint was trained from, for what it does not bring; None: GENPERCEPT_BASE names it.
+    family: the checkpoint's layout, where its files don't tell, with its choices ("depthfm,attention=rescaled"); task: what
+    the model is for, where they don't tell that (the U-Nets of depth and normals look alike), checked where they do. What was
+    concluded, and from what, is in `meta["decided"]`. float32 unless torch_dtype, one of torch's types or its name. device
+    None: the fastest there is. specialised: True for the quicker pipeline of `genpercept.specialise`, False for the plain one,
+    None: as it was saved. encoder, decoder: another codec for one end or both, as `pipe.with_codec` takes it: the folder or
+    hub id of a codec, or a model whose codec is taken. quantised: "int8wo" (weights) or "int8dq" (activations, too) of linear
+    layers in int8, by torchao; a plain pipeline then, which cannot be saved. revision: branch, tag or commit of a hub
+    repository. variant: "fp16" or other weights, where parts have several; None: the plain ones, or the only ones.
+    allow_pickle: .bin and .ckpt too, tensors only. ValueError, in one line, for misfits.
     """
     where: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
     where |= {"token": token, "allow_pickle": allow_pickle}
@@ -238,8 +236,8 @@ def _only(
     if len(sure := [candidate for candidate in found if candidate.sure]) == 1:
         return sure[0]
     if not found:
-        if folder.is_file():
-            raise ValueError(f"{name}: {hub.file_advice(folder)}")
+        if (file := weights.lone_file(folder)) is not None:
+            raise ValueError(f"{file}: {hub.file_advice(file)}")
         if base is None:
             read_manifest(folder)  # which says of a stock model what it is
         raise ValueError(

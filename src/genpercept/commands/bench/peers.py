@@ -1,8 +1,10 @@
 """Public depth networks of diffusers and transformers, with random weights at their published sizes: speed needs no training.
 
+DepthFM's are diffusers' networks, sampled by our paradigm.
+
 Configurations are written out from each project's published files; parameters are counted and compared with what it says.
 Timed is the network alone on an image already resized (by us: their image processors need torchvision) and on the device;
-Marigold's is its whole pipeline, since denoising and merging are its own code.
+Marigold's is its whole pipeline, since denoising and merging are its own code, and DepthFM's goes from the image to log-depth.
 """
 
 from __future__ import annotations
@@ -22,9 +24,13 @@ from genpercept.commands.bench.joint_peer import JointPeer
 from genpercept.commands.bench.setting import Effort, Setting
 from genpercept.core import dtypes
 from genpercept.core.names import hint
+from genpercept.core.rng import Rng
+from genpercept.core.values import Features
+from genpercept.models.paradigms import PARADIGMS
 from genpercept.pipeline.specialise.compiled import Compiled, Graphed, Pools
 
 _TOKENS = 2  # of the empty prompt, not padded
+_PADDED_TOKENS = 77
 _TRAIN_STEPS = 1000
 
 
@@ -32,7 +38,8 @@ _TRAIN_STEPS = 1000
 class Peer:
     """parameters: counted from the configuration here; published: what `source` says, in millions.
 
-    edge: of the square its network sees; None: the edge asked for. steps, members: of Marigold.
+    edge: of the square its network sees; None: the edge asked for. steps, members: of those that take several; 0
+    for those of one pass.
     """
 
     name: str
@@ -90,6 +97,42 @@ def _marigold(peer: Peer) -> Any:
 def _geowizard(peer: Peer) -> nn.Module:
     """GeoWizard v1: both rows of a joint U-Net, told of the image by CLIP's embedding."""
     return JointPeer(configurations("sd21", "kl")["vae"])
+
+
+class _Flow(nn.Module):
+    """DepthFM: encoder, a few steps of the U-Net for each of several starts, decoder, and the mean of what it gives."""
+
+    vae_scale_factor = 8
+    unet: Any  # diffusers' networks, whose calls have no types
+    vae: Any
+
+    def __init__(self, unet: Any, vae: Any, width: int) -> None:
+        super().__init__()
+        self.unet, self.vae = unet, vae
+        self.empty_text_embedding = torch.zeros(1, _PADDED_TOKENS, width, device="cpu")
+
+    def forward(self, image: Tensor, num_inference_steps: int, ensemble_size: int, **_: Any) -> Tensor:
+        """image (1, 3, H, W) -> log-depth (1, 1, H, W)."""
+        scale = self.vae.config.scaling_factor
+        prompt = self.empty_text_embedding.to(image).expand(ensemble_size, -1, -1)
+
+        def denoise(x: Tensor, t: Tensor) -> Features:
+            return Features(self.unet(x.to(image.dtype), t, prompt).sample)
+
+        z_x = (self.vae.encode(image * 2 - 1).latent_dist.mode() * scale).repeat(ensemble_size, 1, 1, 1)
+        rng = Rng(0, 0, range(ensemble_size))
+        found = PARADIGMS.find("flow_matching").predict(denoise, z_x, num_inference_steps, rng).require_latent()
+        return self.vae.decode((found / scale).to(image.dtype)).sample.mean((0, 1), keepdim=True)
+
+
+def _depthfm(peer: Peer) -> nn.Module:
+    """DepthFM: Stable Diffusion 2's U-Net on 8 channels with 8 heads on every level, 1.5's autoencoder, a stored prompt."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
+    configs = configurations("sd21", "kl")
+    unet = configs["unet"] | {"in_channels": 2 * configs["vae"]["latent_channels"], "attention_head_dim": 8}
+    vae = AutoencoderKL.from_config(configs["vae"])
+    return _Flow(UNet2DConditionModel.from_config(unet), vae, unet["cross_attention_dim"])
 
 
 _DINOV2 = {"depth-anything-v2-small": (384, 12, 6), "depth-anything-v2-base": (768, 12, 12)}
@@ -192,6 +235,7 @@ def _depth_pro(peer: Peer) -> nn.Module:
 _BUILDERS: dict[str, Callable[[Peer], Any]] = {
     "marigold": _marigold,
     "geowizard": _geowizard,
+    "depthfm": _depthfm,
     "depth-anything": _depth_anything,
     "dpt": _dpt,
     "zoedepth": _zoedepth,
@@ -204,6 +248,7 @@ _GEOWIZARD = (
     1248.8,
     "its training code's configuration, counted; autoencoder and CLIP's ViT-L/14 with it",
 )
+_DEPTHFM = (*_MARIGOLD[:2], "arguments in its checkpoint, and Stable Diffusion 1.5's autoencoder")
 _ANYTHING = "README of Depth Anything V2"
 PEERS: tuple[Peer, ...] = (
     Peer("marigold-1", "marigold", *_MARIGOLD, steps=1),
@@ -213,6 +258,8 @@ PEERS: tuple[Peer, ...] = (
     Peer("geowizard-1", "geowizard", *_GEOWIZARD, steps=1),
     Peer("geowizard-10", "geowizard", *_GEOWIZARD, steps=10),
     Peer("geowizard-10x10", "geowizard", *_GEOWIZARD, steps=10, members=10),
+    Peer("depthfm-2", "depthfm", *_DEPTHFM, steps=2),
+    Peer("depthfm-2x4", "depthfm", *_DEPTHFM, steps=2, members=4),
     Peer("depth-anything-v2-small", "depth-anything", 24_785_089, 24.8, _ANYTHING, edge=518),
     Peer("depth-anything-v2-base", "depth-anything", 97_470_785, 97.5, _ANYTHING, edge=518),
     Peer("depth-anything-v2-large", "depth-anything", 335_315_649, 335.3, _ANYTHING, edge=518),
@@ -250,7 +297,7 @@ def count_parameters(built: Any) -> int:
 
 
 def tflops(peer: Peer, resolution: int) -> float:
-    """Of one image, counted on the meta device; Marigold's is encoder + steps x members x U-Net + members x decoder."""
+    """Of one image, counted on the meta device; of several steps encoder + steps x members x U-Net + members x decoder."""
     with torch.device("meta"):
         built = peer.build()
     edge = peer.sees(resolution)

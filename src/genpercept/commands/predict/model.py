@@ -138,11 +138,15 @@ class Model:
 
     def padded(self, size: tuple[int, int]) -> tuple[int, int] | None:
         """The size at which the network sees an image of `size`; None where the pipeline does not say, or cuts out parts."""
+        from genpercept.core.values import Geometry, PublicSize
+
         pipe: Any = self.load()
         if not hasattr(pipe, "stride") or self.in_parts:
             return None
         asked = self.request.processing_resolution
-        return pipe.geometry(size, asked, self.request.resize_mode).padded
+        longest = pipe.resolution if asked is None else asked
+        public = getattr(pipe, "official_size", PublicSize())
+        return Geometry.plan(size, longest, pipe.stride, self.request.resize_mode, public).padded
 
     @property
     def in_parts(self) -> bool:

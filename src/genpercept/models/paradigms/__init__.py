@@ -59,7 +59,8 @@ class Paradigm(Protocol):
     def training_pair(self, z_x: Tensor, z_y: Tensor, rng: Rng) -> tuple[Tensor, Tensor, Tensor]:
         """Latents (B, 4, h, w) of image and label -> network input, timestep (B,) int64, target (B, 4, h, w).
 
-        Several label images (`label_channels`): their latents beside each other in the channels of z_y.
+        The timestep is as the network is told it: flow matching's is a time in [0, 1), float32. Several label images
+        (`label_channels`): their latents beside each other in the channels of z_y.
         """
         ...
 

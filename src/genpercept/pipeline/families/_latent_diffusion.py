@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from genpercept.checkpoints import schema
-from genpercept.core.names import hint
 from genpercept.core.texts import listed
 
 # Arguments that say what the network is: their types. Those without a default have to be there
@@ -27,6 +26,7 @@ _DEFAULTS = {"transformer_depth": 1, "use_linear_in_transformer": False}
 _FIXED = {"use_spatial_transformer": True}  # the one kind of block that reads text
 _TOLD = ("image_size", "use_checkpoint", "use_fp16", "dropout", "legacy")  # what changes no answer of such a network
 _MOST_TENSORS = 5000  # of 700
+_PLAIN = (bool, int, float, str, list, tuple, type(None))
 _MULTIPLE = 32  # channels of which a group norm has its groups
 
 
@@ -35,18 +35,23 @@ def config_of(path: Path, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
     Heads are in no tensor's shape: they have to be stated, as a number that is the same on every level.
     """
+    if strange := [
+        key for key, value in arguments.items() if not isinstance(key, str) or not isinstance(value, _PLAIN)
+    ]:
+        raise ValueError(
+            f"{path}: its argument {strange[0]!r:.60} of the U-Net is no plain value; copy or download it again"
+        )
     given: dict[str, Any] = _DEFAULTS | {k: list(v) if isinstance(v, tuple) else v for k, v in arguments.items()}
     if absent := [key for key in _ARGUMENTS if key not in given]:
         raise ValueError(f"{path}: its arguments of the U-Net lack {', '.join(absent)}; copy or download it again")
-    for key, hint_ in _ARGUMENTS.items():
-        schema.check(path, key, given[key], hint_)
+    for key, hint in _ARGUMENTS.items():
+        schema.check(path, key, given[key], hint)
     for key, value in given.items():
         if key in _FIXED and value is not _FIXED[key]:
-            raise ValueError(f"{path}: {key} is {value!r}, which is not run here: only {_FIXED[key]!r} is")
+            raise ValueError(f"{path}: {key} is {value!r:.60}, which is not run here: only {_FIXED[key]!r} is")
         if key not in (*_ARGUMENTS, *_FIXED, *_TOLD) and value not in (None, False, -1, 0):
-            known = hint(key, [*_ARGUMENTS, *_FIXED])
             raise ValueError(
-                f"{path}: its arguments of the U-Net say {key}={value!r}, which is not known here: {known}"
+                f"{path}: {key}={value!r:.60} changes the U-Net into one that is not run here; download it again"
             )
     levels = [given["model_channels"] * times for times in given["channel_mult"]]
     heads = given["num_heads"]

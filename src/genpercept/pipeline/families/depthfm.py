@@ -30,6 +30,7 @@ WEIGHTS, ARGUMENTS, PROMPT, NOISING = "state_dict", "ldm_hparams", "empty_text_e
 _KINDS = {WEIGHTS: dict, ARGUMENTS: dict, PROMPT: Tensor, NOISING: int}  # all that the file holds
 _WAYS = ("plain", "rescaled")
 _MOST_NOISING = 1000
+_LONGEST = 300  # letters of a tensor's name
 
 
 @dataclass(frozen=True)
@@ -159,10 +160,16 @@ def _checked(file: Path, content: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"{file}: its {name} is a {type(value).__name__}, not what it must be; download it again")
     check_integer(f"{file}: {NOISING}", content[NOISING], 0, _MOST_NOISING)
     tensors = content[WEIGHTS]
-    if strange := [str(name) for name, t in tensors.items() if not isinstance(name, str) or not isinstance(t, Tensor)]:
-        raise ValueError(f"{file}: {WEIGHTS} holds what is no tensor: {listed(strange)}; copy or download it again")
+    if strange := [name for name, t in tensors.items() if not _is_name(name) or not isinstance(t, Tensor)]:
+        raise ValueError(
+            f"{file}: {WEIGHTS} holds what is no tensor by name: {strange[0]!r:.60}; copy or download it again"
+        )
     _check_prompt(file, content[PROMPT], content[ARGUMENTS].get("context_dim"))
     return content
+
+
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str) and name.isprintable() and len(name) < _LONGEST
 
 
 def _check_prompt(file: Path, embedding: Tensor, width: Any) -> None:
