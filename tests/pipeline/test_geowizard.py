@@ -591,3 +591,14 @@ def test_export_says_why_not(call: Call, files: Path) -> None:
     for to in ("onnx", "diffusers"):
         code, _, err = call("export", ROOT, "--to", to, "--out", files / "x", "--task", "depth")
         assert code == 2 and "sd21_joint" in err and len(err.splitlines()) == 1, err
+
+
+def test_an_image_encoder_goes_with_its_settings(load: Callable[..., GenPerceptPipeline]) -> None:
+    """A pipeline put together again without it would read a prompt of no words."""
+    pipe = load("v1")
+    with pytest.raises(ValueError, match="go together: pass both"):
+        GenPerceptPipeline(pipe.unet, pipe.vae, pipe.prompt_embeds, pipe.info, pipe.head)
+    with pytest.raises(ValueError, match="cannot be specialised"):
+        genpercept.specialise(pipe)
+    same = pipe.with_codec(decoder=pipe.vae)
+    assert same.image_encoder is pipe.image_encoder

@@ -63,6 +63,8 @@ class GenPerceptPipeline(Predictor, DiffusionPipeline):
             raise ValueError(
                 "GenPerceptPipeline needs the prompt's embedding and its settings: build it with from_parts"
             )
+        if (image_encoder is None) != (info.get(image_prompt.FOLDER) is None):
+            raise ValueError("an image encoder and the settings of its images, image_encoder=, go together: pass both")
         self.register_modules(unet=unet, vae=vae, head=head, image_encoder=image_encoder)
         self.prompt_embeds = prompt_embeds
         self._describe(info)
