@@ -23,8 +23,8 @@ from safetensors.torch import load_file, save_file
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
 import genpercept
+from benchmarks import _damaged_depthfm
 from benchmarks._page import made
-from benchmarks.robustness import _damaged_depthfm
 from genpercept import GenPerceptPipeline
 from genpercept.checkpoints import hub, parts
 from genpercept.models import adapters

@@ -21,7 +21,9 @@ _SETTINGS = (
     "spiece.model",
     "empty_text_embed.npy",
 )  # and small files: ends of their names
-_UNREAD = ("safety_checker", "image_encoder")  # folders of pipelines that hold weights which nothing here reads
+_UNREAD = ("safety_checker",)  # folders of pipelines that hold weights which nothing here reads
+_TEXT, _IMAGE = "text_encoder", "image_encoder"  # the latter is read where there is no text encoder: GeoWizard v1
+_DENOISER = "unet"  # read where a whole repository is pointed at; other U-Nets beside it, unet_v2, only if they are
 
 
 def embedded_root() -> Path:
@@ -173,16 +175,21 @@ def _wanted(
 def select(names: Iterable[str], subfolder: str | None = None, *, allow_pickle: bool = False) -> list[str]:
     """Of the paths in a repository those of a model: its settings, and of each part's weights what would be read."""
     folders: dict[str, list[str]] = {}
-    for path in map(PurePosixPath, names):
+    paths = [PurePosixPath(name) for name in names]
+    there = {path.parent.name for path in paths}
+    unread = [*_UNREAD, *([_IMAGE] if _TEXT in there else [])]
+    if not subfolder and _DENOISER in there:
+        unread += [name for name in there if name.startswith(f"{_DENOISER}_")]
+    for path in paths:
         place = path.parent.as_posix()
         inside = not subfolder or place == subfolder or path.parent.parent.as_posix() == subfolder
-        if inside and path.parent.name not in _UNREAD:
+        if inside and path.parent.name not in unread:
             folders.setdefault(place, []).append(path.name)
     found = []
-    for place, there in folders.items():
-        kept = set(weights.needed(there, weights.wanted_variant(), allow_pickle=allow_pickle))
-        kept |= {name for name in there if name.endswith(_SETTINGS)}
-        kept |= {name for name in there if name.startswith(_BESIDE) and name.endswith(weights.SUFFIX)}
+    for place, inside in folders.items():
+        kept = set(weights.needed(inside, weights.wanted_variant(), allow_pickle=allow_pickle))
+        kept |= {name for name in inside if name.endswith(_SETTINGS)}
+        kept |= {name for name in inside if name.startswith(_BESIDE) and name.endswith(weights.SUFFIX)}
         found += [(PurePosixPath(place) / name).as_posix() for name in sorted(kept)]
     return found
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Size = tuple[int, int]  # height, width
 
 PILLOW = ("bilinear", "bicubic")  # filters that public code resizes photographs with
+NEAREST = "nearest"
 _STRIP = 2**18  # values of a strip: they fit into a processor's cache
 _ROWS = 32  # of a strip at most: the matrices of more are mostly zeros
 
@@ -49,6 +50,29 @@ def by_pillow(image_BCHW: Tensor, size: Size, name: str) -> Tensor:
     height, width = size
     resized = np.stack([np.asarray(Image.fromarray(each).resize((width, height), kernel)) for each in pixels])
     return torch.from_numpy(resized).permute(0, 3, 1, 2).to(image_BCHW) / 255
+
+
+def back(map_BCHW: Map, size: Size, name: str) -> Map:
+    """Maps of floats (B, C, h, w) at this size: nearest, or with the filter of Pillow's of this name, kept in each map's range.
+
+    On the CPU; arrays give arrays.
+    """
+    x = arrays.to_numpy(arrays.on_cpu(map_BCHW))
+    h, w = x.shape[-2:]
+    if (h, w) == size:
+        return map_BCHW
+    if name == NEAREST:
+        rows, columns = (np.arange(edge) * own // edge for edge, own in zip(size, (h, w), strict=True))
+        found = x[..., rows[:, None], columns]
+    else:
+        from PIL import Image
+
+        kernel, (height, width) = Image.Resampling[name.upper()], size
+        planes = x.reshape(-1, h, w).astype(np.float32)
+        resized = [np.asarray(Image.fromarray(each).resize((width, height), kernel)) for each in planes]
+        found = np.stack([to.clip(of.min(), of.max()) for to, of in zip(resized, planes, strict=True)])
+        found = found.reshape(*x.shape[:-2], *size)
+    return arrays.like(map_BCHW, np.ascontiguousarray(found))
 
 
 @lru_cache(64)

@@ -30,14 +30,18 @@ class PublicSize:
 
     Edges are truncated to integers, then rounded to a multiple of `multiple` pixels, half to even, at least one of it (1: not
     rounded). pillow: the filter of Pillow's that resizes 8-bit pixels; "": torch's antialiased bilinear, rounded to 8 bits.
+    back: how an answer is brought back to the image's size: by that filter of Pillow's on floats, within its own range, or
+    nearest, whose source row of row i is floor(i h / H); "": as in mode "fit".
     """
 
     multiple: int = 1
     pillow: str = ""
+    back: str = ""
 
     def __post_init__(self) -> None:
         check_integer("multiple", self.multiple, 1, 4096)
         check_choice("pillow", self.pillow, ("", *resampling.PILLOW))
+        check_choice("back", self.back, ("", resampling.NEAREST, *resampling.PILLOW))
 
     def of(self, height: float, width: float) -> Size:
         """The network's size for an image of these edges, which need not be integers yet."""
@@ -124,15 +128,38 @@ class Geometry:
         """Network-sized map (B, C, *padded) -> (B, C, *original): crop the padding, resize back."""
         h, w = self.resized
         cropped = map_BCHW[..., :h, :w]
+        if self._own_way_back:
+            return resampling.back(cropped, self.original, self.public.back)
         if isinstance(cropped, np.ndarray) or self.resized == self.original:
             return resize(cropped, self.original)
         here = cropped.device.type == "cpu" and cropped.dtype == torch.float32 and not cropped.requires_grad
         return (resampling.by_strips if here else resize)(cropped, self.original)
 
+    def back(self, map_BCHW: Map) -> Map:
+        """A map without its padding -> (B, C, *original)."""
+        return self.invert(map_BCHW) if self._own_way_back else resize(map_BCHW, self.original)
+
+    def seen(self, map_BCHW: Map) -> Geometry:
+        """Of an image that is as large as its map without the padding. A codec leaves out what is no whole cell of its own."""
+        h, w = map_BCHW.shape[-2:] if self._own_way_back else self.resized
+        return Geometry((h, w), (h, w), self.padded, self.mode)
+
+    @property
+    def keeps_values(self) -> bool:
+        """Whether what `invert` gives are values of the map and no mixtures of them."""
+        return self.public.back == resampling.NEAREST if self._own_way_back else self.resized == self.original
+
+    @property
+    def _own_way_back(self) -> bool:
+        return self.mode == "official" and self.public.back != ""
+
     def strips(self, map_CHW: Map) -> Iterator[tuple[slice, Map]]:
         """`invert` of one map (C, *padded), strip by strip: its rows, and (C, rows, width), which the next one overwrites."""
         h, w = self.resized
         cropped = arrays.floats(map_CHW[..., :h, :w])
+        if self._own_way_back:
+            whole: Any = self.invert(cropped[None])[0]
+            return iter([(slice(0, self.original[0]), whole)])
         return resampling.strips(cropped if isinstance(cropped, np.ndarray) else cropped.cpu(), self.original)
 
 

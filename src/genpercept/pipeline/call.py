@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ class Run:
     """How an image is predicted: `members` runs of `steps` steps each, merged; mirrored ones beside them with flip_test.
 
     seeds: of the noise, by image. Empty: 0 for all. windows: images are tiles of a larger one, in whose noise they share;
-    empty: they are not.
+    empty: they are not. sizes: of the images without their padding; empty: they have none.
     """
 
     paradigm: Paradigm
@@ -38,6 +38,7 @@ class Run:
     batch_size: int = 1
     flip_test: bool = False
     windows: Sequence[Window] = ()
+    sizes: Sequence[tuple[int, int]] = ()
 
     def by_image(self, latents: Tensor, geometries: Sequence[Geometry], codec: Codec) -> Tensor:
         """`latents` of all runs -> (images, runs, C, h, w). ValueError where their shape is not the images'."""
@@ -67,9 +68,17 @@ def seeds_of(generator: torch.Generator | Sequence[torch.Generator] | None, imag
 
 
 def check_runs(
-    paradigm: Paradigm, ensemble_size: int, latents: Tensor | None = None, options: dict[str, Any] | None = None
+    paradigm: Paradigm,
+    ensemble_size: int,
+    latents: Tensor | None = None,
+    options: dict[str, Any] | None = None,
+    batch_size: int = 1,
 ) -> None:
-    """ValueError for an ensemble of no runs, for one or noise where none is drawn, and for options without an ensemble."""
+    """ValueError for an ensemble of no runs, for one or noise where none is drawn, for options without an ensemble, and for
+    batches of nothing.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: must be at least 1")
     if ensemble_size < 1:
         raise ValueError(f"ensemble_size={ensemble_size}: must be at least 1")
     if not paradigm.stochastic and ensemble_size != 1:
@@ -83,6 +92,11 @@ def check_runs(
         raise ValueError(
             f"ensembling_kwargs={options}: says how runs are merged, but ensemble_size is 1: leave it out{more}"
         )
+
+
+def merging(info: Mapping[str, Any], ensemble_size: int, options: dict[str, Any] | None) -> dict[str, Any]:
+    """How runs are merged: as the model says of itself, and as is asked for."""
+    return {**((info.get("ensembling") or {}) if ensemble_size > 1 else {}), **(options or {})}
 
 
 def whole_or(tiling: Tiling | None, latents: Tensor | None, resize_mode: str) -> Tiling | None:
@@ -120,12 +134,12 @@ def decode(task: Task, raw_MCHW: Any, geometry: Geometry, options: dict[str, Any
     kind, mean = KINDS.find(task.kind), raw_MCHW.mean(0, keepdim=True)
     if kind.merge is None:
         return task.decode(mean, geometry)
-    seen = Geometry(geometry.resized, geometry.resized, geometry.padded, geometry.mode)
+    seen = geometry.seen(raw_MCHW)
     runs = [task.decode(raw, seen) for raw in raw_MCHW.split(1)]
     arrays = [torch.from_numpy(run.values) for run in runs]
     maps = torch.stack([x.permute(2, 0, 1) if x.ndim == 3 else x[None] for x in arrays])
     merged, spread = ensemble.merge(kind.name, maps, **options)
-    values = ensemble.settle(kind.name, resize(merged[None], geometry.original)[0])
+    values = ensemble.settle(kind.name, geometry.back(merged[None])[0])
     uncertainty = resize(spread.reshape(1, -1, *spread.shape[-2:]), geometry.original)[0].clamp_min(0)
     return Prediction(
         values=(values.permute(1, 2, 0) if len(kind.axes) == 3 else values[0]).numpy(),

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from genpercept.imaging.kinds import KINDS, MergeRule
 
-SOLVERS = ("bfgs", "least_squares")
+SOLVERS = ("bfgs", "least_squares", "min_max")
 _EPS = 1e-6
 _ROUNDS = 3  # of least squares: the runs to their median, which then is another
 
@@ -60,10 +60,13 @@ def merge_affine(
     """Maps right up to scale and shift -> aligned, reduced (median or mean), min-max to [0, 1]: (1, H, W).
 
     Uncertainty (H, W): median absolute deviation (mean: standard deviation) of the aligned runs, in units of the result.
-    solver: bfgs as diffusers, with its regularizer_strength, max_iter, tol and max_res; or least_squares.
+    solver: bfgs as diffusers, with its regularizer_strength, max_iter, tol and max_res; least_squares; or min_max, each run's
+    own range and no more (what GeoWizard's solver amounts to, which does not move).
     """
     if solver not in SOLVERS:
         raise ValueError(f"solver={solver!r} of affine maps: choose {', '.join(SOLVERS)}")
+    if solver == "min_max":
+        return combine_affine(maps_M1HW.float(), *_min_max(maps_M1HW.float()), reduction)
     if solver == "least_squares":
         return combine_affine(maps_M1HW.float(), *align_least_squares(maps_M1HW.float(), reduction), reduction)
     small = maps_M1HW.float()
@@ -128,20 +131,36 @@ def combine_affine(maps_M1HW: Tensor, scale_M: Tensor, shift_M: Tensor, reductio
 
 
 def merge_directions(maps_M3HW: Tensor, *, reduction: str = "closest") -> tuple[Tensor, Tensor]:
-    """Unit vectors -> the mean direction, or the run nearest to it, per pixel: (3, H, W).
+    """Unit vectors -> the mean direction, or the run nearest to it, per pixel: (3, H, W); or, "member", one run as a whole.
 
     Uncertainty (H, W): mean angle between the runs and the mean direction, divided by pi, as diffusers has it.
     """
-    if reduction not in ("closest", "mean"):
-        raise ValueError(f"reduction={reduction!r} of normals: choose closest, mean")
+    if reduction not in ("closest", "mean", "member"):
+        raise ValueError(f"reduction={reduction!r} of normals: choose closest, mean, member")
     mean = F.normalize(maps_M3HW.mean(0), dim=0, eps=_EPS)
     cosine = (maps_M3HW * mean).sum(1).clamp(-1, 1)
     uncertainty = cosine.arccos().mean(0) / torch.pi
+    if reduction == "member":
+        return maps_M3HW[_most_usual(maps_M3HW)], uncertainty
     if reduction == "mean":
         opposed = mean.norm(dim=0) < 0.5  # runs that cancel out have no mean direction
         return torch.where(opposed, maps_M3HW[0], mean), uncertainty
     nearest = cosine.argmax(0)[None, None].expand(1, 3, -1, -1)
     return maps_M3HW.gather(0, nearest)[0], uncertainty
+
+
+def _most_usual(maps_M3HW: Tensor) -> int:
+    """The run with the least sum of angles to the mean of all runs' spherical angles, as GeoWizard's code chooses.
+
+    Its azimuths count from the left, where its x axis points, and are averaged as numbers, on either side of their cut; angles
+    are of cosines within 0.999.
+    """
+    x, y, z = maps_M3HW.unbind(1)
+    azimuth = torch.atan2(y, -x).mean(0)
+    polar = torch.atan2(torch.hypot(x, y), z).mean(0)
+    mean = torch.stack([-polar.sin() * azimuth.cos(), polar.sin() * azimuth.sin(), polar.cos()])
+    cosine = F.cosine_similarity(mean[None], maps_M3HW, dim=1).clamp(-0.999, 0.999)
+    return int(cosine.arccos().flatten(1).sum(1).argmin())
 
 
 def merge_channels(maps_MCHW: Tensor, *, reduction: str = "median") -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ from genpercept.checkpoints import parts as checkpoint
 from genpercept.checkpoints.weights import weight_files
 from genpercept.core.files import atomic_folder
 from genpercept.core.modules import config_of, pretrained
-from genpercept.models import text
+from genpercept.models import image_prompt, text
 from genpercept.models.backbones import BACKBONES, as_backbone
 from genpercept.models.codecs import CODECS
 from genpercept.models.heads import HEADS
@@ -42,6 +42,7 @@ class Parts:
     head: nn.Module | None
     prompt_embeds: Tensor
     info: dict[str, Any]
+    image_encoder: nn.Module | None = None
 
 
 def read_model(folder: Path, torch_dtype: torch.dtype | None, *, allow_pickle: bool = False) -> Parts:
@@ -62,12 +63,18 @@ def read_model(folder: Path, torch_dtype: torch.dtype | None, *, allow_pickle: b
         lowrank.add(unet, checkpoint.read_tensors(paths[DIFFERENCE]))
     vae = load_part(CODECS.find(info["codec"]), paths["vae"], torch_dtype) if "vae" in paths else None
     head = load_part(HEADS.find(info["head"]), paths["head"], torch_dtype) if "head" in paths else None
-    prompt_embeds = _read_prompt(paths["prompt_embeds"]) if "prompt_embeds" in paths else _no_text()
+    encoder = None
+    if image_prompt.FOLDER in paths:
+        from genpercept.models.image_encoder import PLUGIN  # transformers', which other models do without
+
+        encoder = load_part(PLUGIN, paths[image_prompt.FOLDER], torch_dtype)
+    none = _no_text(as_backbone(unet).context_width or 0 if encoder is not None else 0)
+    prompt_embeds = _read_prompt(paths["prompt_embeds"]) if "prompt_embeds" in paths else none
     check_prompt(unet, prompt_embeds)
     if not shapes.wanted():
         _check_hashes(paths, parts, allow_pickle)
     info["model_sha256"] = checkpoint.joint_sha256([parts[k]["sha256"] for k in sorted(parts)])
-    return Parts(unet, vae, head, prompt_embeds, info)
+    return Parts(unet, vae, head, prompt_embeds, info, encoder)
 
 
 def read_base(
@@ -168,7 +175,7 @@ def write(target: Path, parts: Parts, class_name: str) -> None:
     with atomic_folder(target) as work:
         paths = {"unet": BACKBONES.find(parts.info["backbone"]).folder}
         pretrained(parts.unet).save_pretrained(work / paths["unet"], safe_serialization=True)
-        for name, part in (("vae", parts.vae), ("head", parts.head)):
+        for name, part in (("vae", parts.vae), ("head", parts.head), (image_prompt.FOLDER, parts.image_encoder)):
             if part is not None:
                 pretrained(part).save_pretrained(work / name, safe_serialization=True)
                 paths[name] = name
@@ -181,9 +188,9 @@ def write(target: Path, parts: Parts, class_name: str) -> None:
         checkpoint.write_config(work / "model_index.json", _model_index(parts.info, class_name))
 
 
-def _no_text() -> Tensor:
-    """prompt_embeds of a backbone that reads none."""
-    return torch.zeros(1, 0, 0)
+def _no_text(width: int = 0) -> Tensor:
+    """prompt_embeds of a backbone that reads none; width: of what it reads in a prompt's place."""
+    return torch.zeros(1, 0, width)
 
 
 def _read_prompt(path: Path) -> Tensor:

@@ -74,7 +74,7 @@ def load(
         else:
             choice = choose(name, folder, subfolder, family, task, base, where)
             pipe = _public(name, folder, subfolder, choice, base, torch_dtype, where)
-        _check_asked(pipe, name, family, task)
+        pipe = _check_asked(pipe, name, family, task)
         stored = {k: pipe.info[k] for k in (pipeline.MARK,) if k in pipe.info}
         if encoder is not None or decoder is not None:
             pipe = pipe.with_codec(encoder, decoder, **without_revision(where))
@@ -146,7 +146,7 @@ def _check_names(task: str | None, family: str | None, quantised: str | None, sp
 def _check_asked(
     pipe: GenPerceptPipeline, name: str | Path, family: str | None, task: str | None
 ) -> GenPerceptPipeline:
-    """The pipeline. ValueError where it is of another family, made with other choices of it, or for another task."""
+    """The pipeline, asked for the task. ValueError for one of another family, with other choices, or without such a task."""
     if family is not None and asked(family).name != pipe.info.get("family"):
         raise ValueError(f"{name}: is of family {pipe.info.get('family')}, not {family}: leave the family out")
     made = pipe.info.get("family_options") or {}
@@ -155,9 +155,12 @@ def _check_asked(
             raise ValueError(
                 f"{name}: was saved with {key} {made.get(key)!r}: load the checkpoint that it was saved from"
             )
-    if task not in (None, pipe.task):
-        raise ValueError(f"{name}: is a model for {pipe.task}, not {task}: leave the task out, or choose another model")
-    return pipe
+    if task is None:
+        return pipe
+    if task not in pipe.tasks:
+        does = " and ".join(pipe.tasks)
+        raise ValueError(f"{name}: is a model for {does}, not {task}: leave the task out, or choose another model")
+    return pipe.answering(task)
 
 
 @dataclass(frozen=True)
@@ -185,9 +188,12 @@ def choose(
     if family is None and not Path(name).expanduser().is_dir():
         for layout in _families():
             if stated := layout.published.get(published):
-                if task not in (None, stated):
+                tasks = stated.split(",")
+                if task not in (None, *tasks):
                     raise ValueError(f"{published}: is published for {stated}, not {task}: leave the task out")
-                return Choice(layout, stated, {"family": reason, "task": reason})
+                if task is None and len(tasks) > 1:
+                    raise ValueError(f"{published}: answers {' and '.join(tasks)} at once: pass task=, one of them")
+                return Choice(layout, task or stated, {"family": reason, "task": reason})
     said = {"task": "as asked for"} if task else {}
     if family is not None:
         layout = asked(family)

@@ -16,10 +16,12 @@ from genpercept.core.names import choose
 from genpercept.core.registry import Registry
 from genpercept.core.texts import one_line
 from genpercept.core.values import PublicSize
+from genpercept.models import image_prompt
 from genpercept.models.backbones import BACKBONES
 from genpercept.models.codecs import CODECS
 from genpercept.models.heads import HEADS
 from genpercept.models.paradigms import PARADIGMS
+from genpercept.pipeline import joint
 from genpercept.tasks import TASKS
 
 _NAMED: dict[str, Registry[Any]] = {  # keys that name a plugin
@@ -43,6 +45,9 @@ _TYPES: dict[str, Any] = {
     "recipe": dict,
     "decided": dict,
     "conditions": dict[str, list[float]],
+    joint.KEY: dict[str, dict],
+    "ensembling": dict[str, int | float | str | None],
+    image_prompt.FOLDER: dict,
     "replaced": dict,
     "distilled": dict,
     "specialised": dict,
@@ -111,6 +116,26 @@ def check_settings(path: Path, info: Mapping[str, Any]) -> None:
         _known(kind, info[kind], known, path)
     for kind in ("task", "paradigm"):
         _check_options(path, f"{kind}_options", _NAMED[kind].find(info[kind]), info.get(f"{kind}_options") or {})
+    if info.get(image_prompt.FOLDER) is not None:
+        image_prompt.checked(path, info[image_prompt.FOLDER])
+    _check_rows(path, info)
+
+
+def _check_rows(path: Path, info: Mapping[str, Any]) -> None:
+    """ValueError for rows of a joint model that none can have, or of which none is of its task."""
+    rows = info.get(joint.KEY) or {}
+    if rows and info["task"] not in rows:
+        raise _wrong(path, "task", info["task"], f"one of {joint.KEY}: {', '.join(rows)}")
+    for task, row in rows.items():
+        _known("task", task, TASKS, path)
+        if strange := sorted(row.keys() - joint.ROW.keys()):
+            raise _wrong(path, f"{joint.KEY}.{task}.{strange[0]}", row[strange[0]], f"one of {', '.join(joint.ROW)}")
+        whole = joint.ROW | row
+        for key in ("task_options", "ensembling"):
+            schema.check(path, f"{joint.KEY}.{task}.{key}", whole[key], _TYPES[key])
+        _check_options(path, f"{joint.KEY}.{task}.task_options", TASKS.find(task), whole["task_options"])
+        _check_axes(path, whole["axes"])
+        _check_size(path, whole["official_size"])
 
 
 def _check_axes(path: Path, axes: Any) -> None:
@@ -209,6 +234,8 @@ def needed_parts(info: Mapping[str, Any]) -> list[str]:
     names = ["unet"]
     names += ["vae"] if CODECS.find(info["codec"]).class_name is not None else []
     names += ["head"] if HEADS.find(info["head"]).class_name is not None else []
+    if info.get(image_prompt.FOLDER):
+        return [*names, image_prompt.FOLDER]
     return names + (["prompt_embeds"] if BACKBONES.find(info["backbone"]).input == "latent" else [])
 
 

@@ -17,11 +17,12 @@ from genpercept.checkpoints import hub
 from genpercept.checkpoints.parts import FORMAT
 from genpercept.core.rng import Rng
 from genpercept.core.values import Features, Geometry, to_tensor
+from genpercept.models import image_prompt
 from genpercept.models.backbones import as_backbone
 from genpercept.models.codecs import CODECS
 from genpercept.models.heads import HEADS
 from genpercept.models.paradigms import PARADIGMS, Paradigm
-from genpercept.pipeline import call, codec_swap, pairing
+from genpercept.pipeline import call, codec_swap, joint, pairing
 from genpercept.pipeline.call import Run
 from genpercept.pipeline.folder import Parts, read_base, read_model, write
 from genpercept.pipeline.predictor import Predictor
@@ -31,15 +32,18 @@ from genpercept.tasks import TASKS
 class GenPerceptPipeline(Predictor, DiffusionPipeline):
     """A dense predictor made of a denoiser, a codec, a fixed prompt's embedding, and a head where it has weights of its own.
 
+    In the prompt's place a model may read the image itself, by an image_encoder (see `image_prompt`).
+
     Device moves, offload, VAE slicing and tiling, and `push_to_hub` are DiffusionPipeline's. Loading and saving are ours,
     because its loader refuses parts of other libraries.
     """
 
-    model_cpu_offload_seq = "unet->head->vae"
-    _optional_components = ["head", "vae"]  # noqa: RUF012  # the parent's attribute
+    model_cpu_offload_seq = "image_encoder->unet->head->vae"
+    _optional_components = ["head", "image_encoder", "vae"]  # noqa: RUF012  # the parent's attribute
     unet: nn.Module  # the backbone, whatever it is
     vae: nn.Module | None  # none for a backbone that takes pixels
     head: nn.Module | None
+    image_encoder: nn.Module | None
 
     def __init__(
         self,
@@ -48,6 +52,7 @@ class GenPerceptPipeline(Predictor, DiffusionPipeline):
         prompt_embeds: Tensor | None = None,
         info: dict[str, Any] | None = None,
         head: nn.Module | None = None,
+        image_encoder: nn.Module | None = None,
     ) -> None:
         """Parts and `info`, the contents of genpercept.json but for `parts`. Use `from_parts` or `from_pretrained`.
 
@@ -58,7 +63,9 @@ class GenPerceptPipeline(Predictor, DiffusionPipeline):
             raise ValueError(
                 "GenPerceptPipeline needs the prompt's embedding and its settings: build it with from_parts"
             )
-        self.register_modules(unet=unet, vae=vae, head=head)
+        if (image_encoder is None) != (info.get(image_prompt.FOLDER) is None):
+            raise ValueError("an image encoder and the settings of its images, image_encoder=, go together: pass both")
+        self.register_modules(unet=unet, vae=vae, head=head, image_encoder=image_encoder)
         self.prompt_embeds = prompt_embeds
         self._describe(info)
         self._head = HEADS.find(info["head"]).wrap(head)
@@ -89,11 +96,19 @@ class GenPerceptPipeline(Predictor, DiffusionPipeline):
 
         Image by image, and run by run within each; an image is encoded once for all of its runs.
         """
-        raw = [
-            call.turned(self._head(features, self._codec).float(), self.info.get("axes"), self._task.kind)
-            for features in self._answers(image_BCHW, run, latents)
-        ]
-        return torch.cat(raw)
+        if self._tape is None:
+            return self._maps(image_BCHW, run, latents, (self.task,))[self.task]
+        return self._tape.of(self.task, lambda: self._maps(image_BCHW, run, latents, self.tasks))
+
+    def _maps(self, image_BCHW: Tensor, run: Run, latents: Tensor | None, tasks: Sequence[str]) -> dict[str, Tensor]:
+        """The raw maps of each task, of those that the network answers at once."""
+        infos = {task: joint.info_for(self.info, task) for task in tasks}
+        raw: dict[str, list[Tensor]] = {task: [] for task in tasks}
+        for features in self._answers(image_BCHW, run, latents):
+            for task, info in infos.items():
+                map_BCHW = self._head(joint.part(features, info, task), self._codec).float()
+                raw[task].append(call.turned(map_BCHW, info.get("axes"), TASKS.find(task).kind))
+        return {task: torch.cat(maps) for task, maps in raw.items()}
 
     def _answers(self, image_BCHW: Tensor, run: Run, latents: Tensor | None) -> Iterator[Features]:
         """What the head reads, in the order of `_forward`, up to `run.batch_size` runs at once."""
@@ -101,13 +116,13 @@ class GenPerceptPipeline(Predictor, DiffusionPipeline):
         wants_latent = self._head.consumes == "latent"
         stored = self.info.get("conditions") or {}
         conditions = {k: torch.tensor([v], dtype=self.unet_dtype, device=device) for k, v in stored.items()}
-        prompt = self.prompt_embeds.to(device, self.unet_dtype)
+        prompt = self._prompt_of(image_BCHW, run).to(device, self.unet_dtype)
+        context = prompt
 
         def denoise(x: Tensor, t: Tensor) -> Features:
-            context = prompt.expand(x.shape[0], -1, -1)
             further = {k: row.expand(x.shape[0], -1) for k, row in conditions.items()}
             return as_backbone(self._denoiser).forward_features(
-                x.to(self.unet_dtype), t, context, latent=wants_latent, **further
+                x.to(self.unet_dtype), t, context.expand(x.shape[0], -1, -1), latent=wants_latent, **further
             )
 
         image = image_BCHW.to(device) * 2 - 1
@@ -119,8 +134,15 @@ class GenPerceptPipeline(Predictor, DiffusionPipeline):
             rng = Rng(seeds, 0, [row % run.members for row in rows], windows)
             start = None if latents is None else latents[rows.start : rows.stop].to(device)
             images = torch.arange(rows.start, rows.stop, device=device) // run.members
+            context = prompt if len(prompt) == 1 else prompt[images]
             features = run.paradigm.predict(denoise, z_x[images], run.steps, rng, start)
             yield replace(features, image=image[images]) if wants_latent else features
+
+    def _prompt_of(self, image_BCHW: Tensor, run: Run) -> Tensor:
+        """What cross-attention reads: the prompt (1, tokens, width), or of each image its own token (B, 1, width)."""
+        if self.image_encoder is None:
+            return self.prompt_embeds
+        return image_prompt.embed(self.image_encoder, image_BCHW, run.sizes, **self.info["image_encoder"])
 
     # ---- what goes with what ---------------------------------------------------------------------------------------
 
@@ -162,6 +184,7 @@ class GenPerceptPipeline(Predictor, DiffusionPipeline):
         paradigm_options: dict[str, Any] | None = None,
         head: str | None = None,
         head_module: nn.Module | None = None,
+        image_encoder_module: nn.Module | None = None,
         codec: str = "kl",
         backbone: str = "sd21",
         resolution: int = 768,
@@ -171,7 +194,8 @@ class GenPerceptPipeline(Predictor, DiffusionPipeline):
         """A pipeline over modules at hand. prompt_embeds (1, tokens, width). Further keywords go to genpercept.json.
 
         unet: the backbone, of the plugin that `backbone` names. vae: None for codec "pixels". head_module: of a head with
-        weights of its own. paradigm_options: those that are not the paradigm's defaults.
+        weights of its own. paradigm_options: those that are not the paradigm's defaults. image_encoder_module: in the prompt's
+        place, prepared as `image_encoder=`, settings of `image_prompt`, says.
         """
         pairing.check_prompt(unet, prompt_embeds)
         settings = {
@@ -190,7 +214,8 @@ class GenPerceptPipeline(Predictor, DiffusionPipeline):
         }
         module = None if head_module is None else head_module.eval()
         codec_module = None if vae is None else vae.eval()
-        return cls(unet.eval(), codec_module, prompt_embeds.float().cpu(), settings | info, module)
+        encoder = None if image_encoder_module is None else image_encoder_module.eval()
+        return cls(unet.eval(), codec_module, prompt_embeds.float().cpu(), settings | info, module, encoder)
 
     @classmethod
     def from_base(
@@ -254,7 +279,7 @@ class GenPerceptPipeline(Predictor, DiffusionPipeline):
         folder = hub.resolve(name, local_files_only=local_files_only, allow_pickle=allow_pickle, **where)
         parts = read_model(folder, torch_dtype, allow_pickle=allow_pickle)
         parts.info["model"] = name if subfolder is None else f"{name}/{subfolder}"
-        return cls(parts.unet, parts.vae, parts.prompt_embeds, parts.info, parts.head)
+        return cls(parts.unet, parts.vae, parts.prompt_embeds, parts.info, parts.head, parts.image_encoder)
 
     def with_codec(
         self, encoder: str | Path | nn.Module | None = None, decoder: str | Path | nn.Module | None = None, **where: Any
@@ -269,7 +294,7 @@ class GenPerceptPipeline(Predictor, DiffusionPipeline):
             raise ValueError(f"codec {self.info['codec']!r} has no weights: there is nothing to replace")
         name, module = codec_swap.replaced(self.vae, encoder, decoder, self.unet_dtype, self.device, where)
         info = pairing.info_with_codec(self.info, name, encoder=encoder, decoder=decoder)
-        plain = GenPerceptPipeline(self.unet, module, self.prompt_embeds, info, self.head)
+        plain = GenPerceptPipeline(self.unet, module, self.prompt_embeds, info, self.head, self.image_encoder)
         if plain.stride != self.stride or plain._codec.channels != self._codec.channels:
             raise ValueError(
                 f"codec of stride {plain.stride} and {plain._codec.channels} channels: the model was trained with "
@@ -283,7 +308,7 @@ class GenPerceptPipeline(Predictor, DiffusionPipeline):
         Tensors keep their present dtype. `push_to_hub` and `repo_id` as DiffusionPipeline has them.
         """
         target = Path(save_directory)
-        parts = Parts(self.unet, self.vae, self.head, self.prompt_embeds, self.info)
+        parts = Parts(self.unet, self.vae, self.head, self.prompt_embeds, self.info, self.image_encoder)
         write(target, parts, GenPerceptPipeline.__name__)
         if push_to_hub:
             self.push_to_hub(kwargs.pop("repo_id", target.name), **kwargs)

@@ -8,8 +8,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from copy import copy
 from dataclasses import replace
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, Self, cast
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from genpercept.models.paradigms import Paradigm
 from genpercept.pipeline import call, pairing
 from genpercept.pipeline import refine as refining
 from genpercept.pipeline.call import Run
+from genpercept.pipeline.joint import Tape, asked, by_task, info_for, tasks_of
 from genpercept.pipeline.tiles.plan import OVERLAP, Tiling
 from genpercept.tasks import TASKS, JudgingTask, RegionTask, Task
 
@@ -34,6 +36,7 @@ class Predictor(ABC):
     """
 
     one_at_a_time: ClassVar[bool] = False
+    _tape: Tape | None = None  # of one call of `joint`
 
     def _describe(self, info: dict[str, Any]) -> None:
         """What is predicted, and at which size: for __init__."""
@@ -76,15 +79,13 @@ class Predictor(ABC):
         ensemble_size, 4, h, w; 4 channels for each label image), run by run within image: the noise to start from.
         Images of one padded size, and runs, share batches of up to batch_size. boxes, for tasks on regions (pose):
         (N, 4) x, y, width, height in pixels, or (N, 5) with a score; a list of such arrays for a list of images;
-        None: the whole image. flip_test: the mean of the raw maps of the image and its mirror image, at twice the
-        time. tiles, overlap, refine: see `check_sharpness`. paradigm and further keywords (betas=, spacing=, ...):
-        another paradigm than the model's, and its options. ValueError says which argument is wrong.
+        None: the whole image. flip_test: the mean with the mirror image's raw map, at twice the time. tiles, overlap,
+        refine: see `check_sharpness`. paradigm and further keywords (betas=, ...): another paradigm, and its options.
         """
         chosen = self.paradigm(paradigm, **paradigm_options)
         steps = self.default_steps(chosen) if num_inference_steps is None else num_inference_steps
-        call.check_runs(chosen, ensemble_size, latents, ensembling_kwargs)
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}: must be at least 1")
+        call.check_runs(chosen, ensemble_size, latents, ensembling_kwargs, batch_size)
+        merging = call.merging(self.info, ensemble_size, ensembling_kwargs)
         resolution = self.resolution if processing_resolution is None else processing_resolution
         tiling = call.whole_or(self.check_sharpness(tiles, overlap, refine), latents, resize_mode)
 
@@ -94,11 +95,11 @@ class Predictor(ABC):
             regions = self._regions(images, call.boxes_by_image(boxes, len(images), single))
             run = Run(chosen, steps, call.seeds_of(generator, len(images)), ensemble_size, batch_size, flip_test)
             if tiling is not None:
-                predictions = self._in_tiles(images, resolution, tiling, run, ensembling_kwargs or {})
+                predictions = self._in_tiles(images, resolution, tiling, run, merging)
             elif regions is None:
-                predictions = self._predict(images, resolution, resize_mode, run, latents, ensembling_kwargs or {})
+                predictions = self._predict(images, resolution, resize_mode, run, latents, merging)
             else:
-                predictions = self._in_regions(regions, run, latents, ensembling_kwargs or {})
+                predictions = self._in_regions(regions, run, latents, merging)
             if refine:
                 predictions = [refining.refine(p, i, self._task) for p, i in zip(predictions, images, strict=True)]
             for prediction, seed, (_, camera) in zip(predictions, run.seeds, photographs, strict=True):
@@ -140,6 +141,33 @@ class Predictor(ABC):
 
         return iter(Video(clip, predict, how))
 
+    def joint(self, image: Any, tasks: Sequence[str] = (), **options: Any) -> Any:
+        """Of several tasks at the price of one run: {task: Prediction}, or a list of these for a list of images.
+
+        tasks: of `self.tasks`, all if none are named. Each is what `self.answering(task)(image, **options)` gives, to the bit.
+        ValueError for a task that the model does not answer.
+        """
+        tape, found, single = Tape(), dict[str, Any](), not isinstance(image, list | tuple)
+        for task in asked(tasks, self.info):
+            view = copy(self.answering(task))
+            view._tape = tape
+            tape.rewind()
+            found[task] = view(image, **options)
+        return by_task(found, single)
+
+    def answering(self, task: str) -> Self:
+        """The same model, over the same parts, asked for another of the tasks that it answers. ValueError for others."""
+        if task == self.task:
+            return self
+        other = copy(self)
+        other._describe(info_for(self.info, task))
+        return other
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """All that the network answers at once; `task`, one of them, is what a call gives."""
+        return tasks_of(self.info)
+
     def _regions(self, images: Sequence[np.ndarray], boxes: Sequence[np.ndarray | None]) -> list[list[Region]] | None:
         """The parts that a task on regions looks at, by image; None for other tasks, which have no use for boxes."""
         if isinstance(self._task, RegionTask):
@@ -177,7 +205,8 @@ class Predictor(ABC):
             xp = arrays.space(inputs[0])
             x = xp.concatenate(inputs)
             noise = None if start is None else start[batch].flatten(0, 1)
-            raw = self._raw(x, replace(run, seeds=[run.seeds[i] for i in batch]), noise)
+            its = replace(run, seeds=[run.seeds[i] for i in batch], sizes=[geometries[i].resized for i in batch])
+            raw = self._raw(x, its, noise)
             for place, i in enumerate(batch):
                 its_runs = raw[place * run.members : (place + 1) * run.members]
                 predictions[i] = call.decode(self._task, its_runs, geometries[i], options)

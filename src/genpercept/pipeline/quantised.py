@@ -59,4 +59,4 @@ def quantise(pipe: GenPerceptPipeline, kind: str) -> QuantisedPipeline:
             part.requires_grad_(False)
             torchao.quantize_(part, configuration())
     info = pipe.info | {MARK: kind}
-    return QuantisedPipeline(pipe.unet, pipe.vae, pipe.prompt_embeds, info, pipe.head)
+    return QuantisedPipeline(pipe.unet, pipe.vae, pipe.prompt_embeds, info, pipe.head, pipe.image_encoder)

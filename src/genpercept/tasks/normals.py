@@ -27,9 +27,12 @@ _TOWARDS_VIEWER = np.array([0, 0, 1], np.float32)[:, None, None]
 
 @dataclass(frozen=True)
 class Normals(TaskOptions):
-    """clip: decoded channels to [-1, 1] before they become unit vectors; E2E-FT's code does not."""
+    """clip: decoded channels to [-1, 1] before they become unit vectors; E2E-FT's code does not. soften: what is added to
+    the length that vectors are divided by, so that short ones stay shorter than 1 unless they are resized (GeoWizard: 1e-5).
+    """
 
     clip: bool = True
+    soften: float = 0.0
 
     name = "normals"
     kind = "normals"
@@ -42,6 +45,8 @@ class Normals(TaskOptions):
 
     def __post_init__(self) -> None:
         check_flag("clip", self.clip)
+        if not isinstance(self.soften, int | float) or isinstance(self.soften, bool) or not 0 <= self.soften < 1:
+            raise ValueError(f"soften={self.soften!r}: must be a number from 0, below 1")
 
     def encode(self, sample: Sample, space: str = "image") -> Target:
         """Unit vectors (3, H, W) -> map (1, 3, H, W) in [-1, 1]; zero vectors and invalid pixels are 0 and not valid."""
@@ -53,10 +58,13 @@ class Normals(TaskOptions):
         """Clipped to [-1, 1] (see `clip`), resized, then made unit length; a zero vector faces the viewer."""
         n = arrays.on_cpu(arrays.floats(raw))  # the only copy from a GPU: the host does the rest, strip by strip
         raw_CHW = arrays.to_numpy(n[0])
-        n = n.clip(-1, 1) if self.clip else arrays.normalised(n)
+        n = n.clip(-1, 1) if self.clip else n if self.soften else arrays.normalised(n)
+        if self.soften:
+            n = n / (arrays.length(n[0]) + self.soften)
+        exact = self.soften and geometry.keeps_values
         values = np.empty((*geometry.original, 3), np.float32)
         for rows, strip in geometry.strips(n[0]):
-            values[rows] = np.moveaxis(arrays.to_numpy(_unit(strip)), 0, -1)
+            values[rows] = np.moveaxis(arrays.to_numpy(strip if exact else _unit(strip)), 0, -1)
         return Prediction(values, kind=self.kind, raw=raw_CHW)
 
     def flip(self, map_BCHW: Map) -> Map:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -22,18 +21,15 @@ from torch import Tensor, nn
 from genpercept.commands.bench import flops, machine
 from genpercept.commands.bench.build import configurations
 from genpercept.commands.bench.clock import timed
+from genpercept.commands.bench.joint_peer import JointPeer
 from genpercept.commands.bench.setting import Effort, Setting
+from genpercept.commands.bench.whole_peers import TOKENS, Flow, InLatents
 from genpercept.core import dtypes
 from genpercept.core.names import hint
-from genpercept.core.rng import Rng
-from genpercept.core.values import Features
 from genpercept.models.backbones import BACKBONES
 from genpercept.models.codecs import CODECS
-from genpercept.models.paradigms import PARADIGMS
 from genpercept.pipeline.specialise.compiled import Compiled, Graphed, Pools
 
-_TOKENS = 2  # of the empty prompt, not padded
-_PADDED_TOKENS = 77
 _TRAIN_STEPS = 1000
 
 
@@ -92,35 +88,14 @@ def _marigold(peer: Peer) -> Any:
     pipe = MarigoldDepthPipeline(
         **parts, prediction_type="depth", default_denoising_steps=peer.steps, default_processing_resolution=768
     )
-    pipe.empty_text_embedding = torch.zeros(1, _TOKENS, configs["unet"]["cross_attention_dim"], device="cpu")
+    pipe.empty_text_embedding = torch.zeros(1, TOKENS, configs["unet"]["cross_attention_dim"], device="cpu")
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
-class _Flow(nn.Module):
-    """DepthFM: encoder, a few steps of the U-Net for each of several starts, decoder, and the mean of what it gives."""
-
-    vae_scale_factor = 8
-    unet: Any  # diffusers' networks, whose calls have no types
-    vae: Any
-
-    def __init__(self, unet: Any, vae: Any, width: int) -> None:
-        super().__init__()
-        self.unet, self.vae = unet, vae
-        self.empty_text_embedding = torch.zeros(1, _PADDED_TOKENS, width, device="cpu")
-
-    def forward(self, image: Tensor, num_inference_steps: int, ensemble_size: int, **_: Any) -> Tensor:
-        """image (1, 3, H, W) -> log-depth (1, 1, H, W)."""
-        scale = self.vae.config.scaling_factor
-        prompt = self.empty_text_embedding.to(image).expand(ensemble_size, -1, -1)
-
-        def denoise(x: Tensor, t: Tensor) -> Features:
-            return Features(self.unet(x.to(image.dtype), t, prompt).sample)
-
-        z_x = (self.vae.encode(image * 2 - 1).latent_dist.mode() * scale).repeat(ensemble_size, 1, 1, 1)
-        rng = Rng(0, 0, range(ensemble_size))
-        found = PARADIGMS.find("flow_matching").predict(denoise, z_x, num_inference_steps, rng).require_latent()
-        return self.vae.decode((found / scale).to(image.dtype)).sample.mean((0, 1), keepdim=True)
+def _geowizard(peer: Peer) -> nn.Module:
+    """GeoWizard v1: both rows of a joint U-Net, told of the image by CLIP's embedding."""
+    return JointPeer(configurations("sd21", "kl")["vae"])
 
 
 def _depthfm(peer: Peer) -> nn.Module:
@@ -130,7 +105,7 @@ def _depthfm(peer: Peer) -> nn.Module:
     configs = configurations("sd21", "kl")
     unet = configs["unet"] | {"in_channels": 2 * configs["vae"]["latent_channels"], "attention_head_dim": 8}
     vae = AutoencoderKL.from_config(configs["vae"])
-    return _Flow(UNet2DConditionModel.from_config(unet), vae, unet["cross_attention_dim"])
+    return Flow(UNet2DConditionModel.from_config(unet), vae, unet["cross_attention_dim"])
 
 
 _DINOV2 = {"depth-anything-v2-small": (384, 12, 6), "depth-anything-v2-base": (768, 12, 12)}
@@ -230,30 +205,17 @@ def _depth_pro(peer: Peer) -> nn.Module:
     return DepthProForDepthEstimation(config)
 
 
-class _InLatents(nn.Module):
-    """Encoder, denoiser and decoder as one network in one step, from pixels in [-1, 1] to a map."""
-
-    def __init__(self, unet: Any, vae: Any) -> None:
-        super().__init__()
-        self.unet, self.vae = unet, vae
-
-    def forward(self, image: Tensor) -> Any:
-        width, factor = self.unet.context_width, self.vae.config.scaling_factor
-        latent = self.vae.encode(image).latent_dist.mean * factor
-        found = self.unet.forward_features(latent, image.new_ones(1), image.new_zeros(1, _TOKENS, width))
-        return SimpleNamespace(predicted_depth=self.vae.decode(found.require_latent() / factor).sample.mean(1))
-
-
 def _depthmaster(peer: Peer) -> nn.Module:
     """Stable Diffusion 2's U-Net with a Fourier block, and its autoencoder; its step, timestep 1, by our own modules."""
     configs = configurations("sd21", "kl")
     unet = BACKBONES.find("sd21_fourier").build(configs["unet"])
-    return _InLatents(unet, CODECS.find("kl").build(configs["vae"]))
+    return InLatents(unet, CODECS.find("kl").build(configs["vae"]))
 
 
 _BUILDERS: dict[str, Callable[[Peer], Any]] = {
     "marigold": _marigold,
     "depthmaster": _depthmaster,
+    "geowizard": _geowizard,
     "depthfm": _depthfm,
     "depth-anything": _depth_anything,
     "dpt": _dpt,
@@ -262,6 +224,11 @@ _BUILDERS: dict[str, Callable[[Peer], Any]] = {
 }
 
 _MARIGOLD = (949_576_107, 949.6, "Stable Diffusion 2's U-Net, 4 more input channels, and its autoencoder")
+_GEOWIZARD = (
+    1_248_806_315,
+    1248.8,
+    "its training code's configuration, counted; autoencoder and CLIP's ViT-L/14 with it",
+)
 _DEPTHFM = (*_MARIGOLD[:2], "arguments in its checkpoint, and Stable Diffusion 1.5's autoencoder")
 _ANYTHING = "README of Depth Anything V2"
 PEERS: tuple[Peer, ...] = (
@@ -270,6 +237,9 @@ PEERS: tuple[Peer, ...] = (
     Peer("marigold-10", "marigold", *_MARIGOLD, steps=10),
     Peer("marigold-10x10", "marigold", *_MARIGOLD, steps=10, members=10),
     Peer("depthmaster", "depthmaster", 1_028_219_307, 1028.2, "counted from its public code, with its autoencoder"),
+    Peer("geowizard-1", "geowizard", *_GEOWIZARD, steps=1),
+    Peer("geowizard-10", "geowizard", *_GEOWIZARD, steps=10),
+    Peer("geowizard-10x10", "geowizard", *_GEOWIZARD, steps=10, members=10),
     Peer("depthfm-2", "depthfm", *_DEPTHFM, steps=2),
     Peer("depthfm-2x4", "depthfm", *_DEPTHFM, steps=2, members=4),
     Peer("depth-anything-v2-small", "depth-anything", 24_785_089, 24.8, _ANYTHING, edge=518),
@@ -302,6 +272,8 @@ def chosen(names: Sequence[str]) -> list[str]:
 
 
 def count_parameters(built: Any) -> int:
+    if isinstance(built, nn.Module):  # which is all of its parts
+        return sum(p.numel() for p in built.parameters())
     parts = (built.unet, built.vae) if hasattr(built, "unet") else (built,)
     return sum(p.numel() for part in parts for p in part.parameters())
 
@@ -316,6 +288,8 @@ def tflops(peer: Peer, resolution: int) -> float:
         with torch.inference_mode(), flops.counted(found):
             built.eval()(torch.empty(1, 3, edge, edge, device="meta"))
         return found["total"]
+    if isinstance(built, JointPeer):
+        return built.tflops(edge, peer.steps, peer.members)
     encoder, unet, decoder = {}, {}, {}
     cells, channels = edge // built.vae_scale_factor, built.vae.config.latent_channels
     latent = torch.empty(1, 2 * channels, cells, cells, device="meta")

@@ -27,6 +27,6 @@ ROWS: tuple[Row, ...] = (
     Row("DepthAnythingv2", 1, 1, 0.07, 2.82, True),
     Row("DSINE", 1, 1, 0.18, 2.23, False),
     Row("Marigold", 1, 10, 0.79, 6.95, True),
-    Row("GeoWizard", 1, 1, 1.32, 6.81, False),
+    Row("GeoWizard", 1, 1, 1.32, 6.81, True),
     Row("DepthFM", 1, 2, 0.41, 6.97, True),
 )

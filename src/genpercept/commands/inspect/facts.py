@@ -14,6 +14,7 @@ from genpercept.checkpoints.parts import MANIFEST, Header, PartPlugin, no_model_
 from genpercept.checkpoints.weights import lone_file
 from genpercept.commands.inspect.report import Given, Part, Report
 from genpercept.core.registry import Registry
+from genpercept.models import image_prompt
 from genpercept.models.backbones import BACKBONES
 from genpercept.models.codecs import CODECS, ends
 from genpercept.models.heads import HEADS
@@ -210,6 +211,10 @@ def _public(folder: Path, report: Report, given: Given) -> None:
             report.parts.append(_part(folder, name, name, given, None)[0])
     if (folder / "vae").is_dir():
         report.parts.append(_part(folder, "vae", "vae", given, CODECS.find("kl"))[0])
+    if (folder / image_prompt.FOLDER).is_dir():
+        from genpercept.models.image_encoder import PLUGIN  # transformers', which other models do without
+
+        report.parts.append(_part(folder, image_prompt.FOLDER, image_prompt.FOLDER, given, PLUGIN)[0])
     if not part.problem:
         _family(folder, report, given)
 

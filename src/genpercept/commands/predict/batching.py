@@ -42,7 +42,7 @@ class Item:
     beside: Beside = field(default_factory=Beside)
 
 
-Done = tuple[Item, Prediction]
+Done = tuple[Item, Prediction | dict[str, Prediction]]  # by task, where several are asked for
 Failed = tuple[Item, Exception]
 
 

@@ -14,23 +14,28 @@ from genpercept.commands.predict.request import Outcome, Request
 from genpercept.commands.predict.stopping import Stop
 from genpercept.commands.predict.stream import Stream
 from genpercept.imaging import write
+from genpercept.tasks import TASKS
 
 _CHECKS = 4  # files that are hashed at once
 
 
 def left_to_do(jobs: list[Job], model: Model, formats: tuple[str, ...] | None) -> tuple[list[Job], list[Job]]:
     """(to do, done): by the sidecars of an earlier run, and what the files hold."""
-    formats, task, request = formats or write.default_formats(model.kind), model.task, model.request
-    if not any(job.sidecar(task).exists() for job in jobs):
+    wanted = {task: formats or write.default_formats(TASKS.find(task).kind) for task in model.tasks}
+    request = model.request
+    if not any(job.sidecar(task).exists() for job in jobs for task in wanted):
         return jobs, []
     record, hashes, sha256 = request.record(), model.weights(check=True), weights.model_sha256(request)
+
+    def whole(job: Job) -> bool:
+        beside = _known(request, job)
+        return all(is_done(job, record, hashes, sha256, task, names, beside) for task, names in wanted.items())
+
     with ThreadPoolExecutor(_CHECKS, "check") as pool:
-        done = list(
-            pool.map(lambda job: is_done(job, record, hashes, sha256, task, formats, _known(request, job)), jobs)
-        )
+        done = list(pool.map(whole, jobs))
     return (
-        [job for job, whole in zip(jobs, done, strict=True) if not whole],
-        [job for job, whole in zip(jobs, done, strict=True) if whole],
+        [job for job, is_whole in zip(jobs, done, strict=True) if not is_whole],
+        [job for job, is_whole in zip(jobs, done, strict=True) if is_whole],
     )
 
 

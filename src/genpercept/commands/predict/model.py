@@ -20,7 +20,6 @@ from genpercept.core.devices import allow_tf32, pick_device
 from genpercept.core.said import say
 from genpercept.core.texts import one_line
 from genpercept.imaging.boxes import read_boxes
-from genpercept.imaging.prediction import Prediction
 from genpercept.models.detectors import DETECTORS, Detector
 from genpercept.pipeline import graphs
 from genpercept.pipeline.tiles.plan import Tiling
@@ -109,7 +108,18 @@ class Model:
         if self._pipes:
             return self._pipes[0].task
         folder, _, name = self.request.model_name.partition("/")
-        return self.request.task or (name if folder == "mini" and name in TASKS else None)
+        named = next(iter(self.request.tasks), None)
+        return named or (name if folder == "mini" and name in TASKS else None)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """All that are asked for; `task` is the first."""
+        return self.request.tasks or (self.task,)
+
+    @property
+    def tasks_named(self) -> tuple[str, ...]:
+        """As `task_named`: none where the model has to be loaded."""
+        return self.request.tasks or ((self.task_named,) if self.task_named else ())
 
     @property
     def kind(self) -> str:
@@ -168,8 +178,10 @@ class Model:
         plain = hasattr(pipe, "stride") and not getattr(pipe, "one_at_a_time", False)
         return min(threads, _MOST_STREAMS) if plain and self.on_cpu else 1
 
-    def predict(self, copy: int, images: list[np.ndarray], paths: list[Path], batch_size: int) -> list[Prediction]:
-        """One Prediction per image (H, W, 3). Each call has the same seed, so that a resumed run gives the same."""
+    def predict(self, copy: int, images: list[np.ndarray], paths: list[Path], batch_size: int) -> list[Any]:
+        """One Prediction per image (H, W, 3), or {task: Prediction} where several are asked for. Each call has the same seed,
+        so that a resumed run gives the same.
+        """
         request = self.request
         options: dict[str, Any] = {"processing_resolution": request.processing_resolution}
         options |= {"num_inference_steps": request.steps, "ensemble_size": request.ensemble_size}
@@ -191,7 +203,8 @@ class Model:
         self.load()
         if self._people is None and request.detector is not None:
             options["boxes"] = [self._detect(image) for image in images]
-        return self._pipes[copy](images, **options)
+        pipe: Any = self._pipes[copy]
+        return pipe(images, **options) if len(self.tasks) == 1 else pipe.joint(images, self.tasks, **options)
 
     def _check_people(self) -> None:
         """ValueError for boxes where the model has no use for them, or a detector that does not load: before any image."""
@@ -216,7 +229,9 @@ class Model:
             allow_tf32(request.tf32)
         if machine.offload and device == "cpu":
             raise ValueError("--offload moves parts off an accelerator, and here is only the CPU: leave it out")
-        task = None if request.model is None else request.task  # an embedded model's name has said it
+        task = (
+            None if request.model is None else next(iter(request.tasks), None)
+        )  # an embedded model's name has said it
         names = {"base": request.base, "family": request.family, "subfolder": request.subfolder, "task": task}
         names |= {"specialised": None if request.strips else request.specialised}  # not twice: see _in_strips
         names |= {"encoder": request.encoder, "decoder": request.decoder}
@@ -233,9 +248,10 @@ class Model:
         pipe: Any = self._load(
             request.model_name, torch_dtype=dtype, device="cpu" if machine.offload else device, **given
         )
-        if request.task not in (None, pipe.task):
+        does = getattr(pipe, "tasks", (pipe.task,)) if len(request.tasks) > 1 else (pipe.task,)
+        if other := [name for name in request.tasks if name not in does]:
             raise ValueError(
-                f"{request.model_name} does {pipe.task}, not {request.task}: leave --task out, or name another model"
+                f"{request.model_name} does {' and '.join(does)}, not {other[0]}: leave --task out, or name another model"
             )
         if request.strips:
             pipe = self._in_strips(pipe)

@@ -44,7 +44,9 @@ _NUMBER = re.compile(r"[+-]?[0-9]*\.?[0-9]+")
 )
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @shared.model(help="Embedded name, folder or hub id.  [default: mini/depth]")
-@shared.model_source()
+@shared.model_source(
+    task="Task, where the model does not say, or several that it answers at once: depth,normals; alone: the embedded mini/T."
+)
 @shared.out(help="Folder for DIR/<stem>_<task>.<ext>; or, of one image, a file.png, or - for stdout.")
 @click.option(
     "--recursive",

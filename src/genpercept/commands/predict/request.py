@@ -28,6 +28,7 @@ class Request:
     fov: degrees, None: by EXIF, or 60. fit: a file or folder of known distances (genpercept.imaging.known), fit_scale:
     metres for each unit of it. mesh_vertices: of a mesh at most.
     tiles, overlap, refine: as the pipeline's call has them.
+    task: or several, with commas, for a model that answers them at once.
     resize_mode: as the pipeline's call has it. noise: a .npy file, (runs, 4, h, w): what to start from in place of the seed's.
     """
 
@@ -62,6 +63,11 @@ class Request:
     refine: bool = False
     resize_mode: str = "fit"
     noise: str | None = None
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Those that are named, each once."""
+        return tuple(dict.fromkeys(name.strip() for name in (self.task or "").split(",") if name.strip()))
 
     @property
     def model_name(self) -> str:
@@ -159,8 +165,11 @@ def check(request: Request, machine: Machine, formats: Iterable[str] | None) -> 
         raise ValueError("--overlap: is of tiles, and there are none: add --tiles, or leave it out")
     if not 0 <= request.box_score <= 1:
         raise ValueError(f"box score {request.box_score:g}: must lie between 0 and 1")
-    if request.task is not None and request.task not in TASKS:
-        TASKS.find(request.task)  # which says what there is
+    for name in request.tasks:
+        if name not in TASKS:
+            TASKS.find(name)  # which says what there is
+    if len(request.tasks) > 1 and request.model is None:
+        raise ValueError(f"--task {request.task}: no embedded model answers several tasks at once: name one by --model")
     if request.task is not None and request.model is None:
         hub.embedded_for(request.task)
     dtypes.check(request.dtype)

@@ -95,7 +95,7 @@ def run(
             complain(f"genpercept: error: {lost_line(places.out, why, outcome.done + outcome.skipped)}")
             return 1 if outcome.done + outcome.skipped else 2
     if processes.first():
-        _tell(jobs, out, outcome)
+        _tell(jobs, out, outcome, request.tasks)
         _complain(jobs, outcome)
     return outcome.exit_code
 
@@ -132,37 +132,46 @@ def _complain(jobs: Sequence[Job], outcome: Outcome) -> None:
         complain(f"genpercept: error: {failure}")
 
 
-def _tell(jobs: list[Job], out: Path, outcome: Outcome) -> None:
+def _tell(jobs: list[Job], out: Path, outcome: Outcome, tasks: tuple[str, ...] = ()) -> None:
     """What lies where: the folder, and the files of its first image. For --json, all."""
-    said.result(lambda: _document(jobs, out, outcome))
+    said.result(lambda: _document(jobs, out, outcome, tasks))
     good = next((job for job in jobs if job not in outcome.failed), None)
     if good is None or str(out) == ends.STREAM or out.name.startswith(_SHOWN):
         return
-    names = [path.name for path in _files(good).values()]
+    names = [path.name for path in _files(good, tasks).values()]
     if good.file:
         said.wrote(good.stem.with_name(good.file))
     elif names:
         said.wrote(out, f"{', '.join(names)}{', ...' if len(jobs) > 1 else ''}")
 
 
-def _files(job: Job) -> dict[str, Path]:
-    """{format: file} of the image's results, and of "json", which tells of them; nothing where they are not there."""
+def _files(job: Job, tasks: tuple[str, ...] = ()) -> dict[str, Path]:
+    """{format: file} of the image's results, and of "json", which tells of them; nothing where they are not there.
+
+    tasks: where they are several, {"task format": file} of each.
+    """
     if job.file:
         path = job.stem.with_name(job.file)
         return {path.suffix.lstrip("."): path}
+    if len(tasks) > 1:
+        found = {task: _told(job.sidecar(task)) for task in tasks}
+        return {f"{task} {format}": path for task, files in found.items() for format, path in files.items()}
     beside = job.stem.parent.glob(f"{glob.escape(job.stem.name)}_*.json")
-    sidecar = max(beside, key=lambda path: path.stat().st_mtime_ns, default=None)  # other tasks may have theirs
+    return _told(max(beside, key=lambda path: path.stat().st_mtime_ns, default=None))  # other tasks may have theirs
+
+
+def _told(sidecar: Path | None) -> dict[str, Path]:
     if sidecar is None or not (about := sidecars.read(sidecar)):
         return {}
     return {**{format: sidecar.with_name(name) for format, name in about["files"].items()}, "json": sidecar}
 
 
-def _document(jobs: Sequence[Job], out: Path, outcome: Outcome) -> dict[str, Any]:
+def _document(jobs: Sequence[Job], out: Path, outcome: Outcome, tasks: tuple[str, ...]) -> dict[str, Any]:
     """The result, for programs."""
     images = [
         {"image": str(job.path), "error": outcome.failed[job]}
         if job in outcome.failed
-        else {"image": str(job.path), "files": {format: str(path) for format, path in _files(job).items()}}
+        else {"image": str(job.path), "files": {format: str(path) for format, path in _files(job, tasks).items()}}
         for job in jobs
     ]
     counts = {"predicted": outcome.done, "skipped": outcome.skipped, "failed": outcome.failures}
@@ -188,6 +197,8 @@ def _all(
     request = space.located(request, len(jobs))
     if len(jobs) + len(clips) > 1 and (end.file or end.stdout):
         raise ValueError(f"--out {how.out}: one file for {len(jobs) + len(clips)} images: name a folder")
+    if len(request.tasks) > 1 and (end.file or end.stdout):
+        raise ValueError(f"--out {how.out}: one file for tasks {' and '.join(request.tasks)}: name a folder")
     plan.refuse(jobs, clips, asked, request, end, how, engine == "ray" or processes.several())
     if (end.stdout or any(job.given for job in jobs)) and (processes.several() or engine == "ray"):
         raise ValueError("-: stdin and stdout are one process's: leave out --engine ray, accelerate and torchrun")

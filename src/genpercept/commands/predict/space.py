@@ -80,7 +80,7 @@ def placed(prediction: Prediction, found: Beside) -> Prediction:
         meta["camera"] = found.camera.to_meta()
     if found.version is not None:
         meta["known"] = found.version
-    if found.known is None:
+    if found.known is None or KINDS[prediction.kind].distance is None:  # normals, say, of a model that answers both
         return prediction.told(meta)
     fitted = prediction.fit(found.known)
     return fitted.told({**fitted.meta, **meta})

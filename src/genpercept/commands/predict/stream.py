@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from typing import Any
@@ -25,6 +25,7 @@ from genpercept.commands.predict.space import Beside
 from genpercept.commands.predict.stopping import Stop
 from genpercept.core.devices import cores, set_threads, threads
 from genpercept.imaging import write
+from genpercept.imaging.kinds import KINDS
 from genpercept.imaging.prediction import Prediction
 from genpercept.imaging.read import read_photograph
 from genpercept.tasks import TASKS
@@ -64,10 +65,9 @@ class Stream:
     ) -> None:
         self._jobs, self._model, self._outcome, self._progress = jobs, model, outcome, progress
         self._output, self._inputs, self._on_end = output, (*jobs, *inputs), on_end
-        self._formats, self._stop = output.formats, stop or Stop()
-        if (task := model.task_named) is not None:  # what is refused needs no model
-            space.check(model.request, TASKS.find(task).kind, output.seen is not None)
-            self._formats = self._formats or write.default_formats(TASKS.find(task).kind)
+        self._stop = stop or Stop()
+        self._formats = self._formats_of(model.tasks_named)  # by task: what is refused needs no model
+        self._check_space([TASKS.find(task).kind for task in model.tasks_named])
         self._left = iter(jobs)
         self._more = bool(jobs)
         self._reading: deque[tuple[Job, Future[_Read]]] = deque()
@@ -142,9 +142,12 @@ class Stream:
         with self._stop.patience(False):  # a download may take long
             model.load()
         self._total = threads()
-        self._formats = write.check_formats(self._formats or write.default_formats(model.kind), model.kind)
-        space.check(model.request, model.kind, self._output.seen is not None)
-        protect_inputs(self._inputs, model.task, self._formats)
+        self._formats = self._formats_of(model.tasks)
+        kinds = {task: model.kind if task == model.task else TASKS.find(task).kind for task in self._formats}
+        self._check_space(list(kinds.values()))
+        for task, formats in self._formats.items():
+            write.check_formats(formats, kinds[task])
+            protect_inputs(self._inputs, task, formats)
         each = max(1, self._total // model.copies) if model.on_cpu else self._total
         self._copy_streams = min(model.streams(each), len(self._jobs))
         self._threads = max(1, each // self._copy_streams)
@@ -210,10 +213,10 @@ class Stream:
             self._alone = False
             done, failed = future.result()
             self._outcome.predicted += len(done)
-            for item, prediction in done:
-                raw = 0 if prediction.raw is None else prediction.raw.nbytes
-                size = item.image.nbytes + prediction.values.nbytes + raw + self._scratch(item)
-                self._writing.append((item.job, size, writers.submit(self._save, item, prediction)))
+            for item, found in done:
+                by_task = found if isinstance(found, dict) else {self._model.task: found}
+                size = item.image.nbytes + sum(map(_bytes, by_task.values())) + self._scratch(item)
+                self._writing.append((item.job, size, writers.submit(self._save, item, by_task)))
             for item, error in failed:
                 self._fail(item.job, error)
         for error in self._count_written():
@@ -222,7 +225,7 @@ class Stream:
     def _scratch(self, item: Item) -> int:
         """Bytes that writing the image's points and meshes takes."""
         pixels = item.image.shape[0] * item.image.shape[1]
-        each = max((write.FORMATS[name].scratch for name in self._formats or ()), default=0)
+        each = max((write.FORMATS[name].scratch for names in self._formats.values() for name in names), default=0)
         return each * min(pixels, self._model.request.mesh_vertices)
 
     def _count_written(self) -> list[OSError]:
@@ -250,36 +253,52 @@ class Stream:
 
     def _check_free(self, job: Job) -> None:
         """ValueError where the image's results would take the place of files that are not its own."""
-        if self._output.overwrite or self._formats is None:
-            return
-        uncertain = self._model.request.ensemble_size > 1 and "npz" not in self._formats
-        if line := refusal(job, self._model.task, self._formats, uncertain=uncertain):
-            raise ValueError(line)
+        for task, formats in self._formats.items() if not self._output.overwrite else ():
+            uncertain = self._model.request.ensemble_size > 1 and "npz" not in formats
+            if line := refusal(job, task, formats, uncertain=uncertain):
+                raise ValueError(line)
+
+    def _formats_of(self, tasks: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """The formats of each task's results: as asked for, or those of its kind."""
+        return {task: self._output.formats or write.default_formats(TASKS.find(task).kind) for task in tasks}
 
     def _read(self, job: Job) -> _Read:
         """The image, which version of its file this is, and what is known beside it."""
-        if self._model.task_named is not None:
-            self._check_free(job)
+        self._check_free(job)
         version: dict[str, Any] = {}
         with suppress(OSError):  # reading says it better
             version = source(job)
         image, camera = read_photograph(job.path)
         return image, version, space.beside(self._model.request, job, (image.shape[0], image.shape[1]), camera)
 
-    def _save(self, item: Item, prediction: Prediction) -> None:
+    def _save(self, item: Item, predictions: dict[str, Prediction]) -> None:
         self._check_free(item.job)  # once more: it has taken a while
+        for task, prediction in predictions.items():
+            self._save_one(item, task, prediction)
+
+    def _save_one(self, item: Item, task: str, prediction: Prediction) -> None:
         model, job = self._model, item.job
         traced = {"input": item.version, "request": model.request.record(), "weights": model.weights()}
-        names = {name: job.file for name in self._formats or () if job.file}
+        names = {name: job.file for name in self._formats[task] if job.file}
         told = space.placed(prediction, item.beside)
         told = told.told({**told.meta, **traced})
         told.save(
-            job.sidecar(model.task),  # with a suffix of ours, dots in names stay
-            self._formats,
+            job.sidecar(task),  # with a suffix of ours, dots in names stay
+            self._formats[task],
             image=item.image,
             name=job.name,
             names=names,
             vertices=model.request.mesh_vertices,
         )
-        if self._output.seen is not None:
+        if self._output.seen is not None and KINDS[told.kind].distance is not None:
             self._output.seen(job.stem.name, told, item.image)
+
+    def _check_space(self, kinds: Sequence[str]) -> None:
+        """ValueError where distances are asked of kinds of which none tells them."""
+        if kinds:
+            told = next((kind for kind in kinds if KINDS[kind].distance is not None), kinds[0])
+            space.check(self._model.request, told, self._output.seen is not None)
+
+
+def _bytes(prediction: Prediction) -> int:
+    return prediction.values.nbytes + (0 if prediction.raw is None else prediction.raw.nbytes)

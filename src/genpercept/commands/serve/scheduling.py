@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from genpercept.commands.predict import batching
 from genpercept.commands.predict.batching import ALONE, Item, run_batch
@@ -97,8 +97,8 @@ class Scheduler:
             try:
                 model = lane.model.asking(**batch[0].computed)
                 done, failed = run_batch(batch, model, 0, lane.limits, lane.threads)
-                for item, prediction in done:
-                    self._tell(item, prediction)
+                for item, prediction in done:  # a server's model answers one task
+                    self._tell(item, cast(Prediction, prediction))
                 for item, error in failed:
                     self._tell(item, error)
             except BaseException as error:  # noqa: BLE001  those who wait must be told, whatever it is

@@ -50,7 +50,10 @@ class Paradigm(Protocol):
         ...
 
     def label_channels(self, latent_channels: int) -> int:
-        """Channels of the label latent, and of the noise it starts from: more than one image's where it predicts several."""
+        """Channels of the noise that the label latent starts from: of one image, or of several where it predicts several
+
+        together, each from noise of its own.
+        """
         ...
 
     def training_pair(self, z_x: Tensor, z_y: Tensor, rng: Rng) -> tuple[Tensor, Tensor, Tensor]:

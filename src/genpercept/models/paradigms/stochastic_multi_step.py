@@ -31,7 +31,8 @@ class StochasticMultiStep(MultiStep):
 
     zero_terminal_snr: the schedule rescaled so that the last step is pure noise (Marigold v1-1). sampler: ddim (eta 0), or lcm
     (multistep consistency sampling). start: noise, or zeros (E2E-FT: then nothing is random). targets: label images that are
-    predicted together, their latents beside each other (Marigold's intrinsic images).
+    predicted together, their latents beside each other (Marigold's intrinsic images). shared_noise: they all start from one
+    and the same noise (GeoWizard).
 
     Training only: multires_strength in [0, 1] adds coarser noise to the noise (0: none; Marigold 0.9), multires_annealed
     scales it by t / T, multires_downscale chooses the coarser sizes.
@@ -45,6 +46,7 @@ class StochasticMultiStep(MultiStep):
     timestep_scaling: float = 10.0
     start: str = "noise"
     targets: int = 1
+    shared_noise: bool = False
     multires_strength: float = 0.0
     multires_annealed: bool = True
     multires_downscale: str = "original"
@@ -59,7 +61,7 @@ class StochasticMultiStep(MultiStep):
         check_choice("start", self.start, STARTS)
         check_integer("targets", self.targets, 1, MAX_TARGETS)
         check_choice("multires_downscale", self.multires_downscale, equations.DOWNSCALES)
-        for name in ("set_alpha_to_one", "zero_terminal_snr", "multires_annealed"):
+        for name in ("set_alpha_to_one", "zero_terminal_snr", "multires_annealed", "shared_noise"):
             check_flag(name, getattr(self, name))
         check_integer("original_inference_steps", self.original_inference_steps, 1, equations.TRAIN_STEPS)
         for name, value, high in (
@@ -72,6 +74,8 @@ class StochasticMultiStep(MultiStep):
             raise ValueError(
                 f"zero_terminal_snr with betas={self.betas}: every step is pure noise already; leave it out"
             )
+        if self.shared_noise and self.sampler == "lcm":
+            raise ValueError("shared_noise with sampler='lcm': that sampler adds noise between its steps; take ddim")
         if self.start == "zeros" and self.sampler == "lcm":
             raise ValueError("start='zeros' with sampler='lcm': that sampler adds noise between its steps; take ddim")
         if self.prediction_type == "epsilon" and not float(self.abar[-1]) > 0:
@@ -106,7 +110,11 @@ class StochasticMultiStep(MultiStep):
         return (1 + self.targets) * latent_channels
 
     def label_channels(self, latent_channels: int) -> int:
-        return self.targets * latent_channels
+        return latent_channels if self.shared_noise else self.targets * latent_channels
+
+    def _for_all(self, noise_BCHW: Tensor) -> Tensor:
+        """Noise for the latents of all targets, beside each other."""
+        return noise_BCHW.repeat(1, self.targets, 1, 1) if self.shared_noise else noise_BCHW
 
     def training_pair(self, z_x: Tensor, z_y: Tensor, rng: Rng) -> tuple[Tensor, Tensor, Tensor]:
         """concat(z_x, sqrt(abar) z_y + sqrt(1 - abar) eps) at a random t, and the target of the prediction type.
@@ -117,7 +125,8 @@ class StochasticMultiStep(MultiStep):
             return self._pair_from_zeros(z_x, z_y)
         t = self.random_timestep(rng)
         abar = self.abar[t]
-        noise = self._training_noise(z_y.shape[1:], t, rng).to(z_y)
+        shape = torch.Size((self.label_channels(z_y.shape[1] // self.targets), *z_y.shape[2:]))
+        noise = self._for_all(self._training_noise(shape, t, rng)).to(z_y)
         x = torch.cat([z_x, equations.diffuse(z_y, noise, abar)], dim=1)
         return x, t.to(z_x.device), equations.training_target(self.prediction_type, z_y, noise, abar)
 
@@ -158,13 +167,13 @@ class StochasticMultiStep(MultiStep):
         """From noise (`latents`, or else rng's) or zeros through `steps` steps of the sampler. float32 throughout."""
         shape = (self.label_channels(z_x.shape[1]), *z_x.shape[2:])
         if self.start == "zeros":
-            latents = z_x.new_zeros((len(z_x), *shape))
+            latents = z_x.new_zeros((len(z_x), *shape))  # as good as noise for all that follows
         elif latents is None:
             if rng is None:
                 raise ValueError("stochastic_multi_step starts from noise: pass rng or latents")
             latents = rng.normal(shape)
         condition = z_x.float()
-        z_t = latents.to(condition)
+        z_t = self._for_all(latents.to(condition))
         sample = self._lcm if self.sampler == "lcm" else self._ddim
 
         def network(z_t: Tensor, t: int) -> Features:

@@ -31,7 +31,8 @@ class Family(Protocol):
     """`folder`, below, is a checkpoint's folder, or the file that it is all in (checkpoints.weights.lone_file)."""
 
     name: str
-    published: Mapping[str, str]  # repositories of the hub ("owner/name", or with "/subfolder") and their tasks
+    # Repositories of the hub ("owner/name", or with "/subfolder") and their tasks; several, with commas, where it answers both
+    published: Mapping[str, str]
     base: str  # the model that gives what its checkpoints lack, in words
 
     @property

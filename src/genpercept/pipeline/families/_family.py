@@ -81,7 +81,9 @@ class UNetFamily(Options, ABC):
         head = self.load_head(layout, unet, torch_dtype, allow_pickle=pickle)
         vae = self.load_vae(layout, origin, torch_dtype, allow_pickle=pickle)
         embedding = self.prompt(layout, origin, allow_pickle=pickle)
+        encoder = self.load_image_encoder(layout, torch_dtype, allow_pickle=pickle)
         info: dict[str, Any] = {
+            "task": task,
             "family": self.name,
             "prompt": "",
             "prompt_tokens": int(embedding.shape[1]),
@@ -94,7 +96,13 @@ class UNetFamily(Options, ABC):
         info |= settings
         name, module = head or (None, None)
         return GenPerceptPipeline.from_parts(
-            unet=unet, vae=vae, prompt_embeds=embedding, task=task, head=name, head_module=module, **info
+            unet=unet,
+            vae=vae,
+            prompt_embeds=embedding,
+            head=name,
+            head_module=module,
+            image_encoder_module=encoder,
+            **info,
         )
 
     # ---- what a family may do in its own way -----------------------------------------------------------------------
@@ -122,6 +130,10 @@ class UNetFamily(Options, ABC):
     def called(self, layout: Layout) -> Path:
         """The folder by which predictions call the model."""
         return layout.root
+
+    def load_image_encoder(self, layout: Layout, dtype: torch.dtype | None, *, allow_pickle: bool) -> nn.Module | None:
+        """What embeds the image in the prompt's place; None for a prompt."""
+        return None
 
     def pads(self, layout: Layout) -> bool:
         """Whether the empty prompt is padded to the tokenizer's full length."""

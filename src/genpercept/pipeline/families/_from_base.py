@@ -115,6 +115,8 @@ def _check_base(layout: Layout, base: Base) -> None:
 
 def refuse_untouched(layout: Layout, base: Base, *, allow_pickle: bool = False) -> None:
     """ValueError when every tensor of the U-Net that its base has, too, is the base's. Stops at the first difference."""
+    if not (base.folder / "unet").is_dir():
+        return
     theirs = _lazily(base.folder / "unet", allow_pickle)
     ours = _lazily(layout.unet, allow_pickle)
     if not theirs.keys() & ours.keys():
@@ -162,12 +164,12 @@ def load_vae(layout: Layout, base: Base | None, dtype: torch.dtype | None, *, al
     return parts.load_part(CODECS.find("kl"), folder, dtype, extra=extra, allow_pickle=allow_pickle)
 
 
-def prompt(layout: Layout, base: Base | None, *, pad: bool, allow_pickle: bool = False) -> Tensor:
-    """The empty prompt's embedding, (1, tokens, width), by the checkpoint's own text encoder or its base's."""
-    if stored := layout.part(EMPTY_TEXT):
+def prompt(layout: Layout, base: Base | None, words: str = "", *, pad: bool, allow_pickle: bool = False) -> Tensor:
+    """The embedding of `words`, (1, tokens, width), by the checkpoint's own text encoder or its base's."""
+    if not words and (stored := layout.part(EMPTY_TEXT)):
         return _stored_prompt(stored, layout.text_width)
     source = layout.part(*_TEXT) or _of_base(layout, base, "text_encoder").parent
-    found = text.embed(*text.load(source, allow_pickle=allow_pickle), "", pad=pad)
+    found = text.embed(*text.load(source, allow_pickle=allow_pickle), words, pad=pad)
     if found.shape[-1] != layout.text_width:
         raise ValueError(
             f"{layout.unet}: its cross-attention reads text of width {layout.text_width}, but {source / 'text_encoder'} "

@@ -63,7 +63,7 @@ class Layout:
 
     @property
     def class_width(self) -> int:
-        """Of the class labels that a projection embeds (Lotus), 0 without one."""
+        """Of the class labels that a projection embeds (Lotus, GeoWizard), 0 without one."""
         return self._edge("class_embedding.linear_1.weight", 1, "") if self.has_class_embedding else 0
 
     @property

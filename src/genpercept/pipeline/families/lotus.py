@@ -1,8 +1,9 @@
 """Lotus (He et al. 2024): the network answers with the label's latent itself, in one step at t = 999.
 
 D starts from the image alone, G from noise beside it. A class embedding switches between predicting and restoring the
-image; the labels here are the former's. The public code draws from the VAE's posterior; here it is its mean, so that D
-gives one answer. Normals: trained on x left, y up, z towards the viewer (its loaders negate Hypersim's x).
+image; the labels here are the former's. GeoWizard v2's U-Net has the shapes of G's: only names tell them apart. The public
+code draws from the VAE's posterior; here it is its mean, so that D gives one answer. Normals: trained on x left, y up, z
+towards the viewer (its loaders negate Hypersim's x).
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ class Lotus(UNetFamily):
             return None
         kind = "D" if layout.in_channels == 4 else "G"
         why = f"class embedding of width {len(SWITCH)} and {layout.in_channels} input channels: Lotus-{kind}"
-        return Candidate(self.name, LOOK_ALIKE, why, sure=True)
+        sure = kind == "D" or layout.pipeline.startswith("Lotus")
+        return Candidate(self.name, LOOK_ALIKE, why, sure)
 
     def settings(self, layout: Layout, base: Base | None, task: str) -> dict[str, Any]:
         decided = {

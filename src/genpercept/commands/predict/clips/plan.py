@@ -158,6 +158,10 @@ def refuse(
     for flag, wanted in (("--fit", request.fit is not None), ("--show", how.seen is not None)):
         if wanted:
             raise ValueError(f"{flag}: is of images, and {first} is a film: leave it out, or give frames one by one")
+    if len(request.tasks) > 1:
+        raise ValueError(
+            f"--task {request.task}: {first} is a film, of which one task is predicted at a time: name one"
+        )
     if asked.rate is not None and not any(clip.files for clip in clips):
         raise ValueError(f"--fps: {first} has a rate of its own: leave it out")
     if end.file and not film_out:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -181,7 +181,7 @@ def _network(model: Model) -> Iterator[Any]:
                 done, failed = future.result()
                 if failed:
                     raise failed[0][1]
-                found |= {id(item): prediction for item, prediction in done}
+                found |= {id(item): cast(Prediction, prediction) for item, prediction in done}
             return [found[id(item)] for item in items]
 
         try:
