@@ -94,11 +94,6 @@ def _marigold(peer: Peer) -> Any:
     return pipe
 
 
-def _geowizard(peer: Peer) -> nn.Module:
-    """GeoWizard v1: both rows of a joint U-Net, told of the image by CLIP's embedding."""
-    return JointPeer(configurations("sd21", "kl")["vae"])
-
-
 class _Flow(nn.Module):
     """DepthFM: encoder, a few steps of the U-Net for each of several starts, decoder, and the mean of what it gives."""
 
@@ -234,7 +229,7 @@ def _depth_pro(peer: Peer) -> nn.Module:
 
 _BUILDERS: dict[str, Callable[[Peer], Any]] = {
     "marigold": _marigold,
-    "geowizard": _geowizard,
+    "geowizard": lambda peer: JointPeer(configurations("sd21", "kl")["vae"]),
     "depthfm": _depthfm,
     "depth-anything": _depth_anything,
     "dpt": _dpt,
@@ -243,11 +238,7 @@ _BUILDERS: dict[str, Callable[[Peer], Any]] = {
 }
 
 _MARIGOLD = (949_576_107, 949.6, "Stable Diffusion 2's U-Net, 4 more input channels, and its autoencoder")
-_GEOWIZARD = (
-    1_248_806_315,
-    1248.8,
-    "its training code's configuration, counted; autoencoder and CLIP's ViT-L/14 with it",
-)
+_GEOWIZARD = (1_248_806_315, 1248.8, "its training code's configuration, an autoencoder and CLIP's ViT-L/14")
 _DEPTHFM = (*_MARIGOLD[:2], "arguments in its checkpoint, and Stable Diffusion 1.5's autoencoder")
 _ANYTHING = "README of Depth Anything V2"
 PEERS: tuple[Peer, ...] = (
