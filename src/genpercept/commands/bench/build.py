@@ -15,7 +15,6 @@ from genpercept.commands.bench.setting import DECODERS, UNETS, Setting
 from genpercept.core import dtypes
 from genpercept.core.files import read_json
 from genpercept.core.modules import config_of
-from genpercept.models import image_encoder
 from genpercept.models.backbones import BACKBONES
 from genpercept.models.backbones.sd21 import SD21_CONFIG
 from genpercept.models.codecs import CODECS, guided
@@ -138,6 +137,10 @@ def on_meta(pipe: GenPerceptPipeline) -> GenPerceptPipeline:
         unet = again(BACKBONES.find(info["backbone"]), pipe.unet)
         vae = again(CODECS.find(info["codec"]), pipe.vae)
         head = again(HEADS.find(info["head"]), pipe.head)
-        encoder = again(image_encoder.PLUGIN, pipe.image_encoder)
+        encoder = None
+        if pipe.image_encoder is not None:
+            from genpercept.models.image_encoder import PLUGIN  # transformers', which others do without
+
+            encoder = again(PLUGIN, pipe.image_encoder)
     assert unet is not None
     return GenPerceptPipeline(unet, vae, pipe.prompt_embeds, info, head, encoder)

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from genpercept.commands.bench import flops, machine
 from genpercept.commands.bench.build import configurations
 from genpercept.commands.bench.clock import timed
-from genpercept.commands.bench.joint_peer import JointPeer
 from genpercept.commands.bench.setting import Effort, Setting
 from genpercept.core import dtypes
 from genpercept.core.names import hint
@@ -130,6 +129,12 @@ def _depthfm(peer: Peer) -> nn.Module:
     return _Flow(UNet2DConditionModel.from_config(unet), vae, unet["cross_attention_dim"])
 
 
+def _geowizard(peer: Peer) -> nn.Module:
+    from genpercept.commands.bench.joint_peer import JointPeer
+
+    return JointPeer(configurations("sd21", "kl")["vae"])
+
+
 _DINOV2 = {"depth-anything-v2-small": (384, 12, 6), "depth-anything-v2-base": (768, 12, 12)}
 _DINOV2["depth-anything-v2-large"] = (1024, 24, 16)  # width, layers, heads
 _NECKS = {384: (64, [48, 96, 192, 384]), 768: (128, [96, 192, 384, 768]), 1024: (256, [256, 512, 1024, 1024])}
@@ -229,7 +234,7 @@ def _depth_pro(peer: Peer) -> nn.Module:
 
 _BUILDERS: dict[str, Callable[[Peer], Any]] = {
     "marigold": _marigold,
-    "geowizard": lambda peer: JointPeer(configurations("sd21", "kl")["vae"]),
+    "geowizard": _geowizard,
     "depthfm": _depthfm,
     "depth-anything": _depth_anything,
     "dpt": _dpt,
@@ -297,7 +302,7 @@ def tflops(peer: Peer, resolution: int) -> float:
         with torch.inference_mode(), flops.counted(found):
             built.eval()(torch.empty(1, 3, edge, edge, device="meta"))
         return found["total"]
-    if isinstance(built, JointPeer):
+    if peer.family == "geowizard":
         return built.tflops(edge, peer.steps, peer.members)
     encoder, unet, decoder = {}, {}, {}
     cells, channels = edge // built.vae_scale_factor, built.vae.config.latent_channels
