@@ -137,5 +137,10 @@ def on_meta(pipe: GenPerceptPipeline) -> GenPerceptPipeline:
         unet = again(BACKBONES.find(info["backbone"]), pipe.unet)
         vae = again(CODECS.find(info["codec"]), pipe.vae)
         head = again(HEADS.find(info["head"]), pipe.head)
+        encoder = None
+        if pipe.image_encoder is not None:
+            from genpercept.models.image_encoder import PLUGIN  # transformers', which others do without
+
+            encoder = again(PLUGIN, pipe.image_encoder)
     assert unet is not None
-    return GenPerceptPipeline(unet, vae, pipe.prompt_embeds, info, head)
+    return GenPerceptPipeline(unet, vae, pipe.prompt_embeds, info, head, encoder)

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from genpercept.commands.bench import flops, machine
 from genpercept.commands.bench.build import configurations
 from genpercept.commands.bench.clock import timed
-from genpercept.commands.bench.joint_peer import JointPeer
 from genpercept.commands.bench.setting import Effort, Setting
 from genpercept.commands.bench.whole_peers import TOKENS, Flow, InLatents
 from genpercept.core import dtypes
@@ -93,11 +92,6 @@ def _marigold(peer: Peer) -> Any:
     return pipe
 
 
-def _geowizard(peer: Peer) -> nn.Module:
-    """GeoWizard v1: both rows of a joint U-Net, told of the image by CLIP's embedding."""
-    return JointPeer(configurations("sd21", "kl")["vae"])
-
-
 def _depthfm(peer: Peer) -> nn.Module:
     """DepthFM: Stable Diffusion 2's U-Net on 8 channels with 8 heads on every level, 1.5's autoencoder, a stored prompt."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -106,6 +100,12 @@ def _depthfm(peer: Peer) -> nn.Module:
     unet = configs["unet"] | {"in_channels": 2 * configs["vae"]["latent_channels"], "attention_head_dim": 8}
     vae = AutoencoderKL.from_config(configs["vae"])
     return Flow(UNet2DConditionModel.from_config(unet), vae, unet["cross_attention_dim"])
+
+
+def _geowizard(peer: Peer) -> nn.Module:
+    from genpercept.commands.bench.joint_peer import JointPeer
+
+    return JointPeer(configurations("sd21", "kl")["vae"])
 
 
 _DINOV2 = {"depth-anything-v2-small": (384, 12, 6), "depth-anything-v2-base": (768, 12, 12)}
@@ -224,11 +224,7 @@ _BUILDERS: dict[str, Callable[[Peer], Any]] = {
 }
 
 _MARIGOLD = (949_576_107, 949.6, "Stable Diffusion 2's U-Net, 4 more input channels, and its autoencoder")
-_GEOWIZARD = (
-    1_248_806_315,
-    1248.8,
-    "its training code's configuration, counted; autoencoder and CLIP's ViT-L/14 with it",
-)
+_GEOWIZARD = (1_248_806_315, 1248.8, "its training code's configuration, an autoencoder and CLIP's ViT-L/14")
 _DEPTHFM = (*_MARIGOLD[:2], "arguments in its checkpoint, and Stable Diffusion 1.5's autoencoder")
 _ANYTHING = "README of Depth Anything V2"
 PEERS: tuple[Peer, ...] = (
@@ -288,7 +284,7 @@ def tflops(peer: Peer, resolution: int) -> float:
         with torch.inference_mode(), flops.counted(found):
             built.eval()(torch.empty(1, 3, edge, edge, device="meta"))
         return found["total"]
-    if isinstance(built, JointPeer):
+    if peer.family == "geowizard":
         return built.tflops(edge, peer.steps, peer.members)
     encoder, unet, decoder = {}, {}, {}
     cells, channels = edge // built.vae_scale_factor, built.vae.config.latent_channels

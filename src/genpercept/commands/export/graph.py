@@ -46,7 +46,7 @@ class OneStepGraph(nn.Module):
 def build(pipe: GenPerceptPipeline, dtype: torch.dtype = torch.float32) -> OneStepGraph:
     """The network of `pipe` with weights of this dtype. ValueError with the reason for pipelines that are not one step."""
     info = {k: v for k, v in pipe.info.items() if k != pipeline.MARK}
-    plain = GenPerceptPipeline(pipe.unet, pipe.vae, pipe.prompt_embeds, info, pipe.head)
+    plain = GenPerceptPipeline(pipe.unet, pipe.vae, pipe.prompt_embeds, info, pipe.head, pipe.image_encoder)
     try:
         return OneStepGraph(pipeline.specialise(plain, dtype=dtype, layout="contiguous")).eval()
     except ValueError as error:
