@@ -144,6 +144,25 @@ def check(answer: Answer, folder: Path) -> None:
     assert names == {f"{stem}.json"}
 
 
+def test_the_boxes_of_a_sharper_answer(
+    desk: Desk, dropped: Photograph, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In tiles and refined, by both boxes as by the click; and it is another answer."""
+    plain, _ = asyncio.run(desk.ask(dropped, "noisy", desk.call("depth", "noisy", OWN)))
+    asked = desk.call("depth", "noisy", OWN, 1, True, True)
+    answer, _ = asyncio.run(desk.ask(dropped, "noisy", asked))
+    assert answer.prediction.meta["tiles"] and not np.array_equal(answer.prediction.values, plain.prediction.values)
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(same.command(asked, dropped).replace("\\\n", ""))
+    assert call(*words[1:])[0] == 0
+    check(answer, tmp_path / "results")
+    (tmp_path / "python").mkdir()
+    monkeypatch.chdir(tmp_path / "python")
+    os.link(tmp_path / dropped.name, tmp_path / "python" / dropped.name)
+    exec(same.python(asked, dropped), {})
+    check(answer, tmp_path / "python")
+
+
 def test_an_example_needs_no_file_of_the_visitor(
     desk: Desk, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,7 +182,7 @@ def test_an_example_needs_no_file_of_the_visitor(
 
 def test_what_the_app_was_started_with_is_in_the_boxes(dropped: Photograph) -> None:
     options = {"base": "my base", "specialised": False, "dtype": "bf16", "allow_pickle": True}
-    asked = same.Call("owner/m", "depth", "depth_affine", 512, 4, options)
+    asked = same.Call("owner/m", "depth", "depth_affine", 512, 4, options=options)
     dashed = Photograph("-x.jpg", b"", dropped.image, dropped.preview)
     line = same.command(asked, dashed).replace(" \\\n ", "")
     assert line == (
@@ -555,4 +574,5 @@ def test_what_lies_nowhere_is_not_shown_in_space() -> None:
         "depth_affine",
         "disparity_affine",
         "depth_metric",
+        "root_disparity_affine",
     ]

@@ -332,3 +332,27 @@ def test_a_mesh_by_the_photographs_camera(depth: Engine) -> None:
     given, wide = camera("&fov=90")
     assert given["source"] == "option" and given["fov"] == 90
     assert np.ptp(wide.vertices[:, 0]) > 2.5 * np.ptp(narrow.vertices[:, 0])
+
+
+def test_tiles_and_refined_edges(depth: Engine) -> None:
+    """As predict gives them; more tiles than are allowed, and what a task cannot do, are refused before the network runs."""
+    large = np.ascontiguousarray(data.astronaut()[:240, :320])
+
+    def ask(query: str, task: str = "depth", image: bytes = encoded(large)) -> httpx.Response:
+        async def asked() -> httpx.Response:
+            transport = httpx.ASGITransport(make_app(depth))
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                return await client.post(f"/v1/predict/{task}?{query}", content=image)
+
+        return asyncio.run(asked())
+
+    pipe = load("mini/depth", device="cpu")
+    for query, options in (
+        ("tiles=auto", {"tiles": "auto"}),
+        ("tiles=128&overlap=0.5&refine=true", {"tiles": 128, "overlap": 0.5, "refine": True}),
+    ):
+        with np.load(io.BytesIO(ask(f"format=npz&{query}").content)) as found:
+            np.testing.assert_array_equal(found["values"], pipe(large, **options).values)
+    assert "tiles of 320 x 240 pixels: at most 64" in refused(ask("tiles=16"), 422)
+    assert "must be at least 0 and below" in refused(ask("tiles=128&overlap=1"), 422)
+    assert refused(ask("tiles=many"), 422).startswith("tiles='many': ")

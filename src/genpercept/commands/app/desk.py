@@ -20,6 +20,7 @@ from genpercept.commands.app.store import Answer, Photograph, Store
 from genpercept.commands.serve.engine import Engine, ModelInfo, ModelSpec
 from genpercept.commands.serve.limits import Asked
 from genpercept.core.texts import one_line
+from genpercept.pipeline.tiles.plan import AUTO
 from genpercept.tasks import listed
 
 _log = logging.getLogger("genpercept.app")
@@ -46,13 +47,15 @@ class Desk:
     def models(self, task: str) -> list[ModelInfo]:
         return [info for info in self.engine.models.values() if info.task == task]
 
-    def call(self, task: str, model: str, resolution: str, runs: int = 1) -> Call:
+    def call(
+        self, task: str, model: str, resolution: str, runs: int = 1, tiles: bool = False, refine: bool = False
+    ) -> Call:
         """A question as the page's controls say it. ValueError for a model that is not here."""
         info = self.engine.model_for(task, model)
         size = None if resolution == OWN else int(resolution)
         spec = self.specs[info.name]
         options = {**spec.options, **self.options}
-        return Call(spec.model, task, info.kind, size, int(runs) if info.stochastic else 1, options)
+        return Call(spec.model, task, info.kind, size, int(runs) if info.stochastic else 1, tiles, refine, options)
 
     @contextmanager
     def arrival(self, page: str) -> Iterator[None]:
@@ -77,7 +80,8 @@ class Desk:
     async def ask(self, photograph: Photograph, model: str, call: Call) -> tuple[Answer, float]:
         """The answer, and seconds. Refusal, a ValueError, where the engine has none."""
         start = time.perf_counter()
-        asked = Asked(processing_resolution=call.resolution, ensemble_size=call.runs)
+        tiles = AUTO if call.tiles else None
+        asked = Asked(processing_resolution=call.resolution, ensemble_size=call.runs, tiles=tiles, refine=call.refine)
         prediction = await self.engine.predict(photograph.data, model, asked)
         return Answer(photograph, prediction, call.task), time.perf_counter() - start
 

@@ -18,7 +18,7 @@ _TF32 = "tf32"  # of the process: a flag of commands, a call of its own in Pytho
 
 @dataclass(frozen=True)
 class Call:
-    """One question to one model. resolution None: the model's own; 0: the photograph's.
+    """One question to one model. resolution None: the model's own; 0: the photograph's. tiles: as many as `auto` makes.
 
     options: of predict and of genpercept.load alike, such as base, family, device or dtype; tf32, where it makes a difference.
     """
@@ -28,6 +28,8 @@ class Call:
     kind: str
     resolution: int | None = None
     runs: int = 1
+    tiles: bool = False
+    refine: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -47,6 +49,7 @@ def command(call: Call, photograph: Photograph) -> str:
         words += ["--processing-resolution", str(call.resolution)]
     if call.runs > 1:
         words += ["--ensemble-size", str(call.runs)]
+    words += [*(["--tiles=auto"] if call.tiles else []), *(["--refine"] if call.refine else [])]
     words += ["--format", ",".join(formats_of(call.kind)), "--out", "results"]
     line = _wrapped(words)
     if not photograph.example:
@@ -74,6 +77,7 @@ def python(call: Call, photograph: Photograph) -> str:
     options = {} if call.resolution is None else {"processing_resolution": str(call.resolution)}
     if call.runs > 1:
         options["ensemble_size"] = str(call.runs)
+    options |= ({"tiles": '"auto"'} if call.tiles else {}) | ({"refine": "True"} if call.refine else {})
     given = "".join(f", {_argument(name, value)}" for name, value in call.options.items() if name != _TF32)
     lines.append(f"pipe = genpercept.load({call.model!r}{given})")
     lines.append(f"prediction = pipe({', '.join(['image', *(f'{k}={v}' for k, v in options.items())])})")

@@ -44,6 +44,14 @@ class Tab:
             self.runs = gr.Slider(
                 1, _MOST_RUNS, value=1, step=1, label="Runs", visible=self.draws, interactive=True, min_width=150
             )
+        sharp = self.kind.refine is not None
+        with gr.Row(visible=sharp):
+            self.tiles = gr.Checkbox(
+                label="In tiles", info="Finer, for large photographs; takes longer.", elem_id=f"tiles-{self.task}"
+            )
+            self.refine = gr.Checkbox(
+                label="Refine", info="Brings edges to those of the photograph.", elem_id=f"refine-{self.task}"
+            )
         self.button = gr.Button("Predict", variant="primary", elem_id=f"predict-{self.task}")
 
     def _result(self) -> None:
@@ -70,7 +78,7 @@ class Tab:
         outputs = [self.result, self.picture, self.facts, self.doubt, self.links, self.command, self.python]
         asked = self.button.click(
             guarded(len(outputs), self.predict),
-            [self.model, self.resolution, self.runs],
+            [self.model, self.resolution, self.runs, self.tiles, self.refine],
             [self.wrong, *outputs],
             concurrency_limit=None,
             api_visibility="private",
@@ -85,10 +93,13 @@ class Tab:
         info = self.desk.engine.model_for(self.task, name)
         return [gr.update(choices=resolutions(info.resolution)), gr.update(visible=info.stochastic)]
 
-    async def predict(self, model: str, resolution: str, runs: int, request: gr.Request) -> list[Any]:
+    async def predict(
+        self, model: str, resolution: str, runs: int, tiles: bool, refine: bool, request: gr.Request
+    ) -> list[Any]:
         """What the button does."""
         page = str(request.session_hash)
-        photograph, call = await self.desk.photograph(page), self.desk.call(self.task, model, resolution, runs)
+        photograph = await self.desk.photograph(page)
+        call = self.desk.call(self.task, model, resolution, runs, tiles, refine)
         answer, seconds = await self.desk.ask(photograph, model, call)
         self.desk.store.keep(page, self.task, answer)
         picture = await asyncio.to_thread(pictures.painted, answer)

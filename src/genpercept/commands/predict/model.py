@@ -22,7 +22,7 @@ from genpercept.core.texts import one_line
 from genpercept.imaging.boxes import read_boxes
 from genpercept.models.detectors import DETECTORS, Detector
 from genpercept.pipeline import graphs
-from genpercept.pipeline.tiles.plan import Tiling
+from genpercept.pipeline.tiles.plan import Plan, Tiling
 from genpercept.tasks import TASKS
 
 # A small network is many short operations: on a CPU two streams of one thread each beat one of two. More than a few would
@@ -144,12 +144,25 @@ class Model:
         pipe: Any = self.load()
         if not hasattr(pipe, "stride") or self.in_parts:
             return None
-        asked = self.request.processing_resolution
-        longest = pipe.resolution if asked is None else asked
-        if self.tiling is not None and (plan := self.tiling.plan(size, longest, pipe.stride)) is not None:
+        longest = self._longest(pipe)
+        if (plan := self._plan(size)) is not None:
             return plan.rows.tile, plan.columns.tile
         public = getattr(pipe, "official_size", PublicSize())
         return Geometry.plan(size, longest, pipe.stride, self.request.resize_mode, public).padded
+
+    def tiles_of(self, size: tuple[int, int]) -> int:
+        """How many tiles an image of `size` is divided into; 1: it is seen whole."""
+        plan = self._plan(size)
+        return 1 if plan is None else len(plan.rows.starts) * len(plan.columns.starts)
+
+    def _longest(self, pipe: Any) -> int:
+        """Pixels along the longest edge that the network sees; 0: the image's own."""
+        asked = self.request.processing_resolution
+        return pipe.resolution if asked is None else asked
+
+    def _plan(self, size: tuple[int, int]) -> Plan | None:
+        pipe: Any = self.load()
+        return None if self.tiling is None else self.tiling.plan(size, self._longest(pipe), pipe.stride)
 
     @property
     def tiling(self) -> Tiling | None:

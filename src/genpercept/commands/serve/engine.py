@@ -31,11 +31,11 @@ from genpercept.commands.serve.limits import (
     Failed,
     Limits,
     Refusal,
-    TooLarge,
     Unacceptable,
     Unknown,
 )
 from genpercept.commands.serve.scheduling import Lane, Scheduler, Waiting
+from genpercept.commands.serve.sizes import seen_size
 from genpercept.commands.serve.space import placed
 from genpercept.core.devices import out_of_memory
 from genpercept.core.names import hint
@@ -248,6 +248,7 @@ class Engine:
             raise Unacceptable(f"known: {info.kind} tell no distance, only depth and disparity do")
         try:
             pipe.check_request(asked.steps, asked.ensemble_size)
+            pipe.check_sharpness(asked.tiles, asked.overlap, asked.refine)
         except ValueError as error:
             raise Unacceptable(one_line(error)) from None
 
@@ -300,7 +301,10 @@ class Engine:
         image, camera = await self._in(self._decoding, partial(self.decoders.decode, data))
         ticket.hold(len(data) + image.nbytes)
         seconds = {"decode": time.monotonic() - started}
-        item = Waiting(_NOWHERE, image, self._padded(lane, image, asked), lane=lane, computed=asked.computed)
+        seen = seen_size(
+            lane.model.asking(**asked.computed), image.shape[:2], asked, self.limits, self._infos[lane.name].resolution
+        )
+        item = Waiting(_NOWHERE, image, seen, lane=lane, computed=asked.computed)
         assert self._scheduler is not None  # `_info` has seen to it
         try:
             prediction = await asyncio.wrap_future(self._scheduler.add(item))
@@ -314,20 +318,6 @@ class Engine:
         traced = {"request": lane.model.asking(**asked.computed).request.record() | {"model": name}}
         prediction.meta |= traced | {"weights": lane.model.weights()}
         return placed(prediction, (image.shape[0], image.shape[1]), camera, asked), image, seconds
-
-    def _padded(self, lane: Lane, image: np.ndarray, asked: Asked) -> tuple[int, int] | None:
-        """The size at which the network sees the image. TooLarge where it would see more than is allowed."""
-        model = lane.model.asking(**asked.computed)
-        padded = model.padded((image.shape[0], image.shape[1]))
-        most = max(self.limits.resolution, self._infos[lane.name].resolution)
-        if padded is not None and min(image.shape[:2]) > 0 and max(image.shape[:2]) > most:
-            whole = asked.processing_resolution == 0 or not (
-                asked.processing_resolution or self._infos[lane.name].resolution
-            )
-            if whole:
-                size = f"{image.shape[1]} x {image.shape[0]}"
-                raise TooLarge(f"{size} pixels at their own size: set processing_resolution, at most {most}")
-        return padded
 
     def _fault(self, lane: Lane, error: Exception) -> Refusal:
         """What is said of an image that has spoilt its prediction, or of a prediction that is our mistake."""

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -25,6 +25,7 @@ from genpercept.commands.serve.limits import Asked, Ending, Refusal, Unacceptabl
 from genpercept.commands.serve.metrics import CONTENT_TYPE, Metrics
 from genpercept.core.version import __version__
 from genpercept.imaging.kinds import KINDS
+from genpercept.pipeline.tiles.plan import OVERLAP
 
 _PIECE = 2**17  # bytes of an answer that are handed over at once: the rest stays counted until the client has read them
 _PREDICT = "/v1/predict/"
@@ -48,6 +49,12 @@ class Options(BaseModel):
     threshold: float | None = Field(
         None, description="From which a mask is white (0.5), or a pixel of an overlay is outlined as a defect."
     )
+    tiles: Literal["auto"] | int | None = Field(
+        None,
+        description="Large images: also in tiles of so many pixels, joined without seams; auto: by image and model.",
+    )
+    overlap: float = Field(OVERLAP, description="Least share of a tile's edge that its neighbour has, too.")
+    refine: bool = Field(False, description="Bring edges to those of the image.")
     known: str | None = Field(
         None,
         description="Distances that are known, as text or as a file of the form: x, y (pixels), metres in each line. Depth and "
@@ -245,7 +252,8 @@ def _handlers(app: FastAPI) -> None:
 def _validation_line(errors: list[Any]) -> str:
     """pydantic's list as a line: the first thing that is wrong."""
     first = errors[0]
-    name = str(first["loc"][-1])[:60] if first["loc"] else "options"
+    places = [str(place) for place in first["loc"]]  # the option, and behind it which of its kinds it is not
+    name = next((place for place in places if place in Options.model_fields), (places or ["options"])[-1])[:60]
     if first["type"] == "extra_forbidden":
         return f"{name}: no such option; there are {', '.join(Options.model_fields)}"
     return f"{name}={str(first.get('input'))[:60]!r}: {first['msg'].lower()}"

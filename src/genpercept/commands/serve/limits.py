@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from genpercept.imaging.camera import check_fov
+from genpercept.pipeline.tiles.plan import AUTO, OVERLAP, Tiling
 
 MIB = 2**20
 
@@ -19,7 +20,8 @@ class Limits:
     answers. header_seconds, body_seconds: until a request's headers and its body are there. stall_seconds: in which a client
     reads nothing of its answer. connections: at once. decoders: child processes. decode_seconds: of one image, wall time and
     processor time alike. decode_memory: addresses of a child. decoder_images: after which a child is replaced. drain:
-    seconds for what is in hand when the server is asked to end. ensemble, steps, resolution: the most that a request may ask.
+    seconds for what is in hand when the server is asked to end. ensemble, steps, resolution: the most that a request may
+    ask; tiles: of one image.
     """
 
     body: int = 32 * MIB
@@ -38,6 +40,7 @@ class Limits:
     ensemble: int = 10
     steps: int = 50
     resolution: int = 1024
+    tiles: int = 64
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -53,7 +56,8 @@ class Asked:
 
     format: of the answer, see `answers.FORMATS`; None: the task's usual one. processing_resolution, steps, ensemble_size,
     seed, flip_test, fov: as `genpercept predict` has them. threshold: from which a mask is white, or a pixel a defect. known:
-    distances, x, y, metres in each line, by which depth and disparity are fitted to metres.
+    distances, x, y, metres in each line, by which depth and disparity are fitted to metres. tiles, overlap, refine: as
+    `genpercept predict` has them.
     """
 
     format: str | None = None
@@ -65,11 +69,24 @@ class Asked:
     fov: float | None = None
     threshold: float | None = None
     known: str | None = None
+    tiles: int | Literal["auto"] | None = None
+    overlap: float = OVERLAP
+    refine: bool = False
 
     @property
     def computed(self) -> dict[str, Any]:
         """What decides the prediction; the rest says how it is shown. Images that have it in common may share a batch."""
-        names = ("processing_resolution", "steps", "ensemble_size", "seed", "flip_test", "fov")
+        names = (
+            "processing_resolution",
+            "steps",
+            "ensemble_size",
+            "seed",
+            "flip_test",
+            "fov",
+            "tiles",
+            "overlap",
+            "refine",
+        )
         return {name: getattr(self, name) for name in names}
 
     def check(self, limits: Limits) -> None:
@@ -87,6 +104,10 @@ class Asked:
                 check_fov(self.fov)
             except ValueError as error:
                 raise Unacceptable(str(error)) from None
+        try:
+            Tiling(AUTO if self.tiles is None else self.tiles, self.overlap)
+        except ValueError as error:
+            raise Unacceptable(str(error)) from None
         if self.threshold is not None and not 0 <= self.threshold <= 1e9:
             raise Unacceptable(f"threshold={self.threshold:g}: must not be negative")
 

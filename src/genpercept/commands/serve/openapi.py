@@ -26,6 +26,9 @@ _NAMES = (
         "flip_test",
         "fov",
         "threshold",
+        "tiles",
+        "overlap",
+        "refine",
         "known",
     ),
 )
