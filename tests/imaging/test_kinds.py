@@ -25,6 +25,10 @@ from tests.support.strangers import Install
 H, W = 6, 9
 
 
+def range_of(kind: Kind) -> tuple[float, float]:
+    return kind.limits or ((0.5, 7.0) if kind.metric else (-3.0, 7.0))
+
+
 def values_of(kind: Kind, seed: int = 0) -> np.ndarray:
     """Random values that the row allows; quantities reach both of their limits."""
     rng = np.random.default_rng(seed)
@@ -35,7 +39,7 @@ def values_of(kind: Kind, seed: int = 0) -> np.ndarray:
     shape = (H, W) if channels is None else (H, W, channels)
     if kind.ids:
         return rng.integers(-1, 150, shape).astype(kind.dtype)
-    low, high = kind.limits or (-3.0, 7.0)
+    low, high = range_of(kind)
     unit = rng.random(shape)
     unit.flat[0], unit.flat[-1] = 0, 1
     values = (low + unit * (high - low)).astype(np.float32)
@@ -63,8 +67,9 @@ def test_sixteen_bits_come_back_by_the_words_in_the_png(tmp_path: Path, name: st
     if kind.ids:
         assert (back == prediction.values).all()
         return
-    low, high = kind.limits or (-3.0, 7.0)
-    assert np.abs(back - prediction.values).max() <= (high - low) / 65535 * 0.501
+    low, high = range_of(kind)
+    step = 1e-3 if kind.metric else (high - low) / 65535  # metres are whole millimetres
+    assert np.abs(back - prediction.values).max() <= step * 0.501
     assert json.loads((tmp_path / "x.json").read_text())["png"] == words.removeprefix(f"{name}: ")
 
 

@@ -263,8 +263,9 @@ def test_wrong_arrays_are_refused(source: object, says: str) -> None:
 def test_lists_and_batches() -> None:
     one, many = torch.rand(3, 4, 5), torch.rand(2, 3, 4, 5)
     assert read_many(one)[1] is True
-    images, single = read_many(many)
-    assert len(images) == 2 and single is False and np.allclose(images[1], many[1].permute(1, 2, 0))
+    photographs, single = read_many(many)
+    assert len(photographs) == 2 and single is False and np.allclose(photographs[1][0], many[1].permute(1, 2, 0))
+    assert photographs[1][1] is None  # no camera is known of an array
     assert read_many([gradient(), one])[1] is False
     with pytest.raises(ValueError, match="empty list"):
         read_many([])

@@ -69,12 +69,14 @@ def _predictor(folder: Path, report: Report, given: Given) -> None:
         except ValueError as error:
             report.parts.append(Part(name, entry["path"], problem=str(error)))
             continue
-        changed = _sha256(where, given) != entry["sha256"]
-        plugin = None if known and not changed else plugin_of(name, info)  # which names the tensor that does not fit
-        part, headers[name] = _part(folder, name, entry["path"], given, plugin)
+        part, headers[name] = _part(folder, name, entry["path"], given, None if known else plugin_of(name, info))
         report.parts.append(part)
-        if changed and not part.problem:
-            part.problem = f"{folder / entry['path']}: its SHA-256 is not the one of {MANIFEST}: changed or damaged"
+        if not part.problem and _sha256(where, given) != entry["sha256"]:
+            plugin = plugin_of(name, info) if known else None  # which names the tensor that does not fit
+            part.problem = base_model.problem_of(plugin, where, headers[name]) if plugin is not None else ""
+            part.problem = part.problem or (
+                f"{folder / entry['path']}: its SHA-256 is not the one of {MANIFEST}: changed or damaged"
+            )
     try:
         if not known and not any(part.problem for part in report.parts):
             _check_pairing(folder, info, headers)
@@ -361,7 +363,7 @@ def _vae_details(config: dict[str, Any]) -> str:
 def _sha256(path: Path, given: Given) -> str:
     try:
         return sha256(path, allow_pickle=given.allow_pickle)
-    except (OSError, ValueError):  # of a pickle that is not allowed, too: the part's problem says so
+    except OSError:
         return hashlib.sha256(b"").hexdigest()
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import io
+import os
 import signal
 import threading
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -76,17 +77,16 @@ def serve(gallery: Gallery, stop: threading.Event | None = None) -> None:
     if not gallery.shown:
         return
     ended = stop or threading.Event()
-    with _Signals(ended):
-        with redirect_stdout(io.StringIO()):  # viser greets there, where results alone belong
-            server = _Viewer(gallery).server
+    # viser greets there, and tells of its visitors, where results alone belong
+    with _Signals(ended), Path(os.devnull).open("w") as nothing, redirect_stdout(nothing):
+        server = _Viewer(gallery).server
         try:
             count = f"{len(gallery.shown)} images" if len(gallery.shown) > 1 else "1 image"
             say(f"genpercept: {count} in space at http://{HOST}:{server.get_port()}; Ctrl-C ends it")
             while not ended.wait(0.2):
                 pass
         finally:
-            with redirect_stdout(io.StringIO()):
-                server.stop()
+            server.stop()
 
 
 class _Signals:

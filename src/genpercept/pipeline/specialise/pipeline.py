@@ -126,8 +126,15 @@ class SpecialisedPipeline(GenPerceptPipeline):
         prompt_embeds: Tensor | None = None,
         info: dict[str, Any] | None = None,
         head: nn.Module | None = None,
+        image_encoder: nn.Module | None = None,
     ) -> None:
-        """As the parent; `info` has the settings under "specialised"."""
+        """As the parent; `info` has the settings under "specialised". Models that read the image in a prompt's place have no
+        constant prompt to fold: ValueError.
+        """
+        if image_encoder is not None:
+            raise ValueError(
+                "a model with an image encoder: its prompt differs by image, so that it is not specialised"
+            )
         if info is None or (stored := info.get(MARK)) is None:
             raise ValueError("a pipeline without settings of specialisation: build it with genpercept.specialise")
         self._settings = Settings(**stored)
