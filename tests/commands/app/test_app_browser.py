@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import pytest
 from PIL import Image
 
 from genpercept.commands.app.examples import examples
+from genpercept.imaging.video import Writer
 from genpercept.tasks import title_of
 from tests.support.noisy import noisy_depth
 
@@ -444,3 +446,19 @@ def test_a_mesh_turns(page: Any) -> None:
 def seen(page: Any, box: dict[str, float]) -> np.ndarray:
     """What the window shows there. (The element's own screenshot waits until nothing moves, which it always does.)"""
     return np.asarray(Image.open(io.BytesIO(page.screenshot(clip=box))).convert("RGB"))
+
+
+def test_a_film_comes_back_as_one(page: Any, tmp_path: Path) -> None:
+    photo = np.asarray(examples()[1].photograph.image)
+    with Writer(tmp_path / "clip.mp4", rate=Fraction(12), tick=Fraction(1, 12)) as film:
+        for i in range(8):
+            film.write(np.ascontiguousarray(photo[40:136, 4 * i : 4 * i + 128]), time=Fraction(i, 12))
+    page.get_by_role("tab", name="Film", exact=True).click()
+    page.locator("#film input[type=file]").first.set_input_files(tmp_path / "clip.mp4")
+    page.locator("#film video").wait_for()
+    page.locator("#predict-film").click()
+    answer = page.locator("#film-answer video")
+    answer.wait_for()
+    page.wait_for_function("document.querySelector('#film-answer video').videoWidth > 0")
+    seen = answer.evaluate("video => [video.videoWidth, video.videoHeight, Math.round(12 * video.duration)]")
+    assert seen == [128, 96, 8]

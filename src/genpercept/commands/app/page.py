@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 
+from genpercept.commands.app import films
 from genpercept.commands.app.compare import Compare
 from genpercept.commands.app.desk import Desk, guarded
 from genpercept.commands.app.examples import examples
@@ -36,6 +37,8 @@ class Page:
                 with gr.Column(scale=3, min_width=320), gr.Tabs(elem_id="tasks", overflow_behavior="wrap"):
                     self.tabs: list[Tab | Compare] = [Tab(desk, task) for task in desk.tasks]
                     self.tabs.append(Compare(desk))
+                    if films.can_show():
+                        films.Films(desk)
             self._credits()
             self._events()
 

@@ -44,7 +44,7 @@ def command(call: Call, photograph: Photograph) -> str:
     name = f"./{photograph.name}" if photograph.name.startswith("-") else photograph.name
     words = ["genpercept", "predict", name, "--model", call.model]
     for name, value in call.options.items():
-        words += ([f"--{_TF32}"] if value else []) if name == _TF32 else _flag(name, value)
+        words += flag(name, value)
     if call.resolution is not None:
         words += ["--processing-resolution", str(call.resolution)]
     if call.runs > 1:
@@ -88,12 +88,14 @@ def python(call: Call, photograph: Photograph) -> str:
     return "\n".join(lines)
 
 
-def _flag(name: str, value: Any) -> list[str]:
+def flag(name: str, value: Any) -> list[str]:
     """An option of the app as `genpercept predict` has it."""
-    flag = name.replace("_", "-")
+    if name == _TF32:
+        return [f"--{_TF32}"] if value else []
+    option = name.replace("_", "-")
     if isinstance(value, bool):
-        return [f"--{flag}" if value else f"--no-{flag}"]
-    return [f"--{flag}", str(value)]
+        return [f"--{option}" if value else f"--no-{option}"]
+    return [f"--{option}", str(value)]
 
 
 def _argument(name: str, value: Any) -> str:
