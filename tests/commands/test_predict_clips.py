@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -283,7 +283,17 @@ def test_answers_of_another_film_or_request_are_not_taken(tmp_path: Path) -> Non
     assert run([source], tmp_path / "o", load=other.load, resume=True) == 0 and other.seen == 10
 
 
+@pytest.fixture
+def own_signals() -> Iterator[None]:
+    """A run that was asked to end leaves handlers that end its process, which here is that of the other tests."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.usefixtures("own_signals")
 def test_ctrl_c_leaves_what_is_done_and_no_film(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = films.film(tmp_path / "a.mp4", [*frames(30), *frames(30, 1)])
     count = [0]

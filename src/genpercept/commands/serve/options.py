@@ -32,6 +32,7 @@ _limits = shared.together(
     _most("--max-resolution", 1024, "Longest edge that a request may have the network see."),
     _most("--max-ensemble", 10, "Runs that a request may have merged."),
     _most("--max-steps", 50, "Steps that a request may ask for."),
+    _most("--max-tiles", 64, "Tiles of one image that a request may ask for."),
     _most("--queue", 64, "Requests in hand at once; more are told 429 and when to come back."),
     _most("--queue-memory", 512, "MiB that these requests may hold."),
     _most("--connections", 256, "Open connections at once."),
@@ -92,6 +93,7 @@ def serve(
         "max_resolution": "resolution",
         "max_ensemble": "ensemble",
         "max_steps": "steps",
+        "max_tiles": "tiles",
         "queue_memory": "queue_bytes",
     }
     given = {names.get(name, name): value for name, value in rest.items()}
