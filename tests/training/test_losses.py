@@ -345,6 +345,19 @@ def test_ssim_of_equal_and_opposite_masks() -> None:
     assert float(call("ssim", -mask, mask, valid)) > 0.9
 
 
+def test_iou_of_masks() -> None:
+    target = -torch.ones(1, 1, 4, 4)
+    target[..., :2] = 1
+    pred, valid = -torch.ones(1, 1, 4, 4), torch.ones(1, 1, 4, 4, dtype=torch.bool)
+    pred[..., 1:3] = 1
+    assert float(call("iou", pred, target, valid)) == pytest.approx(2 / 3)  # 4 pixels of 12
+    assert float(call("iou", target, target, valid)) == pytest.approx(0, abs=1e-6)
+    assert float(call("iou", -torch.ones(1, 1, 4, 4), -torch.ones(1, 1, 4, 4), valid)) == pytest.approx(0, abs=1e-6)
+    valid[..., 2] = False  # half of what is predicted in vain
+    assert float(call("iou", pred, target, valid)) == pytest.approx(1 / 2)
+    assert float(call("iou", (pred + 1) / 2, (target + 1) / 2, valid, painted=False)) == pytest.approx(1 / 2)
+
+
 def test_heatmap_weighs_joints() -> None:
     pred, target = torch.ones(1, 2, 4, 4), torch.zeros(1, 2, 4, 4)
     valid = torch.ones(1, 1, 4, 4, dtype=torch.bool)
