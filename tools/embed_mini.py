@@ -2,7 +2,8 @@
 
     python tools/embed_mini.py --base runs/base/model depth=runs/depth/model normals=runs/normals/model
 
-A predictor's codec and prompt are the base's own: they are stored once, in mini/base, and named by path in genpercept.json.
+A predictor's prompt is the base's own, and so is its codec, which is stored once, in mini/base, and named by path in
+genpercept.json; one whose decoder was taught with it has its codec in its own folder.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from genpercept.checkpoints import lowrank, parts
 from genpercept.checkpoints.weights import weight_files
 from genpercept.core.files import atomic_folder
 from genpercept.models import adapters
+from genpercept.models.codecs import half as half_of
 from genpercept.pipeline.folder import DIFFERENCE, PROMPT_FILE
 from genpercept.pipeline.manifest import sealed
 from genpercept.pipeline.pipeline import GenPerceptPipeline
@@ -29,13 +31,17 @@ BUDGET_MB = 64
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", type=Path, required=True, help="the text-to-image model")
+    parser.add_argument("--base", type=Path, help="the text-to-image model; left out: that which is embedded stays")
+    parser.add_argument(
+        "--licence", default="Apache-2.0", help="of the predictors' weights, by what they were trained on"
+    )
     parser.add_argument("models", nargs="+", help="name=folder of each predictor")
     args = parser.parse_args()
-    write_base(args.base, ASSETS / "base")
+    if args.base:
+        write_base(args.base, ASSETS / "base")
     for item in args.models:
         name, _, folder = item.partition("=")
-        write_predictor(Path(folder), ASSETS / name)
+        write_predictor(Path(folder), ASSETS / name, args.licence)
     size = sum(p.stat().st_size for p in ASSETS.rglob("*") if p.is_file()) / 1e6
     print(f"{ASSETS}: {size:.1f} MB")
     if size > BUDGET_MB:
@@ -62,29 +68,39 @@ def write_base(source: Path, target: Path) -> None:
                 shutil.copyfile(path, copy)
 
 
-def write_predictor(source: Path, target: Path) -> None:
-    """A predictor whose codec and prompt are the base's: only the denoiser is stored in its own folder."""
+def write_predictor(source: Path, target: Path, licence: str) -> None:
+    """A predictor on the base's codec: only the denoiser is stored in its own folder, and a decoder of its own."""
     pipe = GenPerceptPipeline.from_pretrained(source)
     shared = ASSETS / "base" / "vae"
-    stored = load_file(weight_files(shared)[0])
-    for name, tensor in pipe.vae.state_dict().items():
-        if not torch.equal(half(tensor), stored[name]):
-            raise SystemExit(f"{source}: its codec differs from the base's at {name}: it cannot be shared")
+    check_encoder(pipe, shared, source)
+    own = pipe.info["codec"] == "pair"
     round_weights(pipe)
     with atomic_folder(target) as work:
         pipe.save_pretrained(work / "full")
         keep_card(target, work)
         (work / "full" / PROMPT_FILE).rename(work / PROMPT_FILE)
         manifest: dict[str, Any] = parts.read_json(work / "full" / parts.MANIFEST)
-        manifest["parts"]["vae"] = {"path": "../base/vae"} | parts.hashes(shared)
+        if own:
+            (work / "full" / "vae").rename(work / "vae")
+        else:
+            manifest["parts"]["vae"] = {"path": "../base/vae"} | parts.hashes(shared)
         manifest["parts"] |= denoiser_parts(source, work, manifest["recipe"])
         if (work / "full" / "head").is_dir():
             (work / "full" / "head").rename(work / "head")
-        manifest |= {"base": "mini/base", "licence": "Apache-2.0"}
+        manifest |= {"base": "mini/base", "licence": licence}
         manifest["recipe"] = portable(manifest["recipe"])
         parts.write_config(work / parts.MANIFEST, sealed(manifest))
         (work / "full" / "model_index.json").rename(work / "model_index.json")
         shutil.rmtree(work / "full")
+
+
+def check_encoder(pipe: GenPerceptPipeline, shared: Path, source: Path) -> None:
+    """SystemExit where what encodes, or all of an unpaired codec, is not the base's: latents would be of another space."""
+    stored = load_file(weight_files(shared)[0])
+    encoding = half_of(pipe.vae, "encoder").state_dict()
+    for name, tensor in encoding.items():
+        if not torch.equal(half(tensor), stored[name]):
+            raise SystemExit(f"{source}: its codec differs from the base's at {name}: it cannot be shared")
 
 
 def denoiser_parts(source: Path, work: Path, recipe: dict[str, Any]) -> dict[str, Any]:

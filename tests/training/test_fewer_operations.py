@@ -18,8 +18,9 @@ from genpercept.commands.bench.setting import Setting
 from genpercept.commands.export import graph
 from genpercept.models.backbones import BACKBONES
 from genpercept.models.codecs import CODECS
-from genpercept.models.codecs.guided import GuidedUpsampler, matching_config
+from genpercept.models.codecs.guided import GuidedUpsampler, brought_up, matching_config
 from genpercept.models.codecs.kl import SD_VAE_CONFIG
+from genpercept.pipeline import codec_swap
 from genpercept.pipeline.call import Run
 from genpercept.training import loop
 from genpercept.training import recipe as recipes
@@ -31,9 +32,13 @@ from genpercept.training.stages import build as open_stage
 from genpercept.training.stages.distil import DistilStage
 from tests.support.distilling import images, recipe_of
 from tests.support.paths import RECIPES, SD_TINY
+from tests.support.planes import planes
 
 GUIDED = ["distil.form=guided", "distil.width=1.0"]
 SLIM = ["distil.part=denoiser", "distil.middle=false", "distil.levels=1"]
+
+
+LEVELS = ("block_out_channels", "down_block_types", "up_block_types")  # of an AutoencoderKL, one entry for each
 
 
 def picture() -> np.ndarray:
@@ -90,6 +95,46 @@ def test_the_last_convolution_is_fitted_to_the_whole_decoders_answers(depth: Gen
     assert torch.equal(made.decoder.conv_out.weight[3:], before["decoder.conv_out.weight"][3:])
 
 
+def test_a_whole_decoder_is_brought_up_to_twice_the_size(depth: GenPerceptPipeline) -> None:
+    """The encoder is shown the picture averaged; the answer begins as the whole decoder's, enlarged."""
+    made = brought_up(cast(Any, depth.vae))
+    name, pair = codec_swap.join(cast(Any, depth.vae), made)
+    codec, whole = cast(Any, CODECS.find(name).wrap(pair)), depth._codec
+    assert codec.stride == 2 * whole.stride
+    image = torch.rand(2, 3, 6 * codec.stride, 5 * codec.stride, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    small = F.avg_pool2d(image, 2)
+    with torch.no_grad():
+        latent = codec.encode(image)
+        torch.testing.assert_close(latent, whole.encode(small))
+        wanted = F.interpolate(whole.decode(latent), scale_factor=2, mode="bilinear", align_corners=False)
+        torch.testing.assert_close(codec.decode_guided(latent, image), wanted, atol=1e-3, rtol=0)
+
+
+def test_a_model_taught_at_twice_the_size_is_saved_and_taught_further(saved: Path, tmp_path: Path) -> None:
+    data = planes(tmp_path / "data", 4, (64, 80))
+    table: dict[str, Any] = {
+        "stage": "finetune",
+        "steps": 3,
+        "model": {"base": str(saved), "upsample": 2},
+        "learn": {"decoder": "finetune"},
+        "data": [{"name": "folder", "root": str(data), "split": "all", "size": (64, 80)}],
+        "loader": {"batch_size": 2},
+        "validation": {"every": 0, "count": 2, "split": "all"},
+        "checkpoint": {"every": 0},
+        "logging": {"tensorboard": False},
+    }
+    loop.Training(recipes.parse(table), tmp_path / "run", resume=False).run()
+    first = loaded(tmp_path / "run" / "model")
+    assert first.stride == 2 * loaded(saved).stride and first.resolution == 80
+    upsampler = cast(Any, first.vae).decoding.upsampler.state_dict()
+    assert upsampler["conv_out.weight"].abs().max() > 0
+    again = recipes.parse(table | {"model": {"base": str(tmp_path / "run" / "model")}})
+    parts = predictor.build(again)
+    torch.testing.assert_close(cast(Any, parts.vae).decoding.upsampler.state_dict(), upsampler)
+    assert all(p.requires_grad for module in parts.decoder() for p in module.parameters())
+    assert not any(p.requires_grad for p in cast(Any, parts.vae).encoding.parameters())
+
+
 def test_it_is_a_decoder_of_the_models_saved_loaded_specialised_and_exported(
     depth: GenPerceptPipeline, tmp_path: Path
 ) -> None:
@@ -122,7 +167,11 @@ def test_wrong_uses_of_a_guided_decoder_are_refused(depth: GenPerceptPipeline, s
     pipe = depth.with_codec(decoder=made)
     pipe.save_pretrained(tmp_path / "guided")
     z = torch.zeros(1, 4, 2, 2)
-    recipe = recipes.parse({"stage": "finetune", "model": {"base": str(tmp_path / "guided")}})
+    twice = {"base": str(tmp_path / "guided"), "upsample": 2}
+    recipe = recipes.parse({"stage": "finetune", "model": twice, "learn": {"decoder": "finetune"}})
+    frozen = recipes.parse({"stage": "finetune", "model": twice})
+    config = dict(cast(Any, depth.vae).config)
+    coarse = CODECS.find("kl").build(config | {name: [*config[name], config[name][-1]] for name in LEVELS})
     wrong: list[tuple[Any, str]] = [
         (lambda: depth.with_codec(encoder=made), "a GuidedDecoder only decodes: pass it as decoder"),
         (lambda: pipe._codec.decode(z), "decodes beside the photograph"),
@@ -131,7 +180,12 @@ def test_wrong_uses_of_a_guided_decoder_are_refused(depth: GenPerceptPipeline, s
         (lambda: cast(Any, pipe.vae).enable_tiling(), "does not work in tiles"),
         (lambda: guided(cast(Any, depth.vae), levels=4), "of which at least one must stay"),
         (lambda: guided(made), "a GuidedDecoder cannot be pruned"),
-        (lambda: predictor.build(recipe), "fine-tune the model that it was distilled from, then distil again"),
+        (lambda: predictor.build(recipe), "only an AutoencoderKL's can be brought up"),
+        (
+            lambda: predictor.build(frozen),
+            'its network is new and learns with the decoder; set learn.decoder = "finetune"',
+        ),
+        (lambda: codec_swap.join(cast(Any, depth.vae), coarse), "only codecs of one latent space go together"),
     ]
     for use, says in wrong:
         with pytest.raises(ValueError) as error:

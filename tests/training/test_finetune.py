@@ -61,19 +61,23 @@ def step(stage: FinetuneStage) -> tuple[dict[str, Tensor], set[str]]:
     return before, {k for k, v in stage.net.state_dict().items() if not torch.equal(v, before[k])}
 
 
+DECODER = ("vae.decoder", "vae.post_quant", "vae.decoding")
+
+
 def parts_of(names: set[str]) -> set[str]:
     """denoiser, lora, controlnet, decoder, encoder, head."""
     found = set()
     for name in names:
         found |= {kind for kind in ("lora", "controlnet") if kind in name} or {
             {"unet": "denoiser", "head": "head"}.get(
-                name.split(".")[0], "decoder" if name.startswith(("vae.decoder", "vae.post_quant")) else "encoder"
+                name.split(".")[0], "decoder" if name.startswith(DECODER) else "encoder"
             )
         }
     return found
 
 
 LATENT = {"loss": {"latent": 1.0}}
+TWICE = {"model": {"upsample": 2}, "augment": {"sizes": [[64, 80]]}}
 DPT = {"head": "dpt", "head_config": {"fusion_hidden_size": 16}}
 CASES: list[tuple[str, dict[str, Any], set[str]]] = [
     ("one step", LATENT, {"denoiser"}),
@@ -102,6 +106,9 @@ CASES: list[tuple[str, dict[str, Any], set[str]]] = [
     ("controlnet", {**LATENT, "learn": {"denoiser": "controlnet"}}, {"controlnet"}),
     ("decoder too", {"learn": {"decoder": "finetune"}}, {"denoiser", "decoder"}),
     ("decoder alone", {"learn": {"denoiser": "frozen", "decoder": "scratch"}}, {"decoder"}),
+    ("twice the size", {**TWICE, "learn": {"decoder": "finetune"}}, {"denoiser", "decoder"}),
+    ("twice, some maps", {**TWICE, "learn": {"decoder": "finetune"}, "pixel_share": 0.5}, {"denoiser", "decoder"}),
+    ("twice, decoder alone", {**TWICE, "learn": {"denoiser": "frozen", "decoder": "scratch"}}, {"decoder"}),
     ("dpt", {"model": DPT, "loss": {"mse": 1.0, "ssi": 0.5}}, {"denoiser", "head"}),
     ("dpt, frozen", {"model": DPT, "loss": {"vnl": 1.0, "hdn": 1.0}, "learn": {"denoiser": "frozen"}}, {"head"}),
     ("dpt, lora", {"model": DPT, "loss": {"l1": 1.0}, "learn": {"denoiser": "lora"}}, {"lora", "head"}),
@@ -124,13 +131,14 @@ def test_a_step_changes_what_learns_and_the_model_is_saved(
     stage.net.eval()
     stage.save(tmp_path / "model")
     pipe = genpercept.load(tmp_path / "model", device="cpu")
-    image = np.random.default_rng(1).integers(0, 256, (*SIZE, 3), np.uint8)
+    size = stage.recipe.sizes()[0]
+    image = np.random.default_rng(1).integers(0, 256, (*size, 3), np.uint8)
     seen = pipe(image, processing_resolution=0)
-    assert seen.values.shape[:2] == SIZE and np.isfinite(seen.values).all()
+    assert seen.values.shape[:2] == size and np.isfinite(seen.values).all()
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 127.5 - 1
     with torch.no_grad():
         z_x, fixed = stage.parts.codec.encode(pixels), stage.parts.prompts.fixed
-        raw = stage.net.predict(z_x, fixed, 0, Rng(0, 0, [0]))
+        raw = stage.net.predict(z_x, fixed, 0, Rng(0, 0, [0]), pixels)
     # what was trained is what was saved
     np.testing.assert_allclose(raw[0].numpy(), cast(Any, seen.raw), atol=2e-4, rtol=1e-4)
 

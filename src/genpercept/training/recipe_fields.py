@@ -57,6 +57,12 @@ class Model(Section):
     prompt_length: int = Field(
         default=32, ge=3, description="denoiser stage: tokens of a padded caption, begin and end included."
     )
+    upsample: Literal[1, 2, 4] = Field(
+        default=1,
+        description="finetune stage: so many times the size at the denoiser's old price. The encoder is shown the picture "
+        "averaged, and a small network brings the decoder's answer up along the photograph, at first bilinearly; it learns "
+        "with the decoder.",
+    )
     train_decoder: bool = Field(default=False, description='An older name of learn.decoder = "finetune".')
 
 

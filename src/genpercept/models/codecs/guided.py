@@ -21,6 +21,7 @@ from diffusers.models.autoencoders.vae import Decoder
 from torch import Tensor, nn
 
 from genpercept.checkpoints.schema import check_arguments
+from genpercept.core.modules import config_of
 from genpercept.models.codecs import CodecPlugin, input_dtype
 
 HINTS = 16  # channels that the decoder gives the upsampler beside the label
@@ -187,6 +188,27 @@ def matching_config(
     config = {key: kl[key] for key in same if kl.get(key) is not None}
     own = {"block_out_channels": list(kept), "levels": levels, "out_channels": channels, "hints": hints, "width": width}
     return {"_class_name": GuidedDecoder.__name__} | config | own
+
+
+def brought_up(vae: nn.Module, levels: int = 1) -> GuidedDecoder:
+    """The whole decoder of an AutoencoderKL over copies of its weights, whose answer an upsampler brings to 2^levels times
+    the size. It begins as the decoder enlarged bilinearly, to 1e-4; `vae` stays as it is.
+    """
+    config = matching_config(dict(config_of(vae)) | {"block_out_channels": [0] * levels + _blocks(vae)}, levels)
+    made = cast(GuidedDecoder, GuidedDecoder.from_config(config))
+    own, whole = made.state_dict(), vae.state_dict()
+    for name in own.keys() & whole.keys():
+        rows = whole[name]
+        if own[name].shape == rows.shape:
+            own[name] = rows.detach().clone()
+        else:  # the last convolution, which gives hints beside the label
+            own[name][: len(rows)] = rows
+    made.load_state_dict(own)
+    return cast(GuidedDecoder, nn.Module.to(made, dtype=next(vae.parameters()).dtype)).eval()
+
+
+def _blocks(vae: nn.Module) -> list[int]:
+    return list(config_of(vae)["block_out_channels"])
 
 
 PLUGIN = GuidedPlugin()

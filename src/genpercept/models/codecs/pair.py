@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 import torch
+import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
@@ -31,11 +32,13 @@ class Tiling(Protocol):
 class CodecPair(ModelMixin, ConfigMixin):
     """`encoding` and `decoding`: modules of other codecs, the first without its decoder, the second without its encoder."""
 
+    _supports_gradient_checkpointing = True
+
     @register_to_config
     def __init__(self, encoder: dict[str, Any], decoder: dict[str, Any]) -> None:
         """encoder, decoder: configurations of diffusers' autoencoders, each with its _class_name.
 
-        ValueError for two that differ in channels or stride, or a class that is no codec's.
+        ValueError for two that differ in channels, strides that do not go together, or a class that is no codec's.
         """
         super().__init__()
         self.encoding, self.decoding = _half(encoder, "encode"), _half(decoder, "decode")
@@ -66,7 +69,11 @@ class CodecPair(ModelMixin, ConfigMixin):
 
 
 class CodecOfTwo:
-    """A CodecPair as a Codec."""
+    """A CodecPair as a Codec.
+
+    Where a decoder that is guided by the photograph has a stride of twice the encoder's, or more, the encoder is shown the
+    picture averaged to what it has cells for: the decoder reads the rest of it from the photograph.
+    """
 
     def __init__(self, module: CodecPair) -> None:
         self.module = module
@@ -74,16 +81,19 @@ class CodecOfTwo:
         if not plugins[0].encodes:
             raise ValueError(f"a {plugins[0].class_name} only decodes: pass it as decoder, and another codec's encoder")
         self.first, self.second = plugins[0].wrap(module.encoding), plugins[1].wrap(module.decoding)
-        for what in ("channels", "stride"):
-            if getattr(self.first, what) != getattr(self.second, what):
+        self._smaller, rest = divmod(self.second.stride, self.first.stride)
+        fits = {"channels": self.first.channels == self.second.channels}
+        fits["stride"] = not rest and (self._smaller == 1 or is_guided(self.second))
+        for what in fits:
+            if not fits[what]:
                 raise ValueError(
                     f"the encoder's latent has {what} {getattr(self.first, what)}, the decoder's "
                     f"{getattr(self.second, what)}: only codecs of one latent space go together"
                 )
-        self.channels, self.stride = self.first.channels, self.first.stride
+        self.channels, self.stride = self.first.channels, self.second.stride
 
     def encode(self, image: Tensor) -> Tensor:
-        return self.first.encode(image)
+        return self.first.encode(F.avg_pool2d(image, self._smaller) if self._smaller > 1 else image)
 
     def decode(self, latent: Tensor) -> Tensor:
         return self.second.decode(latent)

@@ -18,9 +18,11 @@ from genpercept.imaging.kinds import KINDS
 from genpercept.metrics import METRICS
 from genpercept.models import adapters
 from genpercept.models.backbones import BACKBONES, as_backbone
-from genpercept.models.codecs import CODECS, Codec, is_guided
+from genpercept.models.codecs import CODECS, Codec, half
+from genpercept.models.codecs.guided import brought_up
 from genpercept.models.heads import HEADS, Head, neck_config
 from genpercept.models.paradigms import PARADIGMS, Paradigm
+from genpercept.pipeline import codec_swap
 from genpercept.pipeline import folder as _folder
 from genpercept.pipeline.pipeline import GenPerceptPipeline
 from genpercept.tasks import TASKS, Task
@@ -49,7 +51,8 @@ class Parts:
 
     def decoder(self) -> list[nn.Module]:
         """The modules of the codec that turn a latent into an image."""
-        parts = (getattr(self.vae, name, None) for name in ("decoder", "post_quant_conv"))
+        decodes = half(self.vae, "decoder") if self.vae is not None else None
+        parts = (getattr(decodes, name, None) for name in ("decoder", "post_quant_conv", "upsampler"))
         return [part for part in parts if part is not None]
 
     def groups(self, recipe: Recipe) -> list[dict[str, Any]]:
@@ -102,7 +105,7 @@ def build(recipe: Recipe) -> Parts:
     start = _start(recipe)
     codec_name, backbone = str(start.info["codec"]), str(start.info["backbone"])
     with shapes.memory():
-        vae = _codec(recipe, start.vae, codec_name)
+        codec_name, vae = _codec(recipe, start.vae, codec_name)
     codec = CODECS.find(codec_name).wrap(vae)
     # a base's own prediction type is among its options, a predictor's belong to what it was trained for
     options = recipe.paradigm_options if start.info["task"] else start.info["paradigm_options"]
@@ -114,11 +117,6 @@ def build(recipe: Recipe) -> Parts:
         head_module = _head(recipe, start, head_name, denoiser)
         backbone, denoiser = _with_adapters(recipe, backbone, denoiser)
     head = HEADS.find(head_name).wrap(head_module)
-    if head.consumes == "latent" and is_guided(codec):
-        raise ValueError(
-            f"model.base {recipe.model.base}: its decoder was distilled and is guided by the photograph: fine-tune the "
-            "model that it was distilled from, then distil again"
-        )
     prompts = open_prompts(recipe.prompt, hub.resolve(recipe.model.base), start.prompt_embeds, recipe.seed)
     parts = Parts(denoiser, vae, head_module, codec, head, paradigm, prompts, backbone, codec_name, head_name)
     _select(recipe, parts)
@@ -163,20 +161,41 @@ def _start(recipe: Recipe) -> _folder.Parts:
     return replace(parts, info=parts.info | {"task": None, "head": None})
 
 
-def _codec(recipe: Recipe, base: nn.Module | None, name: str) -> nn.Module | None:
-    """The base's codec or the recipe's own, its decoder with random weights if asked; None where nothing is encoded."""
+def _codec(recipe: Recipe, base: nn.Module | None, name: str) -> tuple[str, nn.Module | None]:
+    """The base's codec or the recipe's own and its name, the decoder with random weights or an upsampler if asked.
+
+    None where nothing is encoded.
+    """
     if base is None:
         if recipe.model.codec:
             raise ValueError(f"model.codec: {recipe.model.base} takes pixels, which nothing encodes; leave it out")
-        return None
-    vae = open_codec(recipe) if recipe.model.codec else base
-    if recipe.learn.decoder != "scratch":
-        return vae
-    fresh = CODECS.find(name).build(config_of(vae))
-    for part in ("encoder", "quant_conv"):
-        if getattr(vae, part, None) is not None:
-            getattr(fresh, part).load_state_dict(getattr(vae, part).state_dict())
-    return fresh.eval()
+        if recipe.model.upsample > 1:
+            raise ValueError(f"model.upsample: {recipe.model.base} takes pixels and has no decoder; leave it out")
+        return name, None
+    name, vae = ("kl", open_codec(recipe)) if recipe.model.codec else (name, base)
+    if recipe.learn.decoder == "scratch":
+        fresh = CODECS.find(name).build(config_of(vae))
+        for part in ("encoder", "quant_conv"):
+            if getattr(half(vae, "encoder"), part, None) is not None:
+                weights = getattr(half(vae, "encoder"), part).state_dict()
+                getattr(half(fresh, "encoder"), part).load_state_dict(weights)
+        vae = fresh.eval()
+    return _brought_up(recipe, vae, name) if recipe.model.upsample > 1 else (name, vae)
+
+
+def _brought_up(recipe: Recipe, vae: nn.Module, name: str) -> tuple[str, nn.Module]:
+    """The codec with an upsampler behind its decoder. ValueError where that is no AutoencoderKL's."""
+    if recipe.learn.decoder == "frozen":
+        raise ValueError(
+            'model.upsample: its network is new and learns with the decoder; set learn.decoder = "finetune"'
+        )
+    whole = half(vae, "decoder")
+    if type(whole).__name__ != CODECS.find("kl").class_name:
+        raise ValueError(
+            f"model.upsample: the decoder of {recipe.model.base} is a {type(whole).__name__}, and only an AutoencoderKL's can "
+            "be brought up; leave it out"
+        )
+    return codec_swap.join(half(vae, "encoder"), brought_up(whole, recipe.model.upsample.bit_length() - 1))
 
 
 def choose_pyramid(recipe: Recipe, denoiser: nn.Module, backbone: str) -> None:

@@ -90,7 +90,7 @@ class Pair:
     `extra` is what losses are given beside maps (genpercept.training.losses.CONTEXT).
     """
 
-    inputs: tuple[Tensor, ...]
+    inputs: tuple[Tensor | None, ...]
     target: Tensor
     valid: Tensor | None = None
     label: Target | None = None

@@ -20,6 +20,7 @@ from genpercept.core.values import Features, Geometry, Sample, Target
 from genpercept.imaging.kinds import KINDS
 from genpercept.metrics import METRICS, Metric
 from genpercept.models.backbones import as_backbone
+from genpercept.models.codecs import is_guided
 from genpercept.pipeline.pipeline import GenPerceptPipeline
 from genpercept.tasks import PreparedTask
 from genpercept.training import losses
@@ -36,7 +37,8 @@ from genpercept.training.stages.base import Batch, Draw, Pair
 class Net(nn.Module):
     """Network input, timestep, prompt -> denoiser's output (None with a pyramid head) and the head's maps (n, C, H, W).
 
-    The maps are those of the samples numbered in `rows` (n,), or of all; there are none where `maps` is False.
+    The maps are those of the samples numbered in `rows` (n,), or of all; there are none where `maps` is False. image
+    (B, 3, H, W) in [-1, 1]: for a decoder that is guided by it.
     """
 
     def __init__(self, parts: predictor.Parts, maps: bool) -> None:
@@ -50,7 +52,7 @@ class Net(nn.Module):
         self._latent = parts.head.consumes == "latent"
 
     def forward(
-        self, x: Tensor, t: Tensor, context: Tensor, rows: Tensor | None = None
+        self, x: Tensor, t: Tensor, context: Tensor, rows: Tensor | None = None, image: Tensor | None = None
     ) -> tuple[Tensor | None, Tensor | None]:
         features = as_backbone(self.unet).forward_features(x, t, context, latent=self._latent)
         if not self._maps:
@@ -62,17 +64,18 @@ class Net(nn.Module):
         parts = self._parts
         estimate = parts.paradigm.estimate(seen(features.require_latent()), seen(x), seen(t)) if self._latent else None
         pyramid = tuple(seen(level) for level in features.pyramid)
-        return features.latent, parts.head(Features(estimate, pyramid, features.size), parts.codec)
+        guide = None if image is None else seen(image)
+        return features.latent, parts.head(Features(estimate, pyramid, features.size, guide), parts.codec)
 
-    def predict(self, z_x: Tensor, context: Tensor, steps: int, rng: Rng) -> Tensor:
-        """Image latents (B, 4, h, w) -> the head's maps, as the pipeline infers them."""
+    def predict(self, z_x: Tensor, context: Tensor, steps: int, rng: Rng, image: Tensor | None) -> Tensor:
+        """Image latents (B, 4, h, w) and images, where a decoder wants them -> the head's maps, as the pipeline infers them."""
 
         def denoise(x: Tensor, t: Tensor) -> Features:
             return as_backbone(self.unet).forward_features(x, t, context.expand(len(x), -1, -1), latent=self._latent)
 
         paradigm = self._parts.paradigm
         features = paradigm.predict(denoise, z_x, steps or paradigm.default_steps, rng)
-        return self._parts.head(features, self._parts.codec).float()
+        return self._parts.head(replace(features, image=image), self._parts.codec).float()
 
 
 class FinetuneStage:
@@ -172,10 +175,17 @@ class FinetuneStage:
         context = self.parts.prompts.draw(batch.rng).to(x.device)
         valid = latent_valid(label.valid, (target.shape[-2], target.shape[-1]))
         pair = Pair((x, t, context), target, valid, label, extra={"rng": batch.rng} | batch.labels)
+        rows = None
         if self.net.training and self._pixel and self.recipe.pixel_share < 1:
             pair.seen = self._seen(batch.rng.samples)
-            pair.inputs += (torch.tensor(_rows(pair.seen), device=x.device),)
+            rows = torch.tensor(_rows(pair.seen), device=x.device)
+        guide = self._guide(batch)
+        pair.inputs += (rows, guide)[: 2 if guide is not None else 1 if rows is not None else 0]
         return pair
+
+    def _guide(self, batch: Batch) -> Tensor | None:
+        """The images, for a codec whose decoder wants them and is run."""
+        return batch.images if self._pixel and is_guided(self.parts.codec) else None
 
     def _seen(self, slots: Sequence[int]) -> list[float]:
         """What each slot counts for in the losses behind the decoder: nothing, or more than 1 where it is one of `pixel_share`.
@@ -231,7 +241,7 @@ class FinetuneStage:
             found.append(self.loss(self.net(*pair.inputs), pair)[0].cpu())
             z_x = cast(Tensor, batch.latents)[: len(chunk)]
             fixed = self.parts.prompts.fixed.to(device)
-            raw = self.net.predict(z_x, fixed, self.recipe.validation.steps, batch.rng).cpu()
+            raw = self.net.predict(z_x, fixed, self.recipe.validation.steps, batch.rng, batch.images).cpu()
             for i, sample in enumerate(chunk):
                 self._score(metric, raw[i : i + 1], sample)
                 if start + i < self.recipe.validation.pictures:
