@@ -3,15 +3,13 @@
     python tools/embed_mini.py --base runs/base/model depth=runs/depth/model normals=runs/normals/model
 
 A predictor's prompt is the base's own, and so is its codec, which is stored once, in mini/base, and named by path in
-genpercept.json; one whose decoder was taught with it has its codec in its own folder. --plain adds a twin of such a one: its
-denoiser, which is stored once, with the base's own codec.
+genpercept.json; one whose decoder was taught with it has its codec in its own folder.
 """
 
 from __future__ import annotations
 
 import argparse
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,6 @@ from genpercept.checkpoints import lowrank, parts
 from genpercept.checkpoints.weights import weight_files
 from genpercept.core.files import atomic_folder
 from genpercept.models import adapters
-from genpercept.models.codecs import CODECS
 from genpercept.models.codecs import half as half_of
 from genpercept.pipeline.folder import DIFFERENCE, PROMPT_FILE
 from genpercept.pipeline.manifest import sealed
@@ -38,17 +35,13 @@ def main() -> None:
     parser.add_argument(
         "--licence", default="Apache-2.0", help="of the predictors' weights, by what they were trained on"
     )
-    parser.add_argument("--plain", action="append", default=[], metavar="NAME=MODEL", help="depth-96=depth")
-    parser.add_argument("models", nargs="*", help="name=folder of each predictor")
+    parser.add_argument("models", nargs="+", help="name=folder of each predictor")
     args = parser.parse_args()
     if args.base:
         write_base(args.base, ASSETS / "base")
     for item in args.models:
         name, _, folder = item.partition("=")
         write_predictor(Path(folder), ASSETS / name, args.licence)
-    for item in args.plain:
-        name, _, model = item.partition("=")
-        write_plain(name, model, args.licence)
     size = sum(p.stat().st_size for p in ASSETS.rglob("*") if p.is_file()) / 1e6
     print(f"{ASSETS}: {size:.1f} MB")
     if size > BUDGET_MB:
@@ -101,24 +94,6 @@ def write_predictor(source: Path, target: Path, licence: str) -> None:
         shutil.rmtree(work / "full")
 
 
-def write_plain(name: str, model: str, licence: str) -> None:
-    """An embedded predictor's denoiser with the base's codec, at as many latents as before."""
-    pipe = GenPerceptPipeline.from_pretrained(ASSETS / model)
-    vae = parts.load_part(CODECS.find("kl"), ASSETS / "base" / "vae")
-    info = pipe.info
-    kept = ("task", "task_options", "paradigm", "paradigm_options", "recipe", "base")
-    plain = GenPerceptPipeline.from_parts(
-        unet=pipe.unet,
-        vae=vae,
-        prompt_embeds=pipe.prompt_embeds,
-        resolution=int(str(info["resolution"])) * CODECS.find("kl").wrap(vae).stride // pipe.stride,
-        **{key: info[key] for key in kept},
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        plain.save_pretrained(Path(folder) / name)
-        write_predictor(Path(folder) / name, ASSETS / name, licence)
-
-
 def check_encoder(pipe: GenPerceptPipeline, shared: Path, source: Path) -> None:
     """SystemExit where what encodes, or all of an unpaired codec, is not the base's: latents would be of another space."""
     stored = load_file(weight_files(shared)[0])
@@ -132,10 +107,6 @@ def denoiser_parts(source: Path, work: Path, recipe: dict[str, Any]) -> dict[str
     """The denoiser in full; or, trained by LoRA from an embedded model, that model's and the difference to it."""
     base = recipe["model"]["base"]
     if not (source / "lora").is_dir() or not base.startswith("mini/"):
-        own = parts.hashes(work / "full" / "unet")
-        for shared in sorted(ASSETS.glob("*/unet")):
-            if shared.parent.name != work.name and parts.hashes(shared) == own:
-                return {"unet": {"path": f"../{shared.parent.name}/unet"} | own}
         (work / "full" / "unet").rename(work / "unet")
         return {"unet": {"path": "unet"} | parts.hashes(work / "unet")}
     denoiser = GenPerceptPipeline.from_pretrained(base).unet

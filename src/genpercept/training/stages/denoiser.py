@@ -202,7 +202,7 @@ class DenoiserStage:
         t = torch.linspace(0, equations.TRAIN_STEPS - 1, len(z)).round().long()
         device = next(self.net.parameters()).device
         pair = self._pair(z, rng.normal(z.shape[1:]), t, self.tokenize(prompts))
-        chunks = zip(*(x.split(at_once) for x in pair.inputs), strict=True)
+        chunks = zip(*(x.split(at_once) for x in pair.inputs if x is not None), strict=True)
         output = torch.cat([self.net(*(x.to(device) for x in chunk)).float().cpu() for chunk in chunks])
         return {"loss": float((output - pair.target).square().mean())}, self._samples(prompts, at_once)
 
