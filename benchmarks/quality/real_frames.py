@@ -1,7 +1,7 @@
 """Zero-shot depth of real frames with measured depth: models beside a constant and a vertical ramp.
 
     python tools/real_frames.py FRAMES --out runs/real_frames
-    python benchmarks/quality/real_frames.py runs/real_frames/A runs/real_frames/T --out benchmarks/quality/real_frames.md
+    python benchmarks/quality/real_frames.py runs/real_frames/A runs/real_frames/T     # real_frames.md beside it
 
 Depth is aligned by least squares per image. Frames of one scene are not independent: a mean over frames stands beside the mean
 over scenes, each the mean of its frames, whose standard error and paired difference from the first model are over scenes.
@@ -28,10 +28,10 @@ Answers = Callable[[Sequence[Sample]], Iterator[Any]]
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("folders", nargs="+", type=Path, help="data sets `folder` with images/SCENE/ and depth/SCENE/")
-    parser.add_argument("--models", nargs="+", default=["mini/depth"], metavar="MODEL")
+    parser.add_argument("--models", nargs="+", default=["mini/depth", "mini/depth-96"], metavar="MODEL")
     parser.add_argument("--resolution", type=int, help="longest edge of processing, instead of each model's own")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--out", type=Path, help="file for the table; it is printed, too")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
     args = parser.parse_args(argv)
     ways = {name: of_model(name, args.resolution, args.device) for name in args.models}
     ways |= {"vertical ramp": of_shape(_baselines.vertical_ramp), "constant": of_shape(_baselines.constant)}
@@ -43,8 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         errors = {name: judge(samples, answers(samples)) for name, answers in ways.items()}
         text.append(table(folder.name, scenes_of(samples), errors))
     print("\n\n".join(text))
-    if args.out:
-        args.out.write_text("\n\n".join(text) + "\n", encoding="utf-8")
+    args.out.write_text("\n\n".join(text) + "\n", encoding="utf-8")
     return 0
 
 
