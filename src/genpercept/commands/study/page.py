@@ -115,8 +115,8 @@ def _tables(part: Document, heading: str) -> list[str]:
             texts.append(f"**{title}**, mean ± standard error over images")
             texts.append(_table(("arm", *_heads(rows, column.key)), _means(rows, sets, column)))
             further = study.get("against", ()) if column.key == study["metrics"][0] else ()
-            for name in (study["reference"], *further):
-                if differences := list(_differences(rows, sets, column, "" if name == study["reference"] else name)):
+            for place, name in enumerate((study.get("reference", ""), *further)):
+                if differences := list(_differences(rows, sets, column, name if place else "")):
                     texts.append(
                         f"**{title}, minus that of {name}**, image by image: "
                         "mean ± standard error over images [each seed's mean]"
