@@ -6,9 +6,9 @@ FRAMES has index.csv with the columns name, scene, tier and unit (mm, cm: 16-bit
 beside it, or in a folder called as the column `set`, NAME_rgb.jpg and NAME_depth.png. Writes OUT/TIER/images/SCENE/NAME.jpg and
 OUT/TIER/depth/SCENE/NAME.npy, metres. Frames of a scene are not independent: their folder says which are of one.
 
-Frames whose depth is dense are in OUT/TIER-normals, too, with the normals of a mesh of that depth. What a sensor measures is noisy: the
-mesh has the medians of blocks of 8 x 8 pixels as its points, and a normal is known at the middles of blocks alone. Nobody says
-which camera it was; one of 60 degrees is assumed.
+Frames whose depth is dense are in OUT/TIER-normals, too, with the normals of a mesh of that depth. What a sensor measures is
+noisy: the mesh has the medians of blocks of 8 x 8 pixels as its points, and a normal is known at the middles of blocks alone.
+Nobody says which camera it was; one of 60 degrees is assumed.
 """
 
 from __future__ import annotations

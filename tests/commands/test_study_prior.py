@@ -149,7 +149,7 @@ NAMES = ["000000 a/1", "000001 a/2", "000002 b/1", "000003 c/1", "000004 c/2"]
 
 
 def test_clustered_standard_error_by_hand() -> None:
-    """Seeds' averages 1, 3 of scene a, 6 of b, 5, NaN of c: scenes 2, 6, 5, mean 13/3, deviations -7/3, 5/3, 2/3, variance 13/3."""
+    """Seeds' averages 1, 3 of scene a, 6 of b, 5, NaN of c: scenes 2, 6, 5, mean 13/3, variance (49 + 25 + 4) / 9 / 2."""
     nan = float("nan")
     scores = {0: (NAMES, [0, 2, 5, 4, nan]), 1: (NAMES, [2, 4, 7, 6, 1.0])}
     found = paired.mean(scores, paired.folder_of)
@@ -284,8 +284,8 @@ def test_every_kind_of_run(
     run(out, bases)
     weights = [load_file(out / b.folder / "model/unet/diffusion_pytorch_model.safetensors") for b in bases]
     assert weights[0]["conv_in.weight"].shape[1] == 16
-    moved = [float((w["conv_in.weight"] - weights[0]["conv_in.weight"]).abs().max()) for w in weights]
-    assert moved[0] == 0 < min(moved[1:]) and max(moved) < 0.1  # all began at the same weights
+    change = [float((w["conv_in.weight"] - weights[0]["conv_in.weight"]).abs().max()) for w in weights]
+    assert change[0] == 0 < min(change[1:]) and max(change) < 0.1  # all began at the same weights
     for piece in study._pieces(plan):
         run(out, study.plan(piece.study, out=out, title=piece.title))
     assert study.main(str(file), out, resume=True, given=given) == 0
@@ -378,7 +378,7 @@ def test_prior_is_planned_without_frames(call: Call, tmp_path: Path) -> None:
 
 
 def test_normals_of_a_measured_plane() -> None:
-    """A plane whose depth is 2 m in the middle and whose inverse rises to the right: its normal is that of the camera's geometry."""
+    """A wall that recedes to the right, 2 m + X / 2: it faces (1/2, 0, 1)."""
     h, w = 96, 128
     x = (np.arange(w) + 0.5 - w / 2) / (w / 2 / math.tan(math.radians(30)))
     slope = 0.5  # z = 2 + slope * X, X = x z
@@ -387,9 +387,7 @@ def test_normals_of_a_measured_plane() -> None:
     found = real_frames.normals(depth)
     assert found is not None and found.shape == (h, w, 3) and not found[:16].any()
     known = found[(found != 0).any(-1)]
-    truth = np.array([slope, 0, 1]) / math.hypot(slope, 1)  # towards the viewer, right where the depth grows leftwards
-    truth[0] *= -1
     assert len(known) == 10 * 16
-    angle = np.degrees(np.arccos(np.clip(np.abs(known @ truth), 0, 1)))
+    angle = np.degrees(np.arccos(np.clip(known @ np.array([slope, 0, 1]) / math.hypot(slope, 1), -1, 1)))
     assert angle.max() < 3
     assert real_frames.normals(np.where(np.arange(h)[:, None] < 50, 0, depth)) is None
