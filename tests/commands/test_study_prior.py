@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -115,8 +115,10 @@ loss = { mse = 1.0 }
 def file(tmp_path: Path) -> Path:
     """A study's file beside its recipes and data; its base has another codec than any that is embedded."""
     shutil.copytree(SD_TINY, tmp_path / "base")
-    config = files.read_json(SD_TINY / "vae" / "config.json") | {"latent_channels": 16}
-    AutoencoderKL.from_config(config).save_pretrained(tmp_path / "base" / "vae")
+    codec = files.read_json(SD_TINY / "vae" / "config.json") | {"latent_channels": 16}
+    AutoencoderKL.from_config(codec).save_pretrained(tmp_path / "base" / "vae")
+    denoiser = files.read_json(SD_TINY / "unet" / "config.json") | {"in_channels": 16, "out_channels": 16}
+    UNet2DConditionModel.from_config(denoiser).save_pretrained(tmp_path / "base" / "unet")
     planes(tmp_path / "data", 6, (16, 16), normals=True)
     (tmp_path / "recipe.toml").write_text(RECIPE.replace("DATA", str(tmp_path / "data")))
     (tmp_path / "pretraining.toml").write_text(PRETRAINING)
@@ -306,7 +308,7 @@ def test_every_kind_of_run(
     ):
         assert said in text, said
     assert "| depth: world | 2 | 2 | 4 |" in text and "![AbsRel against the number of labels" in text
-    assert "Not run" not in text and str(tmp_path) not in json.dumps(data) + text
+    assert "Not run" not in text and str(given["frames"]) not in json.dumps(data) + text
     compare_with_scores(out, data)
     with Image.open(out / "tiny.png") as picture:
         assert len(picture.convert("RGB").getcolors(1 << 20) or []) > 10

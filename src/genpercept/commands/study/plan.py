@@ -77,7 +77,7 @@ def main(
             raise ValueError(
                 f"{out}: the report could not be written ({error.strerror}); all runs are as they are: --resume writes it"
             ) from None
-    code = 0 if not failed else 1 if len(failed) < len(first) + len(chosen) else 2
+    code = 0 if not failed else 1 if any(job.folder not in failed for job in chosen) else 2
     said.result(document | {"written": [str(path) for path in written], "exit_code": code})
     terminal.show(*page.tables(document))
     print()
