@@ -1,10 +1,11 @@
 """Real frames with measured depth, listed by an index.csv, as data sets `folder` that studies score on.
 
-    python tools/real_frames.py FRAMES --out real_frames
+    python tools/real_frames.py FRAMES --out real_frames --one-scene SET
 
 FRAMES has index.csv with the columns name, scene, tier and unit (mm, cm: 16-bit depth in 1/1000 or 1/100 m; 0: unknown), and
 beside it, or in a folder called as the column `set`, NAME_rgb.jpg and NAME_depth.png. Writes OUT/TIER/images/SCENE/NAME.jpg and
-OUT/TIER/depth/SCENE/NAME.npy, metres. Frames of a scene are not independent: their folder says which are of one.
+OUT/TIER/depth/SCENE/NAME.npy, metres. Frames of a scene are not independent: their folder says which are of one. --one-scene: sets
+(the column `set`) all of whose frames show one place, whatever their column `scene` says.
 
 Frames whose depth is dense are in OUT/TIER-normals, too, with the normals of a mesh of that depth. What a sensor measures is
 noisy: the mesh has the medians of blocks of 8 x 8 pixels as its points, and a normal is known at the middles of blocks alone.
@@ -18,6 +19,7 @@ import csv
 import re
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +34,7 @@ _BLOCK = 8  # pixels
 _FOV = 60.0  # degrees, horizontally
 
 
-def convert(frames: Path, out: Path) -> Counter[str]:
+def convert(frames: Path, out: Path, one_scene: Sequence[str] = ()) -> Counter[str]:
     """Write all of OUT. Frames by tier. SystemExit for a unit that is none of ours, and for a file that is not there."""
     count: Counter[str] = Counter()
     with (frames / "index.csv").open(newline="", encoding="utf-8") as file:
@@ -43,7 +45,8 @@ def convert(frames: Path, out: Path) -> Counter[str]:
             photograph, depth = home / f"{row['name']}_rgb.jpg", home / f"{row['name']}_depth.png"
             if not photograph.is_file() or not depth.is_file():
                 raise SystemExit(f"{photograph} or {depth.name}: no such file")
-            place = Path(re.sub(r"[^A-Za-z0-9_.-]+", "_", row["scene"])) / row["name"]
+            scene = row["set"] if row["set"] in one_scene else row["scene"]
+            place = Path(re.sub(r"[^A-Za-z0-9_.-]+", "_", scene)) / row["name"]
             tier = out / row["tier"]
             metres = np.asarray(Image.open(depth), np.float32) / _PER_METRE[row["unit"]]
             _write(tier, place, photograph, "depth", metres)
@@ -83,8 +86,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("frames", type=Path)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--one-scene", nargs="*", default=(), metavar="SET")
     args = parser.parse_args()
-    print(", ".join(f"tier {tier}: {n} frames" for tier, n in sorted(convert(args.frames, args.out).items())))
+    found = convert(args.frames, args.out, args.one_scene)
+    print(", ".join(f"tier {tier}: {n} frames" for tier, n in sorted(found.items())))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from genpercept.commands.study import execute, job, paired, shape
 from genpercept.commands.study import plan as study
 from genpercept.commands.study.schema import Shape
 from genpercept.core import files
+from genpercept.data import DATASETS
 from tests.support.commands import Call
 from tests.support.paths import SD_TINY
 from tests.support.planes import planes
@@ -393,3 +394,25 @@ def test_normals_of_a_measured_plane() -> None:
     angle = np.degrees(np.arccos(np.clip(known @ np.array([slope, 0, 1]) / math.hypot(slope, 1), -1, 1)))
     assert angle.max() < 3
     assert real_frames.normals(np.where(np.arange(h)[:, None] < 50, 0, depth)) is None
+
+
+def test_frames_of_a_set_that_shows_one_place(tmp_path: Path) -> None:
+    """Folders say which frames are of one scene; those whose depth is dense have normals, too."""
+    rows = ["name,set,scene,tier,unit"]
+    for name, of, dense in (("a1", "a", True), ("a2", "a", True), ("b1", "b", False)):
+        rows.append(f"{name},{of},{name},T,mm")
+        Image.new("RGB", (32, 32)).save(tmp_path / f"{name}_rgb.jpg")
+        millimetres = np.zeros((32, 32), np.uint16)
+        millimetres[:: 1 if dense else 4] = 1500
+        Image.fromarray(millimetres).save(tmp_path / f"{name}_depth.png")
+    (tmp_path / "index.csv").write_text("\n".join(rows))
+    assert real_frames.convert(tmp_path, tmp_path / "out", ["a"]) == {"T": 3}
+    names = {
+        kind: sorted(e.name for e in DATASETS.find("folder").index(tmp_path / "out" / kind, "all")) for kind in KINDS
+    }
+    assert names == {"T": ["a/a1", "a/a2", "b1/b1"], "T-normals": ["a/a1", "a/a2"]}
+    sample = DATASETS.find("folder").load(DATASETS.find("folder").index(tmp_path / "out" / "T-normals", "all")[0])
+    assert sample.normals is not None and float(sample.normals.abs().max()) == pytest.approx(1)
+
+
+KINDS = ("T", "T-normals")
