@@ -4,8 +4,8 @@
 
 FRAMES has index.csv with the columns name, scene, tier and unit (mm, cm: 16-bit depth in 1/1000 or 1/100 m; 0: unknown), and
 beside it, or in a folder called as the column `set`, NAME_rgb.jpg and NAME_depth.png. Writes OUT/TIER/images/SCENE/NAME.jpg and
-OUT/TIER/depth/SCENE/NAME.npy, metres. Frames of a scene are not independent: their folder says which are of one. --one-scene: sets
-(the column `set`) all of whose frames show one place, whatever their column `scene` says.
+OUT/TIER/depth/SCENE/NAME.npy, metres. Frames of a scene are not independent: their folder says which are of one.
+--one-scene: sets (the column `set`) all of whose frames show one place, whatever their column `scene` says.
 
 Frames whose depth is dense are in OUT/TIER-normals, too, with the normals of a mesh of that depth. What a sensor measures is
 noisy: the mesh has the medians of blocks of 8 x 8 pixels as its points, and a normal is known at the middles of blocks alone.
