@@ -23,7 +23,7 @@ import pytest
 from PIL import Image
 
 from genpercept import GenPerceptPipeline
-from genpercept.commands.study import chart, execute, job, paired, report
+from genpercept.commands.study import chart, execute, job, page, paired, report
 from genpercept.commands.study import plan as study
 from genpercept.commands.study.measure import Inference, _predict
 from genpercept.core import locks, said
@@ -224,10 +224,9 @@ def test_report(file: Path, tmp_path: Path) -> None:
     for folder, text in written.items():
         (tmp_path / "out" / folder).mkdir(parents=True)
         (tmp_path / "out" / folder / job.SCORES).write_text(text)
-    settings = plan.model_dump(mode="json") | {"reference": plan.reference_arm}
-    result = report.collect(tmp_path / "out", jobs, settings, {gaussian[1].folder: "error: no memory"})
-    page, data, picture = report.write(tmp_path / "out", result, "depth")
-    text = page.read_text()
+    result = report.collect(tmp_path / "out", jobs, report.settings(plan), {gaussian[1].folder: "error: no memory"})
+    written_page, data, picture = page.write(tmp_path / "out", result | {"metric": "depth"})
+    text = written_page.read_text()
     assert "Made by `genpercept study` (2026-11-21 to 2026-11-22; 2 cores of X): 3 runs" in text
     assert "| one step | 0.300 ± 0.058 |" in text
     assert "| Gaussian: 2 steps, ensemble of 2 | +0.100 ± 0.058 |" in text  # 0.1, 0, 0.2 over seed 0 alone
@@ -270,9 +269,9 @@ def test_without_matplotlib_the_table_is_written_all_the_same(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     curves = [{"labels": None, "arm": "one", "points": [{"step": 1, "abs_rel": 0.5}, {"step": 2, "abs_rel": 0.4}]}]
     study = {"name": "s", "about": "", "metrics": ["abs_rel"], "reference": "one", "test": []}
-    result = {"study": study, "rows": [], "runs": [], "curves": curves, "failed": {}, "missing": []}
-    page, data = report.write(tmp_path, result, "depth")
-    assert page.is_file() and json.loads(data.read_text())["curves"] == curves and "![" not in page.read_text()
+    result = {"metric": "depth", "study": study, "rows": [], "runs": [], "curves": curves, "failed": {}, "missing": []}
+    text, data = page.write(tmp_path, result)
+    assert text.is_file() and json.loads(data.read_text())["curves"] == curves and "![" not in text.read_text()
     assert capsys.readouterr().err == "no chart: matplotlib is not installed: pip install 'genpercept[plot]'\n"
 
 

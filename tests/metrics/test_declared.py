@@ -363,8 +363,8 @@ def test_a_study_measures_and_titles_them(package: None, data: Path, tmp_path: P
     row = {"labels": None, "arm": "one", "inference": "", "ways": 1}
     row["figures"] = {"mine": {key: {"mean": mean} for key in ("rmse", "psnr")}}
     about = {"name": "mine", "about": "", "metrics": ["rmse", "psnr"], "test": []}
-    result = {"study": about, "rows": [row], "runs": [], "failed": {}, "missing": []}
-    page = study.report.markdown(result, "albedo")
+    result = {"metric": "albedo", "study": about, "rows": [row], "runs": [], "failed": {}, "missing": []}
+    page = study.page.markdown(result)
     assert "**rmse ↓**" in page and "**psnr ↑**" in page and "| one | 0.250 ± 0.012 |" in page
 
 

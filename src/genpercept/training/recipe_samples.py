@@ -122,7 +122,7 @@ class HeldOut(DataSet):
 
     def data(self) -> DataSet:
         """The set alone, as sources take it."""
-        return DataSet(**self.model_dump(exclude={"title", "protocol"}))
+        return DataSet(**self.model_dump(include=set(DataSet.model_fields)))
 
     @model_validator(mode="after")
     def _read(self) -> HeldOut:

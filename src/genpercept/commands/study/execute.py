@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from genpercept.commands.study.job import CANNOT_WRITE, JOB, LOG, SCORES, tidy
-from genpercept.commands.study.measure import HeldOut, Inference
+from genpercept.commands.study.measure import Inference, Test
 from genpercept.core import files, said
 from genpercept.core.texts import read_lines
 from genpercept.tasks import TASKS
@@ -27,12 +27,18 @@ from genpercept.training.stages.base import Draw
 
 _POLL = 0.1  # seconds
 # Keys of a recipe that change nothing of the result: a study may go on with others
-_INCIDENTAL = {"logging": True, "speed": True, "checkpoint": True, "loader": {"cache_dir", "workers", "prefetch"}}
+_INCIDENTAL: dict[str, Any] = {
+    **dict.fromkeys(("logging", "speed", "checkpoint"), True),
+    "loader": {"cache_dir", "workers", "prefetch"},
+}
 
 
 @dataclass(frozen=True)
 class Job:
-    """An arm with a number of labels (None: as the recipe has it) and a seed. `base` with `overrides` gives `recipe`."""
+    """An arm with a number of labels (None: as the recipe has it) and a seed. `base` with `overrides` gives `recipe`.
+
+    Or what makes a base for arms (`arm` is its name then): "pretraining", or "untrained", which saves random weights.
+    """
 
     folder: str  # inside the study's
     arm: str
@@ -41,33 +47,45 @@ class Job:
     base: Path
     overrides: tuple[str, ...]
     recipe: Recipe
-    inference: tuple[Inference, ...]
-    default_steps: int  # of its paradigm
-    test: tuple[HeldOut, ...]
-    metrics: tuple[str, ...]
+    kind: Literal["arm", "pretraining", "untrained"] = "arm"
+    part: str = ""  # of the study
+    pretrained: str = ""  # folder of the job that makes what it starts from
+    stand_in: str = ""  # a base of the same shapes, where that one is not made yet
+    inference: tuple[Inference, ...] = ()
+    default_steps: int = 0  # of its paradigm
+    test: tuple[Test, ...] = ()
+    metrics: tuple[str, ...] = ()
     keep_models: bool = True
     cost: float = 1.0
 
+    @property
+    def title(self) -> str:
+        """As plans and tables call it, with all its seeds."""
+        of = f"{self.part}, {self.arm}" if self.part else self.arm
+        return of if self.kind == "arm" else f"pretraining {of}"
+
     def content(self) -> dict[str, Any]:
         """job.json: all that the job's process is told."""
+        what = {} if self.kind == "arm" else {"kind": self.kind}
         return {
             "base": str(self.base),
             "overrides": list(self.overrides),
             "recipe": self.recipe.resolved(),
             "inference": [way.model_dump(mode="json") for way in self.inference],
-            "test": [data.model_dump(mode="json") for data in self.test],
+            "test": [data.content() for data in self.test],
             "metrics": list(self.metrics),
             "keep_models": self.keep_models,
+            **({"pretrained": self.pretrained} if self.pretrained else {}),
+            **what,
         }
 
     def result(self) -> str:
         """What its figures depend on, as text that is equal for equal jobs."""
-        settled = self.recipe.model_dump(mode="json", exclude=_INCIDENTAL)
-        return json.dumps({k: v for k, v in self.content().items() if k not in _HOW} | {"recipe": settled})
+        return _result(self.content(), self.recipe)
 
     def images(self) -> int:
         """Training images, repeated ones counted each time."""
-        return self.recipe.steps * self.recipe.loader.batch_size
+        return 0 if self.kind == "untrained" else self.recipe.steps * self.recipe.loader.batch_size
 
     def passes(self) -> int:
         """Calls of the denoiser when measuring; encoding and decoding count as another one."""
@@ -79,8 +97,30 @@ class Job:
         training = self.images() * self.cost / images_per_second if images_per_second else 0.0
         return training + (self.passes() / passes_per_second if passes_per_second else 0.0)
 
+    def rehearsed(self) -> Recipe:
+        """The recipe as a dry run looks at it, which finds no model that the study is going to make."""
+        start = Path(self.recipe.model.base)
+        if not self.pretrained or not self.stand_in or start.is_dir():
+            return self.recipe
+        return self.recipe.model_copy(update={"model": self.recipe.model.model_copy(update={"base": self.stand_in})})
+
+
+def _result(content: dict[str, Any], recipe: Recipe) -> str:
+    """Of a job.json, what its figures depend on. A base that the study makes goes by its run: a study's folder may be moved."""
+    settled = recipe.model_dump(mode="json", exclude=_INCIDENTAL)
+    if content.get("pretrained"):
+        settled["model"]["base"] = content["pretrained"]
+    return json.dumps({k: v for k, v in content.items() if k not in _HOW} | {"recipe": settled})
+
 
 _HOW = ("base", "overrides", "keep_models")  # keys of job.json that leave the figures as they are
+
+
+def incidental(override: str) -> bool:
+    """Whether a `key=value` changes nothing of the result."""
+    section, _, key = override.partition("=")[0].strip().partition(".")
+    keys = _INCIDENTAL.get(section, set())
+    return keys is True or (isinstance(keys, set) and key in keys)
 
 
 # ---- before ----------------------------------------------------------------------------------------------------------
@@ -98,15 +138,16 @@ def summary(
     seen: set[str] = set()
     groups: dict[tuple[str, int | None], list[Job]] = {}
     for job in jobs:
-        groups.setdefault((job.arm, job.labels), []).append(job)
-    for (arm, labels), group in groups.items():
-        if arm not in seen:
-            seen.add(arm)
-            lacks += plan(group[0].recipe, out / group[0].folder).lacking
+        groups.setdefault((job.title, job.labels), []).append(job)
+    for (title, labels), group in groups.items():
+        if title not in seen:
+            seen.add(title)
+            lacks += plan(group[0].rehearsed(), out / group[0].folder).lacking
         seconds = group[0].seconds(images_per_second, passes_per_second)
         time_each = f", {clock(seconds)} each" if seconds else ""
         count = "" if labels is None else f", {labels} labels"
-        lines.append(f"{arm}{count}: {len(group)} x {group[0].recipe.steps} steps{time_each}")
+        steps = "random weights" if group[0].kind == "untrained" else f"{len(group)} x {group[0].recipe.steps} steps"
+        lines.append(f"{title}{count}: {steps}{time_each}")
     lines.append(f"{len(jobs)} runs, {sum(job.images() for job in jobs):,} training images")
     if wall := wall_seconds(jobs, images_per_second, passes_per_second, at_once):
         lines.append(
@@ -115,8 +156,8 @@ def summary(
         )
     else:
         lines.append("no estimate of the time: the study has no [rates]")
-    for job in jobs[:1]:
-        lines.append(f"scored on {', '.join(held.label for held in job.test)}")
+    for part, job in {job.part: job for job in reversed(jobs) if job.test}.items():
+        lines.append(f"{f'{part}: ' if part else ''}scored on {', '.join(held.label for held in job.test)}")
         for held in job.test:
             labels_read = TASKS.find(job.recipe.task).labels
             lacks += lacking.of_set(held.data(), job.recipe.loader, labels_read, f"test {held.label!r}")
@@ -149,8 +190,7 @@ def claim(out: Path, jobs: Sequence[Job], resume: bool) -> None:
 def _read_job(out: Path, job: Job) -> str:
     """`Job.result` of what lies in the folder, as the job there would give it."""
     content = files.read_json(out / job.folder / JOB)
-    settled = Recipe.model_validate(content["recipe"]).model_dump(mode="json", exclude=_INCIDENTAL)
-    return json.dumps({k: v for k, v in content.items() if k not in _HOW} | {"recipe": settled})
+    return _result(content, Recipe.model_validate(content["recipe"]))
 
 
 def finished(out: Path, job: Job) -> bool:
@@ -158,6 +198,21 @@ def finished(out: Path, job: Job) -> bool:
 
 
 # ---- running ---------------------------------------------------------------------------------------------------------
+
+
+def in_order(
+    out: Path, first: Sequence[Job], jobs: Sequence[Job], at_once: int, images: float, passes: float
+) -> dict[str, str]:
+    """`execute` what makes bases, then what starts from those; images, passes: per second.
+
+    Returns the folders that failed, with why: a run whose base could not be made is one of them.
+    """
+    failed = execute(out, first, at_once, images, passes) if first else {}
+    without = {
+        job.folder: f"{job.pretrained} failed: {failed[job.pretrained]}" for job in jobs if job.pretrained in failed
+    }
+    failed |= execute(out, [job for job in jobs if job.folder not in without], at_once, images, passes)
+    return failed | without
 
 
 def execute(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from genpercept.commands.bench.machine import cores
-from genpercept.commands.study.measure import HeldOut, Inference, measure
+from genpercept.commands.study.measure import Inference, Test, measure
 from genpercept.core import files
 from genpercept.core.texts import one_line, read_log
 from genpercept.core.workers import end_with
@@ -36,26 +36,45 @@ def main(folder: Path) -> int:
 
     job = files.read_json(folder / JOB)
     settings = recipes.parse(job["recipe"], str(folder / JOB))
-    if not (folder / "model").is_dir() and (code := train(Path(job["base"]), job["overrides"], folder, True)):
-        return code
     if settings.speed.threads:
         torch.set_num_threads(settings.speed.threads)
+    if job.get("kind") == "untrained":
+        untrained(settings, folder / "model")
+    elif not (folder / "model").is_dir() and (code := train(Path(job["base"]), job["overrides"], folder, True)):
+        return code
     begin = time.perf_counter()
-    figures = measure(
-        folder / "model",
-        [HeldOut(**data) for data in job["test"]],
-        [Inference(**way) for way in job["inference"]],
-        job["metrics"],
-        settings.seed,
-        settings.loader.micro_batch or settings.loader.batch_size,
-        settings.loader,
-    )
+    figures = {} if "kind" in job else _figures(folder, job, settings)
     scores = {"train": _state(folder), "measure_seconds": time.perf_counter() - begin}
     scores |= {"curve": curve(folder / "log.jsonl"), "figures": figures}
     scores |= {"date": time.strftime("%Y-%m-%d"), "machine": _machine()}
     files.write_text(folder / SCORES, json.dumps(scores))
     tidy(folder, job["keep_models"])
     return 0
+
+
+def _figures(folder: Path, job: dict[str, Any], settings: recipes.Recipe) -> dict[str, Any]:
+    """What the job's model scores on its tests."""
+    return measure(
+        folder / "model",
+        [Test(**data) for data in job["test"]],
+        [Inference(**way) for way in job["inference"]],
+        job["metrics"],
+        settings.seed,
+        settings.loader.micro_batch or settings.loader.batch_size,
+        settings.loader,
+    )
+
+
+def untrained(settings: recipes.Recipe, model: Path) -> None:
+    """Save what a run of this recipe begins with: its networks at their random weights."""
+    import torch
+
+    from genpercept.training import stages
+
+    torch.manual_seed(settings.seed)  # as the loop does, before it builds the stage
+    stage = stages.build(settings, print)
+    with files.atomic_folder(model) as part:
+        stage.save(part)
 
 
 def tidy(folder: Path, keep_models: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,6 +24,17 @@ from genpercept.training.samples.sources import Source, open_source
 
 _CHUNK, _PIXELS = 32, 1 << 25  # images handed to the pipeline at once, or fewer where they have so many pixels together
 Figures = dict[str, list[Any]]  # "name" -> of each image; metric -> its figure of each image (NaN: no valid pixel)
+
+
+class Test(HeldOut):
+    """A set that the arms are scored on."""
+
+    # "folder": images of a folder of the set are of one scene, and no more independent than its walls are; "": each is its own
+    scenes: Literal["", "folder"] = ""
+
+    def content(self) -> dict[str, Any]:
+        """What figures depend on; how they are averaged they do not."""
+        return self.model_dump(mode="json", exclude={"scenes"})
 
 
 class Inference(Section):

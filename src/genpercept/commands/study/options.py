@@ -44,8 +44,21 @@ def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
 @shared.show(help="Print NAME's file, to copy and change, and stop.")
 @click.option("--arms", default="", metavar="A,B", help="Only these arms.")
 @click.option("--seeds", default="", metavar="0,1", help="Only these seeds.")
+@click.option(
+    "--photographs",
+    type=shared.PATH,
+    metavar="FOLDER",
+    help="Your photographs, as data set folder, for a study that pretrains on some; tools/photographs.py makes such a folder.",
+)
+@click.option(
+    "--frames",
+    type=shared.PATH,
+    metavar="FOLDER",
+    help="Real frames with measured depth, for a study that scores on some: what tools/real_frames.py writes. Without, their "
+    "columns are left out.",
+)
 @click.option("--jobs", "at_once", type=click.IntRange(min=1), default=1, show_default=True, help="Runs side by side.")
-@shared.override(help="Override a key of every recipe, or study.K. Repeatable.")
+@shared.override(help="Override a key of every arm's recipe, or study.K. Repeatable.")
 @shared.dry_run(help="Print the runs and the time they would take, and stop; needs no --out.")
 @shared.debuggable
 def study(name: str | None, out: Path | None, scale: Scale, listed: bool, show: bool, **options: Any) -> int:
@@ -69,5 +82,7 @@ def study(name: str | None, out: Path | None, scale: Scale, listed: bool, show: 
     if out is None and not options["dry_run"]:
         raise click.UsageError("--out RUN is missing: the folder of the study's runs and its report")
     from genpercept.commands.study.plan import main
+    from genpercept.commands.study.schema import FOLDERS
 
-    return main(name, out or Path(), scale, **options)
+    given = {folder: path for folder in FOLDERS if (path := options.pop(folder)) is not None}
+    return main(name, out or Path(), scale, given=given, **options)

@@ -1,24 +1,24 @@
 """A study, written down: one recipe, the settings in which each arm differs from it, and how the arms are compared.
 
-A run is an arm with a number of labels and a seed. `main` trains and measures every run and writes NAME.md, NAME.json and
-NAME.png; what is finished is not done again.
+A run is an arm with a number of labels and a seed. `main` pretrains what arms start from, trains and measures every run and
+writes NAME.md, NAME.json and NAME.png; what is finished is not done again.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
-
-from pydantic import Field, model_validator
 
 from genpercept.commands import terminal
 from genpercept.commands.evaluate import suites
-from genpercept.commands.study import execute, report
+from genpercept.commands.study import execute, folders, page, report, shape
 from genpercept.commands.study.execute import Job
-from genpercept.commands.study.measure import HeldOut, Inference, check_tests
+from genpercept.commands.study.folders import Given
+from genpercept.commands.study.measure import Test, check_tests
+from genpercept.commands.study.schema import Arm, Piece, Pretraining, Study, Suite, all_different, slug
 from genpercept.commands.study.shipped import Scale, find
 from genpercept.core import locks, said
 from genpercept.core.names import choose
@@ -27,81 +27,7 @@ from genpercept.models.paradigms import PARADIGMS
 from genpercept.tasks import TASKS
 from genpercept.training import recipe as recipes
 from genpercept.training import recipe_names
-from genpercept.training.recipe import Recipe, Section
-
-
-class Arm(Section):
-    name: str = Field(min_length=1)
-    base: Path = Path()  # a recipe of its own: a file, from the study's folder, or a name; default: the study's
-    set: dict[str, Any] = Field(default_factory=dict)  # "a.b" -> value, as --set has them
-    labels: tuple[int, ...] = ()  # numbers of labels it is run with; default: the study's
-    inference: tuple[Inference, ...] = Field(default=(Inference(),), min_length=1)
-    cost: float = Field(default=1.0, gt=0)  # time per training image, relative to an arm of 1; for the estimate only
-
-    @model_validator(mode="after")
-    def _distinct(self) -> Arm:
-        _all_different([way.title for way in self.inference], f"arm {self.name!r}: two inferences are called")
-        return self
-
-
-class Rates(Section):
-    """For --dry-run's estimate of the time, on the machine the study is meant for."""
-
-    images: float = Field(default=0.0, ge=0)  # training images/s of an arm of cost 1; 0: unknown
-    passes: float = Field(default=0.0, ge=0)  # calls of the denoiser per second when measuring, images one by one
-
-
-class Suite(Section):
-    """Sets of a suite of `genpercept evaluate` as tests, with the splits, options and protocols that it says.
-
-    A study has it as a table, as the suite's name alone, or as a .toml file beside it that other studies share.
-    """
-
-    name: str
-    sets: tuple[str, ...] = ()  # ids or data sets; default: all
-    root: Path = Path("data")  # has a folder for each data set
-    roots: dict[str, Path] = Field(default_factory=dict)  # id or data set -> another folder
-    options: dict[str, dict[str, Any]] = Field(default_factory=dict)  # id or data set -> options beside the suite's
-
-
-class Study(Section):
-    """A study's TOML file."""
-
-    name: str
-    about: str = ""  # a paragraph for the report
-    base: Path  # a recipe: a file, from the study's folder, or one of the package's by its name
-    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
-    set: dict[str, Any] = Field(default_factory=dict)  # for all arms
-    labels: tuple[int, ...] = ()  # numbers of labels (data.0.count); none: as the recipe has it
-    arm: tuple[Arm, ...] = Field(min_length=1)
-    reference: str = ""  # arm that the others are compared with, in its first inference; default: the first
-    # figures of the task's metric, the first of which is drawn; default: the first two of its table
-    metrics: tuple[str, ...] = ()
-    test: tuple[HeldOut, ...] = ()
-    suite: Suite | None = None  # its sets come before those of test
-    keep_models: bool = True  # False: they are removed once they are measured
-    rates: Rates = Rates()
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Study:
-        names = [arm.name for arm in self.arm]
-        _all_different(names, "arm: two arms are called")
-        _all_different([slug(name) for name in names], "arm: two arms have the folder name")
-        _all_different([data.label for data in self.test], "test: two sets are called")
-        if self.reference and self.reference not in names:
-            raise ValueError(f"reference: {self.reference!r} is no arm; choose from {', '.join(names)}")
-        if any(count < 1 for count in (*self.labels, *(n for arm in self.arm for n in arm.labels))):
-            raise ValueError("labels: must be at least 1")
-        return self
-
-    @property
-    def reference_arm(self) -> str:
-        return self.reference or self.arm[0].name
-
-
-def _all_different(names: Sequence[str], what: str) -> None:
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"{what} {', '.join(repeated)}")
+from genpercept.training.recipe import Recipe
 
 
 def main(
@@ -114,48 +40,65 @@ def main(
     overrides: Sequence[str] = (),
     at_once: int = 1,
     dry_run: bool = False,
+    given: Given = MappingProxyType({}),
 ) -> int:
     """Run the study called `name` (or in that file) into folder `out`. Exit status: 0 done, 1 some runs failed, 2 all did;
     of a dry run 3 where this machine lacks something.
 
     arms, seeds: comma-separated, those to run now; default: all. overrides: `key=value` for the recipe of every arm, or
-    `study.key=value` for the study itself. at_once: runs side by side. ValueError for settings that cannot be run, and
-    for a folder with runs of other settings.
+    `study.key=value` for the study itself. at_once: runs side by side. given: the folders of `schema.FOLDERS` that there are.
+    ValueError for settings that cannot be run, and for a folder with runs of other settings.
     """
-    study = load(find(name, scale), overrides)
-    jobs = plan(study, [text for text in overrides if not text.startswith(_OWN)])
-    chosen = select(study, jobs, arms, seeds)
+    study, left_out = folders.place(load(find(name, scale), overrides), given)
+    pieces, own = _pieces(study), [text for text in overrides if not text.startswith(_OWN)]
+    bases = pretrainings(study, own)
+    planned = [(piece, plan(piece.study, own, out, piece.title)) for piece in pieces]
+    every = [job for _, jobs in planned for job in jobs]
+    chosen = select(study, every, arms, seeds)
+    folders.require(study, {job.arm for job in chosen})
+    for piece, jobs in planned:
+        _check(piece.study, jobs)
+    first = [base for base in bases if base.folder in {job.pretrained for job in chosen}]
+    for line in left_out:
+        said.say(line)
+    if dry_run:
+        summary = execute.summary([*first, *chosen], study.rates.images, study.rates.passes, at_once, out)
+        runs = [job.folder for job in (*first, *chosen)]
+        said.result({"runs": runs, "plan": str(summary).splitlines(), "exit_code": summary.code})
+        print(summary)
+        return summary.code
+    with locks.own(out, "study"):
+        execute.claim(out, [*bases, *every], resume)
+        failed = execute.in_order(out, first, chosen, at_once, study.rates.images, study.rates.passes)
+        document = report.document(out, study, planned, bases, failed, left_out)
+        try:
+            written = page.write(out, document)
+        except OSError as error:
+            raise ValueError(
+                f"{out}: the report could not be written ({error.strerror}); all runs are as they are: --resume writes it"
+            ) from None
+    code = 0 if not failed else 1 if any(job.folder not in failed for job in chosen) else 2
+    said.result(document | {"written": [str(path) for path in written], "exit_code": code})
+    terminal.show(*page.tables(document))
+    print()
+    for path in written:
+        print(path)
+    return code
+
+
+def _pieces(study: Study) -> list[Piece]:
+    """The parts, each with its metrics: without, two of its task's."""
+    with_metrics = [(piece, piece.study.metrics or _first_figures(piece.study)) for piece in study.pieces()]
+    return [Piece(p.title, p.study.model_copy(update={"metrics": metrics})) for p, metrics in with_metrics]
+
+
+def _check(study: Study, jobs: Sequence[Job]) -> None:
+    """ValueError for a study, or a part of one, that could not be scored."""
     if not study.test:
         raise ValueError(
             f"study {study.name!r}: names no [suite] and no [[test]] sets, so there is nothing to measure the arms on"
         )
     check_tests(study.test, {job.recipe.task for job in jobs}, study.metrics)
-    if dry_run:
-        planned = execute.summary(chosen, study.rates.images, study.rates.passes, at_once, out)
-        said.result(
-            {"runs": [job.folder for job in chosen], "plan": str(planned).splitlines(), "exit_code": planned.code}
-        )
-        print(planned)
-        return planned.code
-    metric = TASKS.find(jobs[0].recipe.task).metric
-    with locks.own(out, "study"):
-        execute.claim(out, jobs, resume)
-        failed = execute.execute(out, chosen, at_once, study.rates.images, study.rates.passes)
-        settings = study.model_dump(mode="json", exclude={"arm", "base", "rates", "suite"})
-        result = report.collect(out, jobs, settings | {"reference": study.reference_arm}, failed)
-        try:
-            written = report.write(out, result, metric)
-        except OSError as error:
-            raise ValueError(
-                f"{out}: the report could not be written ({error.strerror}); all runs are as they are: --resume writes it"
-            ) from None
-    code = 0 if not failed else 1 if len(failed) < len(chosen) else 2
-    said.result(result | {"written": [str(path) for path in written], "exit_code": code})
-    terminal.show(*report.tables(result, metric))
-    print()
-    for path in written:
-        print(path)
-    return code
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------
@@ -177,11 +120,12 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Study:
             recipes.override(table, text.removeprefix(_OWN))
     study = recipes.validate(Study, table, str(path))
     arms = tuple(arm.model_copy(update={"base": _placed(path, study, arm)}) for arm in study.arm)
-    study = study.model_copy(update={"base": _base(path, study.base), "arm": arms})
+    bases = tuple(base.model_copy(update={"base": _base(path, base.base)}) for base in study.pretraining)
+    study = study.model_copy(update={"base": _base(path, study.base), "arm": arms, "pretraining": bases})
     if study.suite:
         study = study.model_copy(update={"test": (*_sets(study, study.suite), *study.test)})
-        _all_different([data.label for data in study.test], f"{path}: test: two sets are called")
-    return study if study.metrics else study.model_copy(update={"metrics": _first_figures(study)})
+        all_different([data.label for data in study.test], f"{path}: test: two sets are called")
+    return study if study.metrics or study.part else study.model_copy(update={"metrics": _first_figures(study)})
 
 
 def _placed(path: Path, study: Study, arm: Arm) -> Path:
@@ -195,7 +139,7 @@ def _base(path: Path, base: Path) -> Path:
         raise ValueError(f"{path}: base: {error}") from None
 
 
-def _sets(study: Study, suite: Suite) -> list[HeldOut]:
+def _sets(study: Study, suite: Suite) -> list[Test]:
     """The suite's sets, as tests. ValueError for a suite, or sets of it, that there are not."""
     chosen = suites.load(suite.name)
     choose(f"task of suite {suite.name!r}", _task(study), chosen.tasks)
@@ -205,7 +149,7 @@ def _sets(study: Study, suite: Suite) -> list[HeldOut]:
     options = [f"{name}.{key}={toml(value)}" for name, table in suite.options.items() for key, value in table.items()]
     roots = [str(suite.root), *(f"{name}={root}" for name, root in suite.roots.items())]
     return [
-        HeldOut(
+        Test(
             name=spec.dataset,
             title=spec.title,
             root=spec.root,
@@ -231,18 +175,31 @@ def _first_figures(study: Study) -> tuple[str, ...]:
 
 def arms(study: Study) -> dict[str, Recipe]:
     """The recipe of each arm, by its name, with the first seed. ValueError names the arm whose settings do not fit."""
-    return {arm.name: _recipe(study, arm, settings(study, arm, study.seeds[0])) for arm in study.arm}
+    return {
+        arm.name: _recipe(study, f"arm {arm.name!r}", arm.base, settings(study, arm, study.seeds[0]))
+        for arm in study.arm
+    }
 
 
-def settings(study: Study, arm: Arm, seed: int, labels: int | None = None) -> dict[str, Any]:
-    """What a run sets in the base recipe, "a.b" -> value, in this order."""
-    counts = {} if labels is None else {"data.0.count": labels}
-    return {"seed": seed, **study.set, **arm.set, **counts}
+def settings(study: Study, arm: Arm, seed: int, labels: int | None = None, out: Path = Path()) -> dict[str, Any]:
+    """What a run sets in the base recipe, "a.b" -> value, in this order. out: the study's folder, where it makes bases."""
+    start = {"model.base": str(_model(out, arm.pretrained))} if arm.pretrained else {}
+    counts = {} if labels is None else {**study.with_labels.get(labels, {}), "data.0.count": labels}
+    return {"seed": seed, **shape.of_arm(study.shape), **study.set, **start, **arm.set, **counts}
 
 
-def _recipe(study: Study, arm: Arm, values: dict[str, Any]) -> Recipe:
-    source = f"study {study.name!r}, arm {arm.name!r}"
-    table = recipes.read_table(arm.base)
+def _model(out: Path, pretraining: str) -> Path:
+    """Where the study puts the model of a base that it makes."""
+    return out.absolute() / _folder(pretraining) / "model"
+
+
+def _folder(pretraining: str) -> str:
+    return f"pretraining_{slug(pretraining)}"
+
+
+def _recipe(study: Study, what: str, base: Path, values: dict[str, Any]) -> Recipe:
+    source = f"study {study.name!r}, {what}"
+    table = recipes.read_table(base)
     for key, value in values.items():
         recipes.assign(table, key, value, source)
     return recipes.parse(table, source)
@@ -251,8 +208,47 @@ def _recipe(study: Study, arm: Arm, values: dict[str, Any]) -> Recipe:
 # ---- the runs --------------------------------------------------------------------------------------------------------
 
 
-def plan(study: Study, overrides: Sequence[str] = ()) -> list[Job]:
-    """Every run: by number of labels as the study lists them, then by arm, then by seed. ValueError names a wrong arm."""
+def pretrainings(study: Study, overrides: Sequence[str] = ()) -> list[Job]:
+    """The runs that make bases, in the study's order. ValueError names one whose settings do not fit.
+
+    overrides: those of the arms' recipes, of which these runs heed what leaves the result as it is.
+    """
+    return [
+        _pretraining(study, base, [text for text in overrides if execute.incidental(text)])
+        for base in study.pretraining
+    ]
+
+
+def _pretraining(study: Study, base: Pretraining, overrides: Sequence[str]) -> Job:
+    """Every one begins at the same random weights: those of the study's first seed."""
+    data = {"data": [base.data.model_dump(mode="json", exclude_defaults=True)]} if base.data else {}
+    values = {"seed": study.seeds[0], **shape.of_pretraining(study.shape), **data, **base.set}
+    sets = [*(f"{key}={toml(value)}" for key, value in values.items()), *overrides]
+    _recipe(study, f"pretraining {base.name!r}", base.base, values)  # whose errors name it
+    recipe = recipes.load(base.base, sets)
+    if recipe.stage != "denoiser":
+        raise ValueError(
+            f"study {study.name!r}, pretraining {base.name!r}: {base.base} is a recipe of stage {recipe.stage!r}; name one of "
+            "stage 'denoiser'"
+        )
+    return Job(
+        folder=_folder(base.name),
+        arm=base.name,
+        labels=None,
+        seed=recipe.seed,
+        base=base.base,
+        overrides=tuple(sets),
+        recipe=recipe,
+        kind="untrained" if base.untrained else "pretraining",
+        cost=base.cost,
+    )
+
+
+def plan(study: Study, overrides: Sequence[str] = (), out: Path = Path(), title: str = "") -> list[Job]:
+    """Every run: by number of labels as the study lists them, then by arm, then by seed. ValueError names a wrong arm.
+
+    out: the study's folder. title: of the part that this study is of another.
+    """
     arms(study)
     counts: tuple[int | None, ...] = study.labels or (None,)
     found: list[Job] = []
@@ -260,14 +256,14 @@ def plan(study: Study, overrides: Sequence[str] = ()) -> list[Job]:
         for arm in study.arm:
             if arm.labels and count not in arm.labels:
                 continue
-            found += [_job(study, arm, seed, count, overrides) for seed in study.seeds]
+            found += [_job(study, arm, seed, count, overrides, out, title) for seed in study.seeds]
     if missing := [arm.name for arm in study.arm if not any(job.arm == arm.name for job in found)]:
         raise ValueError(f"study {study.name!r}: {', '.join(missing)}: none of its labels is among the study's")
     return found
 
 
-def _job(study: Study, arm: Arm, seed: int, labels: int | None, overrides: Sequence[str]) -> Job:
-    sets = [f"{key}={toml(value)}" for key, value in settings(study, arm, seed, labels).items()]
+def _job(study: Study, arm: Arm, seed: int, labels: int | None, overrides: Sequence[str], out: Path, title: str) -> Job:
+    sets = [f"{key}={toml(value)}" for key, value in settings(study, arm, seed, labels, out).items()]
     sets += overrides
     settled = recipes.load(arm.base, sets)
     paradigm = PARADIGMS.find(settled.paradigm).with_options(**settled.paradigm_options)
@@ -278,7 +274,8 @@ def _job(study: Study, arm: Arm, seed: int, labels: int | None, overrides: Seque
             raise ValueError(
                 f"arm {arm.name!r}: an ensemble of {way.ensemble_size}, but {paradigm.name} draws no noise"
             )
-    parts = (slug(arm.name), *([] if labels is None else [f"{labels}-labels"]), f"seed-{seed}")
+    count = [] if labels is None else [f"{labels}-labels"]
+    parts = (*([slug(title)] if title else []), slug(arm.name), *count, f"seed-{seed}")
     return Job(
         folder="_".join(parts),
         arm=arm.name,
@@ -287,6 +284,9 @@ def _job(study: Study, arm: Arm, seed: int, labels: int | None, overrides: Seque
         base=arm.base,
         overrides=tuple(sets),
         recipe=settled,
+        part=title,
+        pretrained=_folder(arm.pretrained) if arm.pretrained else "",
+        stand_in=study.shape.base if study.shape else "",
         inference=arm.inference,
         default_steps=paradigm.default_steps,
         test=study.test,
@@ -310,11 +310,6 @@ def select(study: Study, jobs: Sequence[Job], arms: str, seeds: str) -> list[Job
         )
     chosen = {names[text] for text in wanted}
     return [j for j in jobs if (not chosen or j.arm in chosen) and (not numbers or str(j.seed) in numbers)]
-
-
-def slug(name: str) -> str:
-    """A name as part of a folder's: `RGB blending (1, 1)` -> `rgb-blending-1-1`."""
-    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.")
 
 
 def toml(value: Any) -> str:
