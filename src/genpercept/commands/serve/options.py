@@ -43,6 +43,14 @@ _limits = shared.together(
     _seconds("--decode-seconds", 10, "For one image, then its child is replaced.", 1),
     _most("--decode-memory", 1536, "MiB of addresses of a child."),
     _most("--decoder-images", 1000, "Images after which a child is replaced."),
+    _most("--max-film", 256, "MiB of a film."),
+    _most("--max-film-pixels", 8_294_400, "Refuse films with larger frames."),
+    _most("--max-film-frames", 3000, "Refuse longer films."),
+    _most("--film-queue", 8, "Films in hand at once, one of which is computed; more are told 429."),
+    _most("--film-disk", 4096, "MiB of films and their results; where room is short the oldest results go."),
+    _seconds("--film-upload-seconds", 300, "For a film's upload."),
+    _seconds("--film-seconds", 3600, "For a film, from its turn on."),
+    _seconds("--film-keep", 3600, "For which a film's result is kept."),
     _seconds("--drain", 30, "After SIGTERM, for requests in hand; those left are told 503.", 0),
 )
 
@@ -95,9 +103,12 @@ def serve(
         "max_steps": "steps",
         "max_tiles": "tiles",
         "queue_memory": "queue_bytes",
+        "max_film": "film_body",
+        "max_film_pixels": "film_pixels",
+        "max_film_frames": "film_frames",
     }
     given = {names.get(name, name): value for name, value in rest.items()}
-    for name in ("body", "queue_bytes", "decode_memory"):
+    for name in ("body", "queue_bytes", "decode_memory", "film_body", "film_disk"):
         given[name] *= _MIB
     known = {field.name for field in fields(Limits)}
     limits = Limits(**{name: given.pop(name) for name in known})
