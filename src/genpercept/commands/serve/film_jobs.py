@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import select
 import signal
 import subprocess
 import sys
@@ -28,7 +29,7 @@ ARRIVING, QUEUED, RUNNING, DONE, FAILED, CANCELLED = "arriving", "queued", "runn
 IN_HAND = (ARRIVING, QUEUED, RUNNING)
 _OVER = (DONE, FAILED, CANCELLED)
 _LOOK_SECONDS = 0.25  # between two looks at a process
-_START_SECONDS = 60.0  # in which a process must have imported what it needs
+_START_SECONDS = 120.0  # in which a process must have imported what it needs
 _SUFFIXES = {"mp4": ".mp4", "zip": ".zip", "json": ".json"}  # of the files that a result may have
 
 
@@ -128,17 +129,7 @@ class Films:
     def look(self, job: Job) -> tuple[int, int]:
         """The size (H, W) of the film's frames; notes how many there are. Broken, TooLarge. Blocks for a second or so."""
         limits = self._limits
-        words = inherited.command("film_look", job.source, limits.decode_memory, max(1, round(limits.decode_seconds)))
-        environment = inherited.bare() | {MAX_PIXELS_VARIABLE: str(limits.film_pixels)}
-        seconds = _START_SECONDS + limits.decode_seconds
-        try:
-            how: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "timeout": seconds}
-            run = subprocess.run(
-                words, stdout=subprocess.PIPE, env=environment, check=True, start_new_session=True, **how
-            )
-            told = json.loads(run.stdout)
-        except (subprocess.SubprocessError, ValueError):
-            raise Broken("the film brings its decoder down; export it again") from None
+        told = _looked(job.source, limits)
         if "error" in told:
             line = str(told["error"]).partition(": raise")[0]
             raise TooLarge(line) if told["large"] else Broken(line)
@@ -353,6 +344,44 @@ class Films:
                 answers += name.endswith(".answer")
         job.bytes = size
         job.done = max(job.done, answers)
+
+
+def _looked(film: Path, limits: Limits) -> dict[str, Any]:
+    """What `film_look` says. Broken where the film is too much for it, Ending where it does not even begin."""
+    words = inherited.command("film_look", film, limits.decode_memory, max(1, round(limits.decode_seconds)))
+    process = subprocess.Popen(
+        words,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=inherited.bare() | {MAX_PIXELS_VARIABLE: str(limits.film_pixels)},
+        start_new_session=True,
+    )
+    try:
+        if _line(process, _START_SECONDS) is None:
+            raise Ending("no process could be started to look at the film: try again later", 5)
+        line = _line(process, limits.decode_seconds)
+    finally:
+        _kill(process)
+        if process.stdout is not None:
+            process.stdout.close()
+    if line is None:
+        raise Broken("the film brings its decoder down, or takes it too long; export it again")
+    return json.loads(line)
+
+
+def _line(process: subprocess.Popen[bytes], seconds: float) -> bytes | None:
+    """What it says next on stdout; None where it ends or the time does before."""
+    assert process.stdout is not None
+    until, found = time.monotonic() + seconds, b""
+    while not found.endswith(b"\n"):
+        if not select.select([process.stdout], [], [], max(0.0, until - time.monotonic()))[0]:
+            return None
+        piece = os.read(process.stdout.fileno(), 1)  # no byte of the next line
+        if not piece:
+            return None
+        found += piece
+    return found
 
 
 def _started(order: Mapping[str, Any], pixels: int) -> subprocess.Popen[bytes]:

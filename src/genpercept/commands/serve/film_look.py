@@ -2,9 +2,9 @@
 
     python -m genpercept.commands.serve.film_look FILE BYTES SECONDS
 
-BYTES of addresses and SECONDS of the processor's time are all that it has. Writes a line of JSON to stdout, {"size": [H, W],
-"frames": as the file says, or null}, or {"error": line, "large": whether its frames have too many pixels}. The first frame is
-decoded: what cannot be is no film.
+BYTES of addresses and SECONDS of the processor's time are all that it has. Writes an empty line to stdout, a pipe, when it is
+ready; then a line of JSON, {"size": [H, W], "frames": as the file says, or null}, or {"error": line, "large": whether its
+frames have too many pixels}. The first frame is decoded: what cannot be is no film.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def main(words: list[str]) -> None:
     av()  # its libraries are files, which are read now or never
     confine(memory, 0)
     allow(seconds)
-    json.dump(_found(path), sink)
-    sink.flush()
+    print(file=sink, flush=True)
+    print(json.dumps(_found(path)), file=sink, flush=True)
 
 
 def _found(path: Path) -> dict[str, Any]:
