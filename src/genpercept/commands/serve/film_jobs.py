@@ -12,6 +12,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -73,10 +74,13 @@ class Job:
 
 
 class Films:
-    """The jobs of one engine. clock: seconds, for what expires. `close` ends and removes everything."""
+    """The jobs of one engine. clock: seconds, for what expires. `close` ends and removes everything.
+
+    home: where their folder will lie, which whoever has a better place may change before the first film.
+    """
 
     def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
-        self._limits, self._clock = limits, clock
+        self._limits, self._clock, self.home = limits, clock, Path(tempfile.gettempdir())
         self._jobs: dict[str, Job] = {}
         self._rubbish: list[Path] = []
         self._changed = threading.Condition()
@@ -229,7 +233,7 @@ class Films:
         if self._closed:
             raise Ending("the server is ending", 5)
         if self._folder is None:
-            self._folder = scratch.make(memory=False)
+            self._folder = scratch.make(self.home)
             self._worker = threading.Thread(target=self._work, name="films", daemon=True)
             self._worker.start()
 
