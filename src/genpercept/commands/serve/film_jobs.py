@@ -5,13 +5,9 @@ Knows nothing of HTTP and of models: what a job's process does is `film_child`. 
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
-import select
-import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -21,16 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from genpercept.commands.serve import inherited, scratch
+from genpercept.commands.serve import film_process, scratch
 from genpercept.commands.serve.limits import Broken, Busy, Ending, Limits, TooLarge, Unknown
-from genpercept.commands.shared_options import MAX_PIXELS_VARIABLE
-from genpercept.core import files, said
+from genpercept.core import files
 
 ARRIVING, QUEUED, RUNNING, DONE, FAILED, CANCELLED = "arriving", "queued", "running", "done", "failed", "cancelled"
 IN_HAND = (ARRIVING, QUEUED, RUNNING)
 _OVER = (DONE, FAILED, CANCELLED)
 _LOOK_SECONDS = 0.25  # between two looks at a process
-_START_SECONDS = 120.0  # in which a process must have imported what it needs
 _SUFFIXES = {"mp4": ".mp4", "zip": ".zip", "json": ".json"}  # of the files that a result may have
 
 
@@ -133,7 +127,7 @@ class Films:
     def look(self, job: Job) -> tuple[int, int]:
         """The size (H, W) of the film's frames; notes how many there are. Broken, TooLarge. Blocks for a second or so."""
         limits = self._limits
-        told = _looked(job.source, limits)
+        told = film_process.looked(job.source, limits)
         if "error" in told:
             line = str(told["error"]).partition(": raise")[0]
             raise TooLarge(line) if told["large"] else Broken(line)
@@ -182,7 +176,7 @@ class Films:
                 job.bytes = 0
                 self._throw(job)
         if process is not None:
-            _kill(process)
+            film_process.kill(process)
 
     def remove(self, job: Job) -> None:
         """Cancelled, where it is not over, and forgotten."""
@@ -280,7 +274,7 @@ class Films:
                     continue
                 job.state, job.began = RUNNING, time.monotonic()
                 try:
-                    job.process = _started(job.order, self._limits.film_pixels)
+                    job.process = film_process.started(job.order, self._limits)
                 except OSError as error:  # no process or memory to be had now
                     self._end(job, FAILED, f"no process could be started ({error.strerror}): try again later")
                     continue
@@ -302,21 +296,21 @@ class Films:
                 break
             self._tidy()
             why = self._excess(job)
-        _kill(process)
-        assert process.stdout is not None
-        with process.stdout:
-            told = process.stdout.read()
-        self._measure(job)
-        with self._changed:
-            job.process = None
-            if not job.over:
-                self._seconds = time.monotonic() - job.began
-                self._settle(job, {"error": why} if why else _told(told, process.returncode))
-        if job.state != DONE:
+        film_process.kill(process)
+        told = {"error": why or CANCELLED} if why or job.over else film_process.told(process)
+        if told["error"]:
             files.discard(job.folder)
         elif job.source.parent == job.folder:
             job.source.unlink(missing_ok=True)
         self._measure(job)
+        with self._changed:
+            job.process = None
+            if job.over:  # it was cancelled
+                job.bytes = 0
+                self._throw(job)
+            else:
+                self._seconds = time.monotonic() - job.began
+                self._settle(job, told)
 
     def _settle(self, job: Job, told: Mapping[str, Any]) -> None:
         self._end(job, FAILED if told["error"] else DONE, told["error"])
@@ -348,75 +342,3 @@ class Films:
                 answers += name.endswith(".answer")
         job.bytes = size
         job.done = max(job.done, answers)
-
-
-def _looked(film: Path, limits: Limits) -> dict[str, Any]:
-    """What `film_look` says. Broken where the film is too much for it, Ending where it does not even begin."""
-    words = inherited.command("film_look", film, limits.decode_memory, max(1, round(limits.decode_seconds)))
-    process = subprocess.Popen(
-        words,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=inherited.bare() | {MAX_PIXELS_VARIABLE: str(limits.film_pixels)},
-        start_new_session=True,
-    )
-    try:
-        if _line(process, _START_SECONDS) is None:
-            raise Ending("no process could be started to look at the film: try again later", 5)
-        line = _line(process, limits.decode_seconds)
-    finally:
-        _kill(process)
-        if process.stdout is not None:
-            process.stdout.close()
-    if line is None:
-        raise Broken("the film brings its decoder down, or takes it too long; export it again")
-    return json.loads(line)
-
-
-def _line(process: subprocess.Popen[bytes], seconds: float) -> bytes | None:
-    """What it says next on stdout; None where it ends or the time does before."""
-    assert process.stdout is not None
-    until, found = time.monotonic() + seconds, b""
-    while not found.endswith(b"\n"):
-        if not select.select([process.stdout], [], [], max(0.0, until - time.monotonic()))[0]:
-            return None
-        piece = os.read(process.stdout.fileno(), 1)  # no byte of the next line
-        if not piece:
-            return None
-        found += piece
-    return found
-
-
-def _started(order: Mapping[str, Any], pixels: int) -> subprocess.Popen[bytes]:
-    environment = inherited.but_the_key() | {said.VARIABLE: said.QUIET, MAX_PIXELS_VARIABLE: str(pixels)}
-    process = subprocess.Popen(
-        inherited.command("film_child"),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=environment,
-        start_new_session=True,  # the terminal's Ctrl-C is the server's
-    )
-    assert process.stdin is not None
-    with suppress(OSError), process.stdin:  # it may have ended already, as its code will say
-        process.stdin.write(json.dumps(order).encode())
-    return process
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """The process and what it may have started, at once; it has ended when this returns."""
-    if process.poll() is None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _told(said: bytes, code: int) -> dict[str, Any]:
-    """What a process has said; an error by how it has ended, where it has said nothing."""
-    try:
-        found = json.loads(said)
-        return {"error": str(found["error"]), "damage": str(found["damage"]), "frames": int(found["frames"])}
-    except (ValueError, KeyError, TypeError):
-        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with code {code}"
-        print(f"genpercept: error: the process of a film ended {how}", file=sys.stderr, flush=True)
-        return {"error": f"the process of the film ended {how}, as when memory is short; the server's log says more"}
