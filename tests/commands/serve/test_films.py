@@ -232,7 +232,7 @@ def test_what_is_wrong_is_said_before_the_film_is_read(talk: Talk, path: str, st
         raise AssertionError("the body was read")
         yield b""
 
-    assert words in refused(talk("POST", path, content=never()), status)
+    assert words in refused(talk("POST", path, content=never(), headers={"Expect": "100-continue"}), status)
 
 
 def test_what_is_no_film_or_too_much_of_one(talk: Talk, engine: Engine, tmp_path: Path) -> None:

@@ -4,9 +4,9 @@
 
 Reads a JSON object from stdin: "source", "out" (a folder that is there), "request" and "machine" (fields of predict's), "name"
 (what the server calls the model), "smooth", "side_by_side", "formats", "server" (its process). Writes OUT/film_TASK.mp4 and
-.json, and the files of frames into OUT/film_TASK.zip; then a line of JSON to stdout: {"error": line, "" for none, "damage": what
-is wrong with a film of which there is a result all the same, "" for nothing, "frames": of the result}. Tracebacks of our mistakes
-go to stderr.
+.json, and the files of frames into OUT/film_TASK.zip; then a line of JSON to stdout: {"error": line, "" for none, "damage":
+what is wrong with a film of which there is a result all the same, "" for nothing, "frames": of the result}. Tracebacks of our
+mistakes go to stderr.
 """
 
 from __future__ import annotations
