@@ -23,6 +23,7 @@ import numpy as np
 from genpercept.core.files import atomic
 from genpercept.core.texts import one_line, shown
 from genpercept.imaging.decode import pixel_limit
+from genpercept.imaging.pixels import TooManyPixels
 from genpercept.imaging.read import read
 
 SUFFIXES = (
@@ -30,6 +31,13 @@ SUFFIXES = (
     *(".ogv", ".flv"),
 )
 DEFAULT_RATE = Fraction(25)  # frames a second of a folder of images, as FFmpeg takes them
+
+# The containers of these suffixes, by FFmpeg's names, and files alone: a playlist under a film's name would have FFmpeg open
+# what it lists.
+_HARMLESS = {
+    "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,asf,flv,ogg",
+    "protocol_whitelist": "file",
+}
 
 # Sound that players expect in an MP4; PCM of cameras, for one, has no place in it.
 _SOUND = ("aac", "mp3", "ac3", "eac3", "alac", "opus", "flac", "vorbis")
@@ -111,7 +119,7 @@ class Film:
             track = container.streams.video[0]
             h, w = track.codec_context.height, track.codec_context.width
             if h * w > pixel_limit():
-                raise ValueError(
+                raise TooManyPixels(
                     f"{shown(self.path)}: frames of {w:,} x {h:,} pixels, more than the limit of {pixel_limit():,}:"
                     " raise --max-pixels"
                 )
@@ -158,7 +166,7 @@ def _opened(path: Path) -> Iterator[Any]:
     if path.is_dir():
         raise ValueError(f"{shown(path)}: a folder, not a film; --video takes its images as frames")
     try:
-        container = package.open(str(path), metadata_errors="ignore")
+        container = _demuxer(path)
     except FileNotFoundError:
         raise ValueError(f"{shown(path)}: no such file; check the path") from None
     except (package.error.FFmpegError, OSError, ValueError) as error:
@@ -170,6 +178,11 @@ def _opened(path: Path) -> Iterator[Any]:
             what = "sound alone" if container.streams.audio else "nothing to see"
             raise ValueError(f"{shown(path)}: holds {what}, no picture track; name a film")
         yield container
+
+
+def _demuxer(path: Path) -> Any:
+    """The file, opened by PyAV, as what its content is."""
+    return av().open(f"file:{path}", metadata_errors="ignore", options=_HARMLESS)
 
 
 def _first(container: Any, track: Any) -> Iterator[Any]:
@@ -266,9 +279,7 @@ class Writer:
         temp = self._atomic.__enter__()
         try:
             self._out: Any = package.open(str(temp), "w", format="mp4", options={"movflags": "+faststart"})
-            self._from: Any = (
-                None if self._source is None else package.open(str(self._source), metadata_errors="ignore")
-            )
+            self._from: Any = None if self._source is None else _demuxer(self._source)
         except BaseException as error:
             self._atomic.__exit__(type(error), error, error.__traceback__)
             raise

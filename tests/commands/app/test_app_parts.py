@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,7 +27,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from genpercept.checkpoints import hub
-from genpercept.commands.app import files, films, pictures, same, space
+from genpercept.commands.app import files, pictures, same, space
 from genpercept.commands.app.desk import OWN, Desk, guarded, resolutions
 from genpercept.commands.app.examples import examples
 from genpercept.commands.app.gate import Gate, Login, allowed, names_else
@@ -38,7 +37,6 @@ from genpercept.commands.serve.engine import Engine, ModelInfo, ModelSpec
 from genpercept.commands.serve.limits import Broken, Limits
 from genpercept.imaging.kinds import KINDS, Kind
 from genpercept.imaging.prediction import Prediction
-from genpercept.imaging.video import Film, Writer
 from genpercept.tasks import TASKS
 from tests.support.commands import Call
 from tests.support.noisy import noisy_depth
@@ -578,56 +576,3 @@ def test_what_lies_nowhere_is_not_shown_in_space() -> None:
         "depth_metric",
         "root_disparity_affine",
     ]
-
-
-# ---- films -----------------------------------------------------------------------------------------------------------
-
-
-def film_of(path: Path, frames: int = 6) -> Path:
-    """A window that moves over a photograph."""
-    photo = np.asarray(examples()[1].photograph.image)
-    with Writer(path, rate=Fraction(12), tick=Fraction(1, 12)) as film:
-        for i in range(frames):
-            film.write(np.ascontiguousarray(photo[40:136, 4 * i : 4 * i + 128]), time=Fraction(i, 12))
-    return path
-
-
-def asked_film(desk: Desk, value: Any, **how: bool) -> list[list[Any]]:
-    with gr.Blocks():
-        panel = films.Films(desk)
-
-    async def all_of() -> list[list[Any]]:
-        return [step async for step in panel.predict(value, "depth", how.get("smooth", True), how.get("beside", False))]
-
-    return asyncio.run(all_of())
-
-
-def test_a_film_is_what_the_command_makes(
-    desk: Desk, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "files"))
-    (tmp_path / "files").mkdir()
-    source = film_of(tmp_path / "clip.mp4")
-    steps = asked_film(desk, {"video": {"path": str(source)}}, beside=True)
-    assert "Begun" in steps[0][1] and not any(step[0] for step in steps) and steps[-1][2]["visible"]
-    made = Path(steps[-1][3])
-    assert made.parent == tmp_path / "files" and [p.name for p in made.parent.iterdir()] == [made.name]
-    words = ("--model", desk.specs["noisy"].model, "--smooth=0.8", "--side-by-side")
-    assert call("predict", str(source), "--out", str(tmp_path / "same.mp4"), *words)[0] == 0
-    ours, theirs = ([frame.image for frame in Film(path).frames()] for path in (made, tmp_path / "same.mp4"))
-    assert len(ours) == 6 and ours[0].shape == (96, 256, 3)
-    assert all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
-
-
-def test_what_is_no_film_is_one_line(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    broken = tmp_path / "clip.mp4"
-    broken.write_bytes(b"no film" * 100)
-    for value, words in (
-        (None, "Choose a film first"),
-        ({"path": str(tmp_path / "gone.mp4")}, "no longer there"),
-        ({"path": str(broken)}, "The film"),
-    ):
-        last = asked_film(desk, value)[-1]
-        assert words in last[0] and last[0].count("<p") == 1 and not last[2]["visible"] and last[3] == ""
-        assert str(tmp_path) not in last[0]

@@ -1,23 +1,22 @@
-"""The tab of films: a clip in, its answers as a film out. A process of its own works on it, as the command would."""
+"""The tab of films: a clip in, its answers as a film out. A process of its own works on it, in the server's queue of films."""
 
 from __future__ import annotations
 
 import asyncio
 import html
 import logging
-import re
-import secrets
-import sys
+import shutil
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from genpercept.commands.app import same
-from genpercept.commands.app.desk import OWN, Desk, wrong
+from genpercept.commands.app.desk import Desk, wrong
+from genpercept.commands.serve import film_orders
+from genpercept.commands.serve.film_jobs import QUEUED, Job
+from genpercept.commands.serve.limits import FilmAsked
 from genpercept.core.texts import one_line
 from genpercept.imaging.kinds import KINDS
 from genpercept.tasks import TASKS, title_of
@@ -26,9 +25,8 @@ _log = logging.getLogger("genpercept.app")
 _LEAD = (
     '<p class="meaning">Every frame of a film, brought to one range and smoothed along the motion. Up to 32 MiB.</p>'
 )
-_SECONDS = 3600  # after which a film is given up
-_DONE = re.compile(r"(\d+)/(\d+|\?) frames")
-_ERROR = "genpercept: error: "
+_SMOOTH = 0.8  # as `--smooth` without a number
+_LOOK_SECONDS = 0.3  # between two lines of progress: a page that was closed is noticed at the next one
 
 
 def can_show() -> bool:
@@ -40,7 +38,7 @@ class Films:
     """Controls and result of the tab."""
 
     def __init__(self, desk: Desk) -> None:
-        self.desk, self._one = desk, asyncio.Lock()
+        self.desk = desk
         tasks = [task for task in desk.tasks if KINDS.find(TASKS.find(task).kind).layout == "map"]
         with gr.Tab("Film", id="film", elem_id="tab-film"):
             gr.HTML(_LEAD, padding=False)
@@ -72,66 +70,49 @@ class Films:
         )
 
     async def predict(self, film: Any, task: str, smooth: bool, beside: bool) -> AsyncIterator[list[Any]]:
-        """What the button does: lines of progress, and in the end the film."""
+        """What the button does: lines of progress, and in the end the film. Closed before that, it ends the film's process."""
         hidden, nothing = gr.update(visible=False), gr.skip()
         try:
             source = _file(film)
-            yield ["", _line("Waiting for another film." if self._one.locked() else "Begun."), hidden, ""]
-            target = Path(self.answer.GRADIO_CACHE) / f"{secrets.token_urlsafe(24)}.mp4"
-            async with self._one:
-                async for line in self._run(source, target, task, smooth, beside):
-                    yield ["", _line(line), nothing, nothing]
-            yield ["", "", gr.update(visible=True), str(target)]
+            yield ["", _line("Begun."), hidden, ""]
+            films = self.desk.engine.films
+            job = await asyncio.to_thread(self._begun, source, task, smooth, beside)
+            try:
+                while not job.over:
+                    await asyncio.sleep(_LOOK_SECONDS)
+                    yield ["", _line(_said(job)), nothing, nothing]
+                target = self._kept(job)
+            finally:
+                await asyncio.to_thread(films.remove, job)
+            yield [wrong(job.damage) if job.damage else "", "", gr.update(visible=True), str(target)]
         except ValueError as error:
             yield [wrong(one_line(error)), "", hidden, ""]
         except Exception:  # noqa: BLE001  told in the log; the visitor can do nothing about it
             _log.exception("a film failed")
             yield [wrong("This failed inside the program; its log says more."), "", hidden, ""]
 
-    async def _run(self, source: Path, target: Path, task: str, smooth: bool, beside: bool) -> AsyncIterator[str]:
-        """Lines of progress of the command. ValueError with its own error; it ends with whoever asked for it."""
-        info = self.desk.engine.model_for(task)
-        words = self.words(source, target, task, info.name, smooth, beside)
-        process = await asyncio.create_subprocess_exec(
-            *words, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
-        )
-        assert process.stderr is not None
-        last = ""
-        try:
-            async with asyncio.timeout(_SECONDS):
-                while piece := await process.stderr.read(4096):
-                    for line in re.split(r"[\r\n]+", piece.decode("utf-8", "replace")):
-                        last = line if line.startswith(_ERROR) else last
-                        if found := _DONE.search(line):
-                            yield f"{found[1]} of {found[2]} frames"
-                code = await process.wait()
-        except TimeoutError:
-            raise ValueError(f"the film takes more than {_SECONDS // 60} minutes: give a shorter one") from None
-        finally:
-            with suppress(ProcessLookupError):
-                process.kill()
-            target.with_suffix(".json").unlink(missing_ok=True)
-        if code or not target.is_file():
-            why = last.removeprefix(_ERROR).replace(str(source), "the film")
-            raise ValueError(why or "the film could not be predicted; the program's log says more")
+    def _begun(self, source: Path, task: str, smooth: bool, beside: bool) -> Job:
+        """In the queue. ValueError for what is no film, or too much of one."""
+        engine = self.desk.engine
+        asked = FilmAsked(smooth=_SMOOTH if smooth else 0.0, side_by_side=beside)
+        with engine.films.arriving(source=source) as job:
+            film_orders.order(engine, job, engine.model_for(task).name, asked)
+            return job
 
-    def words(self, source: Path, target: Path, task: str, model: str, smooth: bool, beside: bool) -> list[str]:
-        """The command that does it."""
-        call = self.desk.call(task, model, OWN)
-        words = [
-            sys.executable,
-            "-m",
-            "genpercept",
-            "predict",
-            str(source),
-            "--model",
-            call.model,
-            "--out",
-            str(target),
-        ]
-        for name, value in call.options.items():
-            words += same.flag(name, value)
-        return [*words, *(["--smooth=0.8"] if smooth else []), *(["--side-by-side"] if beside else [])]
+    def _kept(self, job: Job) -> Path:
+        """The film, moved to where the page may have it. ValueError where there is none."""
+        found = next(iter(job.results.values()), None)
+        if found is None:
+            raise ValueError(job.error or "the film was cancelled: the program is ending")
+        target = Path(self.answer.GRADIO_CACHE) / f"{job.id}.mp4"
+        shutil.move(found, target)
+        return target
+
+
+def _said(job: Job) -> str:
+    if job.state == QUEUED:
+        return "Waiting for another film."
+    return f"{job.done} of {'?' if job.total is None else job.total} frames"
 
 
 def _file(value: Any) -> Path:

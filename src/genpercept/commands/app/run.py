@@ -58,6 +58,7 @@ def run(
     started = time.monotonic()
     say(f"genpercept: loading {', '.join(spec.name for spec in chosen)}")
     folder = Folder()
+    engine.films.home = folder.path
     try:
         engine.load()
         private(folder.path)

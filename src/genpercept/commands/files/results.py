@@ -28,6 +28,9 @@ _LOST = {
     errno.ENOTCONN: ("its disk is gone", "mount it again"),
 }
 
+# Of a line about a failure, for those who say what to do in other words.
+NO_MEMORY, SHOWN_BY_DEBUG = "not enough memory", "--debug shows where"
+
 
 @dataclass(frozen=True)
 class Job:
@@ -225,9 +228,9 @@ def failure_line(job: Job, error: BaseException) -> str:
     """One line that names the file."""
     text = one_line(error)
     if out_of_memory(error):
-        text = "not enough memory; use a smaller --processing-resolution or --batch-size, or --vae-tiling"
+        text = f"{NO_MEMORY}; use a smaller --processing-resolution or --batch-size, or --vae-tiling"
     elif not isinstance(error, ValueError | OSError):
-        text = f"{type(error).__name__}: {text}; --debug shows where" if str(error) else type(error).__name__
+        text = f"{type(error).__name__}: {text}; {SHOWN_BY_DEBUG}" if str(error) else type(error).__name__
     name = shown(job.path)
     text = text.removeprefix(f"{name}: ")
     return f"{job.shown}: {text}"

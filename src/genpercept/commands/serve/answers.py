@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -62,18 +63,22 @@ def formats(kind: str) -> tuple[str, ...]:
 
 def choose(kind: str, named: str | None, accept: str) -> str:
     """The format that a request names, or the first that its Accept header takes. NoSuchFormat says what there is."""
-    there = formats(kind)
+    return pick({name: media_type(name) for name in formats(kind)}, named, accept, kind)
+
+
+def pick(offers: Mapping[str, str], named: str | None, accept: str, what: str) -> str:
+    """The same of `offers`, {format: media type}, the usual one first. what: for the line."""
     if named is not None:
-        if named not in there:
-            raise NoSuchFormat(f"format {named!r} is not to be had of {kind}: choose from {', '.join(there)}")
+        if named not in offers:
+            raise NoSuchFormat(f"format {named!r} is not to be had of {what}: choose from {', '.join(offers)}")
         return named
     for wanted in _accepted(accept):
-        able = [name for name in there if _fits(media_type(name), wanted)]
+        able = [name for name, media in offers.items() if _fits(media, wanted)]
         if able:
-            return JSON if media_type(able[0]) == media_type(JSON) else able[0]
-    types = ", ".join(dict.fromkeys(media_type(name) for name in there))
+            return JSON if offers[able[0]] == media_type(JSON) else able[0]
+    types = ", ".join(dict.fromkeys(offers.values()))
     raise NoSuchFormat(
-        f"Accept: {accept[:100]}: {kind} can be had as {types}; or choose ?format= of {', '.join(there)}"
+        f"Accept: {accept[:100]}: {what} can be had as {types}; or choose ?format= of {', '.join(offers)}"
     )
 
 

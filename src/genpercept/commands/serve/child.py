@@ -12,12 +12,8 @@ hang or want all memory: it is this process then that goes, with one image.
 
 from __future__ import annotations
 
-import ctypes
 import json
-import math
 import os
-import resource
-import signal
 import sys
 import warnings
 from contextlib import suppress
@@ -26,58 +22,30 @@ from typing import BinaryIO
 
 from PIL import Image
 
+from genpercept.commands.serve.inherited import allow, confine, own_streams
 from genpercept.core.texts import one_line
 from genpercept.imaging.pixels import TooManyPixels
 from genpercept.imaging.read import read_photograph
 
-_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
-
 
 def main(words: list[str]) -> None:
     path, (pixels, memory, seconds, largest) = Path(words[0]), map(int, words[1:])
-    source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1, 2):  # what a library says would end up in the answer, or in the server's log
-        os.dup2(nothing, stream)
+    given, told = own_streams()
+    source, sink = os.fdopen(given, "rb"), os.fdopen(told, "wb")
     warnings.simplefilter("ignore")
     Image.init()  # its plugins are files, which are read now or never
     with suppress(ImportError):
         import pillow_heif  # noqa: F401
     with path.open("w+b") as file:
-        _confine(memory, largest)
+        confine(memory, largest)
         sink.write(b"\n")
         sink.flush()
         while length := source.read(8):
             data = source.read(int.from_bytes(length, "big"))
             if len(data) < int.from_bytes(length, "big"):
                 return
-            _allow(seconds)
+            allow(seconds)
             _answer(data, file, path, pixels, sink)
-
-
-def _confine(memory: int, largest: int) -> None:
-    """Limits that nothing in this process can raise again, but that of time, which is set for each image."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends its children
-    for what, most in (
-        (resource.RLIMIT_AS, memory),
-        (resource.RLIMIT_FSIZE, largest),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_NOFILE, 32),
-    ):
-        with suppress(ValueError, OSError):  # not every system has every one of them
-            resource.setrlimit(what, (most, most))
-    with suppress(OSError, AttributeError):
-        library = ctypes.CDLL(None)
-        library.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        library.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-
-
-def _allow(seconds: int) -> None:
-    """So much more of the processor's time, after which the system ends this process."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    with suppress(ValueError, OSError):
-        soft = math.ceil(used.ru_utime + used.ru_stime) + seconds
-        resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.getrlimit(resource.RLIMIT_CPU)[1]))
 
 
 def _answer(data: bytes, file: BinaryIO, path: Path, pixels: int, sink: BinaryIO) -> None:

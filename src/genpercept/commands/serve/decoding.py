@@ -17,12 +17,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from genpercept.commands.serve import scratch
+from genpercept.commands.serve import inherited, scratch
 from genpercept.commands.serve.limits import Broken, Ending, Limits, TooLarge
 from genpercept.core import files
 from genpercept.imaging.camera import Camera
 
-_PASSED_ON = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT")  # of the environment: nothing secret
 _LINE = 2**16  # bytes that a child's answer may begin with
 _PIPE = 2**20  # bytes of a pipe's buffer, where the system allows it
 _START_SECONDS = 60.0  # in which a child must have imported what it needs
@@ -185,15 +184,12 @@ class _Child:
     def __init__(self, limits: Limits, file: Path) -> None:
         self._file = file
         words = (file, limits.pixels, limits.decode_memory, max(1, round(limits.decode_seconds)), limits.body)
-        environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-        environment |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONDONTWRITEBYTECODE": "1"}
-        environment |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "genpercept.commands.serve.child", *map(str, words)],
+            inherited.command("child", *words),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=environment,
+            env=inherited.bare(),
             bufsize=0,
             start_new_session=True,  # the terminal's Ctrl-C is the server's
         )

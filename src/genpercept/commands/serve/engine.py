@@ -24,6 +24,7 @@ from genpercept.commands.predict.request import Machine, Request, check
 from genpercept.commands.serve import answers
 from genpercept.commands.serve.answers import Answer, Encoder
 from genpercept.commands.serve.decoding import Decoders
+from genpercept.commands.serve.film_jobs import Films
 from genpercept.commands.serve.limits import (
     Asked,
     Busy,
@@ -146,6 +147,7 @@ class Engine:
         self._scheduler: Scheduler | None = None
         self.decoders = Decoders(self.limits)
         self._encoder = Encoder()
+        self.films = Films(self.limits)
         self._decoding = ThreadPoolExecutor(self.limits.decoders, "decode")
         self._encoding = ThreadPoolExecutor(_ENCODERS, "encode")
 
@@ -252,6 +254,10 @@ class Engine:
         except ValueError as error:
             raise Unacceptable(one_line(error)) from None
 
+    def asking(self, model: str, asked: Asked) -> Model:
+        """A loaded model as a request wants it."""
+        return self._lanes[self._info(model).name].model.asking(**asked.computed)
+
     def drain(self) -> None:
         """Nothing new is taken from now on."""
         self._draining = True
@@ -259,9 +265,10 @@ class Engine:
     def close(self, deadline: float = 0.0) -> bool:
         """End: what is in hand has `deadline` seconds, then it is refused with Ending. Whether all threads have ended.
 
-        Blocks; not in the event loop of those who wait for answers.
+        Films end at once. Blocks; not in the event loop of those who wait for answers.
         """
         self.drain()
+        self.films.stop()
         until = time.monotonic() + deadline
         while self.in_hand and time.monotonic() < until:
             time.sleep(0.02)
@@ -274,6 +281,7 @@ class Engine:
         self._decoding.shutdown(wait=False, cancel_futures=True)
         self._encoding.shutdown(wait=False, cancel_futures=True)
         self._encoder.close()
+        self.films.close()
         return ended
 
     # ---- one request -------------------------------------------------------------------------------------------------
@@ -301,9 +309,8 @@ class Engine:
         image, camera = await self._in(self._decoding, partial(self.decoders.decode, data))
         ticket.hold(len(data) + image.nbytes)
         seconds = {"decode": time.monotonic() - started}
-        seen = seen_size(
-            lane.model.asking(**asked.computed), image.shape[:2], asked, self.limits, self._infos[lane.name].resolution
-        )
+        computing = self.asking(name, asked)
+        seen = seen_size(computing, image.shape[:2], asked, self.limits, self._infos[lane.name].resolution)
         item = Waiting(_NOWHERE, image, seen, lane=lane, computed=asked.computed)
         assert self._scheduler is not None  # `_info` has seen to it
         try:
@@ -315,7 +322,7 @@ class Engine:
         self.counts.predicted += 1
         seconds |= {"wait": item.started - item.since, "network": time.monotonic() - item.started}
         ticket.hold(len(data) + image.nbytes + prediction.values.nbytes)
-        traced = {"request": lane.model.asking(**asked.computed).request.record() | {"model": name}}
+        traced = {"request": computing.request.record() | {"model": name}}
         prediction.meta |= traced | {"weights": lane.model.weights()}
         return placed(prediction, (image.shape[0], image.shape[1]), camera, asked), image, seconds
 

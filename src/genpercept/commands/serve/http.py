@@ -6,63 +6,28 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from fastapi_offline import FastAPIOffline
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Receive, Scope, Send
 
-from genpercept.commands.serve import openapi, upload
+from genpercept.commands.serve import film_routes, openapi, upload
 from genpercept.commands.serve.answers import Answer, choose
 from genpercept.commands.serve.engine import Engine
+from genpercept.commands.serve.film_routes import PIECE
 from genpercept.commands.serve.gate import STATIC, Gate
-from genpercept.commands.serve.limits import Asked, Ending, Refusal, Unacceptable
+from genpercept.commands.serve.limits import Ending, Refusal
 from genpercept.commands.serve.metrics import CONTENT_TYPE, Metrics
+from genpercept.commands.serve.parameters import FilmOptions, Options, line_of, merged
 from genpercept.core.version import __version__
 from genpercept.imaging.kinds import KINDS
-from genpercept.pipeline.tiles.plan import OVERLAP
 
-_PIECE = 2**17  # bytes of an answer that are handed over at once: the rest stays counted until the client has read them
 _PREDICT = "/v1/predict/"
-
-
-class Options(BaseModel):
-    """What a request may ask for, in its address or as fields of its form."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    model: str | None = Field(None, description="One of /v1/models that does the task. Default: the task's first.")
-    format: str | None = Field(None, description="Of the answer, in place of Accept: " + openapi.FORMATS)
-    processing_resolution: int | None = Field(
-        None, description="Longest edge the network sees; 0: the image's own. Default: the model's."
-    )
-    steps: int | None = Field(None, description="Steps, for models that take several.")
-    ensemble_size: int = Field(1, description="Runs to merge, for models that start from noise.")
-    seed: int = Field(0, description="Of the noise, where there is any.")
-    flip_test: bool = Field(False, description="Mean of the image's and its mirror image's answer; twice the time.")
-    fov: float | None = Field(None, description="Horizontal field of view in degrees, for points and meshes; else 60.")
-    threshold: float | None = Field(
-        None, description="From which a mask is white (0.5), or a pixel of an overlay is outlined as a defect."
-    )
-    tiles: Literal["auto"] | int | None = Field(
-        None,
-        description="Large images: also in tiles of so many pixels, joined without seams; auto: by image and model.",
-    )
-    overlap: float = Field(OVERLAP, description="Least share of a tile's edge that its neighbour has, too.")
-    refine: bool = Field(False, description="Bring edges to those of the image.")
-    known: str | None = Field(
-        None,
-        description="Distances that are known, as text or as a file of the form: x, y (pixels), metres in each line. Depth and "
-        "disparity are fitted to them and come back in metres.",
-    )
-
-    def asked(self) -> Asked:
-        return Asked(**self.model_dump(exclude={"model"}))
 
 
 def make_app(
@@ -90,12 +55,14 @@ def make_app(
         summary="Predict one image",
         response_class=Response,
         responses=openapi.RESPONSES,
-        openapi_extra=openapi.REQUEST,
+        openapi_extra=openapi.body("image", Options.model_fields, ("image/jpeg", "image/png")),
         tags=["predict"],
     )
     async def predict(task: str, options: Annotated[Options, Query()], request: Request) -> Response:
         """Depth, normals, segmentation, cut-outs, poses, ... of one image, at the image's own size."""
         return await _predict(engine, metrics, task, options, request)
+
+    film_routes.add(app, engine)
 
     def ended(scope: Scope, status: int, seconds: float) -> None:
         metrics.request(_route(engine, scope), status, seconds)
@@ -108,9 +75,15 @@ def make_app(
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(origins),
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],
-            expose_headers=["Retry-After", "X-GenPercept-Model", "X-GenPercept-Kind", "X-GenPercept-Format"],
+            expose_headers=[
+                "Location",
+                "Retry-After",
+                "X-GenPercept-Model",
+                "X-GenPercept-Kind",
+                "X-GenPercept-Format",
+            ],
         )
     return app
 
@@ -131,6 +104,9 @@ def _state_routes(app: FastAPI, engine: Engine, metrics: Metrics) -> None:
                 "processing_resolution": limits.resolution,
                 "ensemble_size": limits.ensemble,
                 "steps": limits.steps,
+                "film_bytes": limits.film_body,
+                "film_pixels": limits.film_pixels,
+                "film_frames": limits.film_frames,
             },
         }
 
@@ -157,14 +133,14 @@ async def _predict(engine: Engine, metrics: Metrics, task: str, options: Options
     info = engine.model_for(task, options.model)
     choose(info.kind, options.format, accept)
     engine.check(info.name, options.asked())
-    size = upload.declared_size(request, engine.limits)
+    size = upload.declared_size(request, engine.limits.body)
     with ExitStack() as held:
         ticket = held.enter_context(engine.admitted(size))
         body = await upload.read(request, ticket, engine.limits)
         image, fields = upload.image_of(body, media, parameters)
         del body
         if fields:
-            options = _merged(options, fields)
+            options = merged(options, fields)
             info = engine.model_for(task, options.model)
         work = asyncio.create_task(engine.answer(image, info.name, options.asked(), accept, ticket))
         del image
@@ -191,14 +167,6 @@ async def _departure(request: Request) -> None:
         pass
 
 
-def _merged(options: Options, fields: dict[str, str]) -> Options:
-    """Options of the address, and those of the form in their place."""
-    try:
-        return Options(**options.model_dump(exclude_unset=True) | fields)  # type: ignore[arg-type]
-    except ValidationError as error:
-        raise Unacceptable(_validation_line(list(error.errors()))) from None
-
-
 class _Held(Response):
     """An answer whose place in the queue is given up when its last byte has been handed over."""
 
@@ -220,9 +188,9 @@ class _Held(Response):
         with self._held:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             body = memoryview(self.body)
-            for start in range(0, len(body), _PIECE):
-                piece = bytes(body[start : start + _PIECE])
-                await send({"type": "http.response.body", "body": piece, "more_body": start + _PIECE < len(body)})
+            for start in range(0, len(body), PIECE):
+                piece = bytes(body[start : start + PIECE])
+                await send({"type": "http.response.body", "body": piece, "more_body": start + PIECE < len(body)})
 
 
 # ---- errors ----------------------------------------------------------------------------------------------------------
@@ -241,7 +209,8 @@ def _handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        return JSONResponse({"error": _validation_line(list(error.errors()))}, 422)
+        kind = FilmOptions if request.url.path.startswith(film_routes.PATH) else Options
+        return JSONResponse({"error": line_of(list(error.errors()), kind)}, 422)
 
     @app.exception_handler(HTTPException)
     async def other(request: Request, error: HTTPException) -> Response:
@@ -249,20 +218,13 @@ def _handlers(app: FastAPI) -> None:
         return JSONResponse({"error": line}, error.status_code, error.headers)
 
 
-def _validation_line(errors: list[Any]) -> str:
-    """pydantic's list as a line: the first thing that is wrong."""
-    first = errors[0]
-    places = [str(place) for place in first["loc"]]  # the option, and behind it which of its kinds it is not
-    name = next((place for place in places if place in Options.model_fields), (places or ["options"])[-1])[:60]
-    if first["type"] == "extra_forbidden":
-        return f"{name}: no such option; there are {', '.join(Options.model_fields)}"
-    return f"{name}={str(first.get('input'))[:60]!r}: {first['msg'].lower()}"
-
-
 def _route(engine: Engine, scope: Scope) -> str:
     """For the count: few names, whatever is asked."""
     path = scope["path"]
+    tasks = {info.task for info in engine.models.values()}
+    if path.startswith(film_routes.PATH):
+        return film_routes.route(path, tasks)
     if path.startswith(_PREDICT):
         task = path.removeprefix(_PREDICT)
-        return f"predict/{task}" if any(info.task == task for info in engine.models.values()) else "predict/unknown"
+        return f"predict/{task if task in tasks else 'unknown'}"
     return path[1:] if path in ("/v1/models", "/healthz", "/readyz", "/metrics") else "other"

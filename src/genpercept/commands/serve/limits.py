@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from genpercept.commands.predict.clips import plan as clips
 from genpercept.imaging.camera import check_fov
 from genpercept.pipeline.tiles.plan import AUTO, OVERLAP, Tiling
 
@@ -22,6 +23,11 @@ class Limits:
     processor time alike. decode_memory: addresses of a child. decoder_images: after which a child is replaced. drain:
     seconds for what is in hand when the server is asked to end. ensemble, steps, resolution: the most that a request may
     ask; tiles: of one image.
+
+    Of films: film_body, film_upload_seconds: of an upload. film_pixels: of a frame. film_frames: of a film. film_queue: films
+    that are sent, wait or run at once. film_disk: bytes of all films, what is computed of them, and the results that are
+    kept; where room is short the oldest results go. film_seconds: for one, from its turn on. film_keep: for which a result is
+    kept.
     """
 
     body: int = 32 * MIB
@@ -41,6 +47,14 @@ class Limits:
     steps: int = 50
     resolution: int = 1024
     tiles: int = 64
+    film_body: int = 256 * MIB
+    film_upload_seconds: float = 300
+    film_pixels: int = 8_294_400
+    film_frames: int = 3000
+    film_queue: int = 8
+    film_disk: int = 4096 * MIB
+    film_seconds: float = 3600
+    film_keep: float = 3600
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -48,6 +62,8 @@ class Limits:
                 raise ValueError(f"{name} {value}: must be more than 0")
         if self.queue_bytes < self.body:
             raise ValueError(f"the queue's {self.queue_bytes:,} bytes hold no upload of {self.body:,}: raise it")
+        if self.film_disk < self.film_body:
+            raise ValueError(f"the films' {self.film_disk:,} bytes hold no upload of {self.film_body:,}: raise them")
 
 
 @dataclass(frozen=True)
@@ -112,6 +128,33 @@ class Asked:
             raise Unacceptable(f"threshold={self.threshold:g}: must not be negative")
 
 
+@dataclass(frozen=True)
+class FilmAsked(Asked):
+    """What a request asks for of a film. format: a list with commas, of mp4 and what frames can be had as.
+
+    smooth, side_by_side: as `genpercept predict` has them.
+    """
+
+    smooth: float = 0.0
+    side_by_side: bool = False
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """Those named, each once; mp4, where none is."""
+        return clips.formats(None if self.format is None else [name.strip() for name in self.format.split(",")])[1]
+
+    def check(self, limits: Limits) -> None:
+        super().check(limits)
+        if not 0 <= self.smooth < 1:
+            raise Unacceptable(f"smooth={self.smooth:g}: the weight of the frame before, from 0 to below 1")
+        try:
+            beside = clips.FILM in self.formats
+        except ValueError as error:
+            raise NoSuchFormat(str(error)) from None
+        if self.side_by_side and not beside:
+            raise Unacceptable(f"side_by_side: of format {clips.FILM}, which is not asked for: leave it out")
+
+
 class Refusal(ValueError):
     """One request is not answered, and this says why in one line without a path. status: of HTTP."""
 
@@ -133,6 +176,12 @@ class NoSuchFormat(Refusal):
     """None of what the client accepts is there."""
 
     status = 406
+
+
+class NotYet(Refusal):
+    """There is no result, or none yet."""
+
+    status = 409
 
 
 class TooSlow(Refusal):

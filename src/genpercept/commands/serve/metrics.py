@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from genpercept.commands.serve.engine import Engine
+from genpercept.commands.serve.film_jobs import IN_HAND
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -40,6 +41,8 @@ class Metrics:
             ("queue_requests", "Requests in hand.", lambda: engine.in_hand),
             ("queue_bytes", "Bytes that requests in hand hold.", lambda: engine.bytes),
             ("ready", "1 while requests are taken.", lambda: int(engine.ready)),
+            ("films_in_hand", "Films that are sent, wait or run.", lambda: engine.films.count(*IN_HAND)),
+            ("films_bytes", "Bytes of films and their results on disk.", lambda: engine.films.bytes),
             ("decoders", "Child processes that decode images.", lambda: len(engine.decoders.processes)),
         ):
             Gauge(f"genpercept_{name}", about, registry=r).set_function(value)
@@ -77,3 +80,7 @@ class _Counts(Collector):
         for why, count in self._engine.decoders.replaced.items():
             replaced.add_metric([why], count)
         yield replaced
+        films = CounterMetricFamily("genpercept_films", "Films that are over.", labels=["state"])
+        for state, count in self._engine.films.counts.items():
+            films.add_metric([state], count)
+        yield films

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from genpercept.imaging.write import FORMATS as _FORMATS
@@ -12,45 +13,23 @@ ABOUT = """Dense prediction of single images. Send an image to `/v1/predict/TASK
 
     curl -F image=@photo.jpg http://127.0.0.1:8000/v1/predict/depth?format=color -o depth.png
 
-`Accept` or `format` choose what comes back; every error is `{"error": "..."}`. No address is fetched, and nothing is kept."""
+Send a film to `/v1/films/predict/TASK`: it becomes a job, which `/v1/films/ID` tells of.
+
+`Accept` or `format` choose what comes back; every error is `{"error": "..."}`. No address is
+fetched, and nothing is kept but films' results, for a while."""
+
+FILM_FORMATS = f"mp4, the film; and for each of its frames {', '.join(_FORMATS)}, as the task allows. Default: mp4."
 
 _BYTES: dict[str, Any] = {"type": "string", "format": "binary"}
-_NAMES = (
-    *(
-        "model",
-        "format",
-        "processing_resolution",
-        "steps",
-        "ensemble_size",
-        "seed",
-        "flip_test",
-        "fov",
-        "threshold",
-        "tiles",
-        "overlap",
-        "refine",
-        "known",
-    ),
-)
 
-REQUEST: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "description": "One image: its bytes, or a form with it as the part `image`; options may be further fields.",
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["image"],
-                    "properties": {"image": _BYTES, **{name: {"type": "string"} for name in _NAMES}},
-                },
-            },
-            "image/jpeg": {"schema": _BYTES},
-            "image/png": {"schema": _BYTES},
-            "application/octet-stream": {"schema": _BYTES},
-        },
-    }
-}
+
+def body(name: str, options: Iterable[str], media: Iterable[str]) -> dict[str, Any]:
+    """Of a request with one image or film, as `name` says. options: further fields of the form. media: of the bytes alone."""
+    properties = {name: _BYTES, **{option: {"type": "string"} for option in options}}
+    form = {"schema": {"type": "object", "required": [name], "properties": properties}}
+    about = f"One {name}: its bytes, or a form with it as the part `{name}`; options may be further fields."
+    raw = {each: {"schema": _BYTES} for each in (*media, "application/octet-stream")}
+    return {"requestBody": {"required": True, "description": about, "content": {"multipart/form-data": form, **raw}}}
 
 
 def _error(about: str, line: str, **headers: Any) -> dict[str, Any]:
@@ -121,6 +100,59 @@ _MODEL = {
     "meaning": "depth up to scale and shift, 0 near, 1 far",
 }
 _LIMITS = {"bytes": 33554432, "pixels": 50000000, "processing_resolution": 1024, "ensemble_size": 10, "steps": 50}
+_LIMITS |= {"film_bytes": 268435456, "film_pixels": 8294400, "film_frames": 3000}
 MODELS: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/json": {"example": {"models": [_MODEL], "limits": _LIMITS}}}}
+}
+
+# ---- films -----------------------------------------------------------------------------------------------------------
+
+
+_ID = "S0mEiDtHaTNoBoDyGuEsSeS_"
+_JOB = {
+    "id": _ID,
+    "state": "running",
+    "task": "depth",
+    "model": "mini/depth",
+    "progress": 0.417,
+    "frames": {"done": 5, "total": 12},
+    "films_before": 0,
+}
+_OVER = {**_JOB, "state": "done", "progress": 1.0, "frames": {"done": 12, "total": 12}}
+_OVER |= {"result": f"/v1/films/{_ID}/result", "formats": ["mp4", "json"], "kept_seconds": 3600}
+_NONE = _error("No such film, or none any more.", "no such film here: it was removed, or its time is over")
+
+
+def _job(about: str, example: dict[str, Any]) -> dict[str, Any]:
+    return {"description": about, "content": {"application/json": {"schema": {"type": "object"}, "example": example}}}
+
+
+FILM_SENT: dict[int | str, dict[str, Any]] = {
+    202: _job("The job; its address is in Location.", {**_JOB, "state": "queued", "progress": 0.0})
+    | {"headers": {"Location": {"schema": {"type": "string"}}}},
+    **{status: RESPONSES[status] for status in (401, 404, 406, 408, 422, 503)},
+    400: _error("The film cannot be read.", "the film: no film that can be read, or cut off; check the file"),
+    413: _error("Too many bytes, pixels or frames.", "the film: 9,000 frames: at most 3,000 are taken"),
+    415: _error("No body that holds a film.", "Content-Type application/json: send the film itself"),
+    429: _error("The queue is full.", "8 films are in hand: try again later", Retry_After=1),
+}
+FILM_ASKED: dict[int | str, dict[str, Any]] = {200: _job("The job.", _OVER), 401: RESPONSES[401], 404: _NONE}
+FILM_RESULT: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The film of colours, the files of its frames, or what is known of it.",
+        "content": {
+            "video/mp4": {"schema": _BYTES},
+            "application/zip": {"schema": _BYTES},
+            "application/json": {"schema": {"type": "object"}},
+        },
+    },
+    **{status: RESPONSES[status] for status in (401, 406, 429, 503)},
+    404: _NONE,
+    409: _error("There is no result, or none yet.", "the film is running: there is no result to fetch"),
+}
+FILM_DELETED: dict[int | str, dict[str, Any]] = {
+    200: _job("It was waiting or running, and is cancelled.", {**_JOB, "state": "cancelled", "kept_seconds": 3600}),
+    204: {"description": "It was over, and is removed."},
+    401: RESPONSES[401],
+    404: _NONE,
 }

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import rich_click as click
 
 from genpercept.commands import shared_options as shared
 
+if TYPE_CHECKING:
+    from genpercept.commands.serve.limits import Limits
+
 _MIB = 2**20
+_IN_MIB = ("body", "queue_bytes", "decode_memory", "film_body", "film_disk")
+_NAMED = {  # limits whose options have other names
+    "body": "max_body",
+    "pixels": "max_pixels",
+    "resolution": "max_resolution",
+    "ensemble": "max_ensemble",
+    "steps": "max_steps",
+    "tiles": "max_tiles",
+    "queue_bytes": "queue_memory",
+    "film_body": "max_film",
+    "film_pixels": "max_film_pixels",
+    "film_frames": "max_film_frames",
+}
 
 
 def _most(name: str, default: int, about: str) -> Any:
@@ -43,6 +59,14 @@ _limits = shared.together(
     _seconds("--decode-seconds", 10, "For one image, then its child is replaced.", 1),
     _most("--decode-memory", 1536, "MiB of addresses of a child."),
     _most("--decoder-images", 1000, "Images after which a child is replaced."),
+    _most("--max-film", 256, "MiB of a film."),
+    _most("--max-film-pixels", 8_294_400, "Refuse films with larger frames."),
+    _most("--max-film-frames", 3000, "Refuse longer films."),
+    _most("--film-queue", 8, "Films in hand at once, one of which is computed; more are told 429."),
+    _most("--film-disk", 4096, "MiB of films and their results; where room is short the oldest results go."),
+    _seconds("--film-upload-seconds", 300, "For a film's upload."),
+    _seconds("--film-seconds", 3600, "For a film, from its turn on."),
+    _seconds("--film-keep", 3600, "For which a film's result is kept."),
     _seconds("--drain", 30, "After SIGTERM, for requests in hand; those left are told 503.", 0),
 )
 
@@ -85,22 +109,9 @@ def serve(
     Any other --host than this machine's own (127.0.0.1) needs a key in the environment, GENPERCEPT_API_KEY, which requests then
     have to send. SIGTERM and Ctrl-C answer what is in hand first. http://HOST:PORT/docs says how to ask.
     """
-    from genpercept.commands.serve.run import Limits, run
+    from genpercept.commands.serve.run import run
 
-    names = {
-        "max_body": "body",
-        "max_pixels": "pixels",
-        "max_resolution": "resolution",
-        "max_ensemble": "ensemble",
-        "max_steps": "steps",
-        "max_tiles": "tiles",
-        "queue_memory": "queue_bytes",
-    }
-    given = {names.get(name, name): value for name, value in rest.items()}
-    for name in ("body", "queue_bytes", "decode_memory"):
-        given[name] *= _MIB
-    known = {field.name for field in fields(Limits)}
-    limits = Limits(**{name: given.pop(name) for name in known})
+    limits = limits_of(rest)
     run(
         models,
         host,
@@ -111,7 +122,18 @@ def serve(
         tf32=tf32,
         batch_size=batch_size,
         specialised=specialised,
-        source={name: value for name, value in given.items() if value},
+        source={name: value for name, value in rest.items() if value},
         origins=origins,
         access_log=access_log,
     )
+
+
+def limits_of(options: dict[str, Any]) -> Limits:
+    """What the options, by their names, say of limits; taken out of `options`."""
+    from genpercept.commands.serve.limits import Limits
+
+    found = {}
+    for field in fields(Limits):
+        value = options.pop(_NAMED.get(field.name, field.name))
+        found[field.name] = value * _MIB if field.name in _IN_MIB else value
+    return Limits(**found)

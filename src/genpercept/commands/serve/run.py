@@ -20,13 +20,13 @@ from starlette.types import ASGIApp
 from genpercept.checkpoints import hub
 from genpercept.commands.serve.engine import Engine, ModelSpec
 from genpercept.commands.serve.http import make_app
+from genpercept.commands.serve.inherited import KEY
 from genpercept.commands.serve.limits import Limits
 from genpercept.commands.serve.protocol import timed
 from genpercept.core.interrupts import forget
 from genpercept.core.said import say
 from genpercept.tasks import listed
 
-KEY = "GENPERCEPT_API_KEY"
 _SHORTEST_KEY = 16  # characters
 _HEADERS = 2**14  # bytes of a request's headers
 _CLOSING = 2  # seconds for the last bytes when all has been said

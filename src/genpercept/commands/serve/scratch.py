@@ -11,11 +11,12 @@ from genpercept.core import files
 _ROOM = 2**28  # bytes below which a disk is better: a container's usual 64 MB hold no large answer
 
 
-def make() -> Path:
-    """A new one. Those of servers that were killed are removed."""
-    memory = Path("/dev/shm")
-    roomy = memory.is_dir() and shutil.disk_usage(memory).free >= _ROOM
-    parent = memory if roomy else Path(tempfile.gettempdir())
+def make(parent: Path | None = None) -> Path:
+    """A new one in `parent`; None: in memory, where the system has that. Those of servers that were killed are removed."""
+    if parent is None:
+        memory = Path("/dev/shm")
+        roomy = memory.is_dir() and shutil.disk_usage(memory).free >= _ROOM
+        parent = memory if roomy else Path(tempfile.gettempdir())
     files.sweep(parent)
     folder = files.temporary(parent)
     folder.mkdir(mode=0o700)
