@@ -1,5 +1,6 @@
-"""What a family's own code loads: the layout of GenPercept, Marigold, E2E-FT or Lotus, or what a family with a backbone of its own
-says of its layout, as DepthMaster's does. Weights keep their bits.
+"""What a family's own code loads, with the weights' bits: the layout of GenPercept, Marigold, E2E-FT or Lotus.
+
+Or what a family with a backbone of its own says of its layout, as DepthMaster's does.
 """
 
 from __future__ import annotations
