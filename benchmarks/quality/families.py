@@ -346,7 +346,7 @@ def page(rows: Sequence[Row], runs: int) -> list[str]:
         lines += [
             f"## {family}",
             "",
-            f"{len(own)} keys: " + ", ".join(f"{where} {n}" for where, n in count.items()) + ".",
+            f"{len({row.key for row in own})} keys: " + ", ".join(f"{where} {n}" for where, n in count.items()) + ".",
             "",
         ]
         lines += ["| key | where | largest difference | tolerance | ok |", "| --- | --- | ---: | ---: | --- |"]

@@ -17,10 +17,13 @@ import torch
 from PIL import Image
 
 import genpercept
+from genpercept.commands.evaluate import cell, sets
+from genpercept.commands.evaluate.sets import SetSpec
 from genpercept.data import DATASETS
 from genpercept.imaging.prediction import Prediction
 from genpercept.metrics import METRICS
 from genpercept.models.backbones.sd21_joint import JointUNet
+from genpercept.tasks import TASKS
 from tests.support.commands import Call
 from tests.support.depthmaster import checkpoint
 from tests.support.paths import GOLDEN
@@ -59,13 +62,10 @@ def evaluated(call: Call, folder: Path, out: Path, *words: Any) -> dict[str, dic
 
 def figures(task: str, folder: Path, pipe: Any, **options: Any) -> dict[str, float]:
     """Of the Python pipeline's own predictions, from the noise that `evaluate` takes for each name."""
-    view, data = pipe.answering(task), DATASETS.find("folder")
-    about = data.about
-    metric = METRICS.find(view.task_plugin.metric)(
-        protocol=(about.protocols.get(task) or None) if about else None, **view.task_plugin.metric_options()
-    )
-    for entry in data.index(folder, "all"):
-        sample = data.load(entry)
+    view, data = pipe.answering(task), sets.open_set(SetSpec("folder", "folder", folder))
+    metric = cell.rules_of(view.task_plugin, data).metric()
+    for entry in data.entries:
+        sample = data.dataset.load(entry)
         if view.paradigm().stochastic:
             options["generator"] = torch.Generator().manual_seed(crc32(f"0 {sample.name}".encode()))
         found = view(sample.image, processing_resolution=0, **options)
@@ -151,7 +151,7 @@ def test_predictions_of_both_tasks_in_one_folder(call: Call, folder: Path, tmp_p
     for entry in data.index(folder, "all"):
         sample = data.load(entry)
         prediction = Prediction.load(tmp_path / "files" / f"{sample.name}_depth.npz")
-        depth.update(prediction, gt=sample.depth.numpy(), name=sample.name)  # type: ignore[union-attr]
+        depth.update(prediction, **TASKS.find("depth").truth(sample), name=sample.name)
     assert found["depth"]["figures"]["abs_rel"] == pytest.approx(depth.compute()["abs_rel"], rel=1e-6)
 
 
