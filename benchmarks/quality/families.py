@@ -11,6 +11,8 @@ code 1 where a difference is above its tolerance, a wrong way is not told apart,
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import shutil
 import sys
@@ -97,7 +99,7 @@ class Desk:
         if noise is not None:
             np.save(work / "noise.npy", noise)
             line += ["--noise", work / "noise.npy"]
-        with watched() as seen:
+        with watched() as seen, contextlib.redirect_stdout(io.StringIO()):
             if (code := cli.main([str(word) for word in line], standalone_mode=False)) != 0:
                 raise RuntimeError(f"genpercept {' '.join(map(str, line))}: exit code {code}")
         files = sorted((work / "out").glob("photo_*.npz"))
