@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
@@ -122,26 +122,36 @@ def run(
     where = pick_device(device)
     cache.claim(how.out, settings, resume)
     run, cells = Run(way, where, how, resume), list[Cell]()
-    based: set[tuple[str, str]] = set()
+    based: set[tuple[str, str]] | None = set() if baselines else None
     for spec in models:
-        rows = contenders.opened(spec, run)
-        for data, contender in product(sets, rows):
-            task = contender.task_on(data)
-            if tasks:
-                choose(f"task of this suite for {spec.name}", task.name, tasks)
-            plan.check(data, task, spec.name)
-            if how.pictures:
-                METRICS.find(task.metric).ranking()  # without it there is no best sample to show
-        for data, contender in product(sets, rows):
-            task = contender.task_on(data)
-            if baselines and (task.name, data.title) not in based:
-                based.add((task.name, data.title))
-                cells += cell.of_baselines(task, data, how)
-            progress = _Progress(spec.name, data)
-            cells.append(contender.on(data, progress))
-            progress.end(cells[-1])
-        del rows, contender
+        cells += _of(spec, sets, run, tasks, based)
     return _report(how, cells, settings, output.versions(where))
+
+
+def _of(
+    spec: ModelSpec, sets: Sequence[EvalSet], run: Run, tasks: Sequence[str], based: set[tuple[str, str]] | None
+) -> Iterator[Cell]:
+    """A model's cells, each behind its baselines, where `based` has not seen them; None: there are none.
+
+    The model's memory is free behind the last of them.
+    """
+    how, rows = run.how, contenders.opened(spec, run)
+    for data, contender in product(sets, rows):
+        task = contender.task_on(data)
+        if tasks:
+            choose(f"task of this suite for {spec.name}", task.name, tasks)
+        plan.check(data, task, spec.name)
+        if how.pictures:
+            METRICS.find(task.metric).ranking()  # without it there is no best sample to show
+    for data, contender in product(sets, rows):
+        task = contender.task_on(data)
+        if based is not None and (task.name, data.title) not in based:
+            based.add((task.name, data.title))
+            yield from cell.of_baselines(task, data, how)
+        progress = _Progress(spec.name, data)
+        made = contender.on(data, progress)
+        progress.end(made)
+        yield made
 
 
 def _check(models: Sequence[ModelSpec], how: Machinery, count: int | None) -> None:
