@@ -3,6 +3,7 @@
 import inspect
 import re
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, LCMScheduler
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genpercept import equations as eq
+from tests.support.paths import GOLDEN
 
 BETAS = [(0.00085, 0.012), (0.0034, 0.048), (0.136, 0.192), (0.544, 0.768)]
 
@@ -263,6 +265,36 @@ def test_cosine_alpha_bar() -> None:
     found = [float(eq.cosine_alpha_bar(step / 1000)) for step in (100, 200, 400, 700, 1000)]
     assert found == pytest.approx(want, rel=1e-4, abs=1e-12)
     assert float(eq.cosine_alpha_bar(0)) == pytest.approx(1, abs=1e-9)
+
+
+@pytest.fixture(scope="module")
+def depthfm() -> dict[str, torch.Tensor]:
+    """What DepthFM's own code computed on the way."""
+    with np.load(GOLDEN / "depthfm" / "answers.npz") as file:
+        return {key: torch.from_numpy(file[key]) for key in file.files}
+
+
+def test_every_stored_value_of_the_cosine_schedule(depthfm: dict[str, torch.Tensor]) -> None:
+    found = torch.stack([eq.cosine_alpha_bar(int(step) / 1000) for step in depthfm["alpha_bar_steps"]])
+    torch.testing.assert_close(found, depthfm["alpha_bar"], rtol=1e-12, atol=1e-30)
+
+
+@pytest.mark.parametrize("key", ["a", "b", "b_res64", "ens3_a"])
+def test_the_start_is_depthfms(key: str, depthfm: dict[str, torch.Tensor]) -> None:
+    z_x = depthfm[f"image_latent_{key.removeprefix('ens3_')}"]
+    found = eq.diffuse(z_x.expand_as(depthfm[f"noise_{key}"]), depthfm[f"noise_{key}"], eq.cosine_alpha_bar(0.4))
+    torch.testing.assert_close(found, depthfm[f"source_{key}"], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("key", ["steps1_a", "steps2_a", "steps4_a", "steps1_ens3_a", "steps2_ens3_a"])
+def test_eulers_steps_are_depthfms(key: str, depthfm: dict[str, torch.Tensor]) -> None:
+    """From its start, along the velocities that its network gave, to its latent of the depth; at its times."""
+    velocities, times = depthfm[f"velocity_{key}"], depthfm[f"times_{key}"]
+    assert torch.equal(eq.euler_times(len(velocities)), times)
+    z_t = depthfm[f"source_{key.partition('_')[2]}"]
+    for velocity in velocities:
+        z_t = eq.euler_step(z_t, velocity, len(velocities))
+    torch.testing.assert_close(z_t, depthfm[f"latent_{key}"], rtol=0, atol=1e-6)
 
 
 @settings(deadline=None, max_examples=20)

@@ -25,13 +25,15 @@ Others: DDIM (Song et al. 2021), zero terminal SNR and the spacing of timesteps 
 multi-resolution noise (as Marigold, Ke et al. 2024), the start from zeros of E2E-FT (Martin Garcia et al. 2024).
 
 Flow matching as DepthFM has it (Gui et al. 2024, arXiv 2403.13788, section 3), from the noised latent of the image, z_0, to the
-label's, z_1, by name (its print was not at hand for the numbers):
+label's, z_1. Without numbers: the paper's print was not at hand, only its code, github.com/CompVis/depth-fm at da632c8, which
+computes the lines marked "code"; tests/test_equations.py holds them against what it stored on the way. The others follow
+from the straight path, and have nothing of its code to be compared with, since its training is not public.
 
-the start: z_0 = sqrt(abar) z_x + sqrt(1 - abar) eps    diffuse() at abar = cosine_alpha_bar()
-the straight path z_t = (1 - t) z_0 + t z_1             flow_path()
-its velocity z_1 - z_0, the objective's target          flow_velocity()
-the label that a velocity leads to                      flow_end()
-the ordinary differential equation dz = v dt, solved    euler_step() at the times of euler_times()
+code  the start z_0 = sqrt(abar) z_x + sqrt(1 - abar) eps  diffuse() at abar = cosine_alpha_bar()
+code  dz = v dt, solved by Euler's method from 0 to 1      euler_step() at the times of euler_times()
+      the straight path z_t = (1 - t) z_0 + t z_1          flow_path()
+      its velocity z_1 - z_0, the objective's target       flow_velocity()
+      the label that a velocity leads to                   flow_end()
 """
 
 from __future__ import annotations
@@ -272,6 +274,7 @@ def one_step_estimate(output: Tensor, kind: str = "v_prediction") -> Tensor:
 def cosine_alpha_bar(share: float, eps: float = 1e-5) -> Tensor:
     """abar = 1 / (1 + (tan(pi share / 2) + eps)^2), the cosine schedule at a share of its length in [0, 1]. Scalar, float64.
 
+    DepthFM's code: of the start alone, at the checkpoint's noising_step / 1000.
     Its log-SNR is -2 log(tan(pi share / 2) + eps); eps keeps the beginning finite. Not Stable Diffusion's betas: at 0.4 it is
     0.654502, where those give 0.195.
     """
@@ -279,13 +282,16 @@ def cosine_alpha_bar(share: float, eps: float = 1e-5) -> Tensor:
 
 
 def flow_path(z_0: Tensor, z_1: Tensor, t: Tensor) -> Tensor:
-    """The straight path between two latents: z_t = (1 - t) z_0 + t z_1. (B, ...) each; t (B,) or () in [0, 1]."""
+    """The straight path between two latents: z_t = (1 - t) z_0 + t z_1. (B, ...) each; t (B,) or () in [0, 1].
+
+    DepthFM: by name, see above; what its training draws t from is not known here.
+    """
     t = per_sample(t, z_0)
     return (1 - t) * z_0 + t * z_1
 
 
 def flow_velocity(z_0: Tensor, z_1: Tensor) -> Tensor:
-    """The velocity of the straight path, the same at every t: z_1 - z_0."""
+    """The velocity of the straight path, the same at every t: z_1 - z_0. DepthFM: what its network answers with."""
     return z_1 - z_0
 
 
@@ -295,10 +301,13 @@ def flow_end(z_t: Tensor, velocity: Tensor, t: Tensor) -> Tensor:
 
 
 def euler_times(steps: int) -> Tensor:
-    """Times at which `steps` steps of Euler's method ask for a velocity: 0, 1/n, ..., 1 - 1/n. (steps,) float32."""
+    """Times at which `steps` steps of Euler's method ask for a velocity: 0, 1/n, ..., 1 - 1/n. (steps,) float32.
+
+    DepthFM's code: the grid of torchdiffeq at a step size of 1/n, but for n = 61, which it rounds to 62 of them.
+    """
     return (torch.arange(steps, dtype=torch.float64) / steps).float()
 
 
 def euler_step(z_t: Tensor, velocity: Tensor, steps: int) -> Tensor:
-    """One of `steps` equal steps of Euler's method from t = 0 to 1: z + v / n."""
+    """One of `steps` equal steps of Euler's method from t = 0 to 1: z + v / n. DepthFM's code: torchdiffeq's "euler"."""
     return z_t + velocity / steps

@@ -278,9 +278,7 @@ def test_geowizard_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     decoders = (many - ten - 90 * step) / 9
     assert step > 0 and 0 < decoders < one
     small = {"block_out_channels": [8, 16, 16, 16], "attention_head_dim": [1, 2, 2, 2], "norm_num_groups": 4}
-    monkeypatch.setattr(
-        joint_peer, "GEOWIZARD_V1_CONFIG", joint_peer.GEOWIZARD_V1_CONFIG | small | {"layers_per_block": 1}
-    )
+    monkeypatch.setattr(joint_peer, "UNET_CONFIG", joint_peer.UNET_CONFIG | small | {"layers_per_block": 1})
     tower = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
     monkeypatch.setattr(joint_peer, "VIT_L_CONFIG", joint_peer.VIT_L_CONFIG | tower)
     monkeypatch.setattr(peers, "configurations", lambda shape, codec: build.configurations("mini", codec))

@@ -220,27 +220,27 @@ def test_mean_normal_is_the_labels_mean(tmp_path: Path) -> None:
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the samples that the network sees."""
     seen: list[str] = []
-    original = Predictor.predict
+    original = Predictor.answers
 
-    def predict(self: Predictor, samples: list[Sample]) -> Any:
+    def answers(self: Predictor, samples: list[Sample]) -> Any:
         seen.extend(s.name for s in samples)
         return original(self, samples)
 
-    monkeypatch.setattr(Predictor, "predict", predict)
+    monkeypatch.setattr(Predictor, "answers", answers)
     return seen
 
 
 def _until_killed(root: str, out: str, threads: int) -> None:
     """Evaluate slowly, in a process that is going to be killed."""
     torch.set_num_threads(threads)
-    original = Predictor.predict
+    original = Predictor.answers
 
-    def predict(self: Predictor, samples: list[Sample]) -> Any:
+    def answers(self: Predictor, samples: list[Sample]) -> Any:
         if sum(1 for _ in Path(out).glob("predictions/*/*.npz")) >= 2:
             time.sleep(600)
         return original(self, samples)
 
-    Predictor.predict = predict  # type: ignore[method-assign]
+    Predictor.answers = answers  # type: ignore[method-assign]
     evaluated(Path(root), Path(out))
 
 

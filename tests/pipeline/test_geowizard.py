@@ -23,10 +23,11 @@ from genpercept.core.rng import Rng
 from genpercept.imaging.prediction import Prediction
 from genpercept.models import image_prompt
 from genpercept.models.backbones import BACKBONES, sd21_joint
+from genpercept.models.backbones.sd21 import SD21_CONFIG
 from genpercept.models.image_encoder import PLUGIN as ENCODER
 from genpercept.models.image_encoder import VIT_L_CONFIG
 from genpercept.pipeline import loading
-from genpercept.pipeline.families.geowizard import labels
+from genpercept.pipeline.families.geowizard import UNETS, labels
 from tests.support.commands import Call
 from tests.support.paths import GOLDEN
 
@@ -159,10 +160,7 @@ def test_a_batch_pairs_its_rows(answers: dict[str, np.ndarray]) -> None:
 def test_full_size() -> None:
     """The public networks' own numbers of parameters, and how many layers are joined."""
     with torch.device("meta"):
-        v1, v2 = (
-            BACKBONES.find("sd21_joint").build(config)
-            for config in (sd21_joint.GEOWIZARD_V1_CONFIG, sd21_joint.GEOWIZARD_V2_CONFIG)
-        )
+        v1, v2 = (BACKBONES.find("sd21_joint").build(SD21_CONFIG | UNETS[version]) for version in VERSIONS)
         encoder = ENCODER.build(VIT_L_CONFIG)
     counts = [sum(p.numel() for p in module.parameters()) for module in (v1, v2, encoder)]
     assert counts == [861_186_244, 867_568_324, 303_966_208]

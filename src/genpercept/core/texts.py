@@ -187,6 +187,11 @@ def toml_value(text: str) -> Any:
         return text.strip()
 
 
+def words(text: str) -> tuple[str, ...]:
+    """What stands between commas, each once, without the spaces around it."""
+    return tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+
+
 def assignments(pairs: Sequence[str], example: str) -> dict[str, Any]:
     """("a=1", "b=c") of --option -> {"a": 1, "b": "c"}, by `toml_value`. ValueError, with an example, for one without `=`."""
     found: dict[str, Any] = {}

@@ -12,11 +12,14 @@ from genpercept.core.rng import Rng
 from genpercept.core.values import Features
 from genpercept.models import image_prompt
 from genpercept.models.backbones import BACKBONES
-from genpercept.models.backbones.sd21_joint import GEOWIZARD_V1_CONFIG, ROWS
+from genpercept.models.backbones.sd21 import SD21_CONFIG
+from genpercept.models.backbones.sd21_joint import ROWS
 from genpercept.models.codecs import CODECS
 from genpercept.models.image_encoder import PLUGIN, VIT_L_CONFIG
 from genpercept.models.paradigms import PARADIGMS
+from genpercept.pipeline.families import geowizard
 
+UNET_CONFIG: dict[str, Any] = SD21_CONFIG | geowizard.UNETS["v1"]
 _PIXELS = (224, 224)  # that the image encoder sees
 _LABELS = 10  # numbers of a row
 
@@ -31,7 +34,7 @@ class JointPeer(nn.Module):
 
     def __init__(self, vae_config: dict[str, Any]) -> None:
         super().__init__()
-        self.unet = BACKBONES.find("sd21_joint").build(GEOWIZARD_V1_CONFIG)
+        self.unet = BACKBONES.find("sd21_joint").build(UNET_CONFIG)
         self.vae = CODECS.find("kl").build(vae_config)
         self.image_encoder = PLUGIN.build(VIT_L_CONFIG)
 

@@ -100,12 +100,22 @@ def rules_of(task: Task, data: EvalSet) -> Rules:
 
 
 def of_model(
-    name: str, pipe: Any, way: Way, data: EvalSet, how: Machinery, fresh: bool, said: Said | None = None
+    name: str,
+    pipe: Any,
+    way: Way,
+    data: EvalSet,
+    how: Machinery,
+    fresh: bool,
+    said: Said | None = None,
+    beside: Mapping[str, Cache] | None = None,
 ) -> Cell:
-    """Predict what is not on disk, score all of it. ValueError for the first bad sample unless those are skipped."""
+    """Predict what is not on disk, score all of it. ValueError for the first bad sample unless those are skipped.
+
+    beside: caches of further tasks, which are predicted in the same run, and scored later.
+    """
     facts, task = predictions.facts(pipe, way, data), pipe.task_plugin
     store = Cache.open(how.out, facts, fresh)
-    predictor = Predictor(pipe, way, data, store, how.batch_size)
+    predictor = Predictor(pipe, way, data, store, how.batch_size, beside)
     begin = time.perf_counter()
     known = _Finished.of(store, task, data, how)
     scores = None if fresh else known.read()

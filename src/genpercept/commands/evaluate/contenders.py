@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -56,30 +56,46 @@ class Run:
         return old
 
 
-def opened(spec: ModelSpec, run: Run) -> Contender:
-    """ValueError for a model that cannot be had, or that cannot predict this way."""
+def opened(spec: ModelSpec, run: Run) -> Sequence[Contender]:
+    """One for each task that is named. ValueError for a model that cannot be had, or that cannot predict this way."""
     if spec.files:
-        return Files.of(spec, run)
+        return [Files.of(replace(spec, task=task), run) for task in spec.tasks or (None,)]
     per_category = categories_of(spec)
-    return OneModel.of(spec, run) if per_category is None else PerCategory(spec.name, per_category, run)
+    if per_category is None:
+        return OneModel.of(spec, run)
+    if len(spec.tasks) > 1:
+        raise ValueError(
+            f"{spec.name}: has a model per category, each of one task: name one of {', '.join(spec.tasks)}"
+        )
+    return [PerCategory(spec.name, per_category, run)]
 
 
 @dataclass
 class OneModel:
+    """later: the same model, asked for the tasks that come after this one; they are predicted in the same run."""
+
     name: str
     pipe: Any
     run: Run
+    later: Sequence[Any] = ()
 
     @classmethod
-    def of(cls, spec: ModelSpec, run: Run) -> OneModel:
-        return cls(spec.name, predictions.load(spec, run.way, run.device), run)
+    def of(cls, spec: ModelSpec, run: Run) -> list[OneModel]:
+        pipe = predictions.load(spec, run.way, run.device)
+        views = [pipe.answering(task) for task in spec.tasks] if len(spec.tasks) > 1 else [pipe]
+        return [cls(spec.name, view, run, views[i + 1 :]) for i, view in enumerate(views)]
 
     def task_on(self, data: EvalSet) -> Task:
         return self.pipe.task_plugin
 
     def on(self, data: EvalSet, said: Said) -> Cell:
-        fresh = self.run.fresh(cache.key(predictions.facts(self.pipe, self.run.way, data)))
-        return cell.of_model(self.name, self.pipe, self.run.way, data, self.run.how, fresh, said)
+        run = self.run
+        fresh = run.fresh(cache.key(predictions.facts(self.pipe, run.way, data)))
+        beside: dict[str, Cache] = {}
+        for view in self.later:
+            facts = predictions.facts(view, run.way, data)
+            beside[view.task] = Cache.open(run.how.out, facts, run.fresh(cache.key(facts)))
+        return cell.of_model(self.name, self.pipe, run.way, data, run.how, fresh, said, beside)
 
 
 # ---- a model per category --------------------------------------------------------------------------------------------

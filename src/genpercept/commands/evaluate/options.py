@@ -16,7 +16,9 @@ from genpercept.commands import shared_options as shared
     )
 )
 @shared.model("models", multiple=True, help="Embedded name, folder or hub id. Repeatable: a table.")
-@shared.model_source()
+@shared.model_source(
+    task="Task, where the model does not say, or several that it answers at once: depth,normals; alone: the embedded mini/T."
+)
 @click.option(
     "--predictions",
     "files",

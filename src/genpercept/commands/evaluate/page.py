@@ -97,7 +97,8 @@ def _sets(cells: Sequence[Cell]) -> Iterator[dict[str, Any]]:
         protocols = sorted({c.protocol for c in group if c.protocol})
         where += f", protocol {', '.join(protocols)}" if protocols else ""
         rows = [_row(cell, example) for cell in group for example in cell.examples]
-        yield {"title": title, "words": f"{where}. Ranked by {header(group)[0].title}.", "rows": rows}
+        ranking = " and ".join(dict.fromkeys(header([cell])[0].title for cell in group))  # of several tasks
+        yield {"title": title, "words": f"{where}. Ranked by {ranking}.", "rows": rows}
 
 
 def _row(cell: Cell, example: Example) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from genpercept.commands.evaluate.cache import Cache
 from genpercept.commands.evaluate.sets import EvalSet, describe
 from genpercept.core import dtypes
 from genpercept.core.devices import allow_tf32, pick_device
+from genpercept.core.texts import words
 from genpercept.core.values import Sample
 from genpercept.imaging.prediction import Prediction
 from genpercept.pipeline import loading
@@ -42,7 +43,7 @@ class Way:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model as the command names it."""
+    """A model as the command names it. task: or several, with commas, of a model that answers them at once."""
 
     name: str
     base: str | None = None
@@ -54,11 +55,17 @@ class ModelSpec:
     variant: str | None = None
     files: bool = False  # a folder of predictions, not a model
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Those that are named, each once."""
+        return words(self.task or "")
+
 
 def load(spec: ModelSpec, way: Way, device: str) -> Any:
-    """The pipeline. ValueError for a model that cannot be had, or that cannot predict this way."""
+    """The pipeline, asked for the first of the tasks. ValueError for a model that cannot be had, or not predict this way."""
     dtypes.check(way.dtype)
-    options = {k: v for k, v in asdict(spec).items() if v is not None and k not in ("name", "files")}
+    options = {k: v for k, v in asdict(spec).items() if v is not None and k not in ("name", "files", "task")}
+    options |= {"task": spec.tasks[0]} if spec.tasks else {}
     device = pick_device(device)
     if device.startswith("cuda"):
         allow_tf32(way.tf32)
@@ -93,31 +100,50 @@ class Clock:
 
 
 class Predictor:
-    """One model, one way, one set; `cache` holds what is done."""
+    """One model, one way, one set; `cache` holds what is done.
 
-    def __init__(self, pipe: Any, way: Way, data: EvalSet, store: Cache, batch_size: int) -> None:
+    beside: caches of further tasks that the model answers in the same run.
+    """
+
+    def __init__(
+        self,
+        pipe: Any,
+        way: Way,
+        data: EvalSet,
+        store: Cache,
+        batch_size: int,
+        beside: Mapping[str, Cache] | None = None,
+    ) -> None:
         self.pipe, self.way, self.data, self.cache, self.batch_size = pipe, way, data, store, batch_size
+        self.beside = beside or {}
         self.clock = Clock()
 
     def predict(self, samples: list[Sample]) -> list[Prediction]:
-        """One for each sample.
+        """One for each sample."""
+        return [found[self.pipe.task] for found in self.answers(samples)]
+
+    def answers(self, samples: list[Sample]) -> list[dict[str, Prediction]]:
+        """Of each sample by task: the pipeline's own, and those beside it.
 
         The noise is keyed by the sample's name: a resumed run gives the same, and no error of one noise runs through a table.
         """
         begin = time.perf_counter()
-        boxes = {}
+        images = [s.image for s in samples]
+        options: dict[str, Any] = {
+            "processing_resolution": self.way.processing_resolution,
+            "num_inference_steps": self.way.steps,
+            "ensemble_size": self.way.ensemble_size,
+            "flip_test": self.way.flip_test,
+            "generator": [torch.Generator().manual_seed(crc32(f"{self.way.seed} {s.name}".encode())) for s in samples],
+            "batch_size": self.batch_size,
+        }
         if isinstance(self.pipe.task_plugin, RegionTask):
-            boxes = {"boxes": [given_boxes(s) for s in samples]}
-        found = self.pipe(
-            [s.image for s in samples],
-            processing_resolution=self.way.processing_resolution,
-            num_inference_steps=self.way.steps,
-            ensemble_size=self.way.ensemble_size,
-            flip_test=self.way.flip_test,
-            generator=[torch.Generator().manual_seed(crc32(f"{self.way.seed} {s.name}".encode())) for s in samples],
-            batch_size=self.batch_size,
-            **boxes,
-        )
+            options["boxes"] = [given_boxes(s) for s in samples]
+        own: str = self.pipe.task
+        if self.beside:
+            found = self.pipe.joint(images, (own, *self.beside), **options)
+        else:
+            found = [{own: one} for one in self.pipe(images, **options)]
         self.clock.images += len(samples)
         self.clock.seconds += time.perf_counter() - begin
         return found
@@ -182,7 +208,7 @@ class Predictor:
             return
         samples = [item.sample for item in batch if item.sample is not None]
         try:
-            predictions = self.predict(samples)
+            answers = self.answers(samples)
         except _ONE_IMAGE as error:
             if len(batch) > 1:
                 for item in batch:
@@ -190,9 +216,15 @@ class Predictor:
             else:
                 self._bad(batch[0], error, bad)
             return
-        for item, sample, prediction in zip(batch, samples, predictions, strict=True):
-            item.writing = threads.writers.submit(cache.save, item.path, prediction, sample)
+        for item, sample, found in zip(batch, samples, answers, strict=True):
+            item.writing = threads.writers.submit(self._keep, self.data.names[item.number], sample, found)
             item.sample = None
+
+    def _keep(self, name: str, sample: Sample, found: Mapping[str, Prediction]) -> None:
+        """Each in its cache; the pipeline's own last, since its file says that the sample is done."""
+        for task, store in self.beside.items():
+            cache.save(store.path(name), found[task], sample)
+        cache.save(self.cache.path(name), found[self.pipe.task], sample)
 
     def _done(self, written: deque[_Item], leave: int, bad: Callable[[str, str], None]) -> Iterator[tuple[int, Path]]:
         """What is on disk, in order, waiting until at most `leave` are not."""

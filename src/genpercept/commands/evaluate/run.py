@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from genpercept.core.devices import pick_device
 from genpercept.core.files import read_json
 from genpercept.core.names import choose
 from genpercept.core.said import result, say
+from genpercept.core.texts import words
 from genpercept.metrics import METRICS
 from genpercept.pipeline.manifest import read_manifest
 from genpercept.tasks import DEFAULT, TASKS
@@ -69,6 +71,8 @@ def main(
     else:
         raise ValueError(f"nothing to evaluate on: give --dataset NAME, or --suite: {', '.join(suites.names())}")
     if not models and not files:
+        if len(words(task or "")) > 1:
+            raise ValueError(f"--task {task}: no embedded model answers several tasks at once: name one by --model")
         models = [_embedded(task or (tasks[0] if tasks else DEFAULT), specs, suite)]
         say(f"genpercept: no --model given: using {models[0]}, small and embedded")
         task = None
@@ -118,26 +122,36 @@ def run(
     where = pick_device(device)
     cache.claim(how.out, settings, resume)
     run, cells = Run(way, where, how, resume), list[Cell]()
-    based: set[tuple[str, str]] = set()
+    based: set[tuple[str, str]] | None = set() if baselines else None
     for spec in models:
-        contender = contenders.opened(spec, run)
-        for data in sets:
-            task = contender.task_on(data)
-            if tasks:
-                choose(f"task of this suite for {spec.name}", task.name, tasks)
-            plan.check(data, task, spec.name)
-            if how.pictures:
-                METRICS.find(task.metric).ranking()  # without it there is no best sample to show
-        for data in sets:
-            task = contender.task_on(data)
-            if baselines and (task.name, data.title) not in based:
-                based.add((task.name, data.title))
-                cells += cell.of_baselines(task, data, how)
-            progress = _Progress(spec.name, data)
-            cells.append(contender.on(data, progress))
-            progress.end(cells[-1])
-        del contender
+        cells += _of(spec, sets, run, tasks, based)
     return _report(how, cells, settings, output.versions(where))
+
+
+def _of(
+    spec: ModelSpec, sets: Sequence[EvalSet], run: Run, tasks: Sequence[str], based: set[tuple[str, str]] | None
+) -> Iterator[Cell]:
+    """A model's cells, each behind its baselines, where `based` has not seen them; None: there are none.
+
+    The model's memory is free behind the last of them.
+    """
+    how, rows = run.how, contenders.opened(spec, run)
+    for data, contender in product(sets, rows):
+        task = contender.task_on(data)
+        if tasks:
+            choose(f"task of this suite for {spec.name}", task.name, tasks)
+        plan.check(data, task, spec.name)
+        if how.pictures:
+            METRICS.find(task.metric).ranking()  # without it there is no best sample to show
+    for data, contender in product(sets, rows):
+        task = contender.task_on(data)
+        if based is not None and (task.name, data.title) not in based:
+            based.add((task.name, data.title))
+            yield from cell.of_baselines(task, data, how)
+        progress = _Progress(spec.name, data)
+        made = contender.on(data, progress)
+        progress.end(made)
+        yield made
 
 
 def _check(models: Sequence[ModelSpec], how: Machinery, count: int | None) -> None:

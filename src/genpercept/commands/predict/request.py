@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 from genpercept.checkpoints import hub
 from genpercept.commands.files.results import Job
 from genpercept.core import dtypes
+from genpercept.core.texts import words
 from genpercept.imaging import write
 from genpercept.imaging.camera import DEFAULT_FOV, check_fov
 from genpercept.imaging.mesh import VERTICES
@@ -67,7 +68,7 @@ class Request:
     @property
     def tasks(self) -> tuple[str, ...]:
         """Those that are named, each once."""
-        return tuple(dict.fromkeys(name.strip() for name in (self.task or "").split(",") if name.strip()))
+        return words(self.task or "")
 
     @property
     def model_name(self) -> str:

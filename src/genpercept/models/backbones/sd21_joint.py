@@ -19,14 +19,9 @@ from torch import Tensor, nn
 
 from genpercept.core.values import Features
 from genpercept.models.backbones import BACKBONES, BackbonePlugin
-from genpercept.models.backbones._unet import SD21_CONFIG, SD21UNet
+from genpercept.models.backbones._unet import SD21UNet
 
 ROWS = 2  # of one image
-# GeoWizard v1, conditioned on the image: 861,186,244 parameters. v2, on words: 867,568,324.
-_EIGHT: dict[str, Any] = {"in_channels": 8, "class_embed_type": "projection"}
-GEOWIZARD_V1_CONFIG: dict[str, Any] = SD21_CONFIG | _EIGHT | {"projection_class_embeddings_input_dim": 10}
-GEOWIZARD_V1_CONFIG |= {"cross_attention_dim": 768}
-GEOWIZARD_V2_CONFIG: dict[str, Any] = SD21_CONFIG | _EIGHT | {"projection_class_embeddings_input_dim": 4}
 
 
 class JointAttention(Attention):

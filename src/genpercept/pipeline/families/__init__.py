@@ -6,12 +6,12 @@ import json
 from typing import Any
 
 from genpercept.core.registry import Registry
-from genpercept.pipeline.families._candidate import Candidate, Family
+from genpercept.pipeline.families._candidate import Candidate, Family, FullFolder
 from genpercept.pipeline.families._family import UNetFamily
 from genpercept.pipeline.families._from_base import Base
 from genpercept.pipeline.families._headers import Layout
 
-__all__ = ["FAMILIES", "Base", "Candidate", "Family", "Layout", "UNetFamily", "find"]
+__all__ = ["FAMILIES", "Base", "Candidate", "Family", "FullFolder", "Layout", "UNetFamily", "find"]
 
 FAMILIES = Registry[Family](__name__, "family", "genpercept.families", Family)
 find = FAMILIES.find

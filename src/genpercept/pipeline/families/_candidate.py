@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -25,6 +25,20 @@ class Candidate:
     why: str
     sure: bool
     backbone: str = "sd21"
+
+
+@dataclass(frozen=True)
+class FullFolder:
+    """How a family's own code loads a model: every part of a diffusers pipeline, for the class `pipeline`.
+
+    index: what else model_index.json says; scheduler: the paradigm's options that its scheduler says, None where it has none;
+    padded: whether that code pads the empty prompt.
+    """
+
+    pipeline: str
+    index: Mapping[str, Any] = field(default_factory=dict)
+    scheduler: Mapping[str, Any] | None = None
+    padded: bool = False
 
 
 class Family(Protocol):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from genpercept.checkpoints import parts, weights
 from genpercept.core.options import Options
 from genpercept.models.backbones import BACKBONES
-from genpercept.pipeline.families._candidate import Candidate
+from genpercept.pipeline.families._candidate import Candidate, FullFolder
 from genpercept.pipeline.families._from_base import Base, check, find_base, lacking, load_vae, prompt, refuse_untouched
 from genpercept.pipeline.families._headers import Layout, read_layout
 from genpercept.pipeline.pipeline import GenPerceptPipeline
@@ -154,6 +154,13 @@ class UNetFamily(Options, ABC):
         self, layout: Layout, base: Base | None, dtype: torch.dtype | None, *, allow_pickle: bool
     ) -> nn.Module:
         return load_vae(layout, base, dtype, allow_pickle=allow_pickle)
+
+    def full_folder(self, pipe: GenPerceptPipeline) -> FullFolder | None:
+        """How `export --to diffusers` writes a model over this family's own backbone; None: its layout is not written.
+
+        ValueError, with the reason alone, for a model that the family's code would run in another way.
+        """
+        return None
 
     def refuse_strange(self, layout: Layout, task: str) -> None:
         """ValueError where the folder cannot be of this family, or the task is none of its tasks."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from genpercept.pipeline.families import Candidate
+from genpercept.pipeline.families import Candidate, FullFolder
 from genpercept.pipeline.families._family import UNetFamily
 from genpercept.pipeline.families._from_base import Base
 from genpercept.pipeline.families._headers import Layout
+from genpercept.pipeline.pipeline import GenPerceptPipeline
+from genpercept.tasks import TASKS
 
 TIMESTEP = 1
 TASK_OPTIONS = {"root": True}
@@ -47,6 +49,19 @@ class DepthMaster(UNetFamily):
             settings["resolution"] = int(stated)
             decided["resolution"] = f"{stated}: default_processing_resolution of model_index.json"
         return settings
+
+    def full_folder(self, pipe: GenPerceptPipeline) -> FullFolder:
+        """Without a scheduler. Its code fixes the step, the prompt, the scale and what the answer is."""
+        options = pipe.paradigm().options
+        fixed = {"timestep": TIMESTEP, "prediction_type": "sample"}
+        if pipe.info["paradigm"] != "one_step" or {key: options[key] for key in fixed} != fixed:
+            raise ValueError(
+                f"DepthMaster's code runs one step with {fixed}; this model's is {pipe.info['paradigm']}, {options}"
+            )
+        if pipe.task_plugin != TASKS.find(self.tasks[0]).with_options(**TASK_OPTIONS):
+            raise ValueError("DepthMaster's code gives the root of disparity alone, without further options")
+        index = {"scale_invariant": True, "shift_invariant": True, "default_processing_resolution": pipe.resolution}
+        return FullFolder("DepthMasterPipeline", index)
 
 
 PLUGIN = DepthMaster()

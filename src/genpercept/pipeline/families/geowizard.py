@@ -35,6 +35,12 @@ _WIDTHS = {
     10: "v1",
     4: "v2",
 }  # of the class labels: a pair for the row, and in v1 a triple for the domain, sines and cosines
+# What its U-Nets change of Stable Diffusion 2's configuration. v1: 861,186,244 parameters, v2: 867,568,324.
+_JOINT: dict[str, Any] = {"in_channels": 8, "class_embed_type": "projection"}
+UNETS: dict[str, dict[str, Any]] = {
+    "v1": _JOINT | {"projection_class_embeddings_input_dim": 10, "cross_attention_dim": 768},
+    "v2": _JOINT | {"projection_class_embeddings_input_dim": 4},
+}
 _ROWS = ((0, 1), (1, 0))  # depth's, normals'
 _EXTRACTOR = "feature_extractor"
 _OFFICIAL = {"pillow": "bicubic"}

@@ -1,4 +1,7 @@
-"""What a family's own code loads: the layout of GenPercept, Marigold, E2E-FT, Lotus or DepthMaster. Weights keep their bits."""
+"""What a family's own code loads, with the weights' bits: the layout of GenPercept, Marigold, E2E-FT or Lotus.
+
+Or what a family with a backbone of its own says of its layout, as DepthMaster's does.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,12 @@ from genpercept.core.modules import config_of, pretrained
 from genpercept.models import text
 from genpercept.models.backbones import as_backbone
 from genpercept.models.codecs import CODECS
+from genpercept.pipeline.families import FAMILIES, UNetFamily
 from genpercept.pipeline.families import _marigold_index as marigold
-from genpercept.pipeline.families import depthmaster
 from genpercept.pipeline.families._family import LEFT_UP_VIEWER, OWN
 from genpercept.pipeline.families._from_base import SCALING_FACTOR
 from genpercept.pipeline.families._headers import OUTPUT
 from genpercept.pipeline.families.genpercept import DECODER, HEAD
-from genpercept.tasks import TASKS
 
 
 class Diffusers:
@@ -38,9 +40,9 @@ class Diffusers:
 def _write(source: Source, work: Path) -> str:
     """The family's own layout, chosen by how the model is run. Returns what was written, in words."""
     info, pipe = source.pipe.info, source.pipe
-    if (info["backbone"], info["codec"], info["head"]) == (depthmaster.PLUGIN.backbone, "kl", "vae"):
-        return _depthmaster(source, work)
     if (info["backbone"], info["codec"]) != ("sd21", "kl"):
+        if (written := _of_its_backbone(source, work)) is not None:
+            return written
         raise source.refuse(f"no public layout has backbone {info['backbone']!r} with codec {info['codec']!r}")
     if info["paradigm"] == "one_step" and info["head"] in ("vae", "dpt"):
         options = pipe.paradigm().options
@@ -144,23 +146,25 @@ def _lotus(source: Source, work: Path, class_name: str) -> str:
     return f"Lotus: a full folder for its {class_name}"
 
 
-def _depthmaster(source: Source, work: Path) -> str:
-    """A full folder without a scheduler. Its code fixes the step, the prompt, the scale and what the answer is."""
-    info, options = source.pipe.info, source.pipe.paradigm().options
-    fixed = {"timestep": depthmaster.TIMESTEP, "prediction_type": "sample"}
-    if info["paradigm"] != "one_step" or {key: options[key] for key in fixed} != fixed:
-        raise source.refuse(
-            f"DepthMaster's code runs one step with {fixed}; this model's is {info['paradigm']}, {options}"
-        )
-    wanted = TASKS.find(depthmaster.PLUGIN.tasks[0]).with_options(**depthmaster.TASK_OPTIONS)
-    if source.pipe.task_plugin != wanted:
-        raise source.refuse("DepthMaster's code gives the root of disparity alone, without further options")
-    _check_scaling(source)
-    _check_prompt(source, pad=False)
-    settings = {"scale_invariant": True, "shift_invariant": True}
-    settings |= {"default_processing_resolution": source.pipe.resolution}
-    _full_folder(source, work, "DepthMasterPipeline", settings, None)
-    return "DepthMaster: a full folder for its DepthMasterPipeline"
+def _of_its_backbone(source: Source, work: Path) -> str | None:
+    """As the family whose own backbone it has says; None where none says anything."""
+    info = source.pipe.info
+    if (info["codec"], info["head"]) != ("kl", "vae"):
+        return None
+    for family in FAMILIES.all().values():
+        if not isinstance(family, UNetFamily) or family.backbone != info["backbone"]:
+            continue
+        try:
+            folder = family.full_folder(source.pipe)
+        except ValueError as error:
+            raise source.refuse(str(error)) from None
+        if folder is not None:
+            _check_scaling(source)
+            _check_prompt(source, pad=folder.padded)
+            options = None if folder.scheduler is None else dict(folder.scheduler)
+            _full_folder(source, work, folder.pipeline, dict(folder.index), options)
+            return f"{folder.pipeline.removesuffix('Pipeline')}: a full folder for its {folder.pipeline}"
+    return None
 
 
 def _full_folder(
