@@ -156,7 +156,11 @@ def summary(
         )
     else:
         lines.append("no estimate of the time: the study has no [rates]")
-    for part, job in {job.part: job for job in reversed(jobs) if job.test}.items():
+    scored: dict[str, Job] = {}
+    for job in jobs:
+        if job.test:
+            scored.setdefault(job.part, job)
+    for part, job in scored.items():
         lines.append(f"{f'{part}: ' if part else ''}scored on {', '.join(held.label for held in job.test)}")
         for held in job.test:
             labels_read = TASKS.find(job.recipe.task).labels
