@@ -151,8 +151,12 @@ def test_what_is_no_film_is_one_line(tmp_path: Path) -> None:
         out.mux(track.encode(films.tone(0)))
         out.mux(track.encode())
     whole = films.film(tmp_path / "whole.mp4", [quarters()] * 20)  # its index is at the end
+    (tmp_path / "list.mp4").write_text(f"ffconcat version 1.0\nfile {whole.name}\n")  # which FFmpeg would follow
+    with av.open(str(tmp_path / "list.mp4")) as followed:
+        assert followed.format.name == "concat"
     for path, words in (
         (tmp_path / "junk.mp4", "no film that can be read"),
+        (tmp_path / "list.mp4", "no film that can be read"),
         (tmp_path / "empty.mp4", "no film that can be read"),
         (films.shortened(whole, 0.5), "cut off"),
         (tmp_path / "gone.mp4", "no such file"),
