@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line, None: this process's own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="mini/depth-96")
+    parser.add_argument("--model", default="mini/depth")
     parser.add_argument("--half", nargs="*", default=[], help="models whose decoder is guided")
     parser.add_argument("--slim", nargs="*", default=[], help="models whose U-Net is slim")
     parser.add_argument("--half-normals", nargs="*", default=[])

@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line, None: this process's own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="mini/depth-96")
+    parser.add_argument("--model", default="mini/depth")
     parser.add_argument(
         "--tiny",
         type=Path,

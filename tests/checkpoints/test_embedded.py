@@ -31,7 +31,7 @@ def test_folder_is_within_its_budget() -> None:
     assert {
         "mini/base",
         "mini/depth",
-        "mini/depth-96",
+        "mini/depth-near",
         "mini/normals",
         "mini/disparity",
         "mini/segmentation",
