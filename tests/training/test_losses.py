@@ -306,6 +306,15 @@ def test_bce_draws_back_what_left_the_range() -> None:
     assert pred.grad is not None and (pred.grad > 0).all()
 
 
+def test_bce_of_the_wrong_end_has_a_bounded_gradient_the_right_way() -> None:
+    pred = torch.tensor([-1.0, -0.999, -1.2, 1.0]).view(1, 1, 1, 4).requires_grad_(True)
+    target = torch.tensor([1.0, 1.0, 1.0, -1.0]).view(1, 1, 1, 4)
+    call("bce", pred, target, torch.ones(1, 1, 1, 4, dtype=torch.bool)).sum().backward()
+    assert pred.grad is not None
+    gradient = pred.grad.flatten() * 4 * 2  # of each pixel, by its probability
+    torch.testing.assert_close(gradient, torch.tensor([-50.0, -50.0, -51.0, 50.0]), atol=1e-3, rtol=0)
+
+
 def test_cross_entropy_is_torchs() -> None:
     g = torch.Generator().manual_seed(0)
     pred, target = case("cross_entropy", (1, 6, 5), g)
