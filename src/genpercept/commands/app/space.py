@@ -15,7 +15,7 @@ import gradio as gr
 from genpercept.commands.app import files
 from genpercept.commands.app.desk import Desk, guarded
 from genpercept.commands.app.store import Answer
-from genpercept.imaging import known, write
+from genpercept.imaging import known, metric, write
 from genpercept.imaging.camera import DEFAULT_FOV, Camera
 from genpercept.imaging.kinds import KINDS, Kind
 from genpercept.imaging.prediction import Prediction
@@ -123,8 +123,5 @@ def _facts(prediction: Prediction) -> str:
     if not KINDS[prediction.kind].metric or fit is None:
         words = "The shape up to scale and shift: its lengths are no metres, and how deep it is is assumed."
     else:
-        words = (
-            f"In metres: {fit['inliers']} of {fit['points']} known points agree, median error "
-            f"{100 * fit['residual_median']:.1f} %."
-        )
+        words = f"In metres: {metric.words(fit)}."
     return f'<p class="facts">{html.escape(words)}</p>'
