@@ -23,7 +23,6 @@ from genpercept.imaging.prediction import Prediction
 HOST, PORT = "127.0.0.1", 8080  # the port, or the next one that is free
 _VERTICES = 150_000  # of each image: quick to send, smooth to turn
 _WAYS = ("mesh", "points")
-_BEHIND = 0.15  # of the middle distance: how far behind the camera one stands at first
 
 
 @dataclass(frozen=True)
@@ -120,6 +119,7 @@ class _Viewer:
 
         self._shown = dict(sorted(gallery.shown.items()))
         self._shape: Any = None
+        self._drawn: tuple[str, str] | None = None
         self._drawing = threading.Lock()  # viser answers each visitor's choice in a thread of its own
         self.server = viser.ViserServer(host=HOST, port=PORT, label="GenPercept", verbose=False)
         self.server.scene.set_up_direction("+y")
@@ -134,15 +134,18 @@ class _Viewer:
     def _draw(self, move: bool = False) -> None:
         """The chosen image in the chosen way; move: with the viewer near its camera, too."""
         with self._drawing:  # what was chosen last is read, and drawn, last
-            one = self._shown[self._which.value]
-            if self._shape is not None:
-                self._shape.remove()
-            self._words.content = f"{one.words}; {one.camera.words}"
-            self._shape = self._mesh(one) if self._way.value == _WAYS[0] else self._points(one)
+            chosen = (self._which.value, self._way.value)
+            one = self._shown[chosen[0]]
+            if chosen != self._drawn:
+                if self._shape is not None:
+                    self._shape.remove()
+                self._words.content = f"{one.words}; {one.camera.words}"
+                self._shape = self._mesh(one) if chosen[1] == _WAYS[0] else self._points(one)
+                self._drawn = chosen
             if move:
                 clients = [client.camera for client in self.server.get_clients().values()]
                 for camera in (self.server.initial_camera, *clients):
-                    camera.position, camera.look_at = (0.0, 0.0, _BEHIND * one.middle), (0.0, 0.0, -one.middle)
+                    camera.position, camera.look_at = (0.0, 0.0, points.BEHIND * one.middle), (0.0, 0.0, -one.middle)
                     camera.fov = 2 * np.arctan(one.camera.size[0] / 2 / one.camera.focal[1])  # the vertical one
                     camera.near, camera.far = one.middle / 100, 10 * one.farthest
 
@@ -150,11 +153,19 @@ class _Viewer:
         return self.server.scene.add_glb("/shape", glb.glb_bytes(one.mesh, one.rgb, one.words, one.camera))
 
     def _points(self, one: Shown) -> Any:
-        size = one.middle * one.mesh.stride / one.camera.focal[0]
-        return self.server.scene.add_point_cloud(
-            "/shape",
-            one.mesh.vertices,
-            one.colours,
-            point_size=size,
-            precision="float32",  # 16 bits are 3 cm at 50 m
-        )
+        """A cloud for each octave of distance, with points as large as a pixel is at its end: viser has one size a cloud."""
+        octaves = np.floor(np.log2(-one.mesh.vertices[:, 2])).astype(int)
+        shape = self.server.scene.add_frame("/shape", show_axes=False)  # with which all of them go
+        for octave in np.unique(octaves):
+            there = octaves == octave
+            half = (
+                2.0**octave * one.mesh.stride / one.camera.focal[0]
+            )  # viser draws points twice as large as it is told
+            self.server.scene.add_point_cloud(
+                f"/shape/{octave}",
+                one.mesh.vertices[there],
+                one.colours[there],
+                point_size=half,
+                precision="float32",  # 16 bits are 3 cm at 50 m
+            )
+        return shape
