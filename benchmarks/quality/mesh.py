@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ _STEPS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and write the page. Exit status 0."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scenes", type=int, default=8, help="of each domain")
+    parser.add_argument("--scenes", type=int, default=8, help="of each domain; Ctrl-C ends with those that are done")
     parser.add_argument("--domains", nargs="*", default=["indoor", "outdoor"], help="of the world; none: time alone")
     parser.add_argument("--rounds", type=int, default=3, help="of timing; the least counts; 0: geometry alone")
     parser.add_argument(
@@ -80,13 +81,18 @@ def _geometry(domain: str, count: int) -> list[str]:
     pipe = genpercept.load("mini/depth", device="cpu")
     finer = (_SIZE[0] * _FINER, _SIZE[1] * _FINER)
     rows: dict[str, list[tuple[float, float, float]]] = {}
-    for i in range(count):
-        scene, fine = (synthetic.render([i], domain=domain, split="test", size=s, workers=1) for s in (_SIZE, finer))
-        true = _points(fine, 0)
-        for name, found in _of_scene(pipe, scene, true, i).items():
-            rows.setdefault(name, []).append(found)
-        print(f"{domain}: {i + 1} of {count}", file=sys.stderr, flush=True)
-    lines = [f"## {count} scenes, {domain}", ""]
+    done = 0
+    with suppress(KeyboardInterrupt):  # what is done then counts
+        for i in range(count):
+            scene, fine = (
+                synthetic.render([i], domain=domain, split="test", size=s, workers=1) for s in (_SIZE, finer)
+            )
+            true = _points(fine, 0)
+            for name, found in _of_scene(pipe, scene, true, i).items():
+                rows.setdefault(name, []).append(found)
+            done = i + 1
+            print(f"{domain}: {done} of {count}", file=sys.stderr, flush=True)
+    lines = [f"## {done} scenes, {domain}", ""]
     lines += ["| mesh from | mesh to truth, m ↓ | truth to mesh, m ↓ | triangles |", "| --- | ---: | ---: | ---: |"]
     for name, figures in rows.items():
         table = np.array(figures)

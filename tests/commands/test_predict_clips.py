@@ -201,6 +201,11 @@ def test_what_clips_cannot_have_is_one_line(tmp_path: Path, red: Red) -> None:
         ([film], {"clips": Asked(beside=True), "formats": ["png"]}, "--side-by-side: of format mp4"),
         ([image], {"clips": Asked(smooth=0.5)}, "--smooth: is for films and for --video"),
         ([film], {"formats": ["mp5"]}, "unknown output format 'mp5'"),
+        (
+            [tmp_path],
+            {"clips": Asked(together=True), "recursive": True},
+            "--recursive: --video takes each folder as one clip, without its subfolders",
+        ),
     ]
     for inputs, how, words in cases:
         with pytest.raises(ValueError, match=words) as error:

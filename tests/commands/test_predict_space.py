@@ -2,16 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
-import threading
-import time
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,46 +14,16 @@ from PIL import Image
 
 from genpercept.commands.predict.options import predict
 from genpercept.commands.predict.request import Request
-from genpercept.commands.predict.run import run, run_and_show
+from genpercept.commands.predict.run import run
+from genpercept.core import said
 from genpercept.imaging.prediction import Prediction
+from tests.support.ramps import load_of, metres_of, never, ramp, save
 from tests.support.red import Red
-
-FOCAL_35 = 0xA405
-METRES = {"scale": 6.0, "shift": 2.0}  # of the red channel in [0, 1]
 
 
 @pytest.fixture
 def red() -> Red:
     return Red()
-
-
-def load_of(fake: Any) -> Callable[..., Any]:
-    return lambda model, **options: fake
-
-
-def never(*_: Any, **__: Any) -> Any:
-    raise AssertionError("the model was loaded")
-
-
-def ramp(seed: int = 0) -> np.ndarray:
-    """(24, 32, 3) uint8 whose red goes from left to right."""
-    image = np.zeros((24, 32, 3), np.uint8)
-    image[..., 0] = np.linspace(10 + seed, 240, 32).astype(np.uint8)
-    return image
-
-
-def metres_of(image: np.ndarray) -> np.ndarray:
-    return METRES["scale"] * image[..., 0] / 255.0 + METRES["shift"]
-
-
-def save(folder: Path, name: str, exif: bool = False, orientation: int = 1, seed: int = 0) -> Path:
-    folder.mkdir(exist_ok=True)
-    tags = Image.Exif()
-    tags[0x0112] = orientation
-    if exif:
-        tags.get_ifd(0x8769)[FOCAL_35] = 26
-    Image.fromarray(ramp(seed)).save(folder / name, exif=tags)
-    return folder / name
 
 
 def write_points(path: Path, image: np.ndarray) -> Path:
@@ -149,6 +110,61 @@ def test_known_distances_give_metres(tmp_path: Path, red: Red, form: str) -> Non
     assert fit["known"] == known.name and fit["inliers"] == fit["points"] and fit["residual_median"] < 1e-3
     pixels = np.asarray(Image.open(out / "p_depth.png"))
     np.testing.assert_allclose(pixels / 1000, metres_of(ramp()), atol=6e-3)
+
+
+def two_reds(path: Path, right: int = 255) -> Path:
+    """A photograph that is 0 in its left half and `right` in the other."""
+    image = np.zeros((6, 8, 3), np.uint8)
+    image[:, 4:, 0] = right
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(image).save(path)
+    return path
+
+
+def test_the_residual_is_told(tmp_path: Path, red: Red, capsys: pytest.CaptureFixture[str]) -> None:
+    """By hand: on each side the metres m of the least ((m - a) / a)^2 + ((m - b) / b)^2 are a b (a + b) / (a^2 + b^2).
+
+    9 and 10 m, value 0: m = 9 + 81/181. 18 and 20 m, value 1: twice that. So 9/181 or 10/181 are left of each point, and of
+    metres 81/181, 100/181, 162/181, 200/181. The point of 90 m is wrong by more than a quarter, and does not count.
+    """
+    photo, known = two_reds(tmp_path / "p.png"), tmp_path / "k.csv"
+    known.write_text("1,1,9\n1,2,10\n6,1,18\n6,2,20\n1,3,90\n")
+    assert run([photo], tmp_path / "o", Request(fit=str(known)), formats=["npy"], load=load_of(red)) == 0
+    told = sidecar(tmp_path / "o", "p")["meta"]["fit"]
+    assert (told["points"], told["inliers"]) == (5, 4)
+    assert told["scale"] == pytest.approx(1710 / 181) and told["shift"] == pytest.approx(1710 / 181)
+    assert told["residual_median"] == pytest.approx(9.5 / 181, abs=1e-6)
+    assert told["residual_rms_metres"] == pytest.approx(np.sqrt((81**2 + 100**2 + 162**2 + 200**2) / 4) / 181, abs=1e-6)
+    line = "genpercept: --fit: 4 of 5 known points agree; their residual: median 5.2 %, rms 0.795 m"
+    assert line in capsys.readouterr().err.splitlines()
+    assert said.told.result()["images"][0]["fit"] == told
+    file = tmp_path / "one.npy"  # has no folder, and a run that finds all done tells it, too
+    for resume in (False, True):
+        asked = Request(fit=str(known))
+        assert run([photo], file, asked, load=load_of(red), resume=resume) == 0
+        assert line in capsys.readouterr().err.splitlines() and said.told.result()["images"][0]["fit"] == told
+    assert run([photo], tmp_path / "q", Request(), formats=["npy"], load=load_of(red)) == 0
+    assert "--fit" not in capsys.readouterr().err and "fit" not in said.told.result()["images"][0]
+
+
+def test_of_several_images_the_worst_residual_is_told(
+    tmp_path: Path, red: Red, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each in the result and with --verbose; one that failed has none."""
+    (tmp_path / "k").mkdir()
+    for name, points in {"a": "1,1,3\n6,1,6\n", "b": "1,1,9\n1,2,10\n6,1,18\n6,2,20\n", "c": "1,1,3\n"}.items():
+        two_reds(tmp_path / "in" / f"{name}.png")
+        (tmp_path / "k" / f"{name}.csv").write_text(points)
+    monkeypatch.setenv(said.VARIABLE, said.VERBOSE)
+    request = Request(fit=str(tmp_path / "k"))
+    assert run([tmp_path / "in"], tmp_path / "o", request, formats=["npy"], load=load_of(red)) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("genpercept: --fit")]
+    worst = "4 of 4 known points agree; their residual: median 5.2 %, rms 0.795 m"
+    b = tmp_path / "in" / "b.png"
+    assert lines[0] == f"genpercept: --fit of 2 images, the worst of them {b}: {worst}"
+    assert "a.png: 2 of 2 known points agree; their residual: median 0.0 %, rms 0 m" in lines[1]
+    assert lines[2] == f"genpercept: --fit of {b}: {worst}" and len(lines) == 3
+    assert [image.get("fit", {}).get("inliers") for image in said.told.result()["images"]] == [2, 4, None]
 
 
 def test_points_are_those_of_the_upright_image(tmp_path: Path, red: Red) -> None:
@@ -255,136 +271,3 @@ def test_without_out_and_show_out_is_missing(tmp_path: Path) -> None:
 def test_help_tells_of_space() -> None:
     text = CliRunner().invoke(predict, ["--help"]).output
     assert all(option in text for option in ("--fit", "--fit-scale", "--mesh-vertices", "--show", "EXIF"))
-
-
-# ---- --show
-
-
-@pytest.mark.parametrize(
-    ("asked", "out", "how", "says"),
-    [
-        (Request(task="normals"), "o", {}, "--show: normals tell no distance"),
-        (Request(), "o", {"resume": True}, "leave out --resume"),
-        (Request(), "o", {"engine": "ray"}, "leave out --engine ray"),
-        (Request(), "-", {}, "--out - with its result"),
-    ],
-)
-def test_what_cannot_be_shown(tmp_path: Path, asked: Request, out: str, how: dict[str, Any], says: str) -> None:
-    pytest.importorskip("viser")
-    photo = save(tmp_path / "in", "p.png")
-    with pytest.raises(ValueError, match=says):
-        run_and_show([photo], Path("-") if out == "-" else tmp_path / out, asked, load=never, **how)
-
-
-def test_without_viser_the_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from genpercept.core import extras
-
-    monkeypatch.setattr(extras, "find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError) as error:
-        run_and_show([save(tmp_path / "in", "p.png")], None, Request(), load=never)
-    assert extras.explain(error.value) == "this needs the package viser: pip install 'genpercept[show]'"
-
-
-def test_a_gallery_has_all_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Of one name in two folders both, one without a surface none, which is said."""
-    pytest.importorskip("viser")
-    from genpercept.commands.predict.show import Gallery
-
-    gallery, image = Gallery(), ramp()
-    for name in ("a", "a", "b"):
-        gallery.add(name, Prediction(metres_of(image), "depth_metric"), image)
-    gallery.add("c", Prediction(np.ones((1, 9)), "depth_metric"), image[:1, :9])
-    assert list(gallery.shown) == ["a", "a, 2", "b"] and "c is not shown: no mesh" in capsys.readouterr().err
-    one = gallery.shown["b"]
-    assert one.words == "in metres, of depth_metric" and one.colours.shape == one.mesh.vertices.shape
-    assert one.middle == pytest.approx(np.median(metres_of(image)), rel=0.01)
-
-
-def test_nothing_is_shown_of_a_run_that_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("viser")
-    from genpercept.commands.predict import run as program
-    from genpercept.commands.predict import show
-
-    shown: list[Any] = []
-    monkeypatch.setattr(show, "serve", shown.append)
-    for code, wanted in ((130, 0), (0, 1)):
-        monkeypatch.setattr(program, "run", lambda *_, code=code, **__: code)
-        assert program.run_and_show([tmp_path], tmp_path / "o", Request()) == code and len(shown) == wanted
-
-
-CHILD = """
-import sys
-from pathlib import Path
-import genpercept.commands.predict.run as program
-from genpercept.commands.predict.request import Request
-from tests.support.red import Red
-
-out = Path(sys.argv[2]) if len(sys.argv) > 2 else None
-sys.exit(program.run_and_show([sys.argv[1]], out, Request(), load=lambda model, **options: Red()))
-"""
-
-
-class Child:
-    """A `predict --show` in a process of its own."""
-
-    def __init__(self, *words: str) -> None:
-        self.lines: list[str] = []
-        command = [sys.executable, "-c", CHILD, *words]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.lines.append(line.rstrip())
-
-    def address(self, patience: float = 120) -> str:
-        end = time.monotonic() + patience
-        while time.monotonic() < end:
-            for line in self.lines:
-                if " in space at " in line:
-                    return line.partition(" in space at ")[2].partition(";")[0]
-            assert self.process.poll() is None, self.lines
-            time.sleep(0.05)
-        raise AssertionError(self.lines)
-
-
-def handshake(address: str) -> str:
-    """The first line with which the server answers a browser that wants a WebSocket."""
-    host, port = address.removeprefix("http://").split(":")
-    key = base64.b64encode(os.urandom(16)).decode()
-    lines = [
-        *("GET / HTTP/1.1", f"Host: {host}:{port}", "Upgrade: websocket", "Connection: Upgrade"),
-        *(f"Sec-WebSocket-Key: {key}", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Protocol: viser-v1", "", ""),
-    ]
-    with socket.create_connection((host, int(port)), 10) as connection:
-        connection.sendall("\r\n".join(lines).encode())
-        return connection.recv(200).decode("latin-1").partition("\r\n")[0]
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
-def test_show_serves_until_it_is_stopped(tmp_path: Path, number: int) -> None:
-    pytest.importorskip("viser")
-    pytest.importorskip("trimesh")
-    for name in ("a.png", "b.png"):
-        save(tmp_path / "in", name)
-    words = [str(tmp_path / "in")] if number == signal.SIGTERM else [str(tmp_path / "in"), str(tmp_path / "out")]
-    child = Child(*words)
-    try:
-        address = child.address()
-        assert address.startswith("http://127.0.0.1:")
-        with urllib.request.urlopen(address, timeout=20) as page:
-            assert page.status == 200 and b"<html" in page.read().lower()
-        assert "101" in handshake(address)
-        child.process.send_signal(number)
-        assert child.process.wait(30) == 0
-        assert child.process.stdout is not None and child.process.stdout.read() == ""
-    finally:
-        child.process.kill()
-    assert any("2 images in space" in line for line in child.lines)
-    if len(words) == 2:
-        assert (tmp_path / "out" / "a_depth.png").exists()
-    else:
-        assert not any(line.startswith("wrote") for line in child.lines)
-    with pytest.raises(OSError):
-        urllib.request.urlopen(address, timeout=2)

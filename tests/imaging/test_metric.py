@@ -88,7 +88,7 @@ def test_residuals_are_what_they_say() -> None:
     inside = error / z < fit.threshold
     assert inside.sum() == fit.inliers == 10 and fit.residual == pytest.approx(np.median((error / z)[inside]), rel=1e-5)
     assert fit.rms == pytest.approx(np.sqrt((error[inside] ** 2).mean()), rel=1e-5)
-    assert "10 of 11 known points agree" in fit.words
+    assert "10 of 11 known points agree" in metric.words(fit.to_meta())
 
 
 def test_what_lies_behind_the_camera_or_beyond_all_is_not_valid() -> None:

@@ -13,6 +13,7 @@ give the same answer.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -79,13 +80,13 @@ class Fit:
             **({"left_out": self.left_out} if self.left_out else {}),
         }
 
-    @property
-    def words(self) -> str:
-        """In one line."""
-        return (
-            f"{self.inliers} of {self.points} known points agree, median error {self.residual:.1%}, "
-            f"rms {self.rms:.3g} m; scale {self.scale:.5g}, shift {self.shift:.5g}"
-        )
+
+def words(told: Mapping[str, Any]) -> str:
+    """How well the known points agree, of what `Fit.to_meta` gives, in one line."""
+    return (
+        f"{told['inliers']} of {told['points']} known points agree; their residual: median "
+        f"{100 * told['residual_median']:.1f} %, rms {told['residual_rms_metres']:.3g} m"
+    )
 
 
 def fit(values: np.ndarray, metres: np.ndarray, distance: Distance, *, threshold: float = INLIER, seed: int = 0) -> Fit:

@@ -15,6 +15,7 @@ from genpercept.imaging.camera import DEFAULT_FOV, Camera
 from genpercept.imaging.encode import Result, kept
 from genpercept.imaging.kinds import KINDS, Distance
 
+BEHIND = 0.15  # of the median distance: how far behind the camera one stands who looks at points or a mesh at first
 _NEAR = 0.25
 _NEAR_ROOT = 0.5  # of roots: as near a farthest point
 _ASSUMED: dict[Distance, tuple[Callable[[np.ndarray], np.ndarray], str]] = {

@@ -528,12 +528,17 @@ def test_a_mesh_to_look_at(desk: Desk, dropped: Photograph, tmp_path: Path, monk
     shown, facts, links = asyncio.run(panel.show(50, "", visit))
     assert shown["visible"] and "no metres" in facts
     assert re.findall(r"/(\w+)\" download", links) == ["ply", "points", "mesh", "glb"]
-    path = Path(asyncio.run(panel.mesh(visit))[0])
+    (model,) = asyncio.run(panel.mesh(visit))
+    path = Path(model["value"])
     assert path.parent == tmp_path / "files"  # where gradio's own files are, which go with them
     mesh = trimesh.load(path, force="mesh")
     assert len(mesh.faces) > 500 and abs(np.asarray(mesh.vertices)[:, 2]).min() > 0
+    (alpha, beta), radius = np.radians(model["camera_position"][:2]), model["camera_position"][2]
+    way = np.array([np.cos(alpha) * np.sin(beta), np.cos(beta), np.sin(alpha) * np.sin(beta)])  # as Babylon has it
+    stands = mesh.bounds.mean(0) + radius * way
+    assert stands == pytest.approx([0, 0, -0.15 * np.median(mesh.vertices[:, 2])], abs=0.05)
     wide = asyncio.run(panel.show(100, "", visit))
-    other = trimesh.load(asyncio.run(panel.mesh(visit))[0], force="mesh")
+    other = trimesh.load(asyncio.run(panel.mesh(visit))[0]["value"], force="mesh")
     assert wide[0]["visible"] and np.ptp(other.vertices[:, 0]) > 2 * np.ptp(mesh.vertices[:, 0])
     assert desk.store.answer("page", "depth") is answer  # the tab's own stays as it was
 

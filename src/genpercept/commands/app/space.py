@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import html
+import math
 import secrets
 from dataclasses import replace
 from importlib.util import find_spec
@@ -11,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import numpy as np
 
 from genpercept.commands.app import files
 from genpercept.commands.app.desk import Desk, guarded
 from genpercept.commands.app.store import Answer
-from genpercept.imaging import known, write
+from genpercept.imaging import known, metric, points, write
 from genpercept.imaging.camera import DEFAULT_FOV, Camera
 from genpercept.imaging.kinds import KINDS, Kind
 from genpercept.imaging.prediction import Prediction
@@ -89,9 +91,11 @@ class Space:
         return [gr.update(visible=True), _facts(placed.prediction), links]
 
     async def mesh(self, request: gr.Request) -> list[Any]:
-        """The file that `show` has written; the one before, where that had no answer."""
+        """The file that `show` has written, seen from near its camera; the one before, where that had no answer."""
         placed = self.desk.store.answer(str(request.session_hash), self._place)
-        return [None if placed is None else str(self._path(placed))]
+        if placed is None:
+            return [None]
+        return [gr.update(value=str(self._path(placed)), camera_position=seen_from(placed.prediction))]
 
     @property
     def _place(self) -> str:
@@ -111,6 +115,19 @@ def in_space(prediction: Prediction, fov: float, distances: str) -> Prediction:
     return told.fit(known.of_text(distances, prediction.size, what="known distances"))
 
 
+def seen_from(prediction: Prediction) -> tuple[float, float, float]:
+    """A little behind the camera, as the page has it: two angles in degrees, and how far from the middle of the mesh's box.
+
+    Left to itself the page stands so far away, and so high, that what is near is small, and beside it is its shadow, where
+    nothing is.
+    """
+    places = prediction.points()
+    places = places[np.isfinite(places).all(-1)]
+    x, y, z = points.BEHIND * np.array([0, 0, -np.median(places[:, 2])]) - (places.min(0) + places.max(0)) / 2
+    radius = math.hypot(x, y, z)
+    return math.degrees(math.atan2(z, x)), math.degrees(math.acos(y / radius)), radius
+
+
 def _write(answer: Answer, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     scene = write.Scene(answer.photograph.image, vertices=_VERTICES)
@@ -123,8 +140,5 @@ def _facts(prediction: Prediction) -> str:
     if not KINDS[prediction.kind].metric or fit is None:
         words = "The shape up to scale and shift: its lengths are no metres, and how deep it is is assumed."
     else:
-        words = (
-            f"In metres: {fit['inliers']} of {fit['points']} known points agree, median error "
-            f"{100 * fit['residual_median']:.1f} %."
-        )
+        words = f"In metres: {metric.words(fit)}."
     return f'<p class="facts">{html.escape(words)}</p>'

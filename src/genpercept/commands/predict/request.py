@@ -127,7 +127,8 @@ class Pipeline(Protocol):
 class Outcome:
     """Counts, and a line for each failure: `problems` of inputs without images, `failed` of jobs.
 
-    `done` are written, `predicted` at least on their way.
+    `done` are written, `predicted` at least on their way. `fits`: of --fit, how well each image's known distances agree
+    (`imaging.metric.Fit.to_meta`).
     """
 
     problems: list[str] = field(default_factory=list)
@@ -135,6 +136,7 @@ class Outcome:
     predicted: int = 0
     skipped: int = 0
     failed: dict[Job, str] = field(default_factory=dict)
+    fits: dict[Job, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def seen(self) -> int:

@@ -135,6 +135,7 @@ def _complain(jobs: Sequence[Job], outcome: Outcome) -> None:
 def _tell(jobs: list[Job], out: Path, outcome: Outcome, tasks: tuple[str, ...] = ()) -> None:
     """What lies where: the folder, and the files of its first image. For --json, all."""
     said.result(lambda: _document(jobs, out, outcome, tasks))
+    space.tell(outcome.fits)
     good = next((job for job in jobs if job not in outcome.failed), None)
     if good is None or str(out) == ends.STREAM or out.name.startswith(_SHOWN):
         return
@@ -171,7 +172,11 @@ def _document(jobs: Sequence[Job], out: Path, outcome: Outcome, tasks: tuple[str
     images = [
         {"image": str(job.path), "error": outcome.failed[job]}
         if job in outcome.failed
-        else {"image": str(job.path), "files": {format: str(path) for format, path in _files(job, tasks).items()}}
+        else {
+            "image": str(job.path),
+            "files": {format: str(path) for format, path in _files(job, tasks).items()},
+            **({"fit": outcome.fits[job]} if job in outcome.fits else {}),
+        }
         for job in jobs
     ]
     counts = {"predicted": outcome.done, "skipped": outcome.skipped, "failed": outcome.failures}
@@ -207,6 +212,8 @@ def _all(
         for its, part in _by_model(jobs, request, outcome) if jobs or not clips else ():
             model = Model(its, processes.own_device(machine), load)
             _predict(part, model, output, outcome, engine, stop)
+            if request.fit is not None and (good := [job for job in part if job not in outcome.failed]):
+                outcome.fits |= space.fits(good, model.tasks)
             if end.stdout and outcome.done:
                 ends.to_stdout(part[0], model.task)
             del model  # before the next one
@@ -253,6 +260,11 @@ def _jobs(
     """What is to be predicted, with folders that are ready for it; says what is left out, and notes what is wrong."""
     files = [given for given in inputs if str(given) != ends.STREAM]
     if asked.together:
+        if recursive:
+            raise ValueError(
+                "--recursive: --video takes each folder as one clip, without its subfolders: leave it out, and name "
+                "each folder of frames"
+            )
         clips = plan.together(inputs, asked, end)
         places.out, places.folders = end.folder, [end.folder]
         prepare_folder(end.folder, files)

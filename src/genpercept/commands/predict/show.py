@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from contextlib import redirect_stdout, suppress
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -23,7 +23,6 @@ from genpercept.imaging.prediction import Prediction
 HOST, PORT = "127.0.0.1", 8080  # the port, or the next one that is free
 _VERTICES = 150_000  # of each image: quick to send, smooth to turn
 _WAYS = ("mesh", "points")
-_BEHIND = 0.15  # of the middle distance: how far behind the camera one stands at first
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,11 @@ class Shown:
     def middle(self) -> float:
         """Median distance of the vertices."""
         return float(np.median(-self.mesh.vertices[:, 2]))
+
+    @property
+    def farthest(self) -> float:
+        """Distance of the farthest vertex."""
+        return float(-self.mesh.vertices[:, 2].min())
 
 
 @dataclass
@@ -114,7 +118,9 @@ class _Viewer:
         import viser
 
         self._shown = dict(sorted(gallery.shown.items()))
-        self._handles: list[Any] = []
+        self._shape: Any = None
+        self._drawn: tuple[str, str] | None = None
+        self._drawing = threading.Lock()  # viser answers each visitor's choice in a thread of its own
         self.server = viser.ViserServer(host=HOST, port=PORT, label="GenPercept", verbose=False)
         self.server.scene.set_up_direction("+y")
         names = list(self._shown)
@@ -127,23 +133,39 @@ class _Viewer:
 
     def _draw(self, move: bool = False) -> None:
         """The chosen image in the chosen way; move: with the viewer near its camera, too."""
-        one = self._shown[self._which.value]
-        for handle in self._handles:
-            with suppress(Exception):  # of an earlier image, which may be gone already
-                handle.remove()
-        self._words.content = f"{one.words}; {one.camera.words}"
-        self._handles = [self._mesh(one) if self._way.value == _WAYS[0] else self._points(one)]
-        if move:
-            back = _BEHIND * one.middle
-            self.server.initial_camera.position = (0.0, 0.0, back)
-            self.server.initial_camera.look_at = (0.0, 0.0, -one.middle)
-            self.server.initial_camera.fov = np.radians(one.camera.fov) * one.camera.size[0] / one.camera.size[1]
-            for client in self.server.get_clients().values():
-                client.camera.position, client.camera.look_at = (0.0, 0.0, back), (0.0, 0.0, -one.middle)
+        with self._drawing:  # what was chosen last is read, and drawn, last
+            chosen = (self._which.value, self._way.value)
+            one = self._shown[chosen[0]]
+            if chosen != self._drawn:
+                if self._shape is not None:
+                    self._shape.remove()
+                self._words.content = f"{one.words}; {one.camera.words}"
+                self._shape = self._mesh(one) if chosen[1] == _WAYS[0] else self._points(one)
+                self._drawn = chosen
+            if move:
+                clients = [client.camera for client in self.server.get_clients().values()]
+                for camera in (self.server.initial_camera, *clients):
+                    camera.position, camera.look_at = (0.0, 0.0, points.BEHIND * one.middle), (0.0, 0.0, -one.middle)
+                    camera.fov = 2 * np.arctan(one.camera.size[0] / 2 / one.camera.focal[1])  # the vertical one
+                    camera.near, camera.far = one.middle / 100, 10 * one.farthest
 
     def _mesh(self, one: Shown) -> Any:
         return self.server.scene.add_glb("/shape", glb.glb_bytes(one.mesh, one.rgb, one.words, one.camera))
 
     def _points(self, one: Shown) -> Any:
-        size = one.middle * one.mesh.stride / one.camera.focal[0]
-        return self.server.scene.add_point_cloud("/shape", one.mesh.vertices, one.colours, point_size=size)
+        """A cloud for each octave of distance, with points as large as a pixel is at its end: viser has one size a cloud."""
+        octaves = np.floor(np.log2(-one.mesh.vertices[:, 2])).astype(int)
+        shape = self.server.scene.add_frame("/shape", show_axes=False)  # with which all of them go
+        for octave in np.unique(octaves):
+            there = octaves == octave
+            half = (
+                2.0**octave * one.mesh.stride / one.camera.focal[0]
+            )  # viser draws points twice as large as it is told
+            self.server.scene.add_point_cloud(
+                f"/shape/{octave}",
+                one.mesh.vertices[there],
+                one.colours[there],
+                point_size=half,
+                precision="float32",  # 16 bits are 3 cm at 50 m
+            )
+        return shape

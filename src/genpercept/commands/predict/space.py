@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ import numpy as np
 
 from genpercept.commands.files.results import Job
 from genpercept.commands.predict.request import Request
+from genpercept.core.said import detail, say
 from genpercept.core.texts import shown
-from genpercept.imaging import known
+from genpercept.imaging import known, metric, sidecars
 from genpercept.imaging.camera import Camera
 from genpercept.imaging.kinds import KINDS
 from genpercept.imaging.known import Known
@@ -84,3 +85,24 @@ def placed(prediction: Prediction, found: Beside) -> Prediction:
         return prediction.told(meta)
     fitted = prediction.fit(found.known)
     return fitted.told({**fitted.meta, **meta})
+
+
+def fits(jobs: Iterable[Job], tasks: Sequence[str]) -> dict[Job, dict[str, Any]]:
+    """Of the images that are in metres: how well their known distances agree, as the sidecars of their results have it."""
+    found: dict[Job, dict[str, Any]] = {}
+    for job in jobs:
+        for about in filter(None, (sidecars.read(job.sidecar(task)) for task in tasks)):
+            if "fit" in about["meta"]:
+                found[job] = about["meta"]["fit"]
+    return found
+
+
+def tell(found: Mapping[Job, dict[str, Any]]) -> None:
+    """What is left of the known distances: of one image a line, of several the worst one's; each with --verbose."""
+    if not found:
+        return
+    worst = max(found, key=lambda job: found[job]["residual_median"])
+    of = "" if len(found) == 1 else f" of {len(found)} images, the worst of them {worst.shown}"
+    say(f"genpercept: --fit{of}: {metric.words(found[worst])}")
+    for job, fit in found.items() if of else ():
+        detail(f"genpercept: --fit of {job.shown}: {metric.words(fit)}")
