@@ -154,13 +154,13 @@ def served(desk: Desk, folder: Path) -> Iterator[str]:
 
 def test_closing_the_page_ends_the_process(desk: Desk, tmp_path: Path, cache: Path) -> None:
     """As a browser does it: the film is uploaded, the button pressed, progress is read, and the connection ends."""
-    source = clip(tmp_path / "clip.mp4", 100)
+    source, before = clip(tmp_path / "clip.mp4", 100), desk.engine.films.counts["cancelled"]
     with served(desk, cache) as address, httpx.Client(base_url=f"{address}/gradio_api", timeout=60) as browser:
         config = browser.get(f"{address}/config").json()
         button = next(c["id"] for c in config["components"] if c["props"].get("elem_id") == "predict-film")
         click = next(d["id"] for d in config["dependencies"] if [button, "click"] in d["targets"])
         given = browser.post("/upload", files={"files": ("clip.mp4", source.read_bytes())}).json()[0]
-        sent = {"video": {"path": given, "meta": {"_type": "gradio.FileData"}}}
+        sent = {"path": given, "meta": {"_type": "gradio.FileData"}}
         asks = {
             "data": [sent, "depth", True, False],
             "fn_index": click,
@@ -170,8 +170,9 @@ def test_closing_the_page_ends_the_process(desk: Desk, tmp_path: Path, cache: Pa
         assert browser.post("/queue/join", json=asks).status_code == 200
         with browser.stream("GET", "/queue/data", params={"session_hash": "visitor"}) as events:
             lines = events.iter_lines()
-            until(lambda: "frames" in next(lines))
+            assert any(" frames" in line for line in lines)
             process = until(lambda: at_work(desk))
             assert is_there(process)
         until(lambda: not is_there(process), 20)
         until(lambda: not desk.engine.films.count(*IN_HAND), 20)
+    assert desk.engine.films.counts["cancelled"] == before + 1
