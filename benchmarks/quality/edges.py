@@ -1,6 +1,6 @@
 """How many of a scene's depth edges a model's answer has, at the scene's own pixels.
 
-    python benchmarks/quality/edges.py --models mini/depth mini/depth-near       # edges.md beside it
+    python benchmarks/quality/edges.py --models mini/depth      # edges.md beside it
 
 Scenes of 256 x 192 of the mixed domain's test split; sky and what is beyond 25 m left out; aligned by least squares per image.
 Edge F1 and AbsRel near edges as fewer_operations.py has them; paired differences from the first model, standard errors over
@@ -28,7 +28,7 @@ _SIZE = (192, 256)
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--models", nargs="+", default=["mini/depth", "mini/depth-near"], metavar="MODEL")
+    parser.add_argument("--models", nargs="+", default=["mini/depth"], metavar="MODEL")
     parser.add_argument("--count", type=int, default=150, help="scenes")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
     args = parser.parse_args(argv)

@@ -66,7 +66,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--depth", default="mini/depth")
     parser.add_argument("--normals", default="mini/normals")
-    parser.add_argument("--former-depth", help="another model to stand beside it, such as mini/depth-near")
+    parser.add_argument("--former-depth", help="another model to stand beside it")
     parser.add_argument("--former-normals")
     parser.add_argument("--latent-depth", help="the model before its stage with losses on pixels")
     parser.add_argument("--latent-normals")

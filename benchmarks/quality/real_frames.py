@@ -28,7 +28,7 @@ Answers = Callable[[Sequence[Sample]], Iterator[Any]]
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("folders", nargs="+", type=Path, help="data sets `folder` with images/SCENE/ and depth/SCENE/")
-    parser.add_argument("--models", nargs="+", default=["mini/depth", "mini/depth-near"], metavar="MODEL")
+    parser.add_argument("--models", nargs="+", default=["mini/depth"], metavar="MODEL")
     parser.add_argument("--resolution", type=int, help="longest edge of processing, instead of each model's own")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
