@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from genpercept.models.backbones import as_backbone
+from genpercept.models.codecs import is_guided
 from genpercept.training.stages.finetune import FinetuneStage
 
 _FLOAT = 4  # bytes: weights, gradients, averages and the optimiser's means are float32
@@ -100,8 +101,10 @@ def _activations(stage: FinetuneStage, passed: int) -> int:
         return tensor
 
     context = parts.prompts.fixed.to("meta").expand(passed, -1, -1)
-    x = torch.empty(passed, net.in_channels, h // stride, w // stride, device="meta")
+    rows, columns = h // stride, w // stride
+    x = torch.empty(passed, net.in_channels, rows, columns, device="meta")
+    guide = torch.empty(passed, 3, rows * stride, columns * stride, device="meta") if is_guided(parts.codec) else None
     stage.net.train()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        stage.net(x, torch.ones(passed, device="meta"), context)
+        stage.net(x, torch.ones(passed, device="meta"), context, None, guide)
     return sum(kept.values()) // (1 if recipe.precision == "fp32" else 2)
