@@ -81,7 +81,7 @@ def _mean(seeds: Sequence[int], x_SN: NDArray[np.float64], scenes: Sequence[str]
     x_SN = x_SN[:, known]
     images = x_SN.shape[1]
     if scenes is not None:
-        x_SN = _by_scene(x_SN, [name for name, there in zip(scenes, known, strict=True) if there])
+        x_SN = _by_scene(x_SN, np.array(scenes)[known])
     by_seed = x_SN.mean(axis=1)
     return Mean(
         value=float(x_SN.mean()),
@@ -93,7 +93,7 @@ def _mean(seeds: Sequence[int], x_SN: NDArray[np.float64], scenes: Sequence[str]
     )
 
 
-def _by_scene(x_SN: NDArray[np.float64], scenes: Sequence[str]) -> NDArray[np.float64]:
+def _by_scene(x_SN: NDArray[np.float64], scenes: NDArray[np.str_]) -> NDArray[np.float64]:
     """Means over the images of each scene: (seeds, scenes)."""
     _, number = np.unique(scenes, return_inverse=True)
     return np.stack([np.bincount(number, row) for row in x_SN]) / np.bincount(number)
