@@ -1,6 +1,6 @@
 """Zero-shot depth of real frames with measured depth: models beside a constant and a vertical ramp.
 
-    python tools/real_frames.py FRAMES --out runs/real_frames
+    python tools/real_frames.py FRAMES --out runs/real_frames --one-scene osd
     python benchmarks/quality/real_frames.py runs/real_frames/A runs/real_frames/T     # real_frames.md beside it
 
 Depth is aligned by least squares per image. Frames of one scene are not independent: a mean over frames stands beside the mean
