@@ -223,7 +223,7 @@ def pick(page: Any, label: str, value: str) -> None:
 def becomes(page: Any, colour: tuple[int, int, int], even: bool) -> None:
     """Wait until what is drawn in the middle, below viser's own windows, is of that hue, evenly or not."""
     channel = int(np.argmax(colour))
-    end, found = time.monotonic() + _WAIT / 1000, ()
+    end, found = time.monotonic() + _WAIT / 1000, (0.0, 0.0)
     while time.monotonic() < end:
         data = page.screenshot(clip={"x": 160, "y": 200, "width": 240, "height": 120}, timeout=_WAIT)
         image = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
