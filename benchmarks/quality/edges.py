@@ -21,6 +21,7 @@ import genpercept
 from genpercept.commands.demo.photographs import held_out
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
+from benchmarks._page import with_error
 from benchmarks.quality.fewer_operations import abs_rel, edges
 
 _SIZE = (192, 256)
@@ -51,12 +52,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
     return 0
-
-
-def with_error(values: np.ndarray, sign: str = "") -> str:
-    """Mean and its standard error over scenes that have a figure."""
-    used = values[~np.isnan(values)]
-    return f"{used.mean():{sign}.3f} ± {used.std(ddof=1) / np.sqrt(len(used)):.3f}"
 
 
 if __name__ == "__main__":

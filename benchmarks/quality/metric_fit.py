@@ -32,7 +32,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
 import genpercept
-from benchmarks._page import made, show
+from benchmarks._page import made, show, with_error
 from benchmarks.quality.fewer_operations import by_scene, frames
 from genpercept.imaging import metric
 from genpercept.imaging.kinds import KINDS
@@ -88,14 +88,9 @@ def _table(name: str, cases: Sequence[Any], pipe: Any) -> list[str]:
     lines = [f"## {name}", "", "| metres by | AbsRel ↓ | δ1 ↑ | no answer |", "| --- | ---: | ---: | ---: |"]
     for row, figures in found.items():
         table = np.array(figures)
-        cells = [_cell(by_scene(table[:, k], scenes)) for k in (0, 1)]
+        cells = [with_error(by_scene(table[:, k], scenes)) for k in (0, 1)]
         lines.append(f"| {row} | {' | '.join(cells)} | {table[:, 2].mean():.0%} |")
     return [*lines, ""]
-
-
-def _cell(values: np.ndarray) -> str:
-    good = values[np.isfinite(values)]
-    return f"{good.mean():.3f} ± {good.std(ddof=1) / np.sqrt(len(good)):.3f}" if len(good) > 1 else f"{good.mean():.3f}"
 
 
 def _of_frame(answer: Any, case: Any, number: int) -> dict[str, np.ndarray]:

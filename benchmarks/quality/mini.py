@@ -66,8 +66,6 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--depth", default="mini/depth")
     parser.add_argument("--normals", default="mini/normals")
-    parser.add_argument("--former-depth", help="another model to stand beside it")
-    parser.add_argument("--former-normals")
     parser.add_argument("--latent-depth", help="the model before its stage with losses on pixels")
     parser.add_argument("--latent-normals")
     parser.add_argument("--scratch-depth", help="the same network, from random weights, after that same stage")
@@ -104,7 +102,6 @@ def load_models(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     names = {
         task: {
             "model": getattr(args, task),
-            "the former": getattr(args, f"former_{task}"),
             "latent loss only": getattr(args, f"latent_{task}"),
             "the same from scratch": getattr(args, f"scratch_{task}"),
         }

@@ -10,6 +10,7 @@ over scenes, each the mean of its frames, whose standard error and paired differ
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,6 +22,10 @@ import genpercept
 from genpercept.core.values import Sample
 from genpercept.data import DATASETS
 from genpercept.metrics import METRICS, _baselines
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
+from benchmarks._page import with_error
+from benchmarks.quality.fewer_operations import by_scene
 
 Answers = Callable[[Sequence[Sample]], Iterator[Any]]
 
@@ -86,12 +91,8 @@ def judge(samples: Sequence[Sample], answers: Iterator[Any]) -> np.ndarray:
     return np.array(rows)
 
 
-def by_scene(scenes: Sequence[str], values: np.ndarray) -> np.ndarray:
-    return np.array([values[[s == scene for s in scenes]].mean() for scene in sorted(set(scenes))])
-
-
 def table(title: str, scenes: Sequence[str], errors: dict[str, np.ndarray]) -> str:
-    first = by_scene(scenes, next(iter(errors.values())))
+    first = by_scene(next(iter(errors.values())), scenes)
     lines = [
         f"**{title}**: {len(scenes)} frames, {len(first)} scenes",
         "",
@@ -99,14 +100,10 @@ def table(title: str, scenes: Sequence[str], errors: dict[str, np.ndarray]) -> s
         "| --- | ---: | ---: | ---: |",
     ]
     for number, (name, values) in enumerate(errors.items()):
-        mean = by_scene(scenes, values)
+        mean = by_scene(values, scenes)
         apart = with_error(mean - first, "+") if number else ""
         lines.append(f"| {name} | {values.mean():.3f} | {with_error(mean)} | {apart} |")
     return "\n".join(lines)
-
-
-def with_error(values: np.ndarray, sign: str = "") -> str:
-    return f"{values.mean():{sign}.3f} ± {values.std(ddof=1) / np.sqrt(len(values)):.3f}"
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 import os
@@ -11,6 +10,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,9 @@ from PIL import Image
 from genpercept.commands.predict.request import Machine, Request
 from genpercept.commands.serve.engine import Engine, ModelSpec
 from genpercept.commands.serve.film_jobs import DONE, IN_HAND, Films, Job
-from genpercept.commands.serve.http import make_app
 from genpercept.commands.serve.limits import Busy, Ending, Limits
 from genpercept.commands.serve.options import limits_of, serve
+from tests.support.asking import ask
 from tests.support.commands import Call
 from tests.support.films import decoded, film, panned, shortened, textured
 from tools.campaigns._serving import Reply, Server, scratch
@@ -54,15 +54,7 @@ def engine() -> Iterator[Engine]:
 def talk(engine: Engine) -> Iterator[Talk]:
     """One request; options of make_app as `app=`. Afterwards no film is left."""
 
-    def one(method: str, path: str, app: dict[str, Any] | None = None, **request: Any) -> httpx.Response:
-        async def asked() -> httpx.Response:
-            transport = httpx.ASGITransport(make_app(engine, **app or {}))
-            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-                return await client.request(method, path, **request)
-
-        return asyncio.run(asked())
-
-    yield one
+    yield partial(ask, engine)
     for job in list(engine.films._jobs.values()):
         engine.films.remove(job)
     assert engine.in_hand == 0 and engine.films.count(*IN_HAND) == 0

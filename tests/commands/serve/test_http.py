@@ -8,6 +8,7 @@ import json
 import re
 from base64 import b64decode
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from typing import Any
 
 import httpx
@@ -21,6 +22,7 @@ from genpercept.commands.serve.engine import Engine, ModelSpec
 from genpercept.commands.serve.http import make_app
 from genpercept.commands.serve.limits import Limits
 from genpercept.pipeline.loading import load
+from tests.support.asking import ask
 
 KEY = "k" * 16
 Talk = Callable[..., httpx.Response]
@@ -51,15 +53,7 @@ def engine() -> Iterator[Engine]:
 def talk(engine: Engine) -> Talk:
     """One request; options of make_app as `app=`."""
 
-    def one(method: str, path: str, app: dict[str, Any] | None = None, **request: Any) -> httpx.Response:
-        async def asked() -> httpx.Response:
-            transport = httpx.ASGITransport(make_app(engine, **app or {}))
-            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-                return await client.request(method, path, **request)
-
-        return asyncio.run(asked())
-
-    return one
+    return partial(ask, engine)
 
 
 def refused(reply: httpx.Response, status: int) -> str:

@@ -194,7 +194,7 @@ def brought_up(vae: nn.Module, levels: int = 1) -> GuidedDecoder:
     """The whole decoder of an AutoencoderKL over copies of its weights, whose answer an upsampler brings to 2^levels times
     the size. It begins as the decoder enlarged bilinearly, to 1e-4; `vae` stays as it is.
     """
-    config = matching_config(dict(config_of(vae)) | {"block_out_channels": [0] * levels + _blocks(vae)}, levels)
+    config = matching_config(config_of(vae), levels=0) | {"levels": levels}
     made = cast(GuidedDecoder, GuidedDecoder.from_config(config))
     own, whole = made.state_dict(), vae.state_dict()
     for name in own.keys() & whole.keys():
@@ -205,10 +205,6 @@ def brought_up(vae: nn.Module, levels: int = 1) -> GuidedDecoder:
             own[name][: len(rows)] = rows
     made.load_state_dict(own)
     return cast(GuidedDecoder, nn.Module.to(made, dtype=next(vae.parameters()).dtype)).eval()
-
-
-def _blocks(vae: nn.Module) -> list[int]:
-    return list(config_of(vae)["block_out_channels"])
 
 
 PLUGIN = GuidedPlugin()

@@ -1,4 +1,4 @@
-"""1 - intersection over union of soft masks (Mattyus et al. 2017, eq. 3; with bce and ssim: Qin et al. 2019, BASNet, eq. 5)."""
+"""1 - intersection over union of soft masks (with bce and ssim: Qin et al. 2019, BASNet)."""
 
 from __future__ import annotations
 

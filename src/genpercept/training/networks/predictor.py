@@ -175,10 +175,10 @@ def _codec(recipe: Recipe, base: nn.Module | None, name: str) -> tuple[str, nn.M
     name, vae = ("kl", open_codec(recipe)) if recipe.model.codec else (name, base)
     if recipe.learn.decoder == "scratch":
         fresh = CODECS.find(name).build(config_of(vae))
+        old, new = half(vae, "encoder"), half(fresh, "encoder")
         for part in ("encoder", "quant_conv"):
-            if getattr(half(vae, "encoder"), part, None) is not None:
-                weights = getattr(half(vae, "encoder"), part).state_dict()
-                getattr(half(fresh, "encoder"), part).load_state_dict(weights)
+            if getattr(old, part, None) is not None:
+                getattr(new, part).load_state_dict(getattr(old, part).state_dict())
         vae = fresh.eval()
     return _brought_up(recipe, vae, name) if recipe.model.upsample > 1 else (name, vae)
 

@@ -174,18 +174,12 @@ class FinetuneStage:
         x, t, target = self.parts.paradigm.training_pair(z_x, z_y, batch.rng)
         context = self.parts.prompts.draw(batch.rng).to(x.device)
         valid = latent_valid(label.valid, (target.shape[-2], target.shape[-1]))
-        pair = Pair((x, t, context), target, valid, label, extra={"rng": batch.rng} | batch.labels)
-        rows = None
-        if self.net.training and self._pixel and self.recipe.pixel_share < 1:
-            pair.seen = self._seen(batch.rng.samples)
-            rows = torch.tensor(_rows(pair.seen), device=x.device)
-        guide = self._guide(batch)
-        pair.inputs += (rows, guide)[: 2 if guide is not None else 1 if rows is not None else 0]
-        return pair
-
-    def _guide(self, batch: Batch) -> Tensor | None:
-        """The images, for a codec whose decoder wants them and is run."""
-        return batch.images if self._pixel and is_guided(self.parts.codec) else None
+        some = self.net.training and self._pixel and self.recipe.pixel_share < 1
+        seen = self._seen(batch.rng.samples) if some else None
+        rows = None if seen is None else torch.tensor(_rows(seen), device=x.device)
+        guide = batch.images if self._pixel and is_guided(self.parts.codec) else None
+        inputs = (x, t, context, rows, guide)
+        return Pair(inputs, target, valid, label, seen=seen, extra={"rng": batch.rng} | batch.labels)
 
     def _seen(self, slots: Sequence[int]) -> list[float]:
         """What each slot counts for in the losses behind the decoder: nothing, or more than 1 where it is one of `pixel_share`.
