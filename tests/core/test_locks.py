@@ -19,15 +19,13 @@ import os, sys, time
 from pathlib import Path
 from genpercept.core import locks
 with locks.hold(Path(sys.argv[1]), "train"):
-    if sys.argv[2] == "fork" and not os.fork():
-        time.sleep(600)  # a worker that outlives its parent
-        os._exit(0)
-    print("held", flush=True)
+    if sys.argv[2] == "alone" or not os.fork():  # a worker that outlives its parent, and has started
+        print("held", flush=True)
     time.sleep(600)
 """
 
 
-def holder(folder: Path, way: str = "") -> subprocess.Popen[str]:
+def holder(folder: Path, way: str = "alone") -> subprocess.Popen[str]:
     child = subprocess.Popen(
         [sys.executable, "-c", HOLDS, str(folder), way], stdout=subprocess.PIPE, text=True, start_new_session=True
     )
