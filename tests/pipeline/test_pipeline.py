@@ -236,6 +236,23 @@ def test_saved_model_gives_the_same_bits(
     assert plain.config.in_channels == 4
 
 
+def test_what_a_model_wants_to_be_known_is_said_at_every_use(
+    normals: GenPerceptPipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    info = normals.info | {"caution": "seen in synthetic scenes alone;\nphotographs mislead it"}
+    said = "seen in synthetic scenes alone; photographs mislead it"
+    GenPerceptPipeline(normals.unet, normals.vae, normals.prompt_embeds, info).save_pretrained(tmp_path / "model")
+    pipes = [genpercept.load(tmp_path / "model", device="cpu") for _ in range(2)]
+    assert capsys.readouterr().err == f"note: {tmp_path / 'model'}: {said}\n"  # once in a process
+    assert pipes[0](np.zeros((32, 32, 3), np.uint8)).meta["caution"] == info["caution"]
+    assert show.inspect(str(tmp_path / "model")).facts["caution"] == info["caution"]
+    assert "caution" not in normals(np.zeros((32, 32, 3), np.uint8)).meta
+    changed = json.loads((tmp_path / "model" / "genpercept.json").read_text()) | {"caution": 3}
+    (tmp_path / "model" / "genpercept.json").write_text(json.dumps(changed))
+    with pytest.raises(ValueError, match="caution is 3: must be a text"):
+        genpercept.load(tmp_path / "model")
+
+
 def test_dtype_and_overwrite(depth: GenPerceptPipeline, tmp_path: Path) -> None:
     depth.save_pretrained(tmp_path / "m")
     half = GenPerceptPipeline.from_pretrained(tmp_path / "m", torch_dtype=torch.bfloat16)

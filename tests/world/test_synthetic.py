@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import subprocess
 import sys
@@ -355,6 +356,24 @@ def test_samples_and_plugin(scenes: Scenes) -> None:
 def test_bad_arguments_are_named(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         render(**({"indices": [0]} | arguments))
+
+
+def test_only_scenes_that_have_a_label() -> None:
+    world = synthetic.SyntheticWorld(size=(48, 64), having="mask")
+    found = world.index(None, "test/mixed:12")
+    assert len(found) == 12
+    shares = [world.load(entry).mask.float().mean().item() for entry in found]
+    assert min(shares) > 0.01  # chosen from 0.02 on, on a smaller picture; a quarter of all scenes have none at all
+    kept = {entry.index for entry in found}
+    left = set(range(max(kept))) - kept
+    assert left and all(
+        not 0.03 <= world.load(dataclasses.replace(found[0], index=i)).mask.float().mean() <= 0.8 for i in left
+    )
+
+
+def test_labels_that_scenes_cannot_be_chosen_for() -> None:
+    with pytest.raises(ValueError, match=r"having 'depth': choose one of mask, keypoints, defect"):
+        synthetic.SyntheticWorld(having="depth")
 
 
 def test_importing_is_cheap_and_a_missing_extra_is_named() -> None:

@@ -213,6 +213,11 @@ def class_shown(name: object) -> str:
     return _printable(str(name)[:80])
 
 
+def sentence_shown(text: object) -> str:
+    """What a model says of itself, for a message: short and on one line whatever it holds."""
+    return _printable(one_line(text, 300))
+
+
 def _printable(text: str) -> str:
     return text if text.isprintable() else ascii(text)
 

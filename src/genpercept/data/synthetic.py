@@ -6,12 +6,14 @@ docs/world.md. Rendering needs the extra `genpercept[synthetic]`; importing this
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from genpercept.core import classes
+from genpercept.core.labels import LABELS
 from genpercept.core.values import Sample
 from genpercept.data._files import About, FileDataset
 from genpercept.data._scenes import DOMAINS, SPLITS, Scenes, render, sample_of, samples
@@ -22,6 +24,7 @@ __all__ = ["CLASSES", "DOMAINS", "PALETTE", "PLUGIN", "RECORDED", "SPLITS", "WOR
 WORLD_VERSION = 2  # of the pictures: raise it when they change, so that caches of rendered scenes are made anew
 # Of genpercept.world as it makes them (samples.shard_cache.world_code): other code does not read this version's cache
 WORLD_CODE = "73a184efd7c77cd3e523c781dfaedd2595886428e790f2251b42d0f2753d0f7a"
+_LOOKED_AT = 20  # times as many scenes as are asked for, with `having`
 DEFAULT_COUNT = 500  # entries of a split when its name gives no number
 # Arrays of Scenes that training reads, and so what a shard of rendered scenes holds
 RECORDED = ("image", "depth", "normals", "class_ids", "mask", "alpha", "defect", "valid", "keypoints", "intrinsics")
@@ -48,7 +51,8 @@ class Entry:
 class SyntheticWorld(FileDataset):
     """The world as a data set: split "test", "test/indoor" or "test/mixed:500". It needs no files; root is ignored.
 
-    size: height, width. seed: another world.
+    size: height, width. seed: another world. having: a label, such as mask or keypoints: only scenes with so much of it that
+    training would choose them for it (recipe `data.having`), as many of them as the split says.
     """
 
     name = "synthetic"
@@ -71,9 +75,13 @@ class SyntheticWorld(FileDataset):
 
     size: tuple[int, int] = (128, 128)
     seed: int = 0
+    having: str = ""
 
     def __post_init__(self) -> None:
         size: Any = self.size
+        asked = [name for name, row in LABELS.items() if row.enough and name in RECORDED]
+        if self.having not in ("", *asked):
+            raise ValueError(f"synthetic: having {self.having!r}: choose one of {', '.join(asked)}")
         if not isinstance(size, Sequence) or len(size) != 2 or not all(isinstance(n, int) and n >= 8 for n in size):
             raise ValueError(f"synthetic: size {self.size!r}: give height and width, both at least 8 pixels")
         if not isinstance(self.seed, int) or self.seed < 0:
@@ -92,10 +100,26 @@ class SyntheticWorld(FileDataset):
                 f"and DOMAIN one of {', '.join(DOMAINS)}"
             )
         number = int(count) if count else DEFAULT_COUNT
-        return [Entry(base, domain, i, self.size, self.seed) for i in range(number)]
+        entries = (Entry(base, domain, i, self.size, self.seed) for i in itertools.count())
+        if self.having:
+            entries = filter(self._has, itertools.islice(entries, _LOOKED_AT * number))
+        found = list(itertools.islice(entries, number))
+        if len(found) < number:
+            raise ValueError(
+                f"split {split!r}: {len(found)} of its first {_LOOKED_AT * number} scenes have {self.having}"
+            )
+        return found
 
     def load(self, entry: Entry) -> Sample:
         return sample_of(render([entry.index], entry.domain, entry.split, entry.size, entry.seed), 0)
+
+    def _has(self, entry: Entry) -> bool:
+        """Judged on a picture of a quarter of the size, where that is large enough: it costs a sixteenth of the time."""
+        share = min(1.0, max(0.25, 32 / min(entry.size)))
+        height, width = (round(edge * share) for edge in entry.size)
+        scene = render([entry.index], entry.domain, entry.split, (height, width), entry.seed)
+        enough = LABELS.find(self.having).enough
+        return enough is not None and enough(getattr(scene, self.having)[0])
 
 
 PLUGIN = SyntheticWorld()

@@ -10,8 +10,9 @@ from typing import Any, cast
 import torch
 
 from genpercept.checkpoints import hub, weights
-from genpercept.core import dtypes
+from genpercept.core import dtypes, said
 from genpercept.core.devices import pick_device
+from genpercept.core.texts import sentence_shown
 from genpercept.pipeline import base_model, exported, graphs
 from genpercept.pipeline import quantised as quantising
 from genpercept.pipeline.families import FAMILIES, Candidate, Family, asked, choices
@@ -63,7 +64,7 @@ def load(
     _check_names(task, family, quantised, specialised)
     if (file := graphs.find(Path(name) / (subfolder or ""))) is not None:
         _refuse_parts(file, specialised, encoder or decoder, variant, quantised)
-        return _check_asked(_graph(file, torch_dtype, str(device or "auto")), name, family, task)
+        return _warned(_check_asked(_graph(file, torch_dtype, str(device or "auto")), name, family, task))
     torch_dtype = dtypes.to_torch(torch_dtype) if isinstance(torch_dtype, str) else torch_dtype
     with weights.variant(variant):
         folder = hub.resolve(name, subfolder=subfolder, lone_files=True, **where)
@@ -83,7 +84,14 @@ def load(
         pipe = quantising.quantise(pipe, quantised)
     elif specialised or (specialised is None and stored):
         pipe = pipeline.again(pipe, torch_dtype)
-    return pipe.to(pick_device(str(device or "auto")))
+    return _warned(pipe.to(pick_device(str(device or "auto"))))
+
+
+def _warned(pipe: GenPerceptPipeline) -> GenPerceptPipeline:
+    """What the model's maker wants all its users to know, once in a process."""
+    if caution := pipe.info.get("caution"):
+        said.once(f"note: {sentence_shown(pipe.info.get('model'))}: {sentence_shown(caution)}")
+    return pipe
 
 
 def _graph(file: Path, torch_dtype: torch.dtype | str | None, device: str) -> GenPerceptPipeline:

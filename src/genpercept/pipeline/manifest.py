@@ -57,7 +57,7 @@ _TYPES: dict[str, Any] = {
     SEAL: str,
 }
 _INTEGERS = {"resolution": (0, 16384), "num_inference_steps": (1, 1000)}  # 0: an image's own size
-_TEXTS = ("prompt", "base", "model", "licence")
+_TEXTS = ("prompt", "base", "model", "licence", "caution")  # caution: what everybody who uses it is told
 _LONGEST = 10_000  # letters of a text
 _MOST_TOKENS, _WIDEST = 1024, 65536  # of a prompt's embedding
 _SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -85,9 +85,9 @@ def check_prompt(unet: nn.Module, prompt_embeds: Tensor) -> None:
 
 
 def facts(info: Mapping[str, Any]) -> dict[str, Any]:
-    """What a Prediction says of its model: name, hash, family, task, paradigm, axes, software version."""
+    """What a Prediction says of its model: name, hash, family, task, paradigm, axes, what to beware of, software version."""
     keys = ("model", "model_sha256", "family", "task", "paradigm", "axes")
-    known = {k: info[k] for k in ("variant", "decided") if k in info}  # of public checkpoints
+    known = {k: info[k] for k in ("variant", "decided", "caution") if k in info}
     known |= {k: info[k] for k in _OF_CODEC if k in info}
     version = importlib.metadata.version("genpercept")
     return {k: info.get(k) for k in keys} | known | {"software": f"genpercept {version}"}

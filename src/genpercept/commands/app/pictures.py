@@ -96,6 +96,8 @@ def facts(answer: Answer, seconds: float, title: str = "") -> str:
         parts.append("anomalous" if meta["anomalous"] else "nothing strange")
     elif "image_score" in meta:
         parts.append(f"score {meta['image_score']:.2f}")
+    if meta.get("caution"):
+        parts.append(str(meta["caution"]))
     return f'<p class="facts">{html.escape(" · ".join(parts))}</p>'
 
 

@@ -156,7 +156,7 @@ def _model(pipe: Any) -> dict[str, Any]:
     """What the model says of itself, and the beginning of its card."""
     parameters = sum(p.numel() for p in pipe.unet.parameters())
     codec = sum(p.numel() for p in pipe.vae.parameters())
-    keys = ("model", "model_sha256", "family", "paradigm", "licence")
+    keys = ("model", "model_sha256", "family", "paradigm", "licence", "caution")
     facts = {
         **{key: pipe.info[key] for key in keys if pipe.info.get(key)},
         "parameters": f"{parameters / 1e6:.2f} M denoiser, {codec / 1e6:.2f} M codec",

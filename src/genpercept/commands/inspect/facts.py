@@ -28,7 +28,7 @@ ADAPTER = "adapter_config.json"
 _HEAD, _DECODER = "dpt_head_identity", ("vae_decoder", "vae_post_quant_conv")
 _TOLD = (  # of a manifest
     *("family", "variant", "task", "paradigm", "backbone", "codec", "head"),
-    *("resolution", "axes", "prompt", "base", "licence"),
+    *("resolution", "axes", "prompt", "base", "licence", "caution"),
 )
 _FORK = "CustomUNet2DConditionModel"  # GenPercept's own U-Net class: the same tensors
 

@@ -42,7 +42,18 @@ def inspect(
 def _graph(model: str, file: Path) -> Report:
     """Of a file for ONNX Runtime or OpenVINO: what its metadata says."""
     info = graphs.read_info(file)
-    keys = ("family", "task", "paradigm", "backbone", "codec", "head", "resolution", "licence", "model_sha256")
+    keys = (
+        "family",
+        "task",
+        "paradigm",
+        "backbone",
+        "codec",
+        "head",
+        "resolution",
+        "licence",
+        "caution",
+        "model_sha256",
+    )
     facts = {key: info[key] for key in keys if info.get(key) is not None}
     size = sum(path.stat().st_size for path in file.parent.glob(f"{file.stem}.*"))
     return Report(model, str(file.parent), "exported graph", facts | info["export"] | {"bytes": size})
