@@ -39,11 +39,12 @@ def photos(tmp_path: Path) -> Path:
 
 
 def test_the_same_files_and_a_manifest_and_resumed(
-    photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # which is not where the workers are
     (photos / "3.png").write_text("no image")
     out, local = tmp_path / "ray", tmp_path / "local"
-    assert run([photos], out, SMALL, formats=["npy"], machine=CPU, engine="ray") == 1
+    assert run([Path("in")], Path("ray"), SMALL, formats=["npy"], machine=CPU, engine="ray") == 1
     assert "3.png: not an image" in capfd.readouterr().err
     assert run([photos], local, SMALL, formats=["npy"], machine=CPU) == 1
     for path in local.glob("*.npy"):

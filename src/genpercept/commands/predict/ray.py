@@ -39,16 +39,17 @@ class Worker:
         self._predicted = 0
 
     def __call__(self, block: dict[str, np.ndarray]) -> dict[str, list[Any]]:
-        """Columns path, stem -> stem, task, and error: "" where the results are written. Stem "": what concerns all images.
+        """Columns number, path, stem, file -> number, task, and error: "" where the results are written. -1: all images.
 
         Such mistakes go back as text, since Ray would wrap an exception into pages of its own.
         """
-        jobs = [Job(Path(str(p)), Path(str(s))) for p, s in zip(block["path"], block["stem"], strict=True)]
+        columns = (block[name] for name in ("number", "path", "stem", "file"))
+        numbers = {Job(Path(str(p)), Path(str(s)), str(f)): int(i) for i, p, s, f in zip(*columns, strict=True)}
         ended: dict[Job, str] = {}
         outcome = Outcome(predicted=self._predicted)
         try:
             local.predict(
-                jobs,
+                list(numbers),
                 self._model,
                 self._output,
                 outcome,
@@ -59,10 +60,10 @@ class Worker:
         except (ValueError, OSError) as error:
             known = lost(error, self._output.out) if isinstance(error, OSError) else None
             line = str(error) if known is None else lost_line(self._output.out, known, None)
-            return {"stem": [""], "task": [""], "error": [line or type(error).__name__]}
+            return {"number": [-1], "task": [""], "error": [line or type(error).__name__]}
         self._predicted = outcome.predicted
         return {
-            "stem": [str(job.stem) for job in ended],
+            "number": [numbers[job] for job in ended],
             "task": [self._model.task] * len(ended),
             "error": list(ended.values()),
         }
@@ -76,7 +77,6 @@ def predict(jobs: list[Job], model: Model, output: Output, outcome: Outcome) -> 
 
     if len(model.machine.devices) > 1 or ":" in model.machine.device:
         raise ValueError(f"device {model.machine.device!r}: Ray gives each worker its own; choose auto, cpu or cuda")
-    jobs = [Job(job.path.absolute(), job.stem.absolute()) for job in jobs]
     output = replace(output, out=output.out.absolute())
     out = output.out
     manifest.check(out)
@@ -92,7 +92,9 @@ def predict(jobs: list[Job], model: Model, output: Output, outcome: Outcome) -> 
             if jobs:
                 with _cluster(ray):
                     progress.restart()
-                    _collect(_rows(ray, jobs, model, output), jobs, part, outcome, progress)
+                    # by where they are: a worker has another current folder
+                    there = [replace(job, path=job.path.absolute(), stem=job.stem.absolute()) for job in jobs]
+                    _collect(_rows(ray, there, model, output), jobs, part, outcome, progress)
     finally:
         part.close()
         manifest.merge(out)
@@ -108,7 +110,7 @@ def _rows(ray: Any, jobs: list[Job], model: Model, output: Output) -> Iterator[A
     workers = min(gpus if on_gpu else cpus // each, math.ceil(len(jobs) / block))
     out = os.path.realpath(output.out)
     inside = [job for job in jobs if os.path.dirname(os.path.realpath(job.path)) == out]  # noqa: PTH120  only these could be lost
-    rows = [{"path": str(job.path), "stem": str(job.stem)} for job in jobs]
+    rows = [{"number": i, "path": str(job.path), "stem": str(job.stem), "file": job.file} for i, job in enumerate(jobs)]
     data = ray.data.from_items(rows, override_num_blocks=math.ceil(len(jobs) / block))
     answers = data.map_batches(
         Worker,
@@ -127,11 +129,10 @@ def _rows(ray: Any, jobs: list[Job], model: Model, output: Output) -> Iterator[A
 
 
 def _collect(rows: Iterator[Any], jobs: list[Job], part: manifest.Part, outcome: Outcome, progress: Progress) -> None:
-    by_stem = {str(job.stem): job for job in jobs}
     for row in rows:
-        if not row["stem"]:
+        if row["number"] < 0:
             raise ValueError(row["error"])
-        job = by_stem[row["stem"]]
+        job = jobs[row["number"]]
         part.note(job, row["task"], row["error"])
         if row["error"]:
             outcome.failed[job] = row["error"]
