@@ -3,7 +3,8 @@
     python tools/embed_mini.py --base runs/base/model depth=runs/depth/model normals=runs/normals/model
 
 A predictor's prompt is the base's own, and so is its codec, which is stored once, in mini/base, and named by path in
-genpercept.json; one whose decoder was taught with it has its codec in its own folder.
+genpercept.json; one whose decoder was taught with it has its codec in its own folder. Without models it only brings the
+cautions of those that are embedded up to date.
 """
 
 from __future__ import annotations
@@ -22,11 +23,18 @@ from genpercept.core.files import atomic_folder
 from genpercept.models import adapters
 from genpercept.models.codecs import half as half_of
 from genpercept.pipeline.folder import DIFFERENCE, PROMPT_FILE
-from genpercept.pipeline.manifest import sealed
+from genpercept.pipeline.manifest import SEAL, sealed
 from genpercept.pipeline.pipeline import GenPerceptPipeline
 
 ASSETS = Path(__file__).parent.parent / "src" / "genpercept" / "checkpoints" / "assets" / "mini"
 BUDGET_MB = 64
+CAUTIONS = {  # what everybody who loads the model is told
+    "segmentation": "has seen synthetic scenes alone: on photographs many classes are wrong, people above all",
+    "dis": "has seen synthetic scenes alone: on photographs it finds where the main thing is, not its outline",
+    "matting": "has seen synthetic scenes alone: on photographs it finds where the main thing is, not its outline",
+    "pose": "has seen synthetic people alone: on photographs most joints are misplaced",
+    "anomaly": "has seen synthetic defects alone: on photographs it marks what stands out of an even surface",
+}
 
 
 def main() -> None:
@@ -35,13 +43,15 @@ def main() -> None:
     parser.add_argument(
         "--licence", default="Apache-2.0", help="of the predictors' weights, by what they were trained on"
     )
-    parser.add_argument("models", nargs="+", help="name=folder of each predictor")
+    parser.add_argument("models", nargs="*", help="name=folder of each predictor")
     args = parser.parse_args()
     if args.base:
         write_base(args.base, ASSETS / "base")
     for item in args.models:
         name, _, folder = item.partition("=")
         write_predictor(Path(folder), ASSETS / name, args.licence)
+    for name, caution in CAUTIONS.items():
+        write_caution(ASSETS / name / parts.MANIFEST, caution)
     size = sum(p.stat().st_size for p in ASSETS.rglob("*") if p.is_file()) / 1e6
     print(f"{ASSETS}: {size:.1f} MB")
     if size > BUDGET_MB:
@@ -52,6 +62,11 @@ def keep_card(target: Path, work: Path) -> None:
     """The model card, which is written by hand: bring its figures up to date after embedding."""
     if (target / "README.md").is_file():
         shutil.copyfile(target / "README.md", work / "README.md")
+
+
+def write_caution(path: Path, caution: str) -> None:
+    settings = {k: v for k, v in parts.read_json(path).items() if k != SEAL}
+    parts.write_config(path, sealed(settings | {"caution": caution}))
 
 
 def write_base(source: Path, target: Path) -> None:
