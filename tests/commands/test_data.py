@@ -60,7 +60,8 @@ def test_list_as_json() -> None:
     rows = {row["name"]: row for row in json.loads(run("list", "--json").output)}
     assert list(rows) == DATASETS.names()
     assert rows["dis5k"]["splits"] == ["train", "val", "test1", "test2", "test3", "test4", "test"]
-    assert rows["synthetic"]["options"] == {"size": [128, 128], "seed": 0} and rows["synthetic"]["extra"] == "synthetic"
+    assert rows["synthetic"]["options"] == {"size": [128, 128], "seed": 0, "having": ""}
+    assert rows["synthetic"]["extra"] == "synthetic"
     assert rows["cityscapes"]["classes"] == "cityscapes19" and "labels:" in rows["cityscapes"]["about_options"]
     for row in rows.values():
         if row["name"] == "folder":
