@@ -374,7 +374,7 @@ def test_prior_takes_three_hours_at_most(given: dict[str, Path]) -> None:
 def test_prior_is_planned_without_frames(call: Call, tmp_path: Path) -> None:
     code, out, err = call("study", "prior", "--dry-run", "--arms", "random,world")
     assert code in (0, 3) and "without rooms and streets: no --frames FOLDER is given" in err
-    assert "pretraining world: 1 x 640 steps" in out and "normals, random, 2000 labels: 2 x 800 steps" in out
+    assert "pretraining world: 1 x 640 steps" in out and "normals, random, 2000 labels: 2 x 500 steps" in out
 
 
 # ---- normals of measured depth ---------------------------------------------------------------------------------------
