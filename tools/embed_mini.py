@@ -38,6 +38,7 @@ CAUTIONS = {  # what everybody who loads the model is told
 
 
 def main() -> None:
+    """Embed what the command line names; SystemExit where that is more than the budget."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", type=Path, help="the text-to-image model; left out: that which is embedded stays")
     parser.add_argument(
@@ -65,6 +66,7 @@ def keep_card(target: Path, work: Path) -> None:
 
 
 def write_caution(path: Path, caution: str) -> None:
+    """Into a model's genpercept.json, whose seal is made anew; its weights stay."""
     settings = {k: v for k, v in parts.read_json(path).items() if k != SEAL}
     parts.write_config(path, sealed(settings | {"caution": caution}))
 

@@ -34,6 +34,7 @@ NOTE = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Evaluate the tasks and print their tables; put them into --markdown as well. 0."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--tasks", nargs="+", default=[t for t in TASKS if f"mini/{t}" in hub.embedded_names()])
     parser.add_argument("--count", type=int, default=300)
@@ -56,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def evaluate(task: str, model: str, twin: str | None, count: int, out: Path) -> list[dict[str, Any]]:
     """The results of evaluate: the model, its twin from scratch, the baselines."""
-    specs = [SetSpec("synthetic", "synthetic", split=f"test/mixed:{count}", options={"size": SIZE} | having(task))]
+    options = {"size": SIZE, "having": HAVING.get(task, "")}
+    specs = [SetSpec("synthetic", "synthetic", split=f"test/mixed:{count}", options=options)]
     models = [ModelSpec(name) for name in (model, twin) if name]
     run(models, specs, Machinery(out, batch_size=8, keep=False), Way(), baselines=True, resume=out.exists())
     found = json.loads((out / "results.json").read_text(encoding="utf-8"))["results"]
@@ -65,10 +67,6 @@ def evaluate(task: str, model: str, twin: str | None, count: int, out: Path) -> 
             row["model"] if row["baseline"] else f"mini/{task}" if row["model"] == model else "the same from scratch"
         )
     return sorted(found, key=lambda row: row["baseline"])
-
-
-def having(task: str) -> dict[str, str]:
-    return {"having": HAVING[task]} if task in HAVING else {}
 
 
 def table(task: str, rows: list[dict[str, Any]], count: int) -> str:

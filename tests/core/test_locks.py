@@ -73,3 +73,4 @@ def test_a_folder_removed_meanwhile_is_no_second_error(tmp_path: Path) -> None:
         folder.mkdir()
         with locks.hold(folder, "b"):  # another folder of that name
             pass
+    assert list(folder.iterdir()) == []

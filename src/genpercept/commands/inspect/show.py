@@ -43,16 +43,8 @@ def _graph(model: str, file: Path) -> Report:
     """Of a file for ONNX Runtime or OpenVINO: what its metadata says."""
     info = graphs.read_info(file)
     keys = (
-        "family",
-        "task",
-        "paradigm",
-        "backbone",
-        "codec",
-        "head",
-        "resolution",
-        "licence",
-        "caution",
-        "model_sha256",
+        *("family", "task", "paradigm", "backbone", "codec", "head", "resolution"),
+        *("licence", "caution", "model_sha256"),
     )
     facts = {key: info[key] for key in keys if info.get(key) is not None}
     size = sum(path.stat().st_size for path in file.parent.glob(f"{file.stem}.*"))
