@@ -149,3 +149,9 @@ def test_messages_are_one_line() -> None:
     assert texts.one_line(TimeoutError()) == "TimeoutError"
     assert texts.listed(["a", "b"]) == "a, b" and texts.listed(list("abcdef")) == "a, b, c, d and 2 more"
     assert texts.shown(Path("a b")) == "a b" and texts.shown(Path("a\nb")) == r"'a\nb'"
+
+
+def test_the_time_that_is_left() -> None:
+    assert texts.time_left(1, 4, 33.2) == "1 min 40 s left"  # 99.6 s
+    assert texts.time_left(2, 4, 59.6) == "1 min 00 s left"
+    assert texts.time_left(0, 4, 30.0) == ""  # no rate yet

@@ -231,3 +231,11 @@ def listed(names: Sequence[str], most: int = 4) -> str:
     """The first few names, and how many more there are."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def time_left(done: int, total: int, seconds: float) -> str:
+    """What is left at the rate so far, for a line of progress: "1 min 39 s left"; "" while nothing is done."""
+    if not done:
+        return ""
+    minutes, rest = divmod(round((total - done) * seconds / done), 60)
+    return f"{minutes} min {rest:02d} s left"

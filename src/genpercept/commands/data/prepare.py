@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from genpercept.core import files
-from genpercept.core.texts import one_line
+from genpercept.core.texts import one_line, time_left
 from genpercept.core.workers import end_with_parent
 from genpercept.data import DATASETS, Dataset, prepared
 from genpercept.imaging.read import shown
@@ -150,8 +150,7 @@ def _prepare_all(
             problems[file] = problem
         if time.monotonic() - said > _EVERY:
             said = time.monotonic()
-            left = (said - begin) / done * (len(missing) - done)
-            print(f"prepared {done} of {len(missing)}, {left / 60:.0f} min left", flush=True)
+            print(f"prepared {done} of {len(missing)}, {time_left(done, len(missing), said - begin)}", flush=True)
     return problems
 
 

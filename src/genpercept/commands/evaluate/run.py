@@ -20,7 +20,7 @@ from genpercept.core.devices import pick_device
 from genpercept.core.files import read_json
 from genpercept.core.names import choose
 from genpercept.core.said import result, say
-from genpercept.core.texts import words
+from genpercept.core.texts import time_left, words
 from genpercept.metrics import METRICS
 from genpercept.pipeline.manifest import read_manifest
 from genpercept.tasks import DEFAULT, TASKS
@@ -208,8 +208,7 @@ class _Progress:
         if now - self._last < _EVERY or done >= self._total:
             return
         self._last = now
-        left = (self._total - done) * (now - self._begin) / done
-        say(f"{self._name}: {done}/{self._total}, {left / 60:.0f} min {left % 60:02.0f} s left")
+        say(f"{self._name}: {done}/{self._total}, {time_left(done, self._total, now - self._begin)}")
 
     def end(self, one: Cell) -> None:
         took, kept = one.timing, len(one.scores.rows)

@@ -9,6 +9,7 @@ from typing import Any
 from genpercept.commands.predict.request import Outcome
 from genpercept.core import said
 from genpercept.core.said import say
+from genpercept.core.texts import time_left
 
 
 class Progress:
@@ -52,10 +53,10 @@ class Progress:
             self._bar.update(self._task, completed=seen, rate=f"{rate:.2f} {self._noun}s/s")
         elif now - self._last >= self._EVERY and seen < self._total and not self._quiet:
             self._last = now
-            left = (self._total - seen) * (now - self._start) / max(seen, 1)
-            say(
-                f"{seen}/{self._total} {self._noun}s, {rate:.2f} {self._noun}s/s, {left / 60:.0f} min {left % 60:02.0f} s left"
-            )
+            seconds = now - self._start
+            so_far = f"{rate:.2f} {self._noun}s/s" if seen else f"{seconds:.0f} s so far"
+            said_left = time_left(seen, self._total, seconds)
+            say(", ".join(filter(None, (f"{seen}/{self._total} {self._noun}s", so_far, said_left))))
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._bar is not None:
