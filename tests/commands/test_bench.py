@@ -414,6 +414,13 @@ def test_wrong_arguments_are_refused_before_anything_is_measured(
     assert here == []
 
 
+def test_the_help_names_every_peer() -> None:
+    told = " ".join((command.help or "").split())
+    parts = [peer.name.partition("@") for peer in peers.PEERS]
+    assert all(f" {name}," in told or f" {name} " in told for name, *_ in parts)
+    assert all(f"@{edge}" in told for *_, edge in parts)
+
+
 def test_importing_the_command_is_light() -> None:
     code = "import sys, genpercept.commands.bench.run; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
