@@ -64,7 +64,7 @@ def bench(**options: Any) -> int:
     Each setting runs in a process of its own. PEER, with its steps x members: marigold-1, marigold-4, marigold-10,
     marigold-10x10, geowizard-1, geowizard-10, geowizard-10x10, depthfm-2, depthfm-2x4, depthmaster,
     depth-anything-v2-small, depth-anything-v2-base, depth-anything-v2-large (@392 and @770: its input's edge, as
-    depth-anything-v2-small@770), dpt-large, zoedepth-nyu, depth-pro; the paper's own table is added.
+    depth-anything-v2-small@770), dpt-large, zoedepth-nyu, depth-pro, and all. The paper's own table is added.
     Exit code 0 when all was measured, 1 when some was not, 2 when nothing was.
     """
     from genpercept.commands.bench.run import main
