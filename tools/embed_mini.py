@@ -30,7 +30,7 @@ ASSETS = Path(__file__).parent.parent / "src" / "genpercept" / "checkpoints" / "
 BUDGET_MB = 64
 CAUTIONS = {  # what everybody who loads the model is told
     "segmentation": "has seen synthetic scenes alone: on photographs many classes are wrong, people above all",
-    "dis": "has seen synthetic scenes alone: on photographs it finds where the main thing is, not its outline",
+    "dis": "has seen synthetic scenes alone: on photographs it often takes too much or too little for the main thing",
     "matting": "has seen synthetic scenes alone: on photographs it finds where the main thing is, not its outline",
     "pose": "has seen synthetic people alone: on photographs most joints are misplaced",
     "anomaly": "has seen synthetic defects alone: on photographs it marks what stands out of an even surface",

@@ -14,7 +14,7 @@ from genpercept.metrics import METRICS, score
 
 SCENES = 32
 TASKS = _demo_tasks.embedded()
-WHOLE = ("depth", "normals", "segmentation", "pose")
+WHOLE = ("depth", "normals", "segmentation", "pose", "dis")
 DIFFERENCES = [task for task in TASKS if task not in WHOLE]
 
 
