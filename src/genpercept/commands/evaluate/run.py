@@ -211,6 +211,7 @@ class _Progress:
         say(f"{self._name}: {done}/{self._total}, {time_left(done, self._total, now - self._begin)}")
 
     def end(self, one: Cell) -> None:
+        """The last line: how many samples in what time, how many of them were predicted before or left out."""
         took, kept = one.timing, len(one.scores.rows)
         before = kept - int(took.get("predicted", kept))
         parts = [f"{kept} samples in {took['seconds']:.1f} s"]

@@ -46,6 +46,7 @@ class Progress:
         self._start = self._last = time.monotonic()
 
     def update(self) -> None:
+        """The bar as far as the outcome is; without a terminal a line, if the last one is some seconds old."""
         seen = self._outcome.seen
         now = time.monotonic()
         rate = self._outcome.done / max(now - self._start, 1e-9)
@@ -54,9 +55,8 @@ class Progress:
         elif now - self._last >= self._EVERY and seen < self._total and not self._quiet:
             self._last = now
             seconds = now - self._start
-            so_far = f"{rate:.2f} {self._noun}s/s" if seen else f"{seconds:.0f} s so far"
-            said_left = time_left(seen, self._total, seconds)
-            say(", ".join(filter(None, (f"{seen}/{self._total} {self._noun}s", so_far, said_left))))
+            at_this_rate = f"{rate:.2f} {self._noun}s/s, {time_left(seen, self._total, seconds)}"
+            say(f"{seen}/{self._total} {self._noun}s, {at_this_rate if seen else f'{seconds:.0f} s so far'}")
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._bar is not None:
