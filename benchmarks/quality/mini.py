@@ -2,8 +2,9 @@
 
     python benchmarks/quality/mini.py --out docs/mini_results.json --markdown docs/mini.md --pictures docs/images
 
-Depth is aligned by least squares per image; sky and beyond 25 m do not count. KITTI and NYU frames are read from
-`--samples` where they are at hand; they are never written anywhere.
+Depth is aligned by least squares per image; in scenes, sky and beyond 25 m do not count. Real frames with measured depth
+are read from `--frames` (folders that `tools/real_frames.py` writes), KITTI and NYU frames from `--samples`, where they are
+at hand; they are never written anywhere.
 """
 
 from __future__ import annotations
@@ -24,8 +25,12 @@ from genpercept.commands.demo.photographs import Case, depth_picture, held_out, 
 from genpercept.imaging.colour import colourise
 from genpercept.metrics import METRICS, _baselines
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
+from benchmarks.quality import real_frames
+
 Answer = Callable[[Case], Any]  # what is scored for a case
 DOMAINS = ("indoor", "outdoor", "closeup", "heldout_shapes", "heldout_textures")
+_TIERS = {"A": "rooms and streets (tier A)", "T": "table tops (tier T)"}
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 _CHUNK = 48  # images handed to the pipeline at once; it batches them by size
 _PICTURE_BYTES = 500_000
@@ -45,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         results["depth"][domain] = judge_depth(cases, models["depth"], args.batch_size)
         results["normals"][domain] = judge_normals(cases, models["normals"], args.batch_size)
     real = [motorcycle(), *kitti(args.samples), *nyu(args.samples)]
+    results["frames"] = {folder.name: judge_frames(folder, models["depth"]) for folder in args.frames}
     results["real"] = judge_real(real, models["depth"], None)
     results["resolutions"] = {
         str(r): judge_resolution(r, mixed[: args.resolution_count], real, models, args.batch_size)
@@ -70,6 +76,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--latent-normals")
     parser.add_argument("--scratch-depth", help="the same network, from random weights, after that same stage")
     parser.add_argument("--scratch-normals")
+    parser.add_argument("--former-depth", help="the model that the present one replaces")
+    parser.add_argument("--former-normals")
+    parser.add_argument("--frames", nargs="+", type=Path, default=(), help="folders of real frames: .../A .../T")
     parser.add_argument("--count", type=int, default=500, help="held-out scenes of the mixed domain")
     parser.add_argument("--domain-count", type=int, default=150, help="of each other domain; 0 leaves them out")
     parser.add_argument("--size", type=pair, default=(192, 256), help="height x width of the scenes")
@@ -104,6 +113,7 @@ def load_models(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
             "model": getattr(args, task),
             "latent loss only": getattr(args, f"latent_{task}"),
             "the same from scratch": getattr(args, f"scratch_{task}"),
+            "the former model": getattr(args, f"former_{task}"),
         }
         for task in ("depth", "normals")
     }
@@ -189,6 +199,18 @@ def summarise(rows: Sequence[dict[str, float]], keys: Sequence[str]) -> dict[str
         result[f"{key}_median"] = float(np.median(values)) if used else None
         result[f"{key}_se"] = float(values.std(ddof=1) / np.sqrt(len(used))) if len(used) > 1 else None
     return result
+
+
+def judge_frames(folder: Path, roles: dict[str, Any]) -> dict[str, Any]:
+    """Scene of each real frame, and its AbsRel by every model and baseline."""
+    samples = real_frames.read(folder)
+    ways = {role: real_frames.of_pipe(pipe) for role, pipe in roles.items()}
+    ways |= {
+        name: real_frames.of_shape(getattr(_baselines, name.replace(" ", "_")))
+        for name in ("vertical ramp", "constant")
+    }
+    errors = {name: real_frames.judge(samples, answers(samples)).tolist() for name, answers in ways.items()}
+    return {"scenes": real_frames.scenes_of(samples), "abs_rel": errors}
 
 
 def judge_real(cases: Sequence[Case], roles: dict[str, Any], resolution: int | None) -> dict[str, Any]:
@@ -283,6 +305,7 @@ def markdown(results: dict[str, Any]) -> str:
         "**Normals, held-out scenes** (mean angle in degrees over all pixels)",
         _grid(("mean angle ↓", *results["normals"]["mixed"]), _domain_rows(results["normals"], "mean", 1)),
         _grid(("mixed", "median ↓", "< 11.25° ↑", "< 22.5° ↑", "< 30° ↑"), _normal_rows(results["normals"]["mixed"])),
+        *_frame_tables(results["frames"]),
         "**Depth of real photographs** (AbsRel ↓ / δ1 ↑)",
         _grid(("image", *results["real"]["averages"]["over images"]), _real_rows(results["real"])),
     ]
@@ -295,6 +318,24 @@ def markdown(results: dict[str, Any]) -> str:
         ]
         parts += ["**Processing resolution**", _grid(header, rows)]
     return "\n\n".join(parts)
+
+
+def _frame_tables(frames: dict[str, Any]) -> list[str]:
+    """Of each folder of real frames."""
+    if not frames:
+        return []
+    tables = [
+        real_frames.table(
+            _TIERS.get(tier, tier),
+            found["scenes"],
+            {role: np.array(values) for role, values in found["abs_rel"].items()},
+        )
+        for tier, found in frames.items()
+    ]
+    return [
+        "**Depth of real frames**, zero-shot (AbsRel ↓; ± standard errors over scenes, differences paired)",
+        *tables,
+    ]
 
 
 def _grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -63,8 +63,10 @@ def scenes_of(samples: Sequence[Sample]) -> list[str]:
 
 
 def of_model(name: str, resolution: int | None, device: str) -> Answers:
-    pipe = genpercept.load(name, device=device)
+    return of_pipe(genpercept.load(name, device=device), resolution)
 
+
+def of_pipe(pipe: Any, resolution: int | None = None) -> Answers:
     def answers(samples: Sequence[Sample]) -> Iterator[Any]:
         for sample in samples:
             yield pipe(picture(sample), processing_resolution=resolution)

@@ -267,6 +267,8 @@ def test_resumes_after_being_killed(folder: Path, tmp_path: Path, calls: list[st
 def test_changed_settings_make_new_predictions(folder: Path, tmp_path: Path, calls: list[str]) -> None:
     out = tmp_path / "out"
     _, first = evaluated(folder, out)
+    with pytest.raises(ValueError, match=r"other settings \(resize_mode\).*--resume"):
+        evaluated(folder, out, way=way(resize_mode="area"))
     with pytest.raises(ValueError, match=r"other settings \(processing_resolution\).*--resume"):
         evaluated(folder, out, way=way(48))
     assert len(calls) == COUNT

@@ -20,7 +20,7 @@ sizes = st.integers(1, 70)
     sizes,
     st.one_of(st.none(), st.integers(0, 80)),
     st.sampled_from([1, 8, 14]),
-    st.sampled_from(["fit", "official"]),
+    st.sampled_from(["fit", "area", "official"]),
 )
 def test_geometry_sizes(h: int, w: int, resolution: int | None, stride: int, mode: str) -> None:
     g = Geometry.plan((h, w), resolution, stride, mode)
@@ -28,14 +28,31 @@ def test_geometry_sizes(h: int, w: int, resolution: int | None, stride: int, mod
     x = g.apply(image)
     assert x.shape == (1, 3, *g.padded) and float(x.min()) >= 0 and float(x.max()) <= 1 + 1e-5
     assert g.invert(x).shape == image.shape
-    if mode == "fit":
+    if mode != "official":
         assert all(p % stride == 0 and 0 <= p - r < stride for p, r in zip(g.padded, g.resized, strict=True))
-    if resolution:
+    if resolution and mode == "area":
+        scale = resolution * (3 / (4 * h * w)) ** 0.5
+        assert g.resized == (max(1, round(h * scale)), max(1, round(w * scale)))
+    elif resolution:
         assert max(g.resized) in (resolution, resolution - 1) if mode == "official" else max(g.resized) == resolution
         if mode == "fit":
             assert abs(g.resized[0] * w - g.resized[1] * h) <= max(h, w) / 2 + 1e-9 or 1 in g.resized
     else:
         assert g.resized == (h, w)
+
+
+@pytest.mark.parametrize(
+    ("size", "resized"),
+    [
+        ((480, 640), (72, 96)),  # 4:3 as "fit"
+        ((640, 480), (96, 72)),
+        ((375, 1242), (46, 151)),  # a frame of KITTI: as many pixels, where "fit" leaves it 29 x 96
+        ((512, 512), (83, 83)),
+        ((1, 4000), (1, 5258)),
+    ],
+)
+def test_area_gives_every_shape_the_same_number_of_pixels(size: tuple[int, int], resized: tuple[int, int]) -> None:
+    assert Geometry.plan(size, 96, 8, "area").resized == resized
 
 
 MULTIPLE = PublicSize(multiple=64, pillow="bilinear")

@@ -203,7 +203,7 @@ def test_accepts_what_users_have(depth: GenPerceptPipeline, tmp_path: Path, offi
         ({"ensemble_size": 5}, "deterministic"),
         ({"paradigm": "one_stap"}, "did you mean 'one_step'"),
         ({"processing_resolution": -1}, "must be positive"),
-        ({"resize_mode": "stretch"}, "'fit' or 'official'"),
+        ({"resize_mode": "stretch"}, "resize_mode='stretch': choose fit, area, official"),
         ({"batch_size": 0}, "at least 1"),
         ({"ensembling_kwargs": {"reduction": "mean"}}, "ensemble_size is 1: leave it out$"),
     ],

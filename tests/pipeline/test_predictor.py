@@ -100,6 +100,8 @@ def test_every_way_to_ask(task: str, tmp_path: Path) -> None:
             near(a, b)
     sized = picture((60, 120))
     near(pipe(sized, resize_mode="official"), graph(sized, resize_mode="official"))
+    near(pipe(sized, resize_mode="area"), graph(sized, resize_mode="area"))
+    assert graph(sized, resize_mode="area").meta["resolution"] != graph(sized).meta["resolution"]
 
 
 @pytest.mark.parametrize("flip_test", [False, True])

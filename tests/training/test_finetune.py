@@ -9,56 +9,23 @@ import numpy as np
 import pytest
 import torch
 from diffusers import ControlNetModel
-from torch import Tensor
 
 import genpercept
 from genpercept.core.rng import Rng
 from genpercept.models import adapters
 from genpercept.models.paradigms import PARADIGMS
 from genpercept.tasks import TASKS
-from genpercept.training import recipe as recipes
-from genpercept.training.optim.build import build
 from genpercept.training.recipe_samples import HeldOut, Loader
 from genpercept.training.run.held_out import OpenSet
-from genpercept.training.stages.finetune import FinetuneStage
 from tests.support.depthmaster import checkpoint
+from tests.support.finetuning import SIZE, open_stage, step
 from tests.support.paths import SD_TINY
 from tests.support.planes import planes
-
-SIZE = (32, 40)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return planes(tmp_path_factory.mktemp("data"), 6, SIZE, normals=True, intrinsics=(30, 30, 20, 16))
-
-
-def open_stage(folder: Path, **table: Any) -> FinetuneStage:
-    model = {"base": str(SD_TINY)} | table.pop("model", {})
-    settings = {
-        "stage": "finetune",
-        "data": [{"name": "folder", "root": str(folder), "split": "all", "size": SIZE}],
-        "validation": {"split": "val" if "data" in table else "all", "count": 2, "steps": table.pop("steps", 0)},
-        "loader": {"batch_size": 2},
-        "optim": {"lr": 1e-2, "warmup": 0} | table.pop("optim", {}),
-    }
-    torch.manual_seed(0)
-    return FinetuneStage(recipes.parse(settings | {"model": model} | table), lambda line: None)
-
-
-def step(stage: FinetuneStage) -> tuple[dict[str, Tensor], set[str]]:
-    """One optimiser step; the tensors before it, and the names of those that changed."""
-    before = {k: v.detach().clone() for k, v in stage.net.state_dict().items()}
-    optimiser = build(stage.groups(), stage.recipe.optim)
-    stage.net.train()
-    with torch.no_grad():
-        batch = stage.encode(stage.make_batch(0, range(2)))
-    pair = stage.training_pair(batch)
-    losses, _ = stage.loss(stage.net(*pair.inputs), pair)
-    assert losses.shape == (2,) and bool(torch.isfinite(losses).all())
-    losses.mean().backward()
-    optimiser.step()
-    return before, {k for k, v in stage.net.state_dict().items() if not torch.equal(v, before[k])}
 
 
 DECODER = ("vae.decoder", "vae.post_quant", "vae.decoding")

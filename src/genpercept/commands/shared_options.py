@@ -20,6 +20,7 @@ from click import get_current_context
 from click.shell_completion import CompletionItem
 
 from genpercept.core import said
+from genpercept.core.options import RESIZE_MODES
 
 # Headings of a command's help; an option without one stands under "Options"
 FILES, MODEL, HOW, MACHINE, MESSAGES = "Files", "Model", "How it is run", "Machine", "Messages"
@@ -214,6 +215,13 @@ processing_resolution = _shared(
     type=click.IntRange(min=0),
     metavar="N",
     help="Longest edge the network sees; 0: the image's own.  [default: the model's]",
+)
+resize_mode = _shared(
+    "--resize-mode",
+    panel=HOW,
+    type=click.Choice(RESIZE_MODES),
+    help="What that resolution means: fit: the longest edge; area: as many pixels as a 4:3 image of that edge has; official: "
+    "as the public code of the model's family.  [default: the model's]",
 )
 steps = _shared(
     "--steps", panel=HOW, type=click.IntRange(min=1), metavar="N", help="Steps, for models that take several."

@@ -8,6 +8,9 @@ from typing import Any, Self
 
 from genpercept.core.names import hint
 
+# How an image is brought to the network: longest edge, number of pixels, or as the public code of the model's family does
+RESIZE_MODES = ("fit", "area", "official")
+
 
 class Options:
     """Base of plugins that are frozen dataclasses: each field is an option."""

@@ -5,6 +5,7 @@ Nothing here knows a model, a task or a file format. Labels are described by `ge
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from genpercept.core import arrays, resampling
 from genpercept.core.labels import BESIDE, LABELS
-from genpercept.core.options import check_choice, check_integer
+from genpercept.core.options import RESIZE_MODES, check_choice, check_integer
 from genpercept.core.resampling import Size, resize
 
 if TYPE_CHECKING:
@@ -69,9 +70,7 @@ class Geometry:
     original: Size
     resized: Size
     padded: Size
-    mode: str = (
-        "fit"  # "fit" (ours) or "official" (sized as the public code does, which `public` describes; no padding)
-    )
+    mode: str = "fit"  # one of RESIZE_MODES; "official" has no padding, and `public` describes it
     public: PublicSize = PublicSize()  # frozen
 
     @classmethod
@@ -83,18 +82,20 @@ class Geometry:
         mode: str = "fit",
         public: PublicSize = PublicSize(),  # frozen
     ) -> Geometry:
-        """Longest edge to `resolution` pixels (None or 0: native size), then up to a multiple of `stride`.
+        """To `resolution` pixels (None or 0: native size) as the mode has it, then up to a multiple of `stride`.
 
-        Raises ValueError for an empty image, a negative resolution or an unknown mode.
+        "fit" and "official": the longest edge has so many. "area": the image has as many as one of 4:3 whose longest edge has
+        so many, so that a wide or a tall one costs as much, and shows as much. ValueError for an empty image, a negative
+        resolution or an unknown mode.
         """
         h, w = size
         if h < 1 or w < 1:
             raise ValueError(f"image size {h} x {w}: both edges must be at least 1 pixel")
         if resolution is not None and resolution < 0:
             raise ValueError(f"processing resolution {resolution}: must be positive, or 0 for the image's own size")
-        if mode not in ("fit", "official"):
-            raise ValueError(f"resize mode {mode!r}: choose 'fit' or 'official'")
-        scale = resolution / max(h, w) if resolution else 1
+        check_choice("resize_mode", mode, RESIZE_MODES)
+        edge = math.sqrt(h * w * 4 / 3) if mode == "area" else max(h, w)  # of the image; the longest of one of 4:3
+        scale = resolution / edge if resolution else 1
         if mode == "official":
             resized = public.of(h * scale, w * scale)
             return cls((h, w), resized, resized, mode, public)

@@ -99,9 +99,9 @@ def merging(info: Mapping[str, Any], ensemble_size: int, options: dict[str, Any]
     return {**((info.get("ensembling") or {}) if ensemble_size > 1 else {}), **(options or {})}
 
 
-def whole_or(tiling: Tiling | None, latents: Tensor | None, resize_mode: str) -> Tiling | None:
+def whole_or(tiling: Tiling | None, latents: Tensor | None, resize_mode: str | None) -> Tiling | None:
     """The tiling, None where images are seen whole. ValueError for what tiles do not go with."""
-    if tiling is not None and (latents is not None or resize_mode != "fit"):
+    if tiling is not None and (latents is not None or resize_mode == "official"):
         given = "latents" if latents is not None else f"resize_mode={resize_mode!r}"
         raise ValueError(f"{given}: goes with images that are seen whole; leave it or tiles out")
     return tiling

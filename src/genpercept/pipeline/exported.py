@@ -103,7 +103,7 @@ class ExportedPipeline(Predictor):
         h, w = image_BCHW.shape[-2:]
         if h % self.stride or w % self.stride:
             raise ValueError(
-                f"{h} x {w} pixels: an exported model takes multiples of {self.stride}; leave resize_mode at 'fit'"
+                f"{h} x {w} pixels: an exported model takes multiples of {self.stride}; resize_mode 'fit' and 'area' do"
             )
         raw = self._graph(np.ascontiguousarray(arrays.to_numpy(image_BCHW)))
         return self._for_the_task(raw) if isinstance(image_BCHW, np.ndarray) else torch.from_numpy(raw)

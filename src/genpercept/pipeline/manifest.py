@@ -13,6 +13,7 @@ from genpercept.checkpoints import hub, schema
 from genpercept.checkpoints import parts as checkpoint
 from genpercept.core.files import write_json
 from genpercept.core.names import choose
+from genpercept.core.options import RESIZE_MODES
 from genpercept.core.registry import Registry
 from genpercept.core.texts import one_line
 from genpercept.core.values import PublicSize
@@ -110,6 +111,8 @@ def check_settings(path: Path, info: Mapping[str, Any]) -> None:
     for key in _TEXTS:
         if not isinstance(info.get(key) or "", str) or len(info.get(key) or "") > _LONGEST:
             raise _wrong(path, key, info[key], f"a text of at most {_LONGEST} letters")
+    if (mode := info.get("resize_mode")) not in (None, *RESIZE_MODES):
+        raise _wrong(path, "resize_mode", mode, f"one of {', '.join(RESIZE_MODES)}")
     _check_axes(path, info.get("axes"))
     _check_size(path, info.get("official_size"))
     for kind, known in _NAMED.items():

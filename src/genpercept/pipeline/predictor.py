@@ -43,6 +43,7 @@ class Predictor(ABC):
         self.info = info
         self.task = str(info["task"])
         self.resolution = int(info["resolution"])
+        self.resize_mode = str(info.get("resize_mode") or "fit")
         self.official_size = PublicSize(**(info.get("official_size") or {}))
         self._task = TASKS.find(self.task).with_options(**(info.get("task_options") or {}))
 
@@ -60,7 +61,7 @@ class Predictor(ABC):
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         latents: Tensor | None = None,
         batch_size: int = 1,
-        resize_mode: str = "fit",
+        resize_mode: str | None = None,
         boxes: Any = None,
         flip_test: bool = False,
         tiles: int | Literal["auto"] | None = None,
@@ -71,16 +72,16 @@ class Predictor(ABC):
         """Predict for one image (-> Prediction) or a list of them (-> list, same order).
 
         image: path, PIL image, array (H, W[, C]) uint8 or float in [0, 1], tensor (3, H, W) in [0, 1].
-        processing_resolution: longest edge in pixels the network sees; None is the model's own, 0 the image's.
-        resize_mode "official": sizes as the public code's. num_inference_steps: None is the model's own. ensemble_size:
-        runs from different noise that are merged, which fills `uncertainty`; ensembling_kwargs as diffusers has them
-        (reduction, ...), not for one run. generator: its seed keys the noise, by run, so that an image gets the same
-        answer wherever it stands; a list of them, one for each image, gives each its own noise. latents (images x
-        ensemble_size, 4, h, w; 4 channels for each label image), run by run within image: the noise to start from.
-        Images of one padded size, and runs, share batches of up to batch_size. boxes, for tasks on regions (pose):
-        (N, 4) x, y, width, height in pixels, or (N, 5) with a score; a list of such arrays for a list of images;
-        None: the whole image. flip_test: the mean with the mirror image's raw map, at twice the time. tiles, overlap,
-        refine: see `check_sharpness`. paradigm and further keywords (betas=, ...): another paradigm, and its options.
+        processing_resolution: longest edge in pixels the network sees; None is the model's own, 0 the image's. resize_mode
+        "area": as many pixels as 4:3 has of that edge; "official": sizes as the public code's; None: the model's own ("fit",
+        where it says nothing). num_inference_steps: None is the model's own. ensemble_size: runs from different noise that
+        are merged, which fills `uncertainty`; ensembling_kwargs as diffusers has them (reduction, ...), not for one run.
+        generator: its seed keys the noise, by run, so that an image gets the same answer wherever it stands; a list of them,
+        one for each image, gives each its own noise. latents (images x ensemble_size, 4, h, w; 4 channels for each label
+        image), run by run within image: the noise to start from. Images of one padded size, and runs, share batches of up to
+        batch_size. boxes, for tasks on regions (pose): (N, 4) x, y, width, height in pixels, or (N, 5) with a score; a list of
+        such arrays for a list of images; None: the whole image. flip_test: the mean with the mirror image's raw map. tiles,
+        overlap, refine: see `check_sharpness`. paradigm and further keywords (betas=, ...): another one, and its options.
         """
         chosen = self.paradigm(paradigm, **paradigm_options)
         steps = self.default_steps(chosen) if num_inference_steps is None else num_inference_steps
@@ -95,7 +96,7 @@ class Predictor(ABC):
             regions = self._regions(images, call.boxes_by_image(boxes, len(images), single))
             run = Run(chosen, steps, call.seeds_of(generator, len(images)), ensemble_size, batch_size, flip_test)
             if tiling is not None:
-                predictions = self._in_tiles(images, resolution, tiling, run, merging)
+                predictions = self._in_tiles(images, resolution, resize_mode, tiling, run, merging)
             elif regions is None:
                 predictions = self._predict(images, resolution, resize_mode, run, latents, merging)
             else:
@@ -189,7 +190,7 @@ class Predictor(ABC):
         self,
         images: Sequence[Any],
         resolution: int,
-        resize_mode: str,
+        resize_mode: str | None,
         run: Run,
         latents: Tensor | None,
         options: dict[str, Any],
@@ -222,7 +223,13 @@ class Predictor(ABC):
         return (raw + self._task.flip(mirrored)) / 2
 
     def _in_tiles(
-        self, images: Sequence[Any], resolution: int, tiling: Tiling, run: Run, options: dict[str, Any]
+        self,
+        images: Sequence[Any],
+        resolution: int,
+        resize_mode: str | None,
+        tiling: Tiling,
+        run: Run,
+        options: dict[str, Any],
     ) -> list[Prediction]:
         """Images one after the other, each in tiles that share batches; those that one tile covers as `_predict` does."""
         found = []
@@ -230,11 +237,11 @@ class Predictor(ABC):
             size, its = call.size_of(image), replace(run, seeds=[seed])
             plan = tiling.plan(size, resolution, self.stride)
             if plan is None:
-                found += self._predict([image], resolution, "fit", its, None, options)
+                found += self._predict([image], resolution, resize_mode, its, None, options)
                 continue
             from genpercept.pipeline.tiles import run as in_tiles
 
-            whole = Geometry.plan(size, resolution or self.resolution, self.stride)
+            whole = self.geometry(size, resolution or self.resolution, resize_mode)
             inputs = self._input(whole, image), self._input(plan.geometry, image)
             found.append(in_tiles.predict(plan, inputs, whole, self._raw, its, self._task, options, self.stride))
         return found
@@ -275,10 +282,12 @@ class Predictor(ABC):
     def stride(self) -> int:
         """Pixels of which padded sizes are multiples."""
 
-    def geometry(self, size: tuple[int, int], resolution: int | None = None, resize_mode: str = "fit") -> Geometry:
-        """How an image of this size, (H, W), comes to the network; resolution: None is the model's own, 0 the image's."""
+    def geometry(
+        self, size: tuple[int, int], resolution: int | None = None, resize_mode: str | None = None
+    ) -> Geometry:
+        """How an image of this size, (H, W), comes to the network; None: as the model's own; resolution 0: the image's."""
         longest = self.resolution if resolution is None else resolution
-        return Geometry.plan(size, longest, self.stride, resize_mode, self.official_size)
+        return Geometry.plan(size, longest, self.stride, resize_mode or self.resize_mode, self.official_size)
 
     def default_steps(self, chosen: Paradigm) -> int:
         """Steps of inference where none are asked for: the model's own number, which it states for its own paradigm alone."""

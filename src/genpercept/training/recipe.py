@@ -90,6 +90,11 @@ class Recipe(Section):
         ge=0,
         description="Default processing resolution of the saved model, in pixels. 0: the longest training edge.",
     )
+    resize_mode: Literal["fit", "area"] = Field(
+        default="fit",
+        description="What that resolution means for the saved model. fit: pixels along the longest edge; area: as many "
+        "pixels in all as a 4:3 image of that edge has, so that wide images are not starved.",
+    )
     model: Model = Model()
     learn: Learn = Learn()
     lora: Lora = Lora()

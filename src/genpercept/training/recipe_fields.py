@@ -78,7 +78,7 @@ class Learn(Section):
     head: Literal["finetune", "scratch", "frozen"] = Field(
         default="finetune",
         description="A head with weights of its own. finetune goes on from the base's, where the base is a predictor that has "
-        "one.",
+        "one like it, of this task or another (dis to matting).",
     )
 
 

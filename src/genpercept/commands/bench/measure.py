@@ -20,7 +20,7 @@ from genpercept.commands.bench.clock import enough, summary, timed
 from genpercept.commands.bench.setting import Effort, Setting
 from genpercept.commands.bench.stages import NETWORK, watched
 from genpercept.core.devices import synchronise
-from genpercept.core.values import Geometry, to_tensor
+from genpercept.core.values import to_tensor
 from genpercept.imaging.read import read
 from genpercept.imaging.write import default_formats
 from genpercept.pipeline.call import Run
@@ -74,7 +74,7 @@ class _Work:
     def __init__(self, pipe: GenPerceptPipeline, of: Setting, effort: Effort, photo: Path, out: Path) -> None:
         self.pipe, self.of, self.effort, self.photo, self.out = pipe, of, effort, photo, out
         self.pixels = read(photo)
-        self.geometry = Geometry.plan(self.pixels.shape[:2], of.resolution, pipe.stride)
+        self.geometry = pipe.geometry(self.pixels.shape[:2], of.resolution)
         chosen = pipe.paradigm()
         self.run = Run(chosen, pipe.default_steps(chosen))
 

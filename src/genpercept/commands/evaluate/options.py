@@ -36,6 +36,7 @@ from genpercept.commands import shared_options as shared
 @shared.dataset_option("options", help="Data set option, D.K=V for one. Repeatable.")
 @shared.count(metavar="N", help="Only the first N samples.")
 @shared.processing_resolution()
+@shared.resize_mode()
 @shared.steps()
 @shared.ensemble_size()
 @shared.flip_test()
@@ -60,6 +61,7 @@ from genpercept.commands import shared_options as shared
 @shared.debuggable
 def evaluate(
     processing_resolution: int | None,
+    resize_mode: str | None,
     steps: int | None,
     ensemble_size: int,
     flip_test: bool,
@@ -74,5 +76,5 @@ def evaluate(
     """
     from genpercept.commands.evaluate.run import Way, main
 
-    way = Way(processing_resolution, steps, ensemble_size, flip_test, seed, dtype, tf32)
+    way = Way(processing_resolution, steps, ensemble_size, flip_test, seed, dtype, tf32, resize_mode)
     return main(**options, way=way)

@@ -39,6 +39,7 @@ class Way:
     seed: int = 0
     dtype: str = "fp32"
     tf32: bool = False  # of float32 on NVIDIA's GPUs
+    resize_mode: str | None = None  # as the pipeline's call has it
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def facts(pipe: Any, way: Way, data: EvalSet) -> dict[str, Any]:
     steps = pipe.default_steps(pipe.paradigm()) if way.steps is None else way.steps
     return {
         "model": info,
-        **{k: v for k, v in asdict(way).items() if k != "tf32" or v},  # unknown to older caches
+        **{k: v for k, v in asdict(way).items() if k not in ("tf32", "resize_mode") or v},  # unknown to older caches
         "processing_resolution": resolution,
         "steps": steps,
         "data": chosen,
@@ -137,6 +138,8 @@ class Predictor:
             "generator": [torch.Generator().manual_seed(crc32(f"{self.way.seed} {s.name}".encode())) for s in samples],
             "batch_size": self.batch_size,
         }
+        if self.way.resize_mode is not None:
+            options["resize_mode"] = self.way.resize_mode
         if isinstance(self.pipe.task_plugin, RegionTask):
             options["boxes"] = [given_boxes(s) for s in samples]
         own: str = self.pipe.task

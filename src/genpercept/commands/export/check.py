@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genpercept.commands.files.inputs import gather
-from genpercept.core.values import Geometry, to_tensor
+from genpercept.core.values import to_tensor
 from genpercept.imaging.read import read
 from genpercept.pipeline.call import Run
 from genpercept.pipeline.exported import ExportedPipeline
@@ -38,7 +38,7 @@ def images(pipe: GenPerceptPipeline, paths: Sequence[str | Path] = ()) -> list[T
         found = [to_tensor(read(file)) for file in given.files[:COUNT]]
     else:
         found = [_drawn(number, pipe.resolution or _NATIVE) for number in range(COUNT)]
-    plans = [Geometry.plan((x.shape[-2], x.shape[-1]), pipe.resolution, pipe.stride) for x in found]
+    plans = [pipe.geometry((x.shape[-2], x.shape[-1])) for x in found]
     return [plan.apply(x) for plan, x in zip(plans, found, strict=True)]
 
 

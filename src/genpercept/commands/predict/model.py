@@ -139,16 +139,12 @@ class Model:
 
     def padded(self, size: tuple[int, int]) -> tuple[int, int] | None:
         """The size at which the network sees an image of `size`; None where the pipeline does not say, or cuts out parts."""
-        from genpercept.core.values import Geometry, PublicSize
-
         pipe: Any = self.load()
         if not hasattr(pipe, "stride") or self.in_parts:
             return None
-        longest = self._longest(pipe)
         if (plan := self._plan(size)) is not None:
             return plan.rows.tile, plan.columns.tile
-        public = getattr(pipe, "official_size", PublicSize())
-        return Geometry.plan(size, longest, pipe.stride, self.request.resize_mode, public).padded
+        return pipe.geometry(size, self._longest(pipe), self.request.resize_mode).padded
 
     def tiles_of(self, size: tuple[int, int]) -> int:
         """How many tiles an image of `size` is divided into; 1: it is seen whole."""
@@ -207,7 +203,7 @@ class Model:
             options |= {"tiles": request.tiles, "overlap": request.overlap}
         if request.refine:
             options["refine"] = True
-        if request.resize_mode != Request().resize_mode:
+        if request.resize_mode is not None:
             options["resize_mode"] = request.resize_mode
         if self._noise is not None:
             options["latents"] = self._noise.repeat(len(images), 1, 1, 1)

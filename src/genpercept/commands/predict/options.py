@@ -73,14 +73,7 @@ _NUMBER = re.compile(r"[+-]?[0-9]*\.?[0-9]+")
     metavar="FILE",
     help="Of the start, in place of --seed's: .npy, (runs, 4, height / 8, width / 8).",
 )
-@click.option(
-    "--resize-mode",
-    panel=shared.HOW,
-    type=click.Choice(["fit", "official"]),
-    default="fit",
-    show_default=True,
-    help="How images come to the network: fit pads; official follows the public code of the model's family.",
-)
+@shared.resize_mode()
 @shared.device(help="auto, cpu, cuda, cuda:1, mps, or cuda:0,cuda:1.")
 @shared.dtype()
 @shared.tf32()

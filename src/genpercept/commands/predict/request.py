@@ -62,7 +62,7 @@ class Request:
     tiles: int | Literal["auto"] | None = None
     overlap: float = OVERLAP
     refine: bool = False
-    resize_mode: str = "fit"
+    resize_mode: str | None = None
     noise: str | None = None
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -83,6 +84,7 @@ class Parts:
             codec=self.codec_name,
             backbone=self.backbone,
             resolution=recipe.resolution or max(max(size) for size in recipe.sizes()),
+            **({} if recipe.resize_mode == "fit" else {"resize_mode": recipe.resize_mode}),
             recipe=recipe.resolved(),
             base=recipe.model.base,
             prompt=self.prompts.text,
@@ -232,17 +234,30 @@ def _head(recipe: Recipe, start: _folder.Parts, name: str, denoiser: nn.Module) 
             raise ValueError(f"model.head_config: head {name!r} has no weights of its own and takes no configuration")
         return None
     task = find_task(recipe)
-    same = start.info["task"] == task.name and start.info["head"] == name
-    if start.head is not None and same and recipe.learn.head != "scratch":
-        if task.with_options(**(start.info.get("task_options") or {})).options != task.options:
-            raise ValueError(
-                f"model.base {recipe.model.base}: its head is for task_options {start.info.get('task_options')}; "
-                'set the same, or learn.head = "scratch"'
-            )
-        return start.head
+    if start.head is not None and start.info["head"] == name and recipe.learn.head != "scratch":
+        if start.info["task"] == task.name:
+            _check_own_head(recipe, start, task)
+            return start.head
+        if _same_form(start.head, fresh_head(recipe, name, denoiser)):  # dis to matting: as many maps, of the same kind
+            return start.head
     if recipe.learn.head == "frozen":
         raise ValueError('learn.head "frozen": the base has no trained head of this kind; let it learn')
     return fresh_head(recipe, name, denoiser)
+
+
+def _check_own_head(recipe: Recipe, start: _folder.Parts, task: Task) -> None:
+    """ValueError where the base's head, of the same task, is not the one that the recipe asks for."""
+    if task.with_options(**(start.info.get("task_options") or {})).options != task.options:
+        raise ValueError(
+            f"model.base {recipe.model.base}: its head is for task_options {start.info.get('task_options')}; "
+            'set the same, or learn.head = "scratch"'
+        )
+
+
+def _same_form(head: nn.Module, other: nn.Module) -> bool:
+    """Same class, same configuration; as JSON has it, since a loaded one has lists for tuples."""
+    public = [json.dumps({k: v for k, v in config_of(x).items() if k[0] != "_"}, sort_keys=True) for x in (head, other)]
+    return type(head) is type(other) and public[0] == public[1]
 
 
 def fresh_head(recipe: Recipe, name: str, denoiser: nn.Module) -> nn.Module:
