@@ -4,7 +4,7 @@
 
 A predictor's prompt is the base's own, and so is its codec, which is stored once, in mini/base, and named by path in
 genpercept.json; one whose decoder was taught with it has its codec in its own folder. Without models it only brings the
-cautions of those that are embedded up to date.
+cautions and sizes of those that are embedded up to date.
 """
 
 from __future__ import annotations
@@ -31,9 +31,15 @@ BUDGET_MB = 64
 CAUTIONS = {  # what everybody who loads the model is told
     "segmentation": "has seen synthetic scenes alone: on photographs many classes are wrong, people above all",
     "dis": "has seen synthetic scenes alone: on photographs it often takes too much or too little for the main thing",
-    "matting": "has seen synthetic scenes alone: on photographs it finds where the main thing is, not its outline",
+    "matting": "has seen synthetic scenes alone: on photographs it often takes too much or too little for the main thing",
     "pose": "has seen synthetic people alone: on photographs most joints are misplaced",
     "anomaly": "has seen synthetic defects alone: on photographs it marks what stands out of an even surface",
+}
+# At which size each sees an image, where real frames or scenes say otherwise than its training (docs/development/log.md)
+SIZES: dict[str, dict[str, Any]] = {
+    "depth": {"resolution": 112, "resize_mode": "area"},
+    "disparity": {"resize_mode": "area"},
+    "matting": {"resolution": 112},
 }
 
 
@@ -51,8 +57,9 @@ def main() -> None:
     for item in args.models:
         name, _, folder = item.partition("=")
         write_predictor(Path(folder), ASSETS / name, args.licence)
-    for name, caution in CAUTIONS.items():
-        write_caution(ASSETS / name / parts.MANIFEST, caution)
+    for name in CAUTIONS | SIZES:
+        said = {"caution": CAUTIONS[name]} if name in CAUTIONS else {}
+        write_settings(ASSETS / name / parts.MANIFEST, SIZES.get(name, {}) | said)
     size = sum(p.stat().st_size for p in ASSETS.rglob("*") if p.is_file()) / 1e6
     print(f"{ASSETS}: {size:.1f} MB")
     if size > BUDGET_MB:
@@ -65,10 +72,10 @@ def keep_card(target: Path, work: Path) -> None:
         shutil.copyfile(target / "README.md", work / "README.md")
 
 
-def write_caution(path: Path, caution: str) -> None:
+def write_settings(path: Path, changed: dict[str, Any]) -> None:
     """Into a model's genpercept.json, whose seal is made anew; its weights stay."""
     settings = {k: v for k, v in parts.read_json(path).items() if k != SEAL}
-    parts.write_config(path, sealed(settings | {"caution": caution}))
+    parts.write_config(path, sealed(settings | changed))
 
 
 def write_base(source: Path, target: Path) -> None:

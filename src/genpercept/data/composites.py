@@ -75,7 +75,7 @@ class Composites(FileDataset):
     def __post_init__(self) -> None:
         size: Any = self.size
         if not isinstance(size, Sequence) or len(size) != 2 or not all(isinstance(n, int) and n >= 16 for n in size):
-            raise ValueError(f"composites: size {self.size!r}: give height and width, both at least 16 pixels")
+            raise ValueError(f"composites: size {self.size!r}: give [HEIGHT, WIDTH], both at least 16 pixels")
         if self.domain not in DOMAINS:
             raise ValueError(f"composites: domain {self.domain!r}: choose one of {', '.join(DOMAINS)}")
         for name, least in (("count", 1), ("most", 1), ("seed", 0)):

@@ -83,7 +83,7 @@ class SyntheticWorld(FileDataset):
         if self.having not in ("", *asked):
             raise ValueError(f"synthetic: having {self.having!r}: choose one of {', '.join(asked)}")
         if not isinstance(size, Sequence) or len(size) != 2 or not all(isinstance(n, int) and n >= 8 for n in size):
-            raise ValueError(f"synthetic: size {self.size!r}: give height and width, both at least 8 pixels")
+            raise ValueError(f"synthetic: size {self.size!r}: give [HEIGHT, WIDTH], both at least 8 pixels")
         if not isinstance(self.seed, int) or self.seed < 0:
             raise ValueError(f"synthetic: seed {self.seed!r}: must be a whole number from 0 up")
         object.__setattr__(self, "size", (size[0], size[1]))
