@@ -36,6 +36,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
 import genpercept
 from benchmarks._page import made
 from benchmarks.quality.mini import predict
+from benchmarks.quality.real_frames import by_scene
 from genpercept.commands.bench import flops
 from genpercept.commands.demo.photographs import Case, held_out
 from genpercept.metrics import METRICS
@@ -285,10 +286,6 @@ def change(values: np.ndarray, whole: np.ndarray, scenes: Sequence[str] = ()) ->
     error = (own - first).std(ddof=1) / np.sqrt(len(own)) if len(own) > 1 else np.nan
     base = first.mean()
     return f"{own.mean():.4f} ({100 * (own.mean() / base - 1):+.1f} ± {100 * error / base:.1f} %)"
-
-
-def by_scene(values: np.ndarray, scenes: Sequence[str]) -> np.ndarray:
-    return np.array([values[[s == scene for s in scenes]].mean() for scene in dict.fromkeys(scenes)])
 
 
 def page(

@@ -33,7 +33,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
 import genpercept
 from benchmarks._page import made, show, with_error
-from benchmarks.quality.fewer_operations import by_scene, frames
+from benchmarks.quality.fewer_operations import frames
+from benchmarks.quality.real_frames import by_scene
 from genpercept.imaging import metric
 from genpercept.imaging.kinds import KINDS
 from genpercept.imaging.metric import Fit

@@ -25,7 +25,6 @@ from genpercept.metrics import METRICS, _baselines
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # where `benchmarks` lies
 from benchmarks._page import with_error
-from benchmarks.quality.fewer_operations import by_scene
 
 Answers = Callable[[Sequence[Sample]], Iterator[Any]]
 
@@ -91,6 +90,10 @@ def judge(samples: Sequence[Sample], answers: Iterator[Any]) -> np.ndarray:
         valid = sample.valid_or_all().numpy() & np.isfinite(depth) & (depth > 0)
         rows.append(metric.update(answer, depth, valid, sample.name)["abs_rel"])
     return np.array(rows)
+
+
+def by_scene(values: np.ndarray, scenes: Sequence[str]) -> np.ndarray:
+    return np.array([values[[s == scene for s in scenes]].mean() for scene in dict.fromkeys(scenes)])
 
 
 def table(title: str, scenes: Sequence[str], errors: dict[str, np.ndarray]) -> str:

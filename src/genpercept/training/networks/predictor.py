@@ -72,6 +72,7 @@ class Parts:
 
     def pipeline(self, recipe: Recipe, denoiser: nn.Module | None = None) -> GenPerceptPipeline:
         """The predictor as it is saved; `denoiser` in place of the one in training."""
+        sized: dict[str, Any] = {} if recipe.resize_mode == "fit" else {"resize_mode": recipe.resize_mode}
         return GenPerceptPipeline.from_parts(
             unet=denoiser or self.denoiser,
             vae=self.vae,
@@ -84,7 +85,7 @@ class Parts:
             codec=self.codec_name,
             backbone=self.backbone,
             resolution=recipe.resolution or max(max(size) for size in recipe.sizes()),
-            **({} if recipe.resize_mode == "fit" else {"resize_mode": recipe.resize_mode}),
+            **sized,
             recipe=recipe.resolved(),
             base=recipe.model.base,
             prompt=self.prompts.text,
