@@ -104,7 +104,7 @@ def test_classes_are_painted_alike_in_prediction_and_truth(task_scenes, judged) 
 def test_tasks_are_stored_as_differences(task: str) -> None:
     folder = hub.embedded_root() / task
     size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
-    assert size < 2e6 and not (folder / "unet").exists() and (folder / "README.md").is_file()
+    assert size < 2.5e6 and not (folder / "unet").exists() and (folder / "README.md").is_file()
 
 
 @pytest.mark.parametrize("task", WHOLE)

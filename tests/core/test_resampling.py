@@ -107,7 +107,7 @@ def test_a_prediction_is_that_of_the_plain_way_to_one_step_of_16_bits() -> None:
     pixels = np.ascontiguousarray(data.coffee())
     for task in ("depth", "normals"):
         pipe = genpercept.load(f"mini/{task}", device="cpu")
-        geometry = Geometry.plan(pixels.shape[:2], pipe.resolution, pipe.stride)
+        geometry = pipe.geometry(pixels.shape[:2])
         with torch.inference_mode():
             raw = pipe._forward(geometry.apply(to_tensor(pixels)), Run(pipe.paradigm(), 1, [0]), None)
         h, w = geometry.resized

@@ -139,12 +139,16 @@ class Model:
 
     def padded(self, size: tuple[int, int]) -> tuple[int, int] | None:
         """The size at which the network sees an image of `size`; None where the pipeline does not say, or cuts out parts."""
+        from genpercept.core.values import Geometry, PublicSize
+
         pipe: Any = self.load()
         if not hasattr(pipe, "stride") or self.in_parts:
             return None
         if (plan := self._plan(size)) is not None:
             return plan.rows.tile, plan.columns.tile
-        return pipe.geometry(size, self._longest(pipe), self.request.resize_mode).padded
+        mode = self.request.resize_mode or getattr(pipe, "resize_mode", "fit")
+        public = getattr(pipe, "official_size", PublicSize())
+        return Geometry.plan(size, self._longest(pipe), pipe.stride, mode, public).padded
 
     def tiles_of(self, size: tuple[int, int]) -> int:
         """How many tiles an image of `size` is divided into; 1: it is seen whole."""
