@@ -37,6 +37,7 @@ _PICTURE_BYTES = 500_000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, and write results, page and pictures. 0."""
     args = arguments(argv)
     start = time.perf_counter()
     models = load_models(args)
@@ -69,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line, None: this process's own."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--depth", default="mini/depth")
     parser.add_argument("--normals", default="mini/normals")
@@ -124,6 +126,7 @@ def load_models(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
 
 
 def about(models: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Of each model, by "task, role": hash, parameters and resolution."""
     return {
         f"{task}, {role}": {
             "sha256": str(pipe.info.get("model_sha256", ""))[:12],
@@ -205,10 +208,7 @@ def judge_frames(folder: Path, roles: dict[str, Any]) -> dict[str, Any]:
     """Scene of each real frame, and its AbsRel by every model and baseline."""
     samples = real_frames.read(folder)
     ways = {role: real_frames.of_pipe(pipe) for role, pipe in roles.items()}
-    ways |= {
-        name: real_frames.of_shape(getattr(_baselines, name.replace(" ", "_")))
-        for name in ("vertical ramp", "constant")
-    }
+    ways |= real_frames.baselines()
     errors = {name: real_frames.judge(samples, answers(samples)).tolist() for name, answers in ways.items()}
     return {"scenes": real_frames.scenes_of(samples), "abs_rel": errors}
 

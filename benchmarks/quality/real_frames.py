@@ -30,6 +30,7 @@ Answers = Callable[[Sequence[Sample]], Iterator[Any]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Judge models and baselines on each folder, and write the page. 0."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("folders", nargs="+", type=Path, help="data sets `folder` with images/SCENE/ and depth/SCENE/")
     parser.add_argument("--models", nargs="+", default=["mini/depth"], metavar="MODEL")
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
     args = parser.parse_args(argv)
     ways = {name: of_model(name, args.resolution, args.device) for name in args.models}
-    ways |= {"vertical ramp": of_shape(_baselines.vertical_ramp), "constant": of_shape(_baselines.constant)}
+    ways |= baselines()
     text = [
         f"Measured on {time.strftime('%Y-%m-%d')} by `benchmarks/quality/real_frames.py`; AbsRel after least squares."
     ]
@@ -77,6 +78,11 @@ def of_shape(baseline: Callable[[tuple[int, int]], Any]) -> Answers:
     return lambda samples: (baseline(picture(sample).shape[:2]) for sample in samples)
 
 
+def baselines() -> dict[str, Answers]:
+    """The answers that look at no image."""
+    return {"vertical ramp": of_shape(_baselines.vertical_ramp), "constant": of_shape(_baselines.constant)}
+
+
 def picture(sample: Sample) -> np.ndarray:
     return np.asarray((sample.image.permute(1, 2, 0) * 255).round().byte())
 
@@ -93,10 +99,12 @@ def judge(samples: Sequence[Sample], answers: Iterator[Any]) -> np.ndarray:
 
 
 def by_scene(values: np.ndarray, scenes: Sequence[str]) -> np.ndarray:
+    """The mean of each scene's frames, in the order of first appearance."""
     return np.array([values[[s == scene for s in scenes]].mean() for scene in dict.fromkeys(scenes)])
 
 
 def table(title: str, scenes: Sequence[str], errors: dict[str, np.ndarray]) -> str:
+    """A folder's AbsRel over frames and over scenes, and each row's paired difference from the first."""
     first = by_scene(next(iter(errors.values())), scenes)
     lines = [
         f"**{title}**: {len(scenes)} frames, {len(first)} scenes",

@@ -99,6 +99,7 @@ class Composites(FileDataset):
         ]
 
     def load(self, entry: Entry) -> Sample:
+        """One to `most` foregrounds over a photograph, the same for the same entry; alpha is that of all of them together."""
         g = generator(entry.seed, _SPLIT_CODE[entry.split], entry.index, "prepare")
         image = _background(read(entry.photograph), self.size, g)
         behind = image

@@ -235,15 +235,16 @@ def _head(recipe: Recipe, start: _folder.Parts, name: str, denoiser: nn.Module) 
             raise ValueError(f"model.head_config: head {name!r} has no weights of its own and takes no configuration")
         return None
     task = find_task(recipe)
-    if start.head is not None and start.info["head"] == name and recipe.learn.head != "scratch":
-        if start.info["task"] == task.name:
-            _check_own_head(recipe, start, task)
-            return start.head
-        if _same_form(start.head, fresh_head(recipe, name, denoiser)):  # dis to matting: as many maps, of the same kind
-            return start.head
+    own = start.head if start.info["head"] == name and recipe.learn.head != "scratch" else None
+    if own is not None and start.info["task"] == task.name:
+        _check_own_head(recipe, start, task)
+        return own
+    fresh = fresh_head(recipe, name, denoiser)
+    if own is not None and _same_form(own, fresh):  # dis to matting: as many maps, of the same kind
+        return own
     if recipe.learn.head == "frozen":
         raise ValueError('learn.head "frozen": the base has no trained head of this kind; let it learn')
-    return fresh_head(recipe, name, denoiser)
+    return fresh
 
 
 def _check_own_head(recipe: Recipe, start: _folder.Parts, task: Task) -> None:

@@ -22,18 +22,8 @@ RECIPE, CHANGES, DONE = "recipe.json", "changes.jsonl", "done.json"
 # Keys (with all below them) that leave a run the same run: how long, how carefully and where it runs and what it reports.
 # What is not here makes another run.
 MAY_CHANGE = (
-    *(
-        "steps",
-        "max_minutes",
-        "precision",
-        "resolution",
-        "resize_mode",
-        "validation",
-        "checkpoint",
-        "logging",
-        "speed",
-        "guard",
-    ),
+    *("steps", "max_minutes", "precision", "resolution", "resize_mode"),
+    *("validation", "checkpoint", "logging", "speed", "guard"),
     *("optim.lr", "optim.lr_decoder", "optim.lr_head", "optim.betas", "optim.weight_decay", "optim.eps"),
     *("optim.warmup", "optim.decay", "optim.final", "optim.decay_steps", "optim.grad_clip"),
     *("loader.micro_batch", "loader.threads", "loader.prefetch", "loader.workers", "loader.cache", "denoiser.text_lr"),
